@@ -1,0 +1,138 @@
+/** The two interfaces of a capture design. Each design is a folder of `src/capture` that implements both. */
+
+import type { DesignName, EngineConfig, ModelConfig } from './config.ts';
+import type { BoundKernel, CommandRecorder, Device, DeviceBuffer } from './device.ts';
+import type { FinishReason } from './engine-core-output.ts';
+import type { ModelRunnerOutput, RoutedExpertDeltas } from './model-runner-output.ts';
+import type { CaptureRequest } from './request.ts';
+import type { RoutedRows } from './routed-rows.ts';
+import type { SchedulerOutput } from './scheduler-output.ts';
+
+/** Counted, never assumed: after a drain each of these is 0 (L7). */
+export type CaptureLiveCounts = Readonly<{
+  /** Requests for which the half holds anything. */
+  requests: number;
+  /** Row pages, snapshots and tables that grow with live tokens, in bytes. */
+  bytes: number;
+}>;
+
+/**
+ * The half that lives with the scheduler. The scheduler calls it synchronously; it must not block, and does nothing proportional to a
+ * request's length (L6), unless its header says that it gives this up.
+ *
+ * Order of calls for one step: `usablePrefix`/`onPrefixHit`/`onBlockEvicted`/`onPreempt` while scheduling → `onScheduled` →
+ * … the step runs … → `onStepOutput` → per request, in the scheduler's order: `take`, and if it ended `release`.
+ */
+export interface CaptureEngineHalf {
+  readonly design: DesignName;
+
+  /** Asked once per request. `false`: the scheduler never mentions the request to the design again (L5). */
+  wants(request: CaptureRequest): boolean;
+
+  /**
+   * Of the cached blocks that a prefix lookup found, how many (from the front) the request may use: a block whose rows are lost can be
+   * declared a miss. Asked for wanted requests only.
+   */
+  usablePrefix(request: CaptureRequest, hitBlockIds: readonly number[]): number;
+
+  /** The request was given its first `numHitBlocks` blocks by the prefix cache. */
+  onPrefixHit(request: CaptureRequest, numHitBlocks: number): void;
+
+  /** After scheduling; `requests` are the wanted ones of the step, in the scheduler's order, `stepPositions` their places in it. */
+  onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void;
+
+  /** The output of a step, before any request of it is updated. `live` answers null if the request has ended, or if its part of this output was dropped by a cache reset. */
+  onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void;
+
+  /**
+   * Rows to attach to the output of a wanted request: at its end all of them, before that `null` unless the design emits as it goes.
+   * `numTokens` already counts `numNewTokens`. Called before the request's blocks are freed.
+   */
+  take(request: CaptureRequest, numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null;
+
+  /** The request loses its blocks, which it still holds here; it will come back. */
+  onPreempt(request: CaptureRequest): void;
+
+  /** The request is over, after its last `take`. */
+  release(request: CaptureRequest): void;
+
+  /** A cached block lost its hash: nobody will hit it again. Called only if the pool ever cached a block. */
+  onBlockEvicted(blockId: number): void;
+
+  /** Every cached block lost its hash. */
+  onCacheReset(): void;
+
+  liveCounts(): CaptureLiveCounts;
+
+  /** Frees what outlives requests (shared memory, locks). */
+  close(): void;
+}
+
+/** One step as a worker half sees it. Entry `i` of each array belongs to the i-th request as the worker runs them. */
+export type WorkerStep = Readonly<{
+  stepId: number;
+  numRequests: number;
+  /** Tokens of the step, without padding: rows `[0, numTokens)` of the device buffer are real. */
+  numTokens: number;
+  requestIndices: Uint32Array;
+  /** Position of the first token that each request computes in this step. */
+  tokenStarts: Uint32Array;
+  tokenCounts: Uint32Array;
+  /** Row of the device buffer that holds each request's first token. */
+  rowStarts: Uint32Array;
+  /** 1 if the request opted in. */
+  optedIn: Uint8Array;
+  /** Rows before this position are not wanted. */
+  promptStarts: Uint32Array;
+  /** KV slot of each row, `[numTokens]`. */
+  slotMapping: Uint32Array;
+}>;
+
+/** What a worker half is built on. */
+export type CaptureWorkerContext = Readonly<{
+  device: Device;
+  model: ModelConfig;
+  engine: EngineConfig;
+  /** `[maxNumBatchedTokens, L, K]` u32 expert ids, written by the router in each step. */
+  routedExperts: DeviceBuffer;
+  /** `[maxNumBatchedTokens]` u32, written before the forward pass. */
+  slotMapping: DeviceBuffer;
+  /**
+   * Gathers rows of `routedExperts` into `packed`, dense and narrow (`kernels/pack.wgsl`). `rows` is `[1 + maxNumBatchedTokens]` u32: how
+   * many rows, then their numbers.
+   */
+  pack: Readonly<{ bound: BoundKernel; rows: DeviceBuffer; packed: DeviceBuffer }>;
+}>;
+
+/** A part of a device buffer, in bytes. */
+export type DeviceRange = Readonly<{ buffer: DeviceBuffer; byteLength: number }>;
+
+/** The half that lives with the model runner. */
+export interface CaptureWorkerHalf {
+  readonly design: DesignName;
+  /** `true`: the runner keeps one step in flight and awaits `beforeForward` and `afterForward`. */
+  readonly blocking: boolean;
+
+  beforeForward(step: WorkerStep): Promise<void>;
+
+  /** Adds its kernels to the step's own command buffer, behind the router. Answers what to read back with the step, or `null`. */
+  record(step: WorkerStep, commands: CommandRecorder): DeviceRange | null;
+
+  /**
+   * The step's results are on the host: `bytes` is the range that `record` asked for, valid only inside this call.
+   * `numSampledTokens[i]` is how many tokens request `i` got: with drafts, rows behind them belong to rejected tokens.
+   */
+  collect(step: WorkerStep, bytes: Uint8Array | null, numSampledTokens: Uint32Array): RoutedExpertDeltas | null;
+
+  afterForward(step: WorkerStep): Promise<void>;
+
+  /** Requests that ended or lost their KV. */
+  forget(requestIndices: readonly number[]): void;
+
+  /** Takes back the memory of an earlier `collect`. */
+  recycle(rows: ArrayBuffer): void;
+
+  liveCounts(): CaptureLiveCounts;
+
+  close(): void;
+}

@@ -1,0 +1,72 @@
+/** Configuration that crosses a boundary: of the engine core, of the model, of a worker. */
+
+export type SchedulingPolicy = 'fcfs' | 'priority';
+
+/** The scheduler's knobs, under vLLM's own names where it has one. All sizes are in tokens unless a line says otherwise. */
+export type EngineConfig = Readonly<{
+  /** Tokens per KV block. */
+  blockSize: number;
+  /** KV blocks, block 0 (the null block) included: `numBlocks - 1` are usable. */
+  numBlocks: number;
+  /** Requests that may run at once. */
+  maxNumSeqs: number;
+  /** Token budget of one step. */
+  maxNumBatchedTokens: number;
+  /** Prompt and output together. */
+  maxModelLen: number;
+  policy: SchedulingPolicy;
+  /** Schedule a step before the output of the one before it has arrived. */
+  asyncScheduling: boolean;
+  enablePrefixCaching: boolean;
+  enableChunkedPrefill: boolean;
+  /** The most tokens of one prompt that one step may take; 0 = no limit. */
+  longPrefillTokenThreshold: number;
+  /** Admit a request only if its whole prompt fits the free blocks (`scheduler_reserve_full_isl`). */
+  reserveFullIsl: boolean;
+  /** Share of the pool, in [0, 1), that admission leaves free. */
+  watermark: number;
+  /** Draft tokens per request and step; 0 = no speculative decoding. */
+  numSpeculativeTokens: number;
+}>;
+
+/**
+ * The shape of a mixture-of-experts model as far as routing shows it.
+ * `numLayers` counts the layers that have a router: dense layers have no row.
+ */
+export type ModelConfig = Readonly<{
+  name: string;
+  /** L: layers with a router. */
+  numLayers: number;
+  /** E: experts a router chooses from. */
+  numExperts: number;
+  /** K: experts a token is sent to. */
+  topK: number;
+  vocabSize: number;
+  /** Width of the integer gate: multiplications per logit. A stand-in for the hidden size, which shapes no row. */
+  gateWidth: number;
+}>;
+
+/** Element type of a row on its way to the user: `uint8` holds ids of up to 256 experts, `uint16` of up to 65,536. */
+export type RowDtype = 'uint8' | 'uint16';
+
+export type DesignName = 'off' | 'shm-flock' | 'host-cache' | 'slot-store' | 'block-store' | 'deltas';
+
+export type DeviceKind = 'webgpu' | 'cpu';
+
+/** Everything that a worker thread is told once, when it starts. Structured-cloneable. */
+export type WorkerConfig = Readonly<{
+  rank: number;
+  numRanks: number;
+  model: ModelConfig;
+  engine: EngineConfig;
+  design: DesignName;
+  device: DeviceKind;
+  /** Part of an adapter's name, or `null` for the best one there is. */
+  adapter: string | null;
+  /** Steps that may be in flight at once. */
+  queueDepth: number;
+  /** Milliseconds by which the device stretches each forward pass; 0 = none. */
+  ballastMs: number;
+  /** POSIX shared memory object and lock file of `shm-flock`; `null` for every other design. */
+  sharedMemory: Readonly<{ name: string; lockFile: string }> | null;
+}>;

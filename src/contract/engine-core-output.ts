@@ -1,0 +1,28 @@
+/** What the engine core answers to its driver. */
+
+import type { RoutedRows } from './routed-rows.ts';
+
+export type FinishReason = 'stop' | 'length' | 'abort' | 'error';
+
+export type PrefillStatistics = Readonly<{
+  numPromptTokens: number;
+  /** Prompt tokens that the first admission found in the prefix cache. */
+  numCachedTokens: number;
+  numPreemptions: number;
+}>;
+
+export type EngineCoreOutput = Readonly<{
+  requestId: string;
+  newTokenIds: readonly number[];
+  /** `null` while the request goes on. */
+  finishReason: FinishReason | null;
+  /** The stop token that ended it; `null` for EOS, length and abort. */
+  stopReason: number | null;
+  /** At the end only. */
+  prefill: PrefillStatistics | null;
+  /**
+   * At the end, of a request that opted in: rows of the positions `[start, numTokens - 1)`. Designs that emit as they go attach the
+   * rows of this output's positions instead; the frontend joins them.
+   */
+  routedExperts: RoutedRows | null;
+}>;

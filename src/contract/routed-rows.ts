@@ -1,0 +1,28 @@
+/** The rows of one request on their way to the caller. */
+
+import type { RowDtype } from './config.ts';
+
+/** `[from, to)` in token positions. */
+export type PositionRange = readonly [from: number, to: number];
+
+/**
+ * Rows of the positions `[start, start + count)`. A list of chunks, not one array, so that nothing is concatenated on the
+ * scheduler's time (L6):
+ *
+ *     position      0 ───────── rowsPerChunk ───────── 2·rowsPerChunk ──
+ *     chunks        [ chunks[0]              ][ chunks[1]            ][ …
+ *
+ * Row p is `chunks[⌊p / rowsPerChunk⌋]`, entries `[(p mod rowsPerChunk) · L · K, … + L · K)`. A chunk may be `null` if all of its
+ * wanted rows are before `start` or missing. Rows inside a `missing` range must not be read: their content is undefined (L4).
+ */
+export type RoutedRows = Readonly<{
+  start: number;
+  count: number;
+  numLayers: number;
+  topK: number;
+  dtype: RowDtype;
+  rowsPerChunk: number;
+  chunks: readonly (Uint8Array | Uint16Array | null)[];
+  /** Ascending, disjoint, inside `[start, start + count)`. */
+  missing: readonly PositionRange[];
+}>;

@@ -1,0 +1,54 @@
+/**
+ * What the engine core tells the workers to do in one step: vLLM's SchedulerOutput as a struct of arrays.
+ * Only differences are sent; the worker keeps a persistent batch.
+ */
+
+export const RequestKind = { running: 0, new: 1, resumed: 2 } as const;
+export type RequestKind = (typeof RequestKind)[keyof typeof RequestKind];
+
+/** A draft token that only the device knows (asynchronous speculative decoding). */
+export const PLACEHOLDER_TOKEN = 0xffff_ffff;
+
+/** What a worker must know of a request that joins (or rejoins) its persistent batch. */
+export type NewRequestData = Readonly<{
+  index: number;
+  /** Prompt, and for a resumed request also the outputs so far. */
+  tokenIds: Uint32Array;
+  /** How many of `tokenIds` hold tokens. */
+  numTokens: number;
+  numPromptTokens: number;
+  returnRoutedExperts: boolean;
+  routedExpertsPromptStart: number;
+}>;
+
+/**
+ * Entry `i` of each per-request array belongs to the i-th scheduled request, in the scheduler's order; arrays may be longer than
+ * `numRequests`. A `…Offsets` array has `numRequests + 1` entries: entry `i` of its values is `[offsets[i], offsets[i + 1])`.
+ *
+ * The engine reuses the object and its arrays once the step is finished (`finishStep`): copy what must outlive that.
+ */
+export type SchedulerOutput = {
+  /** Counts up from 0. */
+  stepId: number;
+  numRequests: number;
+  totalNumScheduledTokens: number;
+  requestIndices: Uint32Array;
+  /** `RequestKind` of each. */
+  kinds: Uint32Array;
+  /** Tokens already computed before this step, prefix hits included: the position of the first scheduled token. */
+  numComputedTokens: Uint32Array;
+  /** Tokens to compute in this step, drafts included. */
+  numScheduledTokens: Uint32Array;
+  /** Blocks to append to the block table; for new and resumed requests the whole table, hits included. */
+  newBlockIds: Uint32Array;
+  newBlockOffsets: Uint32Array;
+  /** Draft tokens among the scheduled ones (always the last), or `PLACEHOLDER_TOKEN` where only the device knows them. */
+  draftTokenIds: Uint32Array;
+  draftOffsets: Uint32Array;
+  /** One per scheduled request of kind new or resumed, in their order. */
+  newRequests: NewRequestData[];
+  /** Requests that lost their KV. */
+  preemptedIndices: number[];
+  /** Requests that the worker can forget: finished or aborted since the step before. */
+  finishedIndices: number[];
+};
