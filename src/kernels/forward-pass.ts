@@ -1,0 +1,151 @@
+/**
+ * One model on one device: owns the device's buffers, binds the kernels, and records a step's forward pass. Knows nothing of requests,
+ * scheduling or capture; whoever fills its `StepInput` does.
+ *
+ *     upload(input) ─► attend-write ─► attend ─► route ─► sample ─► ballast        (one command buffer; capture adds itself behind)
+ *                      │ kvKeys        │ hidden   │ routedExperts   │ sampled, lastTokens
+ *                      └ blockTable    └─────────►┴────────────────►┘
+ */
+
+import type { EngineConfig, ModelConfig } from '../contract/config.ts';
+import type { BoundKernel, CommandRecorder, Device, DeviceBuffer } from '../contract/device.ts';
+import { RoutedExpertsError } from '../contract/errors.ts';
+import { Ballast } from './ballast.ts';
+import type { KernelSetFactory, StepKernel, StepSizes } from './kernel-set.ts';
+import type { KernelShape } from './kernel-shape.ts';
+import { kernelShape, packedBytes } from './kernel-shape.ts';
+import { gateWeights } from './reference/route.ts';
+import { SampledLayout } from './sampled-layout.ts';
+import type { StepInput } from './step-input.ts';
+import { stepInputWords } from './step-input.ts';
+
+export type ForwardPassOptions = Readonly<{
+  model: ModelConfig;
+  engine: EngineConfig;
+  /** Milliseconds by which each pass is stretched on the device; 0 = none. */
+  ballastMs: number;
+  /** `wgslKernels`, or `referenceKernels` where there is no file system. */
+  kernels: KernelSetFactory;
+}>;
+
+export class ForwardPass {
+  readonly shape: KernelShape;
+  readonly sampledLayout: SampledLayout;
+  /** `[maxNumBatchedTokens, L, K]` u32 ids. */
+  readonly routedExperts: DeviceBuffer;
+  /** `[maxNumBatchedTokens]` u32 KV slots, uploaded before the pass. */
+  readonly slotMapping: DeviceBuffer;
+  /** One record per request, see sampled-layout.ts. Read back `sampledLayout.byteLength(numRequests)` bytes. */
+  readonly sampled: DeviceBuffer;
+  /** For capture: see `CaptureWorkerContext`. `packWorkgroups` says how many workgroups to dispatch. */
+  readonly pack: Readonly<{ bound: BoundKernel; rows: DeviceBuffer; packed: DeviceBuffer }>;
+
+  readonly #device: Device;
+  readonly #stepInput: DeviceBuffer;
+  readonly #owned: readonly DeviceBuffer[];
+  readonly #steps: readonly BoundStep[];
+  readonly #ballast: Ballast | null;
+
+  private constructor(
+    device: Device,
+    shape: KernelShape,
+    buffers: Buffers,
+    steps: readonly BoundStep[],
+    pack: BoundKernel,
+    ballast: Ballast | null,
+  ) {
+    this.#device = device;
+    this.shape = shape;
+    this.sampledLayout = new SampledLayout(shape.numSpeculativeTokens);
+    this.routedExperts = buffers.routedExperts;
+    this.slotMapping = buffers.slotMapping;
+    this.sampled = buffers.sampled;
+    this.pack = { bound: pack, rows: buffers.packRows, packed: buffers.packed };
+    this.#stepInput = buffers.stepInput;
+    this.#owned = Object.values(buffers);
+    this.#steps = steps;
+    this.#ballast = ballast;
+  }
+
+  /** Throws `BAD_VALUE` for a shape that kernels or device cannot hold. */
+  static async create(device: Device, options: ForwardPassOptions): Promise<ForwardPass> {
+    const { model, engine, ballastMs } = options;
+    if (!(ballastMs >= 0)) throw RoutedExpertsError.of('BAD_VALUE', 'ballastMs', ballastMs, 'milliseconds ≥ 0');
+    const shape = kernelShape(model, engine);
+    const kernels = options.kernels(model, shape, device.info);
+    const b = createBuffers(device, model, shape);
+    device.write(b.gateWeights, 0, new Uint32Array(gateWeights(model).buffer));
+    const [attendWrite, attend, route, sample, pack] = await Promise.all([
+      device.bind(kernels.attendWrite.kernel, [b.stepInput, b.slotMapping, b.lastTokens, b.kvKeys, b.blockTable]),
+      device.bind(kernels.attend.kernel, [b.stepInput, b.kvKeys, b.blockTable, b.hidden]),
+      device.bind(kernels.route.kernel, [b.stepInput, b.hidden, b.gateWeights, b.routedExperts]),
+      device.bind(kernels.sample.kernel, [b.stepInput, b.hidden, b.sampled, b.lastTokens]),
+      device.bind(kernels.pack, [b.routedExperts, b.packRows, b.packed]),
+    ]);
+    const ballast = ballastMs > 0 ? await Ballast.create(device, kernels.ballast, ballastMs) : null;
+    const steps = [
+      { bound: attendWrite, grid: kernels.attendWrite.grid },
+      { bound: attend, grid: kernels.attend.grid },
+      { bound: route, grid: kernels.route.grid },
+      { bound: sample, grid: kernels.sample.grid },
+    ];
+    return new ForwardPass(device, shape, b, steps, pack, ballast);
+  }
+
+  /** Sends a step's input, `end`ed, to the device. It is taken before this returns: the object can be refilled for the next step. */
+  upload(input: StepInput): void {
+    this.#device.write(this.#stepInput, 0, input.words.subarray(0, input.numWords));
+    this.#device.write(this.slotMapping, 0, input.slotMapping.subarray(0, input.numTokens));
+  }
+
+  /** Records the pass over what was uploaded last. `sizes`: the `StepInput` itself will do. */
+  record(commands: CommandRecorder, sizes: StepSizes): void {
+    for (const { bound, grid } of this.#steps) {
+      const [x, y] = grid(sizes);
+      commands.dispatch(bound, x, y);
+    }
+    this.#ballast?.record(commands);
+  }
+
+  destroy(): void {
+    for (const buffer of this.#owned) buffer.destroy();
+    this.#ballast?.destroy();
+  }
+}
+
+type BoundStep = Readonly<{ bound: BoundKernel; grid: StepKernel['grid'] }>;
+
+type Buffers = Readonly<
+  Record<
+    | 'stepInput'
+    | 'slotMapping'
+    | 'lastTokens'
+    | 'kvKeys'
+    | 'blockTable'
+    | 'hidden'
+    | 'gateWeights'
+    | 'routedExperts'
+    | 'sampled'
+    | 'packRows'
+    | 'packed',
+    DeviceBuffer
+  >
+>;
+
+function createBuffers(device: Device, model: ModelConfig, shape: KernelShape): Buffers {
+  const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, 4 * words, 'storage');
+  const { maxNumBatchedTokens, maxNumSeqs, numLayers, numExperts, topK } = shape;
+  return {
+    stepInput: storage('stepInput', stepInputWords(shape)),
+    slotMapping: storage('slotMapping', maxNumBatchedTokens),
+    lastTokens: storage('lastTokens', maxNumSeqs * (1 + shape.numSpeculativeTokens)),
+    kvKeys: storage('kvKeys', 2 * shape.numSlots),
+    blockTable: storage('blockTable', maxNumSeqs * shape.maxBlocksPerSeq),
+    hidden: storage('hidden', 4 * maxNumBatchedTokens),
+    gateWeights: storage('gateWeights', numLayers * numExperts * shape.gateWidth),
+    routedExperts: storage('routedExperts', maxNumBatchedTokens * numLayers * topK),
+    sampled: storage('sampled', maxNumSeqs * new SampledLayout(shape.numSpeculativeTokens).stride),
+    packRows: storage('packRows', 1 + maxNumBatchedTokens),
+    packed: storage('packed', packedBytes(model, maxNumBatchedTokens) / 4),
+  };
+}

@@ -1,0 +1,81 @@
+/** Every size that a kernel is specialised for, derived from model and engine; and the limits that the kernels' arithmetic sets. */
+
+import type { EngineConfig, ModelConfig, RowDtype } from '../contract/config.ts';
+import { RoutedExpertsError } from '../contract/errors.ts';
+
+export type KernelShape = Readonly<{
+  numLayers: number;
+  numExperts: number;
+  topK: number;
+  gateWidth: number;
+  vocabSize: number;
+  blockSize: number;
+  /** Entries of one row of the block table. */
+  maxBlocksPerSeq: number;
+  maxNumSeqs: number;
+  maxNumBatchedTokens: number;
+  numSpeculativeTokens: number;
+  /** KV slots: blocks × tokens per block. */
+  numSlots: number;
+}>;
+
+/**
+ * A logit shares its f32 with the inverted expert id: `logit · 1024 + 1023 − id`. With inputs and weights in [−8, 7] every partial sum stays
+ * under 64 · G · 1024 + 1023, which is below 2^24, hence exact in any order, for G ≤ 248.
+ */
+export const MAX_EXPERTS = 1024;
+export const MAX_GATE_WIDTH = 248;
+export const MAX_TOP_K = 32;
+
+function requireWhole(name: string, value: number, min: number, max: number): void {
+  if (!Number.isInteger(value) || value < min || value > max) {
+    throw RoutedExpertsError.of('BAD_VALUE', name, value, `a whole number in [${min}, ${max}]`);
+  }
+}
+
+/** Throws `BAD_VALUE` for a shape that the kernels cannot hold. */
+export function kernelShape(model: ModelConfig, engine: EngineConfig): KernelShape {
+  checkModel(model);
+  const maxBlocksPerSeq = Math.ceil((engine.maxModelLen + engine.numSpeculativeTokens) / engine.blockSize);
+  requireWhole('numBlocks × blockSize', engine.numBlocks * engine.blockSize, 1, 2 ** 32 - 1);
+  requireWhole('maxNumSeqs', engine.maxNumSeqs, 1, 65_535);
+  return {
+    numLayers: model.numLayers,
+    numExperts: model.numExperts,
+    topK: model.topK,
+    gateWidth: model.gateWidth,
+    vocabSize: model.vocabSize,
+    blockSize: engine.blockSize,
+    maxBlocksPerSeq,
+    maxNumSeqs: engine.maxNumSeqs,
+    maxNumBatchedTokens: engine.maxNumBatchedTokens,
+    numSpeculativeTokens: engine.numSpeculativeTokens,
+    numSlots: engine.numBlocks * engine.blockSize,
+  };
+}
+
+/** Throws `BAD_VALUE` for a model that the router kernels cannot hold. */
+export function checkModel(model: ModelConfig): void {
+  requireWhole('numLayers', model.numLayers, 1, 65_535);
+  requireWhole('numExperts', model.numExperts, 1, MAX_EXPERTS);
+  requireWhole('topK', model.topK, 1, Math.min(MAX_TOP_K, model.numExperts));
+  requireWhole('vocabSize', model.vocabSize, 2, 2 ** 31 - 1);
+  requireWhole('gateWidth', model.gateWidth, 8, MAX_GATE_WIDTH);
+  if (model.gateWidth % 8 !== 0) {
+    throw RoutedExpertsError.of('BAD_VALUE', 'gateWidth', model.gateWidth, 'a multiple of 8');
+  }
+}
+
+export function rowDtype(numExperts: number): RowDtype {
+  return numExperts <= 256 ? 'uint8' : 'uint16';
+}
+
+/** Bytes of one packed row, `L · K` ids in the row dtype. */
+export function packedRowBytes(model: Pick<ModelConfig, 'numLayers' | 'numExperts' | 'topK'>): number {
+  return model.numLayers * model.topK * (rowDtype(model.numExperts) === 'uint8' ? 1 : 2);
+}
+
+/** Bytes that `pack` writes for `numRows` rows: dense, rounded up to whole words. */
+export function packedBytes(model: Pick<ModelConfig, 'numLayers' | 'numExperts' | 'topK'>, numRows: number): number {
+  return Math.ceil((packedRowBytes(model) * numRows) / 4) * 4;
+}
