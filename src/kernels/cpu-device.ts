@@ -77,6 +77,7 @@ export class CpuDevice implements Device {
     maxStorageBufferBytes: MAX_BUFFER_BYTES,
   };
   readonly lost: Promise<string>;
+  bytesRead: number = 0;
 
   readonly #recorder = new CpuRecorder();
   readonly #buffers = new Set<CpuBuffer>();
@@ -136,6 +137,7 @@ export class CpuDevice implements Device {
     this.#pending.add(turn);
     await turn;
     this.#pending.delete(turn);
+    this.bytesRead += byteLength;
     return consume(new Uint8Array(words.buffer, 0, byteLength));
   }
 
