@@ -1,0 +1,46 @@
+/** What an engine configuration must satisfy. */
+
+import type { EngineConfig } from '../contract/config.ts';
+import { RoutedExpertsError } from '../contract/errors.ts';
+
+const wholeNumber = (name: keyof EngineConfig, value: unknown, least: number, most = 2 ** 31 - 1): void => {
+  if (Number.isInteger(value) && (value as number) >= least && (value as number) <= most) return;
+  throw RoutedExpertsError.of('BAD_VALUE', name, value, `a whole number in [${least}, ${most}]`);
+};
+
+const flag = (name: keyof EngineConfig, value: unknown): void => {
+  if (typeof value !== 'boolean') throw RoutedExpertsError.of('BAD_VALUE', name, value, 'true or false');
+};
+
+/**
+ * Checks every field; throws BAD_VALUE with the field's name, its value and what is wanted.
+ * Limits keep every counter and every KV slot number inside 31 bits.
+ */
+export const validateEngineConfig = (config: EngineConfig): void => {
+  wholeNumber('blockSize', config.blockSize, 1, 2 ** 16);
+  wholeNumber('numBlocks', config.numBlocks, 2, 2 ** 24);
+  if (config.numBlocks * config.blockSize > 2 ** 31) {
+    const most = Math.floor(2 ** 31 / config.blockSize);
+    throw RoutedExpertsError.of(
+      'BAD_VALUE',
+      'numBlocks',
+      config.numBlocks,
+      `at most ${most} blocks of ${config.blockSize} tokens`,
+    );
+  }
+  wholeNumber('maxNumSeqs', config.maxNumSeqs, 1, 2 ** 20);
+  wholeNumber('maxNumBatchedTokens', config.maxNumBatchedTokens, 1, 2 ** 24);
+  wholeNumber('maxModelLen', config.maxModelLen, 2, 2 ** 28);
+  if (config.policy !== 'fcfs' && config.policy !== 'priority') {
+    throw RoutedExpertsError.of('BAD_VALUE', 'policy', config.policy, '"fcfs" or "priority"');
+  }
+  flag('asyncScheduling', config.asyncScheduling);
+  flag('enablePrefixCaching', config.enablePrefixCaching);
+  flag('enableChunkedPrefill', config.enableChunkedPrefill);
+  flag('reserveFullIsl', config.reserveFullIsl);
+  wholeNumber('longPrefillTokenThreshold', config.longPrefillTokenThreshold, 0);
+  wholeNumber('numSpeculativeTokens', config.numSpeculativeTokens, 0, 64);
+  if (!(typeof config.watermark === 'number' && config.watermark >= 0 && config.watermark < 1)) {
+    throw RoutedExpertsError.of('BAD_VALUE', 'watermark', config.watermark, 'a share of the pool in [0, 1)');
+  }
+};

@@ -1,0 +1,190 @@
+/**
+ * The engine core: requests in, steps out, answers back. A state machine without time: a driver calls `beginStep`, has the workers run the step,
+ * and hands their answer to `finishStep`; `addRequest` and `abort` may come between any two calls. After `vllm/v1/engine/core.py`.
+ *
+ *     addRequest ─▶ ┌────────────┐ ─▶ beginStep ─▶ SchedulerOutput ─▶ workers
+ *     abort ──────▶ │ EngineCore │                                       │
+ *                   └────────────┘ ◀─ finishStep ◀─ ModelRunnerOutput ◀──┘       several steps may be under way; answers come in their order
+ */
+
+import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.ts';
+import type { EngineConfig } from '../contract/config.ts';
+import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
+import { RoutedExpertsError } from '../contract/errors.ts';
+import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
+import type { EngineRequest } from '../contract/request.ts';
+import type { SchedulerOutput } from '../contract/scheduler-output.ts';
+import { fastBlockHasher, type BlockHasher } from './block-hash.ts';
+import { validateEngineConfig } from './engine-config.ts';
+import { Request } from './request.ts';
+import { Scheduler } from './scheduler.ts';
+
+export type EngineStats = Readonly<{
+  /** Requests that hold no blocks, and that do. */
+  numWaiting: number;
+  numRunning: number;
+  numStepsInFlight: number;
+  /** KV blocks; free and used ones make up the pool without its null block. */
+  numFreeBlocks: number;
+  numUsedBlocks: number;
+  /** Blocks, free or used, that a prefix lookup can find. */
+  numCachedBlocks: number;
+  /** Totals since the start. */
+  numPreemptions: number;
+  numScheduledTokens: number;
+  /** Tokens of admitted and resumed requests, and how many of them were found in the prefix cache. */
+  numPrefixQueryTokens: number;
+  numPrefixHitTokens: number;
+  /** What the capture design holds, or `null` without one. */
+  capture: CaptureLiveCounts | null;
+}>;
+
+export class EngineCore {
+  readonly config: EngineConfig;
+  readonly #capture: CaptureEngineHalf | null;
+  readonly #scheduler: Scheduler;
+  readonly #requests = new Map<string, Request>();
+  #nextIndex = 0;
+
+  /**
+   * @param capture the engine half of a capture design; `null` is design `off`
+   * @throws BAD_VALUE for the first field of `config` that is out of its range
+   */
+  constructor(config: EngineConfig, capture: CaptureEngineHalf | null, hasher: BlockHasher = fastBlockHasher) {
+    validateEngineConfig(config);
+    if (!config.enableChunkedPrefill && config.maxNumBatchedTokens < config.maxModelLen) {
+      throw RoutedExpertsError.of(
+        'BAD_VALUE',
+        'maxNumBatchedTokens',
+        config.maxNumBatchedTokens,
+        `at least maxModelLen (${config.maxModelLen}), or enable chunked prefill: a longer prompt could never run`,
+      );
+    }
+    this.config = config;
+    this.#capture = capture;
+    this.#scheduler = new Scheduler(config, capture, hasher);
+  }
+
+  /** No request is alive, no step is in flight, and the workers know it. */
+  get isIdle(): boolean {
+    return !this.#scheduler.hasWork && this.#scheduler.numStepsInFlight === 0;
+  }
+
+  /** Ids of the requests alive: `abort(requestIds)` ends all of them. */
+  get requestIds(): readonly string[] {
+    return [...this.#requests.keys()];
+  }
+
+  /**
+   * Takes in a request. Its prompt is copied.
+   *
+   * @throws DUPLICATE_REQUEST, EMPTY_PROMPT, PROMPT_TOO_LONG, EXCEEDS_POOL, PROMPT_START_OUT_OF_RANGE, BAD_MAX_TOKENS or BAD_VALUE;
+   * the engine is then as it was
+   */
+  addRequest(request: EngineRequest): void {
+    this.#check(request);
+    const admitted = new Request(this.#nextIndex, request);
+    this.#nextIndex += 1;
+    this.#requests.set(request.requestId, admitted);
+    this.#scheduler.add(admitted);
+  }
+
+  /**
+   * Ends requests at once, at any moment: waiting, running, or with steps in flight. Answers one output for each that was alive; an
+   * unknown or ended id is no error.
+   */
+  abort(requestIds: Iterable<string>): EngineCoreOutput[] {
+    const outputs: EngineCoreOutput[] = [];
+    for (const id of requestIds) {
+      const request = this.#requests.get(id);
+      if (request === undefined) continue;
+      this.#requests.delete(id);
+      outputs.push(this.#scheduler.abort(request));
+    }
+    return outputs;
+  }
+
+  /**
+   * Plans the next step, or answers `null` if there is nothing to run and nothing to tell the workers. With steps in flight `null` means that
+   * only an output can bring work. The plan is reused after its `finishStep`.
+   */
+  beginStep(): SchedulerOutput | null {
+    if (!this.#scheduler.hasWork) return null;
+    const step = this.#scheduler.schedule();
+    if (step.numRequests > 0 || step.preemptedIndices.length > 0 || step.finishedIndices.length > 0) return step;
+    this.#scheduler.undoEmptySchedule();
+    return null;
+  }
+
+  /** Takes in the workers' answer to the oldest step in flight. */
+  finishStep(output: ModelRunnerOutput): EngineCoreOutput[] {
+    const outputs = this.#scheduler.update(output);
+    for (const { requestId, finishReason } of outputs) if (finishReason !== null) this.#requests.delete(requestId);
+    return outputs;
+  }
+
+  /** See `Scheduler.resetPrefixCache`. */
+  resetPrefixCache(resetRunning: boolean): boolean {
+    return this.#scheduler.resetPrefixCache(resetRunning);
+  }
+
+  /**
+   * The workers died, and with them every step in flight and all KV. Every running request is preempted and computed again on new
+   * workers; nothing is delivered twice. Do not finish the steps that were in flight.
+   */
+  onWorkersLost(): void {
+    this.#scheduler.onWorkersLost();
+  }
+
+  stats(): EngineStats {
+    const scheduler = this.#scheduler;
+    const { pool } = scheduler.kv;
+    return {
+      numWaiting: scheduler.numWaiting,
+      numRunning: scheduler.numRunning,
+      numStepsInFlight: scheduler.numStepsInFlight,
+      numFreeBlocks: pool.numFree,
+      numUsedBlocks: pool.numUsed,
+      numCachedBlocks: pool.numCached,
+      numPreemptions: scheduler.numPreemptions,
+      numScheduledTokens: scheduler.numScheduledTokens,
+      numPrefixQueryTokens: scheduler.numPrefixQueryTokens,
+      numPrefixHitTokens: scheduler.numPrefixHitTokens,
+      capture: this.#capture === null ? null : this.#capture.liveCounts(),
+    };
+  }
+
+  #check(request: EngineRequest): void {
+    const { requestId: id, sampling } = request;
+    const { blockSize, maxModelLen, numSpeculativeTokens, numBlocks } = this.config;
+    const promptLength = request.promptTokenIds.length;
+    if (this.#requests.has(id)) throw RoutedExpertsError.of('DUPLICATE_REQUEST', id);
+    if (promptLength === 0) throw RoutedExpertsError.of('EMPTY_PROMPT', id);
+    const { maxTokens, minTokens, routedExpertsPromptStart: start } = sampling;
+    if (!Number.isSafeInteger(maxTokens) || maxTokens < 1) throw RoutedExpertsError.of('BAD_MAX_TOKENS', id, maxTokens);
+    if (!Number.isInteger(minTokens) || minTokens < 0 || minTokens > maxTokens) {
+      throw RoutedExpertsError.of(
+        'BAD_VALUE',
+        `request "${id}": minTokens`,
+        minTokens,
+        `a whole number in [0, maxTokens]`,
+      );
+    }
+    if (!Number.isInteger(start) || start < 0 || start >= promptLength) {
+      throw RoutedExpertsError.of('PROMPT_START_OUT_OF_RANGE', id, start, promptLength);
+    }
+    // A NaN would make the order of the waiting queue depend on its history.
+    for (const [name, value] of [
+      ['priority', request.priority],
+      ['arrivalTime', request.arrivalTime],
+    ] as const) {
+      if (!Number.isFinite(value))
+        throw RoutedExpertsError.of('BAD_VALUE', `request "${id}": ${name}`, value, 'a number');
+    }
+    if (promptLength >= maxModelLen) throw RoutedExpertsError.of('PROMPT_TOO_LONG', id, promptLength, maxModelLen);
+    // The last token is never an input. A step may also compute drafts, and reserves room for those of the step behind it.
+    const mostTokens = Math.min(promptLength + maxTokens - 1 + 2 * numSpeculativeTokens, maxModelLen);
+    const needed = Math.ceil(mostTokens / blockSize) + this.#scheduler.kv.watermarkBlocks;
+    if (needed > numBlocks - 1) throw RoutedExpertsError.of('EXCEEDS_POOL', id, needed, numBlocks - 1);
+  }
+}

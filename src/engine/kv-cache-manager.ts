@@ -1,0 +1,135 @@
+/**
+ * Gives requests their KV blocks, finds what is cached of a prefix, and takes blocks back.
+ * After `vllm/v1/core/kv_cache_manager.py`, for one full-attention KV group.
+ */
+
+import type { EngineConfig } from '../contract/config.ts';
+import type { BlockHasher } from './block-hash.ts';
+import { BlockPool } from './block-pool.ts';
+import type { Request } from './request.ts';
+
+/** No prefix was found. */
+export const NO_HITS: readonly number[] = [];
+
+export class KVCacheManager {
+  readonly pool: BlockPool;
+  readonly #hasher: BlockHasher;
+  readonly #blockSize: number;
+  readonly #maxModelLen: number;
+  readonly #enableCaching: boolean;
+  /** Blocks that admission leaves free. */
+  readonly watermarkBlocks: number;
+  readonly #hits: number[] = [];
+
+  constructor(config: EngineConfig, hasher: BlockHasher) {
+    this.pool = new BlockPool(config.numBlocks, hasher.words);
+    this.#hasher = hasher;
+    this.#blockSize = config.blockSize;
+    this.#maxModelLen = config.maxModelLen;
+    this.#enableCaching = config.enablePrefixCaching;
+    this.watermarkBlocks = Math.floor(config.watermark * config.numBlocks);
+  }
+
+  /**
+   * The cached blocks that begin with the request's tokens. At most `numTokens − 1` tokens: of a full hit the last block is computed again, since
+   * only computing a token yields the one behind it. The array is reused by the next call.
+   */
+  findPrefix(request: Request): readonly number[] {
+    if (!this.#enableCaching) return NO_HITS;
+    const hits = this.#hits;
+    hits.length = 0;
+    const words = this.#hasher.words;
+    const mostBlocks = Math.floor((request.numTokens - 1) / this.#blockSize);
+    for (let i = 0; i < mostBlocks; i += 1) {
+      if (i >= request.numHashedBlocks) this.#hashBlocks(request, i + 1);
+      const id = this.pool.find(request.blockHashes, i * words);
+      if (id < 0) break;
+      hits.push(id);
+    }
+    return hits;
+  }
+
+  /**
+   * Makes room for `numNewTokens` more tokens, and `numLookaheadTokens` behind them: appends blocks to the request's table and gives the
+   * blocks that become full their hashes, before their KV is computed, so that a later request of the same step can hit them.
+   *
+   * @param hits cached blocks with which a request without blocks begins
+   * @param numHits how many of `hits` it may use
+   * @param reserveTokens tokens for which there must be room although they are not allocated; 0 = none
+   * @param reserveBlocks blocks that must stay free
+   * @returns `false`, and nothing happens, if there are too few free blocks
+   */
+  allocateSlots(
+    request: Request,
+    numNewTokens: number,
+    numLookaheadTokens: number,
+    hits: readonly number[],
+    numHits: number,
+    reserveTokens: number,
+    reserveBlocks: number,
+  ): boolean {
+    const blockSize = this.#blockSize;
+    const pool = this.pool;
+    const blockIds = request.blockIds;
+    const numTokens = request.numComputedTokens + numHits * blockSize + numNewTokens;
+    const numSlots = Math.min(numTokens + numLookaheadTokens, this.#maxModelLen);
+    if (numHits > 0 || reserveTokens > 0 || numSlots > blockIds.length * blockSize) {
+      // A hit that nobody holds is on the free list, and leaves it too.
+      let numFreeHits = 0;
+      for (let i = 0; i < numHits; i += 1) if (pool.refCount(hits[i]!) === 0) numFreeHits += 1;
+      const numHeld = blockIds.length + numHits;
+      const available = pool.numFree - numFreeHits - reserveBlocks;
+      const numNeeded = Math.ceil(numSlots / blockSize) - numHeld;
+      const numReserved = Math.ceil(Math.min(reserveTokens, this.#maxModelLen) / blockSize) - numHeld;
+      if (numNeeded > available || numReserved > available) return false;
+      for (let i = 0; i < numHits; i += 1) {
+        pool.touch(hits[i]!);
+        blockIds.push(hits[i]!);
+      }
+      if (numHits > 0) request.numCachedBlocks = numHits;
+      for (let i = 0; i < numNeeded; i += 1) blockIds.push(pool.take());
+    }
+    this.cacheBlocks(request, numTokens < request.numTokens ? numTokens : request.numTokens);
+    return true;
+  }
+
+  /** Gives the blocks that the first `numTokens` tokens fill their hashes. All of these tokens are known. */
+  cacheBlocks(request: Request, numTokens: number): void {
+    const cached = request.numCachedBlocks;
+    if (!this.#enableCaching || numTokens < (cached + 1) * this.#blockSize) return;
+    const words = this.#hasher.words;
+    const numFull = Math.floor(numTokens / this.#blockSize);
+    if (numFull > request.numHashedBlocks) this.#hashBlocks(request, numFull);
+    for (let i = cached; i < numFull; i += 1) this.pool.cache(request.blockIds[i]!, request.blockHashes, i * words);
+    request.numCachedBlocks = numFull;
+  }
+
+  /** Takes all blocks of a request back, tail first. Cached ones can be hit until they are given away. */
+  free(request: Request): void {
+    if (request.blockIds.length === 0) return;
+    this.pool.freeTable(request.blockIds);
+    request.blockIds = [];
+    request.numCachedBlocks = 0;
+  }
+
+  #hashBlocks(request: Request, numBlocks: number): void {
+    const words = this.#hasher.words;
+    if (request.blockHashes.length < numBlocks * words) {
+      const grown = new Uint32Array(Math.max(numBlocks, Math.ceil(request.tokenIds.length / this.#blockSize)) * words);
+      grown.set(request.blockHashes);
+      request.blockHashes = grown;
+    }
+    for (let i = request.numHashedBlocks; i < numBlocks; i += 1) {
+      const from = i * this.#blockSize;
+      this.#hasher.hash(
+        request.tokenIds,
+        from,
+        from + this.#blockSize,
+        i === 0 ? request.cacheSalt : null,
+        request.blockHashes,
+        i * words,
+      );
+    }
+    request.numHashedBlocks = numBlocks;
+  }
+}

@@ -1,0 +1,126 @@
+/** One request inside the engine core: its tokens, its blocks, and how far it has come. After `vllm/v1/request.py`. */
+
+import type { EngineRequest, CaptureRequest, SamplingParams } from '../contract/request.ts';
+
+export const RequestStatus = { waiting: 0, running: 1, preempted: 2, finished: 3 } as const;
+export type RequestStatus = (typeof RequestStatus)[keyof typeof RequestStatus];
+
+const NO_DRAFTS = new Uint32Array(0);
+const NO_HASHES = new Uint32Array(0);
+
+/** Which queue holds a waiting request. */
+export const QueueName = { none: 0, waiting: 1, skipped: 2 } as const;
+export type QueueName = (typeof QueueName)[keyof typeof QueueName];
+
+/** Every field is set in the constructor and keeps its type, so that all requests share one hidden class. */
+export class Request implements CaptureRequest {
+  readonly index: number;
+  readonly requestId: string;
+  readonly sampling: SamplingParams;
+  readonly maxTokens: number;
+  readonly priority: number;
+  readonly arrivalTime: number;
+  readonly cacheSalt: string | null;
+  readonly numPromptTokens: number;
+  readonly returnRoutedExperts: boolean;
+  readonly routedExpertsPromptStart: number;
+  /** The capture design wants its rows. */
+  wanted = false;
+
+  status: RequestStatus = RequestStatus.waiting;
+  /** Prompt, then outputs; `numTokens` of them. Never changed once written, so others may read it. */
+  tokenIds: Uint32Array;
+  numTokens: number;
+  /** Tokens whose KV is computed or scheduled to be, hits included. Runs ahead of the device. */
+  numComputedTokens = 0;
+  /** Tokens of steps whose output has not arrived. */
+  numInFlightTokens = 0;
+  /** Steps in flight, not stale, that will sample for this request. Each brings at least one token. */
+  numInFlightSamples = 0;
+  /** Asynchronous scheduling: tokens that steps in flight may bring, drafts included. */
+  numOutputPlaceholders = 0;
+  /** The share of `numInFlightTokens` that was scheduled before the last preemption. */
+  numStaleOutputTokens = 0;
+  /** Stale outputs are thrown away instead of delivered (after a cache reset). */
+  dropStaleOutput = false;
+  /** The last scheduled step did not reach the end of the known tokens, and samples nothing. */
+  isPrefillChunk = false;
+  /** Drafts for the next step; `numDraftTokens` of them. */
+  draftTokenIds: Uint32Array = NO_DRAFTS;
+  numDraftTokens = 0;
+
+  blockIds: number[] = [];
+  /** Blocks from the front of the table that bear a hash. */
+  numCachedBlocks = 0;
+  /** Hashes of the full blocks of `tokenIds`, whether there is a KV block for them or not; `numHashedBlocks` of them. */
+  blockHashes: Uint32Array = NO_HASHES;
+  numHashedBlocks = 0;
+
+  numPreemptions = 0;
+  /** Prompt tokens that the first admission found cached; −1 before it. */
+  numCachedTokens = -1;
+  stopReason: number | null = null;
+
+  /** What the step being scheduled gives it. Meaningful while `scheduledStepId` is that step. */
+  scheduledStepId = -1;
+  stepKind = 0;
+  stepNumTokens = 0;
+  stepNumDrafts = 0;
+  stepFirstNewBlock = 0;
+
+  /** Its place in a request queue: links of a list, or the index in a heap. */
+  queueName: QueueName = QueueName.none;
+  queueNext: Request | null = null;
+  queuePrevious: Request | null = null;
+  heapIndex = -1;
+
+  constructor(index: number, request: EngineRequest) {
+    this.index = index;
+    this.requestId = request.requestId;
+    this.sampling = request.sampling;
+    this.maxTokens = request.sampling.maxTokens;
+    this.priority = request.priority;
+    this.arrivalTime = request.arrivalTime;
+    this.cacheSalt = request.cacheSalt;
+    this.numPromptTokens = request.promptTokenIds.length;
+    this.returnRoutedExperts = request.sampling.returnRoutedExperts;
+    this.routedExpertsPromptStart = request.sampling.routedExpertsPromptStart;
+    this.numTokens = this.numPromptTokens;
+    this.tokenIds = new Uint32Array(this.numPromptTokens + Math.min(this.maxTokens, 64));
+    this.tokenIds.set(request.promptTokenIds);
+  }
+
+  get numOutputTokens(): number {
+    return this.numTokens - this.numPromptTokens;
+  }
+
+  /** A copy of the output tokens. */
+  outputTokenIds(): number[] {
+    return Array.from(this.tokenIds.subarray(this.numPromptTokens, this.numTokens));
+  }
+
+  appendToken(tokenId: number): void {
+    if (this.numTokens === this.tokenIds.length) {
+      const grown = new Uint32Array(this.numTokens * 2);
+      grown.set(this.tokenIds);
+      this.tokenIds = grown;
+    }
+    this.tokenIds[this.numTokens] = tokenId;
+    this.numTokens += 1;
+  }
+
+  /** Replaces the drafts by the first `limit` of `tokens[from … to)`. */
+  setDrafts(tokens: Uint32Array, from: number, to: number, limit: number): void {
+    const count = Math.min(to - from, limit);
+    if (this.draftTokenIds.length < limit) this.draftTokenIds = new Uint32Array(limit);
+    for (let i = 0; i < count; i += 1) this.draftTokenIds[i] = tokens[from + i]!;
+    this.numDraftTokens = count;
+  }
+
+  /** The next `count` drafts are known to the device only. */
+  setDraftPlaceholders(count: number, placeholder: number): void {
+    if (this.draftTokenIds.length < count) this.draftTokenIds = new Uint32Array(count);
+    this.draftTokenIds.fill(placeholder, 0, count);
+    this.numDraftTokens = count;
+  }
+}

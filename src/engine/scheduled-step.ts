@@ -1,0 +1,145 @@
+/**
+ * One step between `schedule` and `update`: the requests that it runs, and the message to the workers that says so.
+ * Steps are pooled: a step at steady state allocates nothing.
+ */
+
+import type { SchedulerOutput } from '../contract/scheduler-output.ts';
+import { RequestKind } from '../contract/scheduler-output.ts';
+import { Request } from './request.ts';
+
+/** Fills the unused places of pooled lists, so that they keep no ended request alive. */
+export const NO_REQUEST: Request = new Request(0xffff_ffff, {
+  requestId: '',
+  promptTokenIds: new Uint32Array(0),
+  sampling: {
+    maxTokens: 0,
+    minTokens: 0,
+    eosTokenId: null,
+    stopTokenIds: [],
+    returnRoutedExperts: false,
+    routedExpertsPromptStart: 0,
+  },
+  priority: 0,
+  arrivalTime: 0,
+  cacheSalt: null,
+});
+
+const grownTo = (array: Uint32Array, length: number): Uint32Array<ArrayBuffer> => {
+  const grown = new Uint32Array(Math.max(length, array.length * 2));
+  grown.set(array);
+  return grown;
+};
+
+export class ScheduledStep {
+  readonly output: SchedulerOutput = {
+    stepId: 0,
+    numRequests: 0,
+    totalNumScheduledTokens: 0,
+    requestIndices: new Uint32Array(16),
+    kinds: new Uint32Array(16),
+    numComputedTokens: new Uint32Array(16),
+    numScheduledTokens: new Uint32Array(16),
+    newBlockIds: new Uint32Array(64),
+    newBlockOffsets: new Uint32Array(17),
+    draftTokenIds: new Uint32Array(16),
+    draftOffsets: new Uint32Array(17),
+    newRequests: [],
+    preemptedIndices: [],
+    finishedIndices: [],
+  };
+  /** The scheduled requests, in the scheduler's order; `count` of them. */
+  readonly requests: Request[] = [];
+  count = 0;
+  /** 1 if the step samples for the request: it reaches the end of the known tokens. */
+  samples: Uint8Array = new Uint8Array(16);
+  /** Those of `requests` that the capture design wants, and their places. */
+  readonly wanted: Request[] = [];
+  readonly wantedPositions: number[] = [];
+
+  begin(stepId: number): void {
+    this.count = 0;
+    this.output.stepId = stepId;
+    this.output.numRequests = 0;
+    this.output.totalNumScheduledTokens = 0;
+    this.output.newRequests.length = 0;
+    this.output.preemptedIndices.length = 0;
+    this.output.finishedIndices.length = 0;
+    this.wanted.length = 0;
+    this.wantedPositions.length = 0;
+  }
+
+  add(request: Request): void {
+    this.requests[this.count] = request;
+    this.count += 1;
+  }
+
+  /** Takes a request out again that was added to this step. */
+  withdraw(request: Request): void {
+    const at = this.requests.indexOf(request);
+    this.requests.copyWithin(at, at + 1, this.count);
+    this.count -= 1;
+    this.requests[this.count] = NO_REQUEST;
+  }
+
+  /** Makes room for `count` requests. */
+  reserve(): void {
+    const { output, count } = this;
+    if (output.requestIndices.length >= count) return;
+    output.requestIndices = grownTo(output.requestIndices, count);
+    const { length } = output.requestIndices;
+    output.kinds = grownTo(output.kinds, length);
+    output.numComputedTokens = grownTo(output.numComputedTokens, length);
+    output.numScheduledTokens = grownTo(output.numScheduledTokens, length);
+    output.newBlockOffsets = grownTo(output.newBlockOffsets, length + 1);
+    output.draftOffsets = grownTo(output.draftOffsets, length + 1);
+    this.samples = new Uint8Array(length);
+  }
+
+  /** Writes entry `i` of the message, behind the entries before it. */
+  write(i: number, request: Request): void {
+    const { output } = this;
+    output.requestIndices[i] = request.index;
+    output.kinds[i] = request.stepKind;
+    output.numComputedTokens[i] = request.numComputedTokens;
+    output.numScheduledTokens[i] = request.stepNumTokens;
+    const { blockIds, stepFirstNewBlock } = request;
+    let numBlocks = output.newBlockOffsets[i]!;
+    if (blockIds.length > stepFirstNewBlock) {
+      const end = numBlocks + blockIds.length - stepFirstNewBlock;
+      if (end > output.newBlockIds.length) output.newBlockIds = grownTo(output.newBlockIds, end);
+      for (let b = stepFirstNewBlock; numBlocks < end; b += 1, numBlocks += 1)
+        output.newBlockIds[numBlocks] = blockIds[b]!;
+    }
+    output.newBlockOffsets[i + 1] = numBlocks;
+    let numDrafts = output.draftOffsets[i]!;
+    if (request.stepNumDrafts > 0) {
+      const end = numDrafts + request.stepNumDrafts;
+      if (end > output.draftTokenIds.length) output.draftTokenIds = grownTo(output.draftTokenIds, end);
+      for (let d = 0; numDrafts < end; d += 1, numDrafts += 1)
+        output.draftTokenIds[numDrafts] = request.draftTokenIds[d]!;
+    }
+    output.draftOffsets[i + 1] = numDrafts;
+    if (request.stepKind !== RequestKind.running) {
+      output.newRequests.push({
+        index: request.index,
+        tokenIds: request.tokenIds,
+        numTokens: request.numTokens,
+        numPromptTokens: request.numPromptTokens,
+        returnRoutedExperts: request.returnRoutedExperts,
+        routedExpertsPromptStart: request.routedExpertsPromptStart,
+      });
+    }
+    if (request.wanted) {
+      this.wanted.push(request);
+      this.wantedPositions.push(i);
+    }
+  }
+
+  /** Lets go of the requests. */
+  end(): void {
+    for (let i = 0; i < this.count; i += 1) this.requests[i] = NO_REQUEST;
+    this.count = 0;
+    this.output.newRequests.length = 0;
+    this.wanted.length = 0;
+  }
+}

@@ -1,0 +1,21 @@
+/** When a request ends by itself. After `check_stop` of `vllm/v1/core/sched/utils.py`. */
+
+import type { FinishReason } from '../contract/engine-core-output.ts';
+import type { Request } from './request.ts';
+
+/**
+ * Whether `tokenId`, the request's last token, ends it; sets `stopReason` for a stop token.
+ * EOS and stop tokens count from `minTokens` outputs on; the length limits always do, or a request could neither end nor go on.
+ */
+export const checkStop = (request: Request, tokenId: number, maxModelLen: number): FinishReason | null => {
+  const { sampling } = request;
+  const numOutputTokens = request.numTokens - request.numPromptTokens;
+  if (numOutputTokens >= sampling.minTokens) {
+    if (tokenId === sampling.eosTokenId) return 'stop';
+    if (sampling.stopTokenIds.length > 0 && sampling.stopTokenIds.includes(tokenId)) {
+      request.stopReason = tokenId;
+      return 'stop';
+    }
+  }
+  return numOutputTokens >= request.maxTokens || request.numTokens >= maxModelLen ? 'length' : null;
+};
