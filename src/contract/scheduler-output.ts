@@ -6,7 +6,10 @@
 export const RequestKind = { running: 0, new: 1, resumed: 2 } as const;
 export type RequestKind = (typeof RequestKind)[keyof typeof RequestKind];
 
-/** A draft token that only the device knows (asynchronous speculative decoding). */
+/**
+ * A draft token that only the device knows (asynchronous speculative decoding). Where the device knows none either, as for a request that
+ * joins the batch in this step, it is padding: the worker computes some token in its place and rejects it.
+ */
 export const PLACEHOLDER_TOKEN = 0xffff_ffff;
 
 /** What a worker must know of a request that joins (or rejoins) its persistent batch. */

@@ -41,6 +41,10 @@ export class Scheduler {
   readonly #held: Request[] = [];
   #running: Request[] = [];
   #nextStepId = 0;
+  /** Drafts that make a single token as wide as a decode; none where a step may not be that wide. */
+  readonly #decodePadding: number;
+  /** A running request of the step being scheduled was in the middle of its prompt. */
+  #prefillScheduled = false;
   #preempted: number[] = [];
   #finished: number[] = [];
   readonly #inFlight: ScheduledStep[] = [];
@@ -53,6 +57,9 @@ export class Scheduler {
     this.config = config;
     this.kv = new KVCacheManager(config, hasher);
     this.#capture = capture;
+    const { numSpeculativeTokens, longPrefillTokenThreshold } = config;
+    const fits = longPrefillTokenThreshold === 0 || numSpeculativeTokens < longPrefillTokenThreshold;
+    this.#decodePadding = fits ? numSpeculativeTokens : 0;
     this.#waiting = createRequestQueue(config.policy, QueueName.waiting);
     this.#skipped = createRequestQueue(config.policy, QueueName.skipped);
     this.#live = (requestIndex) => {
@@ -111,7 +118,8 @@ export class Scheduler {
     this.#nextStepId += 1;
     const numPreempted = this.numPreemptions;
     let budget = this.#scheduleRunning(step);
-    if (this.numPreemptions === numPreempted && budget > 0) budget = this.#scheduleWaiting(step, budget);
+    const isDecodeOnly = step.count > 0 && !this.#prefillScheduled;
+    if (this.numPreemptions === numPreempted && budget > 0) budget = this.#scheduleWaiting(step, budget, isDecodeOnly);
     this.#dispatch(step, this.config.maxNumBatchedTokens - budget);
     this.#inFlight.push(step);
     return step.output;
@@ -131,6 +139,7 @@ export class Scheduler {
     const { stepId } = step.output;
     let budget = config.maxNumBatchedTokens;
     let next = 0;
+    this.#prefillScheduled = false;
     while (next < this.#running.length && budget > 0) {
       const request = this.#running[next]!;
       // Steps in flight are sure to bring the last token: one more would compute nothing that anybody reads.
@@ -180,6 +189,7 @@ export class Scheduler {
         if (numDrafts > 0) request.stepNumDrafts = Math.min(numDrafts, request.numDraftTokens);
         request.numDraftTokens = 0;
       }
+      if (request.isPrefillChunk) this.#prefillScheduled = true;
       step.add(request);
       budget -= numNew;
       next += 1;
@@ -188,9 +198,9 @@ export class Scheduler {
   }
 
   /** Then waiting requests, until one does not fit. Answers what is left of the token budget. */
-  #scheduleWaiting(step: ScheduledStep, leftBudget: number): number {
+  #scheduleWaiting(step: ScheduledStep, leftBudget: number, isDecodeOnly: boolean): number {
     const { config } = this;
-    const { longPrefillTokenThreshold } = config;
+    const { longPrefillTokenThreshold, numSpeculativeTokens } = config;
     let budget = leftBudget;
     while (budget > 0 && this.#running.length < config.maxNumSeqs) {
       const request = this.#nextWaiting();
@@ -205,6 +215,14 @@ export class Scheduler {
       const numHits = hits.length > 0 && request.wanted ? this.#usablePrefix(request, hits) : hits.length;
       const numComputed = numHits * config.blockSize;
       let numNew = request.numTokens - numComputed;
+      let numPadding = 0;
+      // A request that needs one token joins a batch of decodes in their shape, with drafts that stand for nothing and are rejected. It
+      // waits rather than break the shape.
+      if (numNew === 1 && isDecodeOnly && this.#decodePadding > 0) {
+        numPadding = this.#decodePadding;
+        numNew += numPadding;
+        if (numNew > budget || numComputed + numNew > config.maxModelLen) break;
+      }
       if (longPrefillTokenThreshold > 0 && numNew > longPrefillTokenThreshold) numNew = longPrefillTokenThreshold;
       if (numNew > budget) {
         if (!config.enableChunkedPrefill) break;
@@ -215,7 +233,7 @@ export class Scheduler {
         !this.kv.allocateSlots(
           request,
           numNew,
-          config.numSpeculativeTokens,
+          numSpeculativeTokens,
           hits,
           numHits,
           reserveTokens,
@@ -231,7 +249,9 @@ export class Scheduler {
       request.status = RequestStatus.running;
       request.numComputedTokens = numComputed;
       request.stepNumTokens = numNew;
-      request.stepNumDrafts = 0;
+      request.stepNumDrafts = numPadding;
+      if (numPadding > 0) request.setDraftPlaceholders(numPadding, PLACEHOLDER_TOKEN);
+      request.numDraftTokens = 0;
       request.stepFirstNewBlock = 0;
       if (request.numCachedTokens < 0) request.numCachedTokens = numComputed;
       this.numPrefixQueryTokens += request.numTokens;
