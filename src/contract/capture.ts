@@ -78,6 +78,8 @@ export type WorkerStep = Readonly<{
   /** Position of the first token that each request computes in this step. */
   tokenStarts: Uint32Array;
   tokenCounts: Uint32Array;
+  /** Draft tokens among them, always the last. */
+  draftCounts: Uint32Array;
   /** Row of the device buffer that holds each request's first token. */
   rowStarts: Uint32Array;
   /** 1 if the request opted in. */

@@ -46,8 +46,11 @@ export type ModelConfig = Readonly<{
   gateWidth: number;
 }>;
 
-/** Element type of a row on its way to the user: `uint8` holds ids of up to 256 experts, `uint16` of up to 65,536. */
-export type RowDtype = 'uint8' | 'uint16';
+/**
+ * Element type of a row on its way to the user: `uint8` holds ids of up to 256 experts, `uint16` of up to 65,536. Only `shm-flock`, true to
+ * its source, stores and hands out `int32`.
+ */
+export type RowDtype = 'uint8' | 'uint16' | 'int32';
 
 export type DesignName = 'off' | 'shm-flock' | 'host-cache' | 'slot-store' | 'block-store' | 'deltas';
 
@@ -69,4 +72,6 @@ export type WorkerConfig = Readonly<{
   ballastMs: number;
   /** POSIX shared memory object and lock file of `shm-flock`; `null` for every other design. */
   sharedMemory: Readonly<{ name: string; lockFile: string }> | null;
+  /** Fault to inject: the device is destroyed when this step arrives; `null` = never. */
+  loseDeviceAtStep: number | null;
 }>;

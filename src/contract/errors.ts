@@ -38,4 +38,9 @@ export class RoutedExpertsError extends Error {
     const format = messages[code] as (...details: unknown[]) => string;
     return new RoutedExpertsError(code, format(...details));
   }
+
+  /** An error of another thread, as it was worded there. */
+  static relayed(code: ErrorCode, message: string): RoutedExpertsError {
+    return new RoutedExpertsError(code, message);
+  }
 }

@@ -22,7 +22,7 @@ export type RoutedRows = Readonly<{
   topK: number;
   dtype: RowDtype;
   rowsPerChunk: number;
-  chunks: readonly (Uint8Array | Uint16Array | null)[];
+  chunks: readonly (Uint8Array | Uint16Array | Int32Array | null)[];
   /** Ascending, disjoint, inside `[start, start + count)`. */
   missing: readonly PositionRange[];
 }>;

@@ -1,0 +1,20 @@
+#!/usr/bin/env node
+// The command line is TypeScript, which Node runs from 22.18 on. The Node that `npm ci` installs is used where the host's is older.
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+const OLDEST = [22, 18];
+const [major, minor] = process.versions.node.split('.').map(Number);
+
+if (major > OLDEST[0] || (major === OLDEST[0] && minor >= OLDEST[1])) {
+  await import('../src/cli/main.ts');
+} else {
+  const bundled = fileURLToPath(new URL('../node_modules/node/bin/node', import.meta.url));
+  if (!existsSync(bundled)) {
+    console.error(`routed-experts needs Node ${OLDEST.join('.')} or newer, this is ${process.version}; run "npm ci" first`);
+    process.exit(2);
+  }
+  const result = spawnSync(bundled, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], { stdio: 'inherit' });
+  process.exit(result.status ?? 1);
+}

@@ -1,0 +1,108 @@
+/**
+ * deltas, worker half: in a step with an opted-in request, that request's rows (and nothing else) are packed on the device, copied within
+ * the step's own command buffer, and leave with the step's output. In a step without one it does nothing (L5).
+ */
+
+import type {
+  CaptureLiveCounts,
+  CaptureWorkerContext,
+  CaptureWorkerHalf,
+  DeviceRange,
+  WorkerStep,
+} from '../../contract/capture.ts';
+import type { CommandRecorder } from '../../contract/device.ts';
+import type { RoutedExpertDeltas } from '../../contract/model-runner-output.ts';
+import { BytePool } from '../byte-pool.ts';
+import { recordPack } from '../pack-rows.ts';
+import type { RowShape } from '../row-shape.ts';
+import { rowShape } from '../row-shape.ts';
+import { SPAN_LENGTH } from './span.ts';
+
+/** Row buffers that may be under way at once: one per step in flight, and as many on the way back. */
+const IDLE_BUFFERS = 8;
+
+export class DeltasWorkerHalf implements CaptureWorkerHalf {
+  readonly design = 'deltas';
+  readonly blocking = false;
+  readonly #context: CaptureWorkerContext;
+  readonly #shape: RowShape;
+  readonly #rowList: Uint32Array;
+  readonly #buffers: BytePool = new BytePool(IDLE_BUFFERS);
+
+  constructor(context: CaptureWorkerContext) {
+    this.#context = context;
+    this.#shape = rowShape(context.model);
+    this.#rowList = new Uint32Array(1 + context.engine.maxNumBatchedTokens);
+  }
+
+  async beforeForward(): Promise<void> {}
+
+  record(step: WorkerStep, commands: CommandRecorder): DeviceRange | null {
+    const list = this.#rowList;
+    let numRows = 0;
+    for (let i = 0; i < step.numRequests; i++) {
+      const skipped = skippedRows(step, i);
+      for (let row = step.rowStarts[i]! + skipped; row < step.rowStarts[i]! + wantedEnd(step, i); row++) {
+        list[++numRows] = row;
+      }
+    }
+    if (numRows === 0) return null;
+    return recordPack(this.#context, commands, list, numRows);
+  }
+
+  /** Rows behind the last accepted token belong to rejected drafts: they are left out, so that the rows that stay are dense. */
+  collect(step: WorkerStep, bytes: Uint8Array | null, numSampledTokens: Uint32Array): RoutedExpertDeltas | null {
+    if (bytes === null) return null;
+    const rowBytes = this.#shape.bytesPerRow;
+    const rows = new Uint8Array(this.#buffers.take(bytes.byteLength));
+    const index = new Uint32Array(step.numRequests * SPAN_LENGTH);
+    let indexLength = 0;
+    let packedRow = 0;
+    let numRows = 0;
+    for (let i = 0; i < step.numRequests; i++) {
+      const skipped = skippedRows(step, i);
+      const packed = wantedEnd(step, i) - skipped;
+      if (packed <= 0) continue;
+      const kept = Math.min(packed, acceptedTokens(step, i, numSampledTokens[i]!) - skipped);
+      if (kept > 0) {
+        rows.set(bytes.subarray(packedRow * rowBytes, (packedRow + kept) * rowBytes), numRows * rowBytes);
+        index[indexLength++] = step.requestIndices[i]!;
+        index[indexLength++] = step.tokenStarts[i]! + skipped;
+        index[indexLength++] = kept;
+        numRows += kept;
+      }
+      packedRow += packed;
+    }
+    return { rows, numRows, index, indexLength };
+  }
+
+  async afterForward(): Promise<void> {}
+
+  forget(): void {}
+
+  recycle(rows: ArrayBuffer): void {
+    this.#buffers.give(rows);
+  }
+
+  liveCounts(): CaptureLiveCounts {
+    return { requests: 0, bytes: 0 };
+  }
+
+  close(): void {}
+}
+
+/** Leading rows of a request's part of the step that it does not want. */
+function skippedRows(step: WorkerStep, i: number): number {
+  const wantedFrom = step.promptStarts[i]!;
+  return Math.min(step.tokenCounts[i]!, Math.max(0, wantedFrom - step.tokenStarts[i]!));
+}
+
+function wantedEnd(step: WorkerStep, i: number): number {
+  return step.optedIn[i] === 1 ? step.tokenCounts[i]! : 0;
+}
+
+/** Tokens of the step whose KV stands: all of them, less the drafts that verification refused. */
+function acceptedTokens(step: WorkerStep, i: number, numSampledTokens: number): number {
+  const drafts = step.draftCounts[i]!;
+  return drafts === 0 ? step.tokenCounts[i]! : step.tokenCounts[i]! - drafts + numSampledTokens - 1;
+}

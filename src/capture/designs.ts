@@ -1,0 +1,76 @@
+/** The table that names the capture designs. The engine and the runner are handed a half; nobody but their makers reads this. */
+
+import type { CaptureEngineHalf, CaptureWorkerContext, CaptureWorkerHalf } from '../contract/capture.ts';
+import type { DesignName, EngineConfig, ModelConfig } from '../contract/config.ts';
+import { RoutedExpertsError } from '../contract/errors.ts';
+import { DeltasEngineHalf } from './deltas/engine-half.ts';
+import { DeltasWorkerHalf } from './deltas/worker-half.ts';
+import { ShmFlockEngineHalf } from './shm-flock/engine-half.ts';
+import type { SharedRows } from './shm-flock/shared-rows.ts';
+import { ShmFlockWorkerHalf } from './shm-flock/worker-half.ts';
+
+/** What a design needs of its surroundings; made only if the design asks. */
+export type DesignResources = Readonly<{ sharedRows: () => SharedRows }>;
+
+/** A law that a design breaks by nature, and why. */
+export type DeclaredGap = Readonly<{ law: `L${number}`; reason: string }>;
+
+export type Design = Readonly<{
+  name: DesignName;
+  /** Where it comes from. */
+  source: string;
+  summary: string;
+  gaps: readonly DeclaredGap[];
+  /** `null`: the engine captures nothing. */
+  engineHalf: (model: ModelConfig, engine: EngineConfig, resources: DesignResources) => CaptureEngineHalf | null;
+  workerHalf: (context: CaptureWorkerContext, resources: DesignResources) => CaptureWorkerHalf | null;
+}>;
+
+const off: Design = {
+  name: 'off',
+  source: '–',
+  summary: 'no capture: the zero line',
+  gaps: [{ law: 'L1', reason: 'returns no rows at all' }],
+  engineHalf: () => null,
+  workerHalf: () => null,
+};
+
+const shmFlock: Design = {
+  name: 'shm-flock',
+  source: 'vllm#28284',
+  summary: 'shared memory and a file lock, read when a request stops: the baseline',
+  gaps: [
+    { law: 'L5', reason: 'stores every step and reads every finished request, whoever opted in' },
+    {
+      law: 'L6',
+      reason: 'blocking device reads, a blocking lock, and a copy as long as the request in the scheduler’s step',
+    },
+    {
+      law: 'L1',
+      reason:
+        'rows of a request that ends without a block table (abort, last token after a preemption) are lost: reported missing',
+    },
+  ],
+  engineHalf: (model, engine, { sharedRows }) => new ShmFlockEngineHalf(model, engine, sharedRows()),
+  workerHalf: (context, { sharedRows }) => new ShmFlockWorkerHalf(context, sharedRows()),
+};
+
+const deltas: Design = {
+  name: 'deltas',
+  source: 'RFC vllm#38079',
+  summary: 'opted-in rows leave with the output of the step that computed them: the default',
+  gaps: [],
+  engineHalf: (model, engine) => new DeltasEngineHalf(model, engine),
+  workerHalf: (context) => new DeltasWorkerHalf(context),
+};
+
+export const designs: Readonly<Partial<Record<DesignName, Design>>> = { off, 'shm-flock': shmFlock, deltas };
+
+export const designNames: readonly DesignName[] = Object.keys(designs) as DesignName[];
+
+/** Throws UNKNOWN_NAME, with the names there are. */
+export function designByName(name: string): Design {
+  const design = designs[name as DesignName];
+  if (design === undefined) throw RoutedExpertsError.of('UNKNOWN_NAME', 'design', name, designNames);
+  return design;
+}

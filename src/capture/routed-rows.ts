@@ -1,0 +1,48 @@
+/** Reading `RoutedRows`. Everything here may be proportional to a request's length, so none of it runs in the scheduler's step (L6). */
+
+import type { PositionRange, RoutedRows } from '../contract/routed-rows.ts';
+import type { RowArray } from './row-shape.ts';
+import { allocateRows } from './row-shape.ts';
+
+/** Rows that exist. */
+export function countPresent(rows: RoutedRows): number {
+  return rows.count - countPositions(rows.missing);
+}
+
+export function countPositions(ranges: readonly PositionRange[]): number {
+  return ranges.reduce((sum, [from, to]) => sum + (to - from), 0);
+}
+
+/** The `L·K` ids of the row at `position`, or `null` if it is missing. A view: valid as long as `rows`. */
+export function rowAt(rows: RoutedRows, position: number): RowArray | null {
+  if (position < rows.start || position >= rows.start + rows.count) return null;
+  if (rows.missing.some(([from, to]) => position >= from && position < to)) return null;
+  const chunk = rows.chunks[Math.floor(position / rows.rowsPerChunk)];
+  if (!chunk) return null;
+  const width = rows.numLayers * rows.topK;
+  const offset = (position % rows.rowsPerChunk) * width;
+  return chunk.subarray(offset, offset + width);
+}
+
+/**
+ * All rows in one array `[count, L, K]`. Missing rows are filled with `fill`: a value that no expert has, so that it cannot be taken for
+ * a routing (L4); the caller reports `rows.missing` beside it.
+ */
+export function toArray(rows: RoutedRows, fill: number): RowArray {
+  const width = rows.numLayers * rows.topK;
+  const shape = { ...rows, entriesPerRow: width, bytesPerRow: 0 };
+  const all = allocateRows(shape, rows.count);
+  const end = rows.start + rows.count;
+  for (let position = rows.start; position < end;) {
+    const chunkIndex = Math.floor(position / rows.rowsPerChunk);
+    const chunkEnd = Math.min(end, (chunkIndex + 1) * rows.rowsPerChunk);
+    const chunk = rows.chunks[chunkIndex];
+    if (chunk) {
+      const first = (position % rows.rowsPerChunk) * width;
+      all.set(chunk.subarray(first, first + (chunkEnd - position) * width), (position - rows.start) * width);
+    }
+    position = chunkEnd;
+  }
+  for (const [from, to] of rows.missing) all.fill(fill, (from - rows.start) * width, (to - rows.start) * width);
+  return all;
+}

@@ -1,0 +1,96 @@
+/**
+ * shm-flock, engine half.
+ *
+ * Source    vllm#28284, the "current architecture" of RFC vllm#38079.
+ * Store     POSIX shared memory, int32 `[slots, L, K]`, behind a file lock.
+ * Key       physical KV slot.
+ * Leaves    when a request stops: the scheduler rebuilds its slot mapping from its block ids, takes the lock and copies the rows out, on
+ *           the event loop.
+ * Gives up  L5 (every request is stored, and every finished one read, whoever asked), L6 (a blocking lock and a copy as long as the
+ *           request inside the scheduler's step), and rows of a request that ends without a block table: an abort, or a last token that
+ *           arrives after a preemption. Those are reported missing (L4).
+ */
+
+import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
+import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
+import type { FinishReason } from '../../contract/engine-core-output.ts';
+import type { CaptureRequest } from '../../contract/request.ts';
+import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
+import type { RowShape } from '../row-shape.ts';
+import { rowShape } from '../row-shape.ts';
+import type { SharedRows } from './shared-rows.ts';
+
+export class ShmFlockEngineHalf implements CaptureEngineHalf {
+  readonly design = 'shm-flock';
+  readonly #shape: RowShape;
+  readonly #blockSize: number;
+  readonly #shared: SharedRows;
+
+  constructor(model: ModelConfig, engine: EngineConfig, shared: SharedRows) {
+    this.#shape = rowShape(model, 'int32');
+    this.#blockSize = engine.blockSize;
+    this.#shared = shared;
+  }
+
+  /** The source has no opt-in per request: the server's flag stores and reads the rows of all. */
+  wants(): boolean {
+    return true;
+  }
+
+  usablePrefix(_request: CaptureRequest, hitBlockIds: readonly number[]): number {
+    return hitBlockIds.length;
+  }
+
+  take(request: CaptureRequest, _numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {
+    if (finishReason === null) return null;
+    const end = Math.max(0, request.numTokens - 1);
+    const start = Math.min(end, request.routedExpertsPromptStart);
+    const stored = finishReason === 'abort' ? start : Math.min(end, request.blockIds.length * this.#blockSize);
+    const rows = this.#readSlots(request.blockIds, stored);
+    if (!request.returnRoutedExperts) return null;
+    const missing: PositionRange[] = stored < end ? [[Math.max(start, stored), end]] : [];
+    return {
+      start,
+      count: end - start,
+      numLayers: this.#shape.numLayers,
+      topK: this.#shape.topK,
+      dtype: 'int32',
+      rowsPerChunk: Math.max(1, end),
+      chunks: [rows],
+      missing,
+    };
+  }
+
+  liveCounts(): CaptureLiveCounts {
+    return { requests: 0, bytes: 0 };
+  }
+
+  onPrefixHit(): void {}
+  onScheduled(): void {}
+  onStepOutput(): void {}
+  onPreempt(): void {}
+  release(): void {}
+  onBlockEvicted(): void {}
+  onCacheReset(): void {}
+
+  close(): void {
+    this.#shared.close();
+  }
+
+  /** Rows of the positions `[0, count)`: slot mapping from block ids, then one copy under the lock. */
+  #readSlots(blockIds: readonly number[], count: number): Int32Array {
+    const width = this.#shape.entriesPerRow;
+    const out = new Int32Array(count * width);
+    this.#shared.lock();
+    try {
+      for (let position = 0; position < count; position += this.#blockSize) {
+        const firstSlot = blockIds[position / this.#blockSize]! * this.#blockSize;
+        const numRows = Math.min(this.#blockSize, count - position);
+        out.set(this.#shared.rows.subarray(firstSlot * width, (firstSlot + numRows) * width), position * width);
+      }
+    } finally {
+      this.#shared.unlock();
+    }
+    return out;
+  }
+}

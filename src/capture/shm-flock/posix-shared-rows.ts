@@ -1,0 +1,169 @@
+/** `SharedRows` over real `shm_open`, `mmap` and `flock`, called through koffi. Linux with glibc ≥ 2.34 or musl. */
+
+import { closeSync, openSync, statfsSync, unlinkSync } from 'node:fs';
+import koffi from 'koffi';
+import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
+import { RoutedExpertsError } from '../../contract/errors.ts';
+import { rowShape } from '../row-shape.ts';
+import type { SharedRows } from './shared-rows.ts';
+
+const SHARED_MEMORY_DIRECTORY = '/dev/shm';
+
+// Linux's own numbers (asm-generic/fcntl.h, sys/mman.h, sys/file.h).
+const O_RDWR = 0o2;
+const O_CREAT = 0o100;
+const O_EXCL = 0o200;
+const PROT_READ_WRITE = 0x1 | 0x2;
+const MAP_SHARED = 0x1;
+const LOCK_EX = 2;
+const LOCK_UN = 8;
+
+export type SharedMemoryName = Readonly<{ name: string; lockFile: string }>;
+
+function loadLibc() {
+  const libc = koffi.load('libc.so.6');
+  return {
+    shmOpen: libc.func('int shm_open(const char *name, int flags, unsigned int mode)') as (
+      name: string,
+      flags: number,
+      mode: number,
+    ) => number,
+    shmUnlink: libc.func('int shm_unlink(const char *name)') as (name: string) => number,
+    posixFallocate: libc.func('int posix_fallocate(int fd, long offset, long length)') as (
+      fd: number,
+      offset: number,
+      length: number,
+    ) => number,
+    mmap: libc.func('void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset)') as (
+      address: null,
+      length: number,
+      protection: number,
+      flags: number,
+      fd: number,
+      offset: number,
+    ) => bigint,
+    munmap: libc.func('int munmap(void *address, size_t length)') as (address: bigint, length: number) => number,
+    close: libc.func('int close(int fd)') as (fd: number) => number,
+    flock: libc.func('int flock(int fd, int operation)') as (fd: number, operation: number) => number,
+  };
+}
+
+let loadedLibc: ReturnType<typeof loadLibc> | null = null;
+
+function libc(): ReturnType<typeof loadLibc> {
+  try {
+    return (loadedLibc ??= loadLibc());
+  } catch (error) {
+    throw RoutedExpertsError.of(
+      'SHARED_MEMORY',
+      `its calls were not found in libc.so.6 (${String(error)})`,
+      'run it on Linux, or leave the design out with --design',
+    );
+  }
+}
+
+/** Bytes of the table for a model and pool: int32 `[numBlocks · blockSize, L, K]`. */
+export function sharedRowsBytes(model: ModelConfig, engine: EngineConfig): number {
+  return engine.numBlocks * engine.blockSize * rowShape(model, 'int32').bytesPerRow;
+}
+
+/**
+ * Creates the shared memory object and its lock file; the creator removes both on `close`. Throws SHARED_MEMORY when there is no
+ * `/dev/shm` or too little room in it: memory is claimed here, so that a full file system is an error now and not a SIGBUS later.
+ */
+export function createSharedRows(where: SharedMemoryName, byteLength: number): SharedRows {
+  const free = freeSharedMemoryBytes();
+  if (free < byteLength) {
+    throw RoutedExpertsError.of(
+      'SHARED_MEMORY',
+      `${byteLength} bytes are needed in ${SHARED_MEMORY_DIRECTORY}, ${free} are free`,
+      'give it more room, lower --num-blocks, or leave the design out with --design',
+    );
+  }
+  const fd = libc().shmOpen(where.name, O_CREAT | O_EXCL | O_RDWR, 0o600);
+  if (fd < 0) throw systemError(`shm_open("${where.name}") failed`);
+  const claimed = libc().posixFallocate(fd, 0, byteLength);
+  if (claimed !== 0) {
+    libc().close(fd);
+    libc().shmUnlink(where.name);
+    throw systemError(`posix_fallocate of ${byteLength} bytes failed with errno ${claimed}`);
+  }
+  const lockFd = openSync(where.lockFile, 'w', 0o600);
+  const removeAll = () => {
+    libc().shmUnlink(where.name);
+    try {
+      unlinkSync(where.lockFile);
+    } catch {
+      // Another cleaner of temporary files was faster.
+    }
+  };
+  process.once('exit', removeAll);
+  return new PosixSharedRows(fd, lockFd, byteLength, () => {
+    process.removeListener('exit', removeAll);
+    removeAll();
+  });
+}
+
+/** Maps what the other half created. Its own open file: `flock` excludes threads only if each opened the lock file itself. */
+export function openSharedRows(where: SharedMemoryName, byteLength: number): SharedRows {
+  const fd = libc().shmOpen(where.name, O_RDWR, 0o600);
+  if (fd < 0) throw systemError(`shm_open("${where.name}") failed in the worker`);
+  return new PosixSharedRows(fd, openSync(where.lockFile, 'r+'), byteLength, () => {});
+}
+
+class PosixSharedRows implements SharedRows {
+  readonly #address: bigint;
+  readonly #byteLength: number;
+  readonly #lockFd: number;
+  readonly #afterClose: () => void;
+  #rows: Int32Array | null;
+
+  constructor(fd: number, lockFd: number, byteLength: number, afterClose: () => void) {
+    this.#byteLength = byteLength;
+    this.#lockFd = lockFd;
+    this.#afterClose = afterClose;
+    this.#address = libc().mmap(null, byteLength, PROT_READ_WRITE, MAP_SHARED, fd, 0);
+    libc().close(fd);
+    if (BigInt.asIntN(64, this.#address) === -1n) throw systemError(`mmap of ${byteLength} bytes failed`);
+    this.#rows = new Int32Array(koffi.view(this.#address, byteLength) as ArrayBuffer);
+  }
+
+  get rows(): Int32Array {
+    if (this.#rows === null) throw RoutedExpertsError.of('INVARIANT', 'shared rows used after close');
+    return this.#rows;
+  }
+
+  lock(): void {
+    if (libc().flock(this.#lockFd, LOCK_EX) !== 0) throw systemError('flock(LOCK_EX) failed');
+  }
+
+  unlock(): void {
+    if (libc().flock(this.#lockFd, LOCK_UN) !== 0) throw systemError('flock(LOCK_UN) failed');
+  }
+
+  close(): void {
+    if (this.#rows === null) return;
+    // The view must be unreachable before its memory goes: a read through it afterwards is a segmentation fault.
+    this.#rows = null;
+    libc().munmap(this.#address, this.#byteLength);
+    closeSync(this.#lockFd);
+    this.#afterClose();
+  }
+}
+
+function freeSharedMemoryBytes(): number {
+  try {
+    const { bavail, bsize } = statfsSync(SHARED_MEMORY_DIRECTORY);
+    return bavail * bsize;
+  } catch {
+    throw RoutedExpertsError.of(
+      'SHARED_MEMORY',
+      `${SHARED_MEMORY_DIRECTORY} does not exist`,
+      'mount a tmpfs there, or leave the design out with --design',
+    );
+  }
+}
+
+function systemError(what: string): RoutedExpertsError {
+  return RoutedExpertsError.of('SHARED_MEMORY', `${what} (errno ${koffi.errno()})`, 'see errno(3)');
+}

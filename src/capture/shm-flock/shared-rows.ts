@@ -1,0 +1,15 @@
+/** The table that both halves of `shm-flock` map, and the lock that guards it. */
+
+/**
+ *     shared memory   int32 [numSlots, L, K], numSlots = numBlocks · blockSize, row of slot s at entry s·L·K
+ *     lock            one advisory file lock, exclusive for readers and writers alike
+ *
+ * Invariant: nobody touches `rows` outside `lock` … `unlock`.
+ */
+export interface SharedRows {
+  readonly rows: Int32Array;
+  /** Blocks the calling thread until the lock is held. */
+  lock(): void;
+  unlock(): void;
+  close(): void;
+}

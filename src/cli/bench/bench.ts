@@ -1,0 +1,176 @@
+/** The bench: every design at every share of opted-in requests, in one process, each row checked. */
+
+import type { DesignName } from '../../contract/config.ts';
+import { EngineCore } from '../../engine/engine-core.ts';
+import type { LoopMode } from '../../workload/arrivals.ts';
+import { optIn } from '../../workload/opt-in.ts';
+import { random } from '../../workload/random.ts';
+import type { Workload } from '../../workload/workload.ts';
+import type { Environment } from '../environment.ts';
+import { describeEnvironment } from '../environment.ts';
+import type { Cell, PlannedRun } from './plan.ts';
+import { cellName, planCells, planRuns } from './plan.ts';
+import type { ServeResult } from './serve-workload.ts';
+import { serveWorkload } from './serve-workload.ts';
+import type { SessionConfig } from './session.ts';
+import { DesignSession } from './session.ts';
+import type { Verification } from './verify.ts';
+import { Verifier } from './verify.ts';
+
+export type BenchOptions = Readonly<{
+  designs: readonly DesignName[];
+  optInShares: readonly number[];
+  repeats: number;
+  seed: number;
+  workload: Workload;
+  mode: LoopMode;
+  /** Share of requests that are aborted at a random moment. */
+  abortShare: number;
+  session: SessionConfig;
+}>;
+
+/** What is left after a drain; all zero unless something leaks (L7). */
+export type Leaks = Readonly<{
+  blocks: number;
+  requests: number;
+  captureBytes: number;
+  ringSlots: number;
+  batchEntries: number;
+}>;
+
+/** How the requests of a run ended; the four add up to those submitted. */
+export type Accounting = Readonly<{
+  submitted: number;
+  finished: number;
+  aborted: number;
+  refused: number;
+  lost: number;
+}>;
+
+export type RunResult = Readonly<{
+  cell: Cell;
+  repeat: number;
+  served: Omit<ServeResult, 'requests'>;
+  /** Output tokens delivered. */
+  outputTokens: number;
+  verification: Verification;
+  accounting: Accounting;
+  leaks: Leaks;
+  refusal: string | null;
+}>;
+
+export type BenchResult = Readonly<{
+  environment: Environment;
+  options: Omit<BenchOptions, 'workload'> & Readonly<{ workload: string }>;
+  cells: readonly Cell[];
+  runs: readonly RunResult[];
+}>;
+
+/**
+ * Runs all repeats of all cells; one unmeasured run per design goes first. `onProgress` hears of each run before it starts.
+ * Rejects with what makes a run impossible; the workers are shut down then.
+ */
+export async function runBench(
+  options: BenchOptions,
+  onProgress: (done: number, total: number, what: string) => void,
+): Promise<BenchResult> {
+  const cells = planCells(options.designs, options.optInShares);
+  const runs = planRuns(cells, options.repeats, options.seed);
+  const verifier = new Verifier(options.session.model);
+  const sessions = new Map<DesignName, DesignSession>();
+  const results: RunResult[] = [];
+  const total = runs.length + new Set(cells.map((cell) => cell.design)).size;
+  let done = 0;
+  try {
+    for (const { design } of cells) {
+      if (sessions.has(design)) continue;
+      onProgress(done++, total, `${design}: start and warm-up`);
+      sessions.set(design, await DesignSession.start(design, options.session));
+      await runCell(sessions.get(design)!, { cell: { design, optInShare: 1 }, repeat: -1 }, options, verifier);
+    }
+    for (const run of runs) {
+      onProgress(done++, total, cellName(run.cell));
+      results.push(await runCell(sessions.get(run.cell.design)!, run, options, verifier));
+    }
+    onProgress(done, total, 'done');
+    const { workload, ...rest } = options;
+    const environment = describeEnvironment(sessions.get('off')!.executor.devices[0]!);
+    return { environment, options: { ...rest, workload: workload.name }, cells, runs: results };
+  } finally {
+    for (const session of sessions.values()) await session.close();
+  }
+}
+
+async function runCell(
+  session: DesignSession,
+  { cell, repeat }: PlannedRun,
+  options: BenchOptions,
+  verifier: Verifier,
+): Promise<RunResult> {
+  const { workload } = options;
+  const capture = session.engineHalf();
+  const engine = new EngineCore(options.session.engine, capture);
+  const result = await serveWorkload({
+    engine,
+    executor: session.executor,
+    queueDepth: options.session.queueDepth,
+    workload,
+    optedIn: optIn(workload, cell.optInShare, options.seed),
+    mode: options.mode,
+    abortAfter: planAborts(workload, options.abortShare, options.seed),
+  });
+  const { requests, ...served } = result;
+  // `off` hands out no rows by definition: only its tokens are checked.
+  const checked = cell.design === 'off' ? requests.map((request) => ({ ...request, optedIn: false })) : requests;
+  const verification = verifier.verify(checked);
+  const count = (...reasons: (string | null)[]) => requests.filter((r) => reasons.includes(r.finishReason)).length;
+  const held = capture?.liveCounts() ?? { requests: 0, bytes: 0 };
+  const workers = served.workerLiveCounts;
+  return {
+    cell,
+    repeat,
+    served,
+    outputTokens: requests.reduce((sum, request) => sum + request.outputTokenIds.length, 0),
+    verification,
+    accounting: {
+      submitted: requests.length,
+      finished: count('stop', 'length'),
+      aborted: count('abort'),
+      refused: count('refused'),
+      lost: count(null, 'error'),
+    },
+    leaks: {
+      blocks: served.engineStats.numUsedBlocks,
+      requests:
+        served.engineStats.numRunning + served.engineStats.numWaiting + held.requests + workers.capture.requests,
+      captureBytes: held.bytes + workers.capture.bytes,
+      ringSlots: workers.ringSlots,
+      batchEntries: workers.batchEntries,
+    },
+    refusal: requests.find((request) => request.refusal !== null)?.refusal ?? null,
+  };
+}
+
+/** Which requests are aborted, and after how many output tokens: drawn from the seed, the same in every cell. */
+function planAborts(workload: Workload, share: number, seed: number): (number | null)[] {
+  const stream = random(seed, 'bench/aborts');
+  const victims = optIn(workload, share, seed + 1);
+  return workload.requests.map(({ maxTokens }, i) => {
+    const after = stream.below(maxTokens);
+    return victims[i] ? after : null;
+  });
+}
+
+/** Everything that must be true of a run, or what is not. */
+export function problemsOf({ verification, accounting, leaks }: RunResult): string[] {
+  const problems: string[] = [];
+  const { rowsMismatched, wrongTokens, requestsWithWrongCount, firstProblem } = verification;
+  if (rowsMismatched > 0) problems.push(`${rowsMismatched} rows differ from the oracle (L2)`);
+  if (wrongTokens > 0) problems.push(`${wrongTokens} tokens differ from the oracle`);
+  if (requestsWithWrongCount > 0) problems.push(`${requestsWithWrongCount} requests got a wrong number of rows (L1)`);
+  if (accounting.lost > 0) problems.push(`${accounting.lost} requests are unaccounted for`);
+  const held = Object.entries(leaks).filter(([, value]) => value !== 0);
+  for (const [what, value] of held) problems.push(`${value} ${what} left after the drain (L7)`);
+  if (problems.length > 0 && firstProblem !== null) problems.push(`first: ${firstProblem}`);
+  return problems;
+}

@@ -1,0 +1,240 @@
+/** `routed-experts bench`: what capture costs, each design against `off`, every row checked. */
+
+import { writeFileSync } from 'node:fs';
+import { SingleBar } from 'cli-progress';
+import { Command, Option } from 'commander';
+import { designByName, designNames } from '../../capture/designs.ts';
+import type { DesignName, DeviceKind, EngineConfig, ModelConfig } from '../../contract/config.ts';
+import { RoutedExpertsError } from '../../contract/errors.ts';
+import { validateEngineConfig } from '../../engine/engine-config.ts';
+import { DEFAULT_MODEL, MODEL_NAMES, modelPreset } from '../../kernels/model-presets.ts';
+import { listDevices, prepareAdapters } from '../../kernels/open-device.ts';
+import type { LoopMode } from '../../workload/arrivals.ts';
+import { readTrace } from '../../workload/read-trace.ts';
+import type { Workload } from '../../workload/workload.ts';
+import { workloadTotals } from '../../workload/workload.ts';
+import { findWorkload, workloadNames, workloads } from '../../workload/workloads.ts';
+import { finite, list, whole } from '../options.ts';
+import { problemsOf, runBench } from './bench.ts';
+import { renderTable, toJson } from './report.ts';
+
+/** Milliseconds of ballast when none is asked for: a decode step of a large model on a GPU; little where a core must burn it. */
+const DEFAULT_BALLAST_MS = { gpu: 10, software: 2 } as const;
+
+/** Token budget of a step when none is asked for: vLLM's, and one that keeps a software adapter's steps short. */
+const DEFAULT_BATCHED_TOKENS = { gpu: 2048, software: 256 } as const;
+
+const DEFAULT_CONCURRENCY = 16;
+
+type Flags = {
+  design: DesignName[];
+  optIn: number[];
+  repeats: number;
+  model: string;
+  device: DeviceKind;
+  adapter?: string;
+  workload: string;
+  trace?: string;
+  requests?: number;
+  scaleLengths: number;
+  lengthScale: number;
+  speedup: number;
+  concurrency?: number;
+  openLoop?: boolean;
+  abortShare: number;
+  ballastMs?: number;
+  gateWidth: number;
+  queueDepth: number;
+  ranks: number;
+  blockSize: number;
+  numBlocks?: number;
+  maxNumSeqs?: number;
+  maxNumBatchedTokens?: number;
+  maxModelLen?: number;
+  policy: 'fcfs' | 'priority';
+  prefixCaching: boolean;
+  loseDeviceAt?: number;
+  seed: number;
+  json?: string;
+};
+
+export function benchCommand(): Command {
+  const described = Object.entries(workloads).map(([name, { description }]) => `  ${name.padEnd(8)} ${description}`);
+  return new Command('bench')
+    .description('Serve a workload with each capture design, check every returned row, compare with capture off')
+    .option('--design <names>', `designs to compare with off: ${designNames.join(', ')}`, list(knownDesign), [
+      ...designNames,
+    ])
+    .option('--opt-in <shares>', 'shares of requests that ask for rows', list(finite(0, 1)), [0, 0.1, 1])
+    .option('--repeats <n>', 'interleaved repeats of each cell', whole(1, 1000), 5)
+    .option('--model <name>', `model shape: ${MODEL_NAMES.join(', ')}`, DEFAULT_MODEL)
+    .addOption(
+      new Option('--device <kind>', 'webgpu, or the TypeScript kernels').choices(['webgpu', 'cpu']).default('webgpu'),
+    )
+    .option('--adapter <name>', 'part of the name of the WebGPU adapter to use (see "devices")')
+    .option('--workload <name>', `built-in workload: ${workloadNames.join(', ')}`, 'chat')
+    .option('--trace <file>', 'serve a trace instead: Mooncake JSONL or Azure CSV')
+    .option('--requests <n>', 'number of requests', whole(1))
+    .option('--scale-lengths <x>', 'divide the lengths of a trace', finite(1), 1)
+    .option('--length-scale <x>', 'multiply the lengths of a built-in workload', finite(1e-6), 1)
+    .option('--speedup <x>', 'divide the arrival times of a trace (with --open-loop)', finite(1e-9), 1)
+    .option(
+      '--concurrency <n>',
+      `closed loop: requests in flight (default: ${DEFAULT_CONCURRENCY})`,
+      whole(1, 1_000_000),
+    )
+    .option('--open-loop', 'submit requests at their timestamps')
+    .option('--abort-share <x>', 'share of requests aborted at a random moment', finite(0, 1), 0)
+    .option(
+      '--ballast-ms <ms>',
+      `stretch each forward pass on the device (default: ${DEFAULT_BALLAST_MS.gpu}, software adapters ${DEFAULT_BALLAST_MS.software})`,
+      finite(0, 60_000),
+    )
+    .option('--gate-width <n>', 'multiplications per router logit, a multiple of 8', whole(8, 248), 8)
+    .option(
+      '--queue-depth <n>',
+      'steps in flight: 1 = synchronous, 2 and more = asynchronous scheduling',
+      whole(1, 16),
+      2,
+    )
+    .option('--ranks <n>', 'worker threads, each running every step', whole(1, 16), 1)
+    .option('--block-size <n>', 'tokens per KV block', whole(1, 65_536), 16)
+    .option('--num-blocks <n>', 'KV blocks (default: enough that nothing is preempted)', whole(2, 2 ** 24))
+    .option(
+      '--max-num-seqs <n>',
+      'requests running at once (default: the concurrency, 256 in an open loop)',
+      whole(1, 65_535),
+    )
+    .option(
+      '--max-num-batched-tokens <n>',
+      `token budget of a step (default: ${DEFAULT_BATCHED_TOKENS.gpu}, software adapters ${DEFAULT_BATCHED_TOKENS.software})`,
+      whole(1, 2 ** 24),
+    )
+    .option('--max-model-len <n>', 'prompt and output together (default: what the workload needs)', whole(2, 2 ** 28))
+    .addOption(new Option('--policy <name>', 'scheduling policy').choices(['fcfs', 'priority']).default('fcfs'))
+    .option('--no-prefix-caching', 'do not reuse the KV of equal prefixes')
+    .option('--lose-device-at <step>', 'fault: destroy the device when this step arrives', whole(0))
+    .option('--seed <n>', 'of workload, opt-in, aborts and order of runs', whole(0, 2 ** 32 - 1), 0)
+    .option('--json <file>', 'write every figure, with its environment, to this file')
+    .addHelpText(
+      'after',
+      `\nWorkloads:\n${described.join('\n')}\n\nExit code: 0 = all rows right, 1 = a law was broken, 2 = could not run`,
+    )
+    .action((flags: Flags) => bench(flags));
+}
+
+async function bench(flags: Flags): Promise<void> {
+  const model = modelPreset(flags.model, flags.gateWidth);
+  prepareAdapters();
+  const isSoftware = flags.device === 'cpu' || (await isSoftwareAdapter(flags.adapter ?? null));
+  const kind = isSoftware ? 'software' : 'gpu';
+  const maxNumBatchedTokens = flags.maxNumBatchedTokens ?? DEFAULT_BATCHED_TOKENS[kind];
+  const workload = makeWorkload(flags, model, maxNumBatchedTokens);
+  const concurrency = Math.max(
+    flags.concurrency ?? DEFAULT_CONCURRENCY,
+    flags.concurrency ? 1 : workload.minConcurrency,
+  );
+  const mode: LoopMode = flags.openLoop ? { kind: 'open' } : { kind: 'closed', concurrency };
+  const engine = makeEngineConfig(flags, workload, mode, maxNumBatchedTokens);
+  const progress = progressBar();
+  try {
+    const result = await runBench(
+      {
+        designs: flags.design,
+        optInShares: flags.optIn,
+        repeats: flags.repeats,
+        seed: flags.seed,
+        workload,
+        mode,
+        abortShare: flags.abortShare,
+        session: {
+          numRanks: flags.ranks,
+          model,
+          engine,
+          device: flags.device,
+          adapter: flags.adapter ?? null,
+          queueDepth: flags.queueDepth,
+          ballastMs: flags.ballastMs ?? DEFAULT_BALLAST_MS[kind],
+          loseDeviceAtStep: flags.loseDeviceAt ?? null,
+        },
+      },
+      progress.update,
+    );
+    progress.stop();
+    if (flags.json !== undefined) writeJson(flags.json, toJson(result));
+    console.log(renderTable(result));
+    if (result.runs.some((run) => problemsOf(run).length > 0)) process.exitCode = 1;
+  } finally {
+    progress.stop();
+  }
+}
+
+function knownDesign(name: string): DesignName {
+  return designByName(name).name;
+}
+
+async function isSoftwareAdapter(adapter: string | null): Promise<boolean> {
+  const devices = (await listDevices()).filter((device) => device.kind === 'webgpu');
+  const wanted = devices.find(({ description }) => description.toLowerCase().includes((adapter ?? '').toLowerCase()));
+  return wanted?.isSoftware ?? true;
+}
+
+function makeWorkload(flags: Flags, model: ModelConfig, maxNumBatchedTokens: number): Workload {
+  const { seed, requests } = flags;
+  const { vocabSize } = model;
+  if (flags.trace !== undefined) {
+    const { scaleLengths, speedup } = flags;
+    return readTrace(flags.trace, { seed, vocabSize, requests, scaleLengths, speedup });
+  }
+  const { lengthScale } = flags;
+  return findWorkload(flags.workload).generate({ seed, vocabSize, requests, lengthScale, maxNumBatchedTokens });
+}
+
+/** Fills in what the flags leave open, so that the workload fits without a preemption. */
+function makeEngineConfig(flags: Flags, workload: Workload, mode: LoopMode, maxNumBatchedTokens: number): EngineConfig {
+  const { blockSize, queueDepth } = flags;
+  const largest = workloadTotals(workload).largestRequestTokens;
+  const maxNumSeqs = flags.maxNumSeqs ?? (mode.kind === 'closed' ? mode.concurrency : 256);
+  const maxModelLen = flags.maxModelLen ?? largest + 1;
+  const blocksPerRequest = Math.ceil(largest / blockSize) + 1;
+  const engine: EngineConfig = {
+    blockSize,
+    numBlocks: flags.numBlocks ?? 1 + blocksPerRequest * Math.min(maxNumSeqs, workload.requests.length),
+    maxNumSeqs,
+    maxNumBatchedTokens,
+    maxModelLen,
+    policy: flags.policy,
+    asyncScheduling: queueDepth > 1,
+    enablePrefixCaching: flags.prefixCaching,
+    enableChunkedPrefill: true,
+    longPrefillTokenThreshold: 0,
+    reserveFullIsl: true,
+    watermark: 0,
+    numSpeculativeTokens: 0,
+  };
+  validateEngineConfig(engine);
+  return engine;
+}
+
+function writeJson(file: string, value: unknown): void {
+  try {
+    writeFileSync(file, `${JSON.stringify(value, null, 2)}\n`);
+  } catch (error) {
+    throw RoutedExpertsError.of('BAD_FILE', file, `cannot be written: ${(error as Error).message}`);
+  }
+}
+
+/** On stderr, and only where somebody watches. */
+function progressBar(): { update: (done: number, total: number, what: string) => void; stop: () => void } {
+  if (!process.stderr.isTTY) return { update: () => {}, stop: () => {} };
+  const bar = new SingleBar({ format: '{bar} {value}/{total} {what}', stream: process.stderr, hideCursor: true });
+  let isStarted = false;
+  return {
+    update: (done, total, what) => {
+      if (!isStarted) bar.start(total, done, { what });
+      isStarted = true;
+      bar.update(done, { what });
+    },
+    stop: () => bar.stop(),
+  };
+}

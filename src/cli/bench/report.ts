@@ -1,0 +1,168 @@
+/** From the runs of a bench to its table and its JSON. */
+
+import Table from 'cli-table3';
+import type { BenchResult, RunResult } from './bench.ts';
+import { problemsOf } from './bench.ts';
+import type { Cell } from './plan.ts';
+import { cellName } from './plan.ts';
+import { median, quantile } from './statistics.ts';
+
+/** One cell over its repeats. Times and rates are medians over the repeats; counts are sums. */
+export type CellReport = Readonly<{
+  design: string;
+  optInShare: number;
+  /** Output tokens per second. */
+  tokensPerSecond: number;
+  /** Of `tokensPerSecond` to that of `off` in the same repeat: median, lowest and highest. */
+  ratioToOff: Readonly<{ median: number; min: number; max: number }>;
+  stepMs: Readonly<{ p50: number; p99: number }>;
+  schedulerUsPerRequestStep: number;
+  /** The longest of all repeats. */
+  eventLoopStallMsMax: number;
+  schedulerStepMsMax: number;
+  /** Per repeat. */
+  bytesDeviceToHost: number;
+  bytesDeviceToHostForCapture: number;
+  bytesAcrossThreads: number;
+  preemptions: number;
+  rows: Readonly<{ delivered: number; verified: number; mismatched: number; missing: number }>;
+  requests: RunResult['accounting'];
+  problems: readonly string[];
+}>;
+
+export function reportCells(result: BenchResult): readonly CellReport[] {
+  const offRate = new Map(runsOf(result, { design: 'off', optInShare: 0 }).map((run) => [run.repeat, rateOf(run)]));
+  return result.cells.map((cell) => {
+    const runs = runsOf(result, cell);
+    const rates = runs.map(rateOf);
+    const ratios = runs.map((run) => rateOf(run) / offRate.get(run.repeat)!);
+    const steps = runs.flatMap((run) => run.served.stepMs);
+    const sum = (of: (run: RunResult) => number) => runs.reduce((total, run) => total + of(run), 0);
+    const mean = (of: (run: RunResult) => number) => sum(of) / runs.length;
+    const most = (of: (run: RunResult) => number) => Math.max(...runs.map(of));
+    return {
+      design: cell.design,
+      optInShare: cell.optInShare,
+      tokensPerSecond: median(rates),
+      ratioToOff: { median: median(ratios), min: Math.min(...ratios), max: Math.max(...ratios) },
+      stepMs: { p50: quantile(steps, 0.5), p99: quantile(steps, 0.99) },
+      schedulerUsPerRequestStep: median(runs.map((run) => (run.served.schedulerMs * 1000) / run.served.requestSteps)),
+      eventLoopStallMsMax: most((run) => run.served.eventLoopStallMs),
+      schedulerStepMsMax: most((run) => run.served.longestSchedulerMs),
+      bytesDeviceToHost: mean((run) => run.served.transfers.deviceToHost),
+      bytesDeviceToHostForCapture: mean((run) => run.served.transfers.captureDeviceToHost),
+      bytesAcrossThreads: mean((run) => run.served.transfers.acrossThreads),
+      preemptions: mean((run) => run.served.engineStats.numPreemptions),
+      rows: {
+        delivered: sum((run) => run.verification.rowsDelivered),
+        verified: sum((run) => run.verification.rowsVerified),
+        mismatched: sum((run) => run.verification.rowsMismatched),
+        missing: sum((run) => run.verification.rowsMissing),
+      },
+      requests: {
+        submitted: sum((run) => run.accounting.submitted),
+        finished: sum((run) => run.accounting.finished),
+        aborted: sum((run) => run.accounting.aborted),
+        refused: sum((run) => run.accounting.refused),
+        lost: sum((run) => run.accounting.lost),
+      },
+      problems: [...new Set(runs.flatMap(problemsOf))],
+    };
+  });
+}
+
+export function renderTable(result: BenchResult): string {
+  const reports = reportCells(result);
+  const table = new Table({
+    head: [
+      'design',
+      'tokens/s',
+      'vs off (min–max)',
+      'step p50',
+      'p99 ms',
+      'sched µs',
+      'stall ms',
+      'capture D→H',
+      'threads',
+      'rows',
+      'verified',
+      'wrong',
+      'missing',
+    ],
+    style: { head: [], border: [], compact: true },
+    colAligns: ['left', ...Array.from({ length: 12 }, () => 'right' as const)],
+  });
+  reports.forEach((report, i) => {
+    const { ratioToOff: ratio, rows } = report;
+    table.push([
+      cellName(result.cells[i]!),
+      report.tokensPerSecond.toFixed(0),
+      report.design === 'off' ? '1' : `${ratio.median.toFixed(3)} (${ratio.min.toFixed(2)}–${ratio.max.toFixed(2)})`,
+      report.stepMs.p50.toFixed(1),
+      report.stepMs.p99.toFixed(1),
+      report.schedulerUsPerRequestStep.toFixed(2),
+      report.eventLoopStallMsMax.toFixed(1),
+      bytes(report.bytesDeviceToHostForCapture),
+      bytes(report.bytesAcrossThreads),
+      rows.delivered,
+      rows.verified,
+      rows.mismatched,
+      rows.missing,
+    ]);
+  });
+  return [headline(result), table.toString(), legend, ...footer(result, reports)].join('\n');
+}
+
+export function toJson(result: BenchResult): unknown {
+  const { environment, options, runs } = result;
+  return { environment, seed: options.seed, options, cells: reportCells(result), runs };
+}
+
+const legend = [
+  'tokens/s: output tokens, median of the repeats · vs off: ratio in the same repeat · sched: engine time per request and step',
+  'stall: longest event-loop stall of the main thread · capture D→H: bytes read back for capture, per run · threads: bytes moved between threads',
+  'missing: rows of prefix-cached tokens, which this policy does not compute, and rows that a design gives up; reported, never made up',
+].join('\n');
+
+function headline({ environment: e, options }: BenchResult): string {
+  const { session } = options;
+  const { model } = session;
+  const device = `${e.device}${e.isSoftwareDevice ? ': software, says nothing about a GPU' : ''}`;
+  return [
+    `${model.name} (${model.numLayers} layers, ${model.numExperts} experts, top-${model.topK}) · ${options.workload} · seed ${options.seed}`,
+    `device ${device} · ballast ${session.ballastMs} ms · queue depth ${session.queueDepth} · ${options.repeats} repeats`,
+    `${e.cpu} × ${e.numCpus} · Node ${e.node} · webgpu ${e.packages['webgpu']} · commit ${e.commit ?? 'unknown'}`,
+  ].join('\n');
+}
+
+function footer(result: BenchResult, reports: readonly CellReport[]): string[] {
+  const lines: string[] = [];
+  const total = (of: (report: CellReport) => number) => reports.reduce((sum, report) => sum + of(report), 0);
+  const requests = (['submitted', 'finished', 'aborted', 'refused', 'lost'] as const).map(
+    (what) => `${total((report) => report.requests[what])} ${what}`,
+  );
+  lines.push(
+    `requests: ${requests.join(', ')} · preemptions: ${Math.round(total((r) => r.preemptions) * result.options.repeats)}` +
+      ` · rows: ${total((r) => r.rows.delivered)} delivered, ${total((r) => r.rows.mismatched)} mismatched`,
+  );
+  const refusal = result.runs.find((run) => run.refusal !== null)?.refusal;
+  if (refusal) lines.push(`refused, for example: ${refusal}`);
+  reports.forEach((report, i) => {
+    for (const problem of report.problems) lines.push(`PROBLEM ${cellName(result.cells[i]!)}: ${problem}`);
+  });
+  return lines;
+}
+
+function runsOf(result: BenchResult, cell: Cell): RunResult[] {
+  return result.runs.filter((run) => run.cell.design === cell.design && run.cell.optInShare === cell.optInShare);
+}
+
+function rateOf(run: RunResult): number {
+  return run.outputTokens / (run.served.wallMs / 1000);
+}
+
+function bytes(count: number): string {
+  if (count < 1024) return `${Math.round(count)} B`;
+  if (count < 2 ** 20) return `${(count / 1024).toFixed(1)} KiB`;
+  return `${(count / 2 ** 20).toFixed(1)} MiB`;
+}

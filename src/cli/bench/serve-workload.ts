@@ -1,0 +1,176 @@
+/** Serves one workload through one engine and one executor, and measures what that took. Verifies nothing. */
+
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import type { EngineCoreOutput, FinishReason } from '../../contract/engine-core-output.ts';
+import { RoutedExpertsError } from '../../contract/errors.ts';
+import type { RoutedRows } from '../../contract/routed-rows.ts';
+import type { EngineCore, EngineStats } from '../../engine/engine-core.ts';
+import { EngineDriver } from '../../worker/engine-driver.ts';
+import type { Executor, TransferCounts, WorkerLiveCounts } from '../../worker/executor.ts';
+import { Arrivals } from '../../workload/arrivals.ts';
+import type { LoopMode } from '../../workload/arrivals.ts';
+import type { Workload } from '../../workload/workload.ts';
+import { toEngineRequest } from '../../workload/workload.ts';
+
+/** What became of one request of the workload. */
+export type ServedRequest = {
+  readonly requestId: string;
+  readonly promptTokenIds: Uint32Array;
+  readonly optedIn: boolean;
+  readonly outputTokenIds: number[];
+  finishReason: FinishReason | 'refused' | null;
+  /** Why it was refused. */
+  refusal: string | null;
+  rows: RoutedRows | null;
+};
+
+export type ServeOptions = Readonly<{
+  engine: EngineCore;
+  executor: Executor;
+  queueDepth: number;
+  workload: Workload;
+  optedIn: readonly boolean[];
+  mode: LoopMode;
+  /** For each request the number of its output tokens after which it is aborted (0 = at once), or `null` = not at all. */
+  abortAfter: readonly (number | null)[];
+}>;
+
+export type ServeResult = Readonly<{
+  requests: readonly ServedRequest[];
+  wallMs: number;
+  /** Of each step, in order; ms. */
+  stepMs: readonly number[];
+  /** Engine time of all steps, ms; the longest of them; and how many (request, step) pairs they handled. */
+  schedulerMs: number;
+  longestSchedulerMs: number;
+  requestSteps: number;
+  tokensComputed: number;
+  /** The longest time that the main thread's event loop did not turn, ms. */
+  eventLoopStallMs: number;
+  transfers: TransferCounts;
+  engineStats: EngineStats;
+  /** After the drain. */
+  workerLiveCounts: WorkerLiveCounts;
+}>;
+
+const LOOP_RESOLUTION_MS = 1;
+
+/** Rejects with what ended the run early (DEVICE_LOST, WORKER_LOST); requests that the engine refuses end as `refused`. */
+export async function serveWorkload(options: ServeOptions): Promise<ServeResult> {
+  const { engine, executor, workload } = options;
+  const served = workload.requests.map((request, i): ServedRequest => ({
+    requestId: request.requestId,
+    promptTokenIds: request.promptTokenIds,
+    optedIn: options.optedIn[i]!,
+    outputTokenIds: [],
+    finishReason: null,
+    refusal: null,
+    rows: null,
+  }));
+  const placeOf = new Map(served.map((request, i) => [request.requestId, i]));
+  const arrivals = new Arrivals(workload, options.mode);
+  const stepMs: number[] = [];
+  let schedulerMs = 0;
+  let longestSchedulerMs = 0;
+  let requestSteps = 0;
+  let tokensComputed = 0;
+  let numSubmitted = 0;
+  let numInFlight = 0;
+  let timer: NodeJS.Timeout | null = null;
+
+  const driver = new EngineDriver({
+    engine,
+    executor,
+    queueDepth: options.queueDepth,
+    onOutput,
+    onStep: (timing) => {
+      if (timing.numRequests === 0) return;
+      stepMs.push(timing.stepMs);
+      schedulerMs += timing.schedulerMs;
+      longestSchedulerMs = Math.max(longestSchedulerMs, timing.schedulerMs);
+      requestSteps += timing.numRequests;
+      tokensComputed += timing.numTokens;
+      submitDue();
+    },
+  });
+
+  function onOutput(output: EngineCoreOutput): void {
+    const place = placeOf.get(output.requestId)!;
+    const request = served[place]!;
+    for (const token of output.newTokenIds) request.outputTokenIds.push(token);
+    if (output.finishReason === null) {
+      const abortAfter = options.abortAfter[place];
+      if (abortAfter !== null && request.outputTokenIds.length >= abortAfter!) driver.abort([request.requestId]);
+      return;
+    }
+    request.finishReason = output.finishReason;
+    request.rows = output.routedExperts;
+    numInFlight--;
+  }
+
+  function submit(place: number): void {
+    const request = workload.requests[place]!;
+    numInFlight++;
+    try {
+      driver.add(toEngineRequest(request, options.optedIn[place]!));
+    } catch (error) {
+      if (!(error instanceof RoutedExpertsError)) throw error;
+      served[place]!.finishReason = 'refused';
+      served[place]!.refusal = error.message;
+      numInFlight--;
+      return;
+    }
+    if (options.abortAfter[place] === 0) driver.abort([request.requestId]);
+  }
+
+  function submitDue(): void {
+    // A refused or at once aborted request makes room for the next one: ask again until nobody is due.
+    for (;;) {
+      const due = arrivals.numDue(numSubmitted, performance.now() - startedAt, numInFlight);
+      if (due === 0) break;
+      for (let i = 0; i < due; i++) submit(arrivals.order[numSubmitted++]!);
+    }
+    if (numSubmitted === arrivals.order.length) driver.stop();
+    const nextMs = arrivals.nextMs(numSubmitted);
+    if (nextMs !== null && timer === null) {
+      timer = setTimeout(
+        () => {
+          timer = null;
+          submitDue();
+        },
+        Math.max(0, nextMs - (performance.now() - startedAt)),
+      );
+    }
+  }
+
+  const before = executor.transferCounts();
+  const loopDelay = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS });
+  const startedAt = performance.now();
+  loopDelay.enable();
+  try {
+    submitDue();
+    await driver.run();
+  } finally {
+    loopDelay.disable();
+    if (timer !== null) clearTimeout(timer);
+  }
+  const wallMs = performance.now() - startedAt;
+  const after = executor.transferCounts();
+  return {
+    requests: served,
+    wallMs,
+    stepMs,
+    schedulerMs,
+    longestSchedulerMs,
+    requestSteps,
+    tokensComputed,
+    eventLoopStallMs: Math.max(0, loopDelay.max / 1e6 - LOOP_RESOLUTION_MS),
+    transfers: {
+      deviceToHost: after.deviceToHost - before.deviceToHost,
+      captureDeviceToHost: after.captureDeviceToHost - before.captureDeviceToHost,
+      acrossThreads: after.acrossThreads - before.acrossThreads,
+    },
+    engineStats: engine.stats(),
+    workerLiveCounts: await executor.liveCounts(),
+  };
+}

@@ -1,0 +1,68 @@
+/** The workers of a bench: one executor per design, started once and used for all of the design's runs. */
+
+import type { CaptureEngineHalf } from '../../contract/capture.ts';
+import type { DesignName, WorkerConfig } from '../../contract/config.ts';
+import type { DesignResources } from '../../capture/designs.ts';
+import { designByName } from '../../capture/designs.ts';
+import type { SharedRows } from '../../capture/shm-flock/shared-rows.ts';
+import type { Executor } from '../../worker/executor.ts';
+import { designResources, sharedMemoryName } from '../../worker/design-resources.ts';
+import { ThreadExecutor } from '../../worker/thread-executor.ts';
+
+export type SessionConfig = Omit<WorkerConfig, 'rank' | 'design' | 'sharedMemory'>;
+
+/** A fresh engine half for each run; shared memory lives as long as the session. */
+export class DesignSession {
+  readonly design: DesignName;
+  readonly executor: Executor;
+  readonly #config: SessionConfig;
+  readonly #resources: DesignResources;
+  readonly #close: () => void;
+
+  private constructor(
+    design: DesignName,
+    config: SessionConfig,
+    executor: Executor,
+    resources: DesignResources,
+    close: () => void,
+  ) {
+    this.design = design;
+    this.executor = executor;
+    this.#config = config;
+    this.#resources = resources;
+    this.#close = close;
+  }
+
+  /** Rejects with NO_ADAPTER, UNKNOWN_NAME, SHARED_MEMORY, BAD_VALUE; nothing is left behind then. */
+  static async start(design: DesignName, config: SessionConfig): Promise<DesignSession> {
+    const sharedMemory = design === 'shm-flock' ? sharedMemoryName() : null;
+    const workerConfig = { ...config, design, sharedMemory };
+    const shared = sharedMemory === null ? null : designResources(workerConfig, 'create').sharedRows();
+    try {
+      const executor = await ThreadExecutor.start(workerConfig);
+      return new DesignSession(design, config, executor, { sharedRows: () => lent(shared!) }, () => shared?.close());
+    } catch (error) {
+      shared?.close();
+      throw error;
+    }
+  }
+
+  engineHalf(): CaptureEngineHalf | null {
+    return designByName(this.design).engineHalf(this.#config.model, this.#config.engine, this.#resources);
+  }
+
+  async close(): Promise<void> {
+    await this.executor.shutdown();
+    this.#close();
+  }
+}
+
+/** The same rows for another engine half, which must not close them. */
+function lent(shared: SharedRows): SharedRows {
+  return {
+    rows: shared.rows,
+    lock: () => shared.lock(),
+    unlock: () => shared.unlock(),
+    close: () => {},
+  };
+}

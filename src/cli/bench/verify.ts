@@ -1,0 +1,117 @@
+/** Compares what was served with the oracle, token by token and row by row. */
+
+import { countPositions } from '../../capture/routed-rows.ts';
+import type { ModelConfig } from '../../contract/config.ts';
+import type { RoutedRows } from '../../contract/routed-rows.ts';
+import { Oracle } from '../../kernels/oracle.ts';
+import { Router } from '../../kernels/reference/route.ts';
+import type { ServedRequest } from './serve-workload.ts';
+
+export type Verification = {
+  /** Tokens that are not the oracle's (L2). */
+  wrongTokens: number;
+  /** Rows handed out, and of these equal to the oracle's, and not. */
+  rowsDelivered: number;
+  rowsVerified: number;
+  rowsMismatched: number;
+  /** Rows reported missing (L4). */
+  rowsMissing: number;
+  /** Requests whose rows are not as many as L1 says, or absent altogether. */
+  requestsWithWrongCount: number;
+  /** The first thing found wrong, for the report. */
+  firstProblem: string | null;
+};
+
+/** `rows` is `[numKnown, L, K]`, or `null` as long as only tokens were asked for. */
+type Expected = Readonly<{ rows: Uint16Array | null; nextTokens: Uint32Array; numKnown: number }>;
+
+/**
+ * Remembers the oracle's answers by request id, so that the same workload served again is compared, not computed again. One verifier
+ * belongs to one workload and model.
+ */
+export class Verifier {
+  readonly #router: Router;
+  readonly #rowLength: number;
+  readonly #expected: Map<string, Expected> = new Map();
+
+  constructor(model: ModelConfig) {
+    this.#router = new Router(model);
+    this.#rowLength = model.numLayers * model.topK;
+  }
+
+  verify(requests: readonly ServedRequest[]): Verification {
+    const result: Verification = {
+      wrongTokens: 0,
+      rowsDelivered: 0,
+      rowsVerified: 0,
+      rowsMismatched: 0,
+      rowsMissing: 0,
+      requestsWithWrongCount: 0,
+      firstProblem: null,
+    };
+    for (const request of requests) this.#verifyRequest(request, result);
+    return result;
+  }
+
+  #verifyRequest(request: ServedRequest, result: Verification): void {
+    const { promptTokenIds, outputTokenIds, rows } = request;
+    const numInputs = Math.max(0, promptTokenIds.length + outputTokenIds.length - 1);
+    if (request.finishReason === 'refused') return;
+    const expected = this.#expectedOf(request, numInputs, request.optedIn && rows !== null);
+    for (let i = 0; i < outputTokenIds.length; i++) {
+      if (expected.nextTokens[promptTokenIds.length - 1 + i] === outputTokenIds[i]) continue;
+      result.wrongTokens++;
+      result.firstProblem ??= `request ${request.requestId}: output token ${i} is ${outputTokenIds[i]}`;
+    }
+    if (!request.optedIn) return;
+    if (rows === null || rows.start + rows.count !== numInputs) {
+      result.requestsWithWrongCount++;
+      const count = rows === null ? 'no rows' : `rows up to ${rows.start + rows.count}`;
+      result.firstProblem ??= `request ${request.requestId}: ${count}, expected up to ${numInputs} (L1)`;
+      if (rows === null) return;
+    }
+    result.rowsMissing += countPositions(rows.missing);
+    this.#compareRows(request.requestId, rows, expected, result);
+  }
+
+  #compareRows(requestId: string, rows: RoutedRows, expected: Expected, result: Verification): void {
+    const width = this.#rowLength;
+    const expectedRows = expected.rows!;
+    let gap = 0;
+    const end = Math.min(rows.start + rows.count, expected.numKnown);
+    for (let position = rows.start; position < end; position++) {
+      while (gap < rows.missing.length && position >= rows.missing[gap]![1]) gap++;
+      if (gap < rows.missing.length && position >= rows.missing[gap]![0]) continue;
+      result.rowsDelivered++;
+      const chunk = rows.chunks[Math.floor(position / rows.rowsPerChunk)];
+      const offset = (position % rows.rowsPerChunk) * width;
+      let isEqual = chunk !== null && chunk !== undefined;
+      for (let i = 0; isEqual && i < width; i++) isEqual = chunk![offset + i] === expectedRows[position * width + i];
+      if (isEqual) {
+        result.rowsVerified++;
+      } else {
+        result.rowsMismatched++;
+        result.firstProblem ??= `request ${requestId}: row ${position} is not the oracle's (L2)`;
+      }
+    }
+  }
+
+  /** The oracle's answers for the inputs `[0, numInputs)`: prompt, then the *oracle's* outputs. */
+  #expectedOf({ requestId, promptTokenIds }: ServedRequest, numInputs: number, withRows: boolean): Expected {
+    const known = this.#expected.get(requestId);
+    if (known !== undefined && known.numKnown >= numInputs && (known.rows !== null || !withRows)) return known;
+    const oracle = new Oracle(this.#router);
+    const expected: Expected = {
+      rows: withRows ? new Uint16Array(numInputs * this.#rowLength) : null,
+      nextTokens: new Uint32Array(numInputs),
+      numKnown: numInputs,
+    };
+    for (let position = 0; position < numInputs; position++) {
+      const token = position < promptTokenIds.length ? promptTokenIds[position]! : expected.nextTokens[position - 1]!;
+      expected.nextTokens[position] = oracle.push(token);
+      if (expected.rows !== null) oracle.row(expected.rows, position * this.#rowLength);
+    }
+    this.#expected.set(requestId, expected);
+    return expected;
+  }
+}

@@ -1,0 +1,34 @@
+/** The command line. Exit codes: 0 = ok, 1 = a law was broken or a check failed, 2 = bad usage or the run was not possible. */
+
+import { Command, CommanderError } from 'commander';
+import { RoutedExpertsError } from '../contract/errors.ts';
+import { benchCommand } from './bench/command.ts';
+import { devicesCommand } from './devices.ts';
+
+const BAD_USAGE = 2;
+
+const program = new Command('routed-experts')
+  .description(
+    'A small serving-engine core that returns the experts each token was routed to, and every known way to get them',
+  )
+  .showHelpAfterError('(see --help)')
+  .addCommand(benchCommand())
+  .addCommand(devicesCommand());
+
+for (const command of [program, ...program.commands]) command.exitOverride();
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.exitCode = exitCodeOf(error);
+}
+
+function exitCodeOf(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : BAD_USAGE;
+  if (error instanceof RoutedExpertsError && error.code !== 'INVARIANT') {
+    console.error(`error: ${error.message}`);
+    return BAD_USAGE;
+  }
+  console.error(error);
+  return 1;
+}

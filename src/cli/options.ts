@@ -1,0 +1,31 @@
+/** Numbers on the command line: checked when they are read, so that a wrong one ends with what is wanted and exit code 2. */
+
+import { InvalidArgumentError } from 'commander';
+
+/** A whole number in [min, max]. */
+export function whole(min: number, max: number = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  return (text) => {
+    const value = text.trim() === '' ? Number.NaN : Number(text);
+    if (Number.isInteger(value) && value >= min && value <= max) return value;
+    throw new InvalidArgumentError(`Give ${wanted('a whole number', min, max)}.`);
+  };
+}
+
+/** A finite number in [min, max]. */
+export function finite(min: number, max: number = Number.MAX_VALUE): (text: string) => number {
+  return (text) => {
+    const value = text.trim() === '' ? Number.NaN : Number(text);
+    if (Number.isFinite(value) && value >= min && value <= max) return value;
+    throw new InvalidArgumentError(`Give ${wanted('a number', min, max)}.`);
+  };
+}
+
+/** A comma-separated list of what `each` reads. */
+export function list<T>(each: (text: string) => T): (text: string) => T[] {
+  return (text) => text.split(',').map((item) => each(item.trim()));
+}
+
+function wanted(kind: string, min: number, max: number): string {
+  const isOpen = max === Number.MAX_SAFE_INTEGER || max === Number.MAX_VALUE;
+  return isOpen ? `${kind} ≥ ${min}` : `${kind} in [${min}, ${max}]`;
+}

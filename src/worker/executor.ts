@@ -1,0 +1,38 @@
+/** What the engine's driver talks to: somebody who runs a step on every rank. */
+
+import type { CaptureLiveCounts } from '../contract/capture.ts';
+import type { DeviceInfo } from '../contract/device.ts';
+import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
+import type { SchedulerOutput } from '../contract/scheduler-output.ts';
+
+/** Bytes moved since the start. */
+export type TransferCounts = Readonly<{
+  /** Read back from the devices. */
+  deviceToHost: number;
+  /** Of these, what capture asked for: everything but sampled tokens. */
+  captureDeviceToHost: number;
+  /** Transferred between threads, both ways, in used bytes. */
+  acrossThreads: number;
+}>;
+
+/** What workers hold; all 0 after a drain. */
+export type WorkerLiveCounts = Readonly<{
+  batchEntries: number;
+  ringSlots: number;
+  capture: CaptureLiveCounts;
+}>;
+
+export interface Executor {
+  readonly devices: readonly DeviceInfo[];
+  /**
+   * Dispatches a step; it is read before the call returns. Several may be in flight, and their promises settle in order. Rejects with
+   * DEVICE_LOST or WORKER_LOST, and then so does everything in flight.
+   */
+  execute(step: SchedulerOutput): Promise<ModelRunnerOutput>;
+  /** Takes back the memory of an output that nobody reads any more. */
+  recycle(output: ModelRunnerOutput): void;
+  transferCounts(): TransferCounts;
+  liveCounts(): Promise<WorkerLiveCounts>;
+  /** Stop → drain → await the last map → destroy the device → one event-loop turn → close. Idempotent. */
+  shutdown(): Promise<void>;
+}

@@ -1,0 +1,40 @@
+/** Runs steps on a model runner in the caller's own thread: for tests, and where there are no threads. */
+
+import type { DeviceInfo } from '../contract/device.ts';
+import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
+import type { SchedulerOutput } from '../contract/scheduler-output.ts';
+import type { Executor, TransferCounts, WorkerLiveCounts } from './executor.ts';
+import type { ModelRunner } from './model-runner.ts';
+
+export class InlineExecutor implements Executor {
+  readonly devices: readonly DeviceInfo[];
+  readonly #runner: ModelRunner;
+  #closed: Promise<void> | null = null;
+
+  constructor(runner: ModelRunner, device: DeviceInfo) {
+    this.#runner = runner;
+    this.devices = [device];
+  }
+
+  execute(step: SchedulerOutput): Promise<ModelRunnerOutput> {
+    return this.#runner.execute(step);
+  }
+
+  recycle(output: ModelRunnerOutput): void {
+    if (output.routedExpertDeltas !== null) this.#runner.recycle(output.routedExpertDeltas.rows.buffer as ArrayBuffer);
+  }
+
+  transferCounts(): TransferCounts {
+    const { all, capture } = this.#runner.readbackBytes();
+    return { deviceToHost: all, captureDeviceToHost: capture, acrossThreads: 0 };
+  }
+
+  liveCounts(): Promise<WorkerLiveCounts> {
+    return Promise.resolve(this.#runner.liveCounts());
+  }
+
+  shutdown(): Promise<void> {
+    this.#closed ??= this.#runner.close();
+    return this.#closed;
+  }
+}

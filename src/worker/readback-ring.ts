@@ -1,0 +1,40 @@
+/** The buffers through which results leave the device. */
+
+import type { Device, DeviceBuffer } from '../contract/device.ts';
+
+/**
+ *     step n      copy ──▶ slot 0 ── map ── consume ─┐
+ *     step n+1         copy ──▶ slot 1 ── map ── …   │ free again
+ *     step n+2                   waits ◀─────────────┘
+ *
+ * Invariant: between `acquire` and `release` a slot belongs to one step; it is the target of that step's copies and of nobody else's.
+ * A full ring holds the next step back, it never overwrites.
+ */
+export class ReadbackRing {
+  readonly #free: DeviceBuffer[] = [];
+  readonly #waiting: ((slot: DeviceBuffer) => void)[] = [];
+  readonly #depth: number;
+
+  constructor(device: Device, depth: number, byteLength: number) {
+    this.#depth = depth;
+    for (let i = 0; i < depth; i++) this.#free.push(device.createBuffer(`readback/${i}`, byteLength, 'readback'));
+  }
+
+  /** Slots that a step holds. */
+  get inUse(): number {
+    return this.#depth - this.#free.length;
+  }
+
+  /** Waits, first come first served, until a slot is free. */
+  acquire(): DeviceBuffer | Promise<DeviceBuffer> {
+    const slot = this.#free.pop();
+    if (slot !== undefined) return slot;
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  release(slot: DeviceBuffer): void {
+    const next = this.#waiting.shift();
+    if (next !== undefined) next(slot);
+    else this.#free.push(slot);
+  }
+}
