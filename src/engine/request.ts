@@ -16,8 +16,11 @@ export type QueueName = (typeof QueueName)[keyof typeof QueueName];
 export class Request implements CaptureRequest {
   readonly index: number;
   readonly requestId: string;
-  readonly sampling: SamplingParams;
   readonly maxTokens: number;
+  readonly minTokens: number;
+  /** −1: there is none. */
+  readonly eosTokenId: number;
+  readonly stopTokenIds: SamplingParams['stopTokenIds'];
   readonly priority: number;
   readonly arrivalTime: number;
   readonly cacheSalt: string | null;
@@ -77,8 +80,10 @@ export class Request implements CaptureRequest {
   constructor(index: number, request: EngineRequest) {
     this.index = index;
     this.requestId = request.requestId;
-    this.sampling = request.sampling;
     this.maxTokens = request.sampling.maxTokens;
+    this.minTokens = request.sampling.minTokens;
+    this.eosTokenId = request.sampling.eosTokenId ?? -1;
+    this.stopTokenIds = request.sampling.stopTokenIds;
     this.priority = request.priority;
     this.arrivalTime = request.arrivalTime;
     this.cacheSalt = request.cacheSalt;

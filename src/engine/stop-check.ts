@@ -8,11 +8,10 @@ import type { Request } from './request.ts';
  * EOS and stop tokens count from `minTokens` outputs on; the length limits always do, or a request could neither end nor go on.
  */
 export const checkStop = (request: Request, tokenId: number, maxModelLen: number): FinishReason | null => {
-  const { sampling } = request;
   const numOutputTokens = request.numTokens - request.numPromptTokens;
-  if (numOutputTokens >= sampling.minTokens) {
-    if (tokenId === sampling.eosTokenId) return 'stop';
-    if (sampling.stopTokenIds.length > 0 && sampling.stopTokenIds.includes(tokenId)) {
+  if (numOutputTokens >= request.minTokens) {
+    if (tokenId === request.eosTokenId) return 'stop';
+    if (request.stopTokenIds.length > 0 && request.stopTokenIds.includes(tokenId)) {
       request.stopReason = tokenId;
       return 'stop';
     }
