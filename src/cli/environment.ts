@@ -54,16 +54,18 @@ function packageVersion(path: string): string | null {
 }
 
 function commit(): string | null {
-  const git = (...args: string[]) =>
-    execFileSync('git', args, {
-      cwd: fileURLToPath(new URL('../..', import.meta.url)),
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'ignore'],
-    }).trim();
   try {
     const hash = git('rev-parse', '--short=12', 'HEAD');
     return git('status', '--porcelain', '--untracked-files=no') === '' ? hash : `${hash}+changes`;
   } catch {
     return null;
   }
+}
+
+function git(...args: string[]): string {
+  return execFileSync('git', args, {
+    cwd: fileURLToPath(new URL('../..', import.meta.url)),
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'ignore'],
+  }).trim();
 }

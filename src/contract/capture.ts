@@ -109,24 +109,28 @@ export type CaptureWorkerContext = Readonly<{
 /** A part of a device buffer, in bytes. */
 export type DeviceRange = Readonly<{ buffer: DeviceBuffer; byteLength: number }>;
 
-/** The half that lives with the model runner. */
+/** The half that lives with the model runner. Synchronous like the other: where a design waits for the device, the runner does the waiting. */
 export interface CaptureWorkerHalf {
   readonly design: DesignName;
-  /** `true`: the runner keeps one step in flight and awaits `beforeForward` and `afterForward`. */
+  /** `true`: the runner keeps one step in flight and makes the two blocking reads below. */
   readonly blocking: boolean;
 
-  beforeForward(step: WorkerStep): Promise<void>;
+  /** Blocking designs: what to read back before the forward pass, while the queue stands still. */
+  readBefore(step: WorkerStep): DeviceRange | null;
+  takeBefore(step: WorkerStep, bytes: Uint8Array): void;
 
   /** Adds its kernels to the step's own command buffer, behind the router. Answers what to read back with the step, or `null`. */
   record(step: WorkerStep, commands: CommandRecorder): DeviceRange | null;
+
+  /** Blocking designs: what to read back after the forward pass, before the step's results are looked at. */
+  readAfter(step: WorkerStep): DeviceRange | null;
+  takeAfter(step: WorkerStep, bytes: Uint8Array): void;
 
   /**
    * The step's results are on the host: `bytes` is the range that `record` asked for, valid only inside this call.
    * `numSampledTokens[i]` is how many tokens request `i` got: with drafts, rows behind them belong to rejected tokens.
    */
   collect(step: WorkerStep, bytes: Uint8Array | null, numSampledTokens: Uint32Array): RoutedExpertDeltas | null;
-
-  afterForward(step: WorkerStep): Promise<void>;
 
   /** Requests that ended or lost their KV. */
   forget(requestIndices: readonly number[]): void;

@@ -68,8 +68,6 @@ export interface Device {
   readonly info: DeviceInfo;
   /** Settles, with the reason, when the device is lost or an error was not captured; never rejects. After it, `read` rejects. */
   readonly lost: Promise<string>;
-  /** Bytes that `read` has handed to the host since the device was opened. */
-  readonly bytesRead: number;
 
   /** Zero-filled. Throws if `byteLength` is over the adapter's limit. */
   createBuffer(label: string, byteLength: number, usage: BufferUsage): DeviceBuffer;

@@ -77,7 +77,6 @@ export class CpuDevice implements Device {
     maxStorageBufferBytes: MAX_BUFFER_BYTES,
   };
   readonly lost: Promise<string>;
-  bytesRead: number = 0;
 
   readonly #recorder = new CpuRecorder();
   readonly #buffers = new Set<CpuBuffer>();
@@ -137,7 +136,6 @@ export class CpuDevice implements Device {
     this.#pending.add(turn);
     await turn;
     this.#pending.delete(turn);
-    this.bytesRead += byteLength;
     return consume(new Uint8Array(words.buffer, 0, byteLength));
   }
 

@@ -66,7 +66,6 @@ export class WebGpuDevice implements Device {
   #settleLost: (reason: string) => void = () => undefined;
   #lostReason: string | null = null;
   #destroyed: Promise<void> | null = null;
-  #bytesRead = 0;
 
   private constructor(adapter: OpenAdapter, gpu: GPUDevice) {
     this.#adapter = adapter;
@@ -101,10 +100,6 @@ export class WebGpuDevice implements Device {
       open.release();
       throw error;
     }
-  }
-
-  get bytesRead(): number {
-    return this.#bytesRead;
   }
 
   createBuffer(label: string, byteLength: number, usage: Usage): DeviceBuffer {
@@ -172,7 +167,6 @@ export class WebGpuDevice implements Device {
       throw this.#lostReason === null ? error : RoutedExpertsError.of('DEVICE_LOST', this.#lostReason);
     }
     try {
-      this.#bytesRead += byteLength;
       return consume(new Uint8Array(buffer.getMappedRange(0, byteLength)));
     } finally {
       buffer.unmap();

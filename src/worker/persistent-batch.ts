@@ -73,6 +73,12 @@ export class PersistentBatch {
     }
   }
 
+  /** The last `numTokens` tokens computed were drafts that verification refused. The request may be gone since. */
+  rollBack(requestIndex: number, numTokens: number): void {
+    const entry = this.#entries.get(requestIndex);
+    if (entry !== undefined) entry.numComputedTokens -= numTokens;
+  }
+
   /** KV slot of a position of the request. */
   slotOf(entry: BatchEntry, position: number): number {
     const ordinal = Math.floor(position / this.#blockSize);

@@ -9,7 +9,14 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] };
  * One step's `WorkerStep`, kept until the step's results are on the host: the next step is prepared before that, in a frame of its own.
  * Frames are recycled; there are as many as steps were ever in flight at once.
  */
-export type StepFrame = { readonly step: Mutable<WorkerStep>; readonly order: Uint32Array };
+export type StepFrame = {
+  readonly step: Mutable<WorkerStep>;
+  /** Places of the requests in the scheduler's step, in the order in which they run. */
+  readonly order: Uint32Array;
+  /** Bytes of the step's results: sampled tokens, then rows. */
+  sampledBytes: number;
+  rowBytes: number;
+};
 
 export class StepFrames {
   readonly #config: EngineConfig;
@@ -32,6 +39,8 @@ function newFrame({ maxNumSeqs, maxNumBatchedTokens }: EngineConfig): StepFrame 
   const perRequest = () => new Uint32Array(maxNumSeqs);
   return {
     order: perRequest(),
+    sampledBytes: 0,
+    rowBytes: 0,
     step: {
       stepId: 0,
       numRequests: 0,

@@ -35,8 +35,6 @@ export class DeltasWorkerHalf implements CaptureWorkerHalf {
     this.#rowList = new Uint32Array(1 + context.engine.maxNumBatchedTokens);
   }
 
-  async beforeForward(): Promise<void> {}
-
   record(step: WorkerStep, commands: CommandRecorder): DeviceRange | null {
     const list = this.#rowList;
     let numRows = 0;
@@ -76,8 +74,16 @@ export class DeltasWorkerHalf implements CaptureWorkerHalf {
     return { rows, numRows, index, indexLength };
   }
 
-  async afterForward(): Promise<void> {}
+  readBefore(): null {
+    return null;
+  }
 
+  readAfter(): null {
+    return null;
+  }
+
+  takeBefore(): void {}
+  takeAfter(): void {}
   forget(): void {}
 
   recycle(rows: ArrayBuffer): void {

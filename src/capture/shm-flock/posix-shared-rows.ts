@@ -21,20 +21,20 @@ const LOCK_UN = 8;
 export type SharedMemoryName = Readonly<{ name: string; lockFile: string }>;
 
 function loadLibc() {
-  const libc = koffi.load('libc.so.6');
+  const library = koffi.load('libc.so.6');
   return {
-    shmOpen: libc.func('int shm_open(const char *name, int flags, unsigned int mode)') as (
+    shmOpen: library.func('int shm_open(const char *name, int flags, unsigned int mode)') as (
       name: string,
       flags: number,
       mode: number,
     ) => number,
-    shmUnlink: libc.func('int shm_unlink(const char *name)') as (name: string) => number,
-    posixFallocate: libc.func('int posix_fallocate(int fd, long offset, long length)') as (
+    shmUnlink: library.func('int shm_unlink(const char *name)') as (name: string) => number,
+    posixFallocate: library.func('int posix_fallocate(int fd, long offset, long length)') as (
       fd: number,
       offset: number,
       length: number,
     ) => number,
-    mmap: libc.func('void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset)') as (
+    mmap: library.func('void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset)') as (
       address: null,
       length: number,
       protection: number,
@@ -42,9 +42,9 @@ function loadLibc() {
       fd: number,
       offset: number,
     ) => bigint,
-    munmap: libc.func('int munmap(void *address, size_t length)') as (address: bigint, length: number) => number,
-    close: libc.func('int close(int fd)') as (fd: number) => number,
-    flock: libc.func('int flock(int fd, int operation)') as (fd: number, operation: number) => number,
+    munmap: library.func('int munmap(void *address, size_t length)') as (address: bigint, length: number) => number,
+    close: library.func('int close(int fd)') as (fd: number) => number,
+    flock: library.func('int flock(int fd, int operation)') as (fd: number, operation: number) => number,
   };
 }
 
