@@ -27,7 +27,7 @@ import { text } from './tokens.ts';
 import type { Workload, WorkloadRequest } from './workload.ts';
 
 const DEFAULT_REQUESTS = 16;
-const DEFAULT_TOTAL_TOKENS = 240;
+const DEFAULT_TOTAL_TOKENS = 256;
 const DEFAULT_OUTPUT_TOKENS = 16;
 const DEFAULT_MAX_NUM_BATCHED_TOKENS = 2048;
 /** Times the longest prompt it is still a whole number that a double holds exactly. */
@@ -35,14 +35,14 @@ const MAX_MAX_NUM_BATCHED_TOKENS = 2 ** 24;
 
 export type BurstOptions = GeneratorOptions &
   Readonly<{
-    /** Prompt and output of each request, in tokens, ≥ 2; `240 · lengthScale` if absent. */
+    /** Prompt and output of each request, in tokens, ≥ 2; `256 · lengthScale` if absent. */
     totalTokens?: number | undefined;
     /** The shortest output, in tokens, ≥ 1 and below `totalTokens`; `16 · lengthScale`, at most half of the total, if absent. */
     outputTokens?: number | undefined;
   }>;
 
 /**
- * 16 requests of 240 tokens by default. The issue's worst case, 64 requests of 4,096 tokens, is
+ * 16 requests of 256 tokens by default. 64 requests of 4,096 tokens are `lengthScale: 16`, or with the shortest outputs
  * `burst({ seed, vocabSize, requests: 64, totalTokens: 4096, maxNumBatchedTokens })`.
  *
  * @throws BAD_VALUE for an option out of range, and for a token budget that is not above the number of requests

@@ -53,6 +53,10 @@ test.each([512, 2048, 8192])('64 requests of 4,096 tokens finish in one step at 
   expect(workload.requests.at(-1)!.maxTokens).toBeLessThanOrEqual(17);
 });
 
+test('64 requests at lengthScale 16 are of 4,096 tokens', () => {
+  expectBurst(burst({ seed: 0, vocabSize: 201_088, requests: 64, lengthScale: 16 }), 2048, 4096, 256);
+});
+
 test('any burst finishes in one step, with outputs of at least outputTokens', () => {
   fc.assert(
     fc.property(
@@ -82,7 +86,7 @@ test.each([
   [{ totalTokens: 1e15 }, 'totalTokens is 1000000000000000; give a whole number from 2 to 16777216'],
   [{ totalTokens: Number.NaN }, 'totalTokens is NaN; give a whole number from 2 to 16777216'],
   [{ totalTokens: 8, outputTokens: 8 }, 'outputTokens is 8; give a whole number from 1 to 7'],
-  [{ outputTokens: 0 }, 'outputTokens is 0; give a whole number from 1 to 239'],
+  [{ outputTokens: 0 }, 'outputTokens is 0; give a whole number from 1 to 255'],
   [{ maxNumBatchedTokens: -5 }, 'maxNumBatchedTokens is -5; give a whole number from 1 to 16777216'],
   [
     { maxNumBatchedTokens: 16 },

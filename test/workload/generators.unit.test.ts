@@ -82,11 +82,11 @@ describe.each(names)('$name', ({ name }) => {
     );
   });
 
-  test('at its defaults a machine without a GPU serves it in seconds: 1,500 to 4,000 computed tokens', () => {
+  test('at its defaults a machine without a GPU serves it in seconds: 1,500 to 4,100 computed tokens', () => {
     for (let seed = 0; seed < 50; seed++) {
       const computed = tokensComputed(generate({ seed, vocabSize: 201_088 }));
       expect(computed, `seed ${seed}`).toBeGreaterThan(1500);
-      expect(computed, `seed ${seed}`).toBeLessThan(4000);
+      expect(computed, `seed ${seed}`).toBeLessThan(4100);
     }
   });
 });
