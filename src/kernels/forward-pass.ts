@@ -14,7 +14,6 @@ import { Ballast } from './ballast.ts';
 import type { KernelSetFactory, StepKernel, StepSizes } from './kernel-set.ts';
 import type { KernelShape } from './kernel-shape.ts';
 import { kernelShape, packedBytes } from './kernel-shape.ts';
-import { gateWeights } from './reference/route.ts';
 import { SampledLayout } from './sampled-layout.ts';
 import type { StepInput } from './step-input.ts';
 import { stepInputWords } from './step-input.ts';
@@ -73,8 +72,9 @@ export class ForwardPass {
     if (!(ballastMs >= 0)) throw RoutedExpertsError.of('BAD_VALUE', 'ballastMs', ballastMs, 'milliseconds ≥ 0');
     const shape = kernelShape(model, engine);
     const kernels = options.kernels(model, shape, device.info);
-    const b = createBuffers(device, model, shape);
-    device.write(b.gateWeights, 0, new Uint32Array(gateWeights(model).buffer));
+    const weights = kernels.gateWeights();
+    const b = createBuffers(device, model, shape, weights.length);
+    device.write(b.gateWeights, 0, weights);
     const [attendWrite, attend, route, sample, pack] = await Promise.all([
       device.bind(kernels.attendWrite.kernel, [b.stepInput, b.slotMapping, b.lastTokens, b.kvKeys, b.blockTable]),
       device.bind(kernels.attend.kernel, [b.stepInput, b.kvKeys, b.blockTable, b.hidden]),
@@ -132,9 +132,9 @@ type Buffers = Readonly<
   >
 >;
 
-function createBuffers(device: Device, model: ModelConfig, shape: KernelShape): Buffers {
+function createBuffers(device: Device, model: ModelConfig, shape: KernelShape, weightWords: number): Buffers {
   const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, 4 * words, 'storage');
-  const { maxNumBatchedTokens, maxNumSeqs, numLayers, numExperts, topK } = shape;
+  const { maxNumBatchedTokens, maxNumSeqs, numLayers, topK } = shape;
   return {
     stepInput: storage('stepInput', stepInputWords(shape)),
     slotMapping: storage('slotMapping', maxNumBatchedTokens),
@@ -142,7 +142,7 @@ function createBuffers(device: Device, model: ModelConfig, shape: KernelShape): 
     kvKeys: storage('kvKeys', 2 * shape.numSlots),
     blockTable: storage('blockTable', maxNumSeqs * shape.maxBlocksPerSeq),
     hidden: storage('hidden', 4 * maxNumBatchedTokens),
-    gateWeights: storage('gateWeights', numLayers * numExperts * shape.gateWidth),
+    gateWeights: storage('gateWeights', weightWords),
     routedExperts: storage('routedExperts', maxNumBatchedTokens * numLayers * topK),
     sampled: storage('sampled', maxNumSeqs * new SampledLayout(shape.numSpeculativeTokens).stride),
     packRows: storage('packRows', 1 + maxNumBatchedTokens),

@@ -26,11 +26,15 @@ export type KernelSet = Readonly<{
   pack: Kernel;
   /** One workgroup. */
   ballast: Kernel;
+  /** Content of the router's weight buffer, in the layout that its variant wants. */
+  gateWeights: () => Uint32Array;
 }>;
+
+export type KernelRole = Exclude<keyof KernelSet, 'gateWeights'>;
 
 export type KernelSetFactory = (model: ModelConfig, shape: KernelShape, info: DeviceInfo) => KernelSet;
 
-export const BINDINGS: Readonly<Record<keyof KernelSet, readonly KernelAccess[]>> = {
+export const BINDINGS: Readonly<Record<KernelRole, readonly KernelAccess[]>> = {
   /** stepInput, slotMapping, lastTokens, kvKeys, blockTable */
   attendWrite: ['read', 'read', 'read', 'read-write', 'read-write'],
   /** stepInput, kvKeys, blockTable, hidden */
@@ -54,10 +58,7 @@ export function packWorkgroups(model: ModelConfig, numRows: number): number {
 }
 
 /** The reference of each kernel, over the buffers of `BINDINGS`. */
-export function references(
-  model: ModelConfig,
-  shape: KernelShape,
-): Readonly<Record<keyof KernelSet, Kernel['reference']>> {
+export function references(model: ModelConfig, shape: KernelShape): Readonly<Record<KernelRole, Kernel['reference']>> {
   const router = new Router(model);
   return {
     attendWrite: (b) => attendWrite(shape, b[0]!, b[1]!, b[2]!, b[3]!, b[4]!),
@@ -72,14 +73,14 @@ export function references(
 /** Kernels without WGSL, for the `cpu` device where there is no file system to load it from. */
 export const referenceKernels: KernelSetFactory = (model, shape) => {
   const reference = references(model, shape);
-  const kernel = (name: keyof KernelSet): Kernel => ({
+  const kernel = (name: KernelRole): Kernel => ({
     name: `${name}/reference`,
     wgsl: '',
     bindings: BINDINGS[name],
     requires: [],
     reference: reference[name],
   });
-  const once = (name: keyof KernelSet): StepKernel => ({ kernel: kernel(name), grid: () => [1, 1] });
+  const once = (name: KernelRole): StepKernel => ({ kernel: kernel(name), grid: () => [1, 1] });
   return {
     attendWrite: once('attendWrite'),
     attend: once('attend'),
@@ -87,5 +88,6 @@ export const referenceKernels: KernelSetFactory = (model, shape) => {
     sample: once('sample'),
     pack: kernel('pack'),
     ballast: kernel('ballast'),
+    gateWeights: () => new Uint32Array(4),
   };
 };

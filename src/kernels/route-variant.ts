@@ -1,57 +1,72 @@
-/** Which router kernel serves a shape on a device, and with which constants: a pure function, so that a test can ask for every answer. */
+/** Which router kernel serves a shape on a device, and with which constants: pure functions, so that a test can ask for every answer. */
 
+import type { ModelConfig } from '../contract/config.ts';
 import type { DeviceInfo } from '../contract/device.ts';
 import type { KernelShape } from './kernel-shape.ts';
+import { gateWeights } from './reference/route.ts';
 
 export type RouteVariant = Readonly<{
-  algorithm: 'portable' | 'subgroup';
+  /** Also the WGSL file: `wgsl/route-<algorithm>.wgsl`. */
+  algorithm: 'portable' | 'wide' | 'subgroup';
   threads: number;
-  /** Portable: tokens that a thread takes through one layer. */
-  rowsPerThread: number;
-  /** Subgroup: experts that a lane of the smallest subgroup holds. */
+  /** Subgroup: experts that a lane of the smallest subgroup holds; else 0. */
   keysPerLane: number;
-  /** Rows that a workgroup takes at least in one go. */
+  /** Rows that a workgroup takes, or, for `subgroup` (whose loop takes the rest), starts with. */
   rowsPerWorkgroup: number;
 }>;
 
 type RouteShape = Pick<KernelShape, 'numLayers' | 'numExperts' | 'topK' | 'gateWidth'>;
 
-/** Subgroups under this size win nothing over a thread a token. */
+/** Subgroups under this size win nothing over a thread per token. */
 const MIN_USEFUL_SUBGROUP = 16;
 
 /** Threads of a workgroup of the subgroup variant: a multiple of every subgroup size there is (4–128). */
 const SUBGROUP_THREADS = 128;
 
-export function portableVariant(isSoftware: boolean): RouteVariant {
-  const threads = isSoftware ? 16 : 64;
-  const rowsPerThread = 1;
-  return { algorithm: 'portable', threads, rowsPerThread, keysPerLane: 0, rowsPerWorkgroup: threads * rowsPerThread };
+/** The variant without subgroups that fits the shape. */
+export function portableVariant(shape: RouteShape): RouteVariant {
+  const threads = 16;
+  if (shape.gateWidth !== 8 || shape.topK > 8 || shape.numExperts % 2 !== 0) {
+    return { algorithm: 'wide', threads, keysPerLane: 0, rowsPerWorkgroup: threads };
+  }
+  return { algorithm: 'portable', threads, keysPerLane: 0, rowsPerWorkgroup: threads * 4 };
 }
 
 export function subgroupVariant(shape: RouteShape, smallestSubgroup: number): RouteVariant {
   return {
     algorithm: 'subgroup',
     threads: SUBGROUP_THREADS,
-    rowsPerThread: 0,
     keysPerLane: Math.ceil(shape.numExperts / smallestSubgroup),
-    rowsPerWorkgroup: SUBGROUP_THREADS / smallestSubgroup,
+    rowsPerWorkgroup: Math.max(1, SUBGROUP_THREADS / smallestSubgroup),
   };
 }
 
-/** The fastest variant, as measured in docs/benchmarks.md. */
+/** The fastest variant: subgroups on a GPU that has useful ones, a thread for four tokens elsewhere. */
 export function chooseRouteVariant(
   shape: RouteShape,
   info: Pick<DeviceInfo, 'isSoftware' | 'subgroupSizes'>,
 ): RouteVariant {
   const smallest = info.subgroupSizes?.[0] ?? 0;
-  if (info.isSoftware || smallest < MIN_USEFUL_SUBGROUP) return portableVariant(info.isSoftware);
+  if (info.isSoftware || smallest < MIN_USEFUL_SUBGROUP) return portableVariant(shape);
   return subgroupVariant(shape, smallest);
 }
 
-/** e.g. `route/l36-e128-k4-g8-portable-t16r4`: label, cache key, bench row and test title. */
+/** e.g. `route/l36-e128-k4-g8-portable`: label, cache key, bench row and test title. */
 export function routeVariantName(shape: RouteShape, variant: RouteVariant): string {
   const { numLayers, numExperts, topK, gateWidth } = shape;
-  const tuning =
-    variant.algorithm === 'portable' ? `t${variant.threads}r${variant.rowsPerThread}` : `n${variant.keysPerLane}`;
-  return `route/l${numLayers}-e${numExperts}-k${topK}-g${gateWidth}-${variant.algorithm}-${tuning}`;
+  const name = `route/l${numLayers}-e${numExperts}-k${topK}-g${gateWidth}-${variant.algorithm}`;
+  return variant.algorithm === 'subgroup' ? `${name}-n${variant.keysPerLane}` : name;
+}
+
+/** The gate weights as the variant's WGSL wants them: f32, `[L, E, G]`, or pairs of experts `[L, E / 2, G]` for `portable`. */
+export function packGateWeights(model: ModelConfig, variant: RouteVariant): Uint32Array {
+  const weights = gateWeights(model);
+  if (variant.algorithm !== 'portable') return new Uint32Array(weights.buffer);
+  const { gateWidth } = model;
+  const pairs = new Float32Array(weights.length / 2);
+  for (let i = 0; i < pairs.length; i++) {
+    const even = Math.floor(i / gateWidth) * 2 * gateWidth + (i % gateWidth);
+    pairs[i] = weights[even]! + 8 + 2048 * (weights[even + gateWidth]! + 8);
+  }
+  return new Uint32Array(pairs.buffer);
 }

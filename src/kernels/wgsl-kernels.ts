@@ -2,12 +2,12 @@
 
 import type { DeviceInfo, Kernel } from '../contract/device.ts';
 import type { ModelConfig } from '../contract/config.ts';
-import type { KernelSet, KernelSetFactory } from './kernel-set.ts';
+import type { KernelRole, KernelSet, KernelSetFactory } from './kernel-set.ts';
 import { BINDINGS, THREADS, references } from './kernel-set.ts';
 import type { KernelShape } from './kernel-shape.ts';
 import { rowDtype } from './kernel-shape.ts';
 import type { RouteVariant } from './route-variant.ts';
-import { chooseRouteVariant, routeVariantName } from './route-variant.ts';
+import { chooseRouteVariant, packGateWeights, routeVariantName } from './route-variant.ts';
 import { FROM_DEVICE, HEADER_WORDS, Header, REQUEST_WORDS, RequestField } from './step-input.ts';
 import { wgslSource } from './wgsl-source.ts';
 
@@ -53,7 +53,7 @@ export function wgslKernelsWith(
   const reference = references(model, shape);
   const { blockSize, maxBlocksPerSeq, numSpeculativeTokens, vocabSize, numLayers, numExperts, topK } = shape;
   const threads = attendThreads(info);
-  const kernel = (role: keyof KernelSet, file: string, name: string, constants: Record<string, number>): Kernel => ({
+  const kernel = (role: KernelRole, file: string, name: string, constants: Record<string, number>): Kernel => ({
     name,
     wgsl: wgslSource(file, constants),
     bindings: BINDINGS[role],
@@ -85,7 +85,6 @@ export function wgslKernelsWith(
         TOP_K: topK,
         GATE_WIDTH: shape.gateWidth,
         ROUTE_THREADS: variant.threads,
-        ROWS_PER_THREAD: variant.rowsPerThread,
         KEYS_PER_LANE: variant.keysPerLane,
       }),
       grid: (sizes) => [ceilGrid(sizes.numTokens, variant.rowsPerWorkgroup), numLayers],
@@ -105,6 +104,7 @@ export function wgslKernelsWith(
       IDS_PER_WORD: rowDtype(numExperts) === 'uint8' ? 4 : 2,
     }),
     ballast: kernel('ballast', 'ballast', 'ballast', {}),
+    gateWeights: () => packGateWeights(model, variant),
   };
 }
 

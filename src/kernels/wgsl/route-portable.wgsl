@@ -1,59 +1,111 @@
-// Router without subgroups: a thread takes ROWS_PER_THREAD tokens through one layer, so that each weight it loads serves all of them.
-// The layer is the workgroup's, hence every thread of it loads the same weights at the same time.
+// Router without subgroups, for gate width 8, an even number of experts, K ≤ 8. A thread takes four tokens through one layer, so that what it
+// loads and unpacks of a weight serves all four; the layer is the workgroup's, hence all its threads load the same weights at once.
 //
-// Selection: logit and id share one f32, `logit · 1024 + 1023 − id`, exact below 2^24. So keys are distinct, their order is the wanted one
-// (value descending, id ascending), and keeping the K best is a chain of max and min in registers. The inputs carry the factor 1024.
+// Two experts share a multiplication. With weights as nibbles in [0, 15] and inputs in [−8, 7] a raw sum lies in [−960, 840], and one f32
+// holds the weights of experts 2i and 2i + 1 as `even + 2048 · odd`: sums stay under 2^21, exact in any order. Σ x·(w + 8) is the logit plus
+// 8 Σ x, the same for all experts of a token. So `1024 + sum` has the even expert's logit in its low 11 bits, the odd one's above.
+//
+// Selection: a key is `logit · 1024 + 1023 − id`, so keys are distinct and ordered as wanted (value descending, id ascending). Each new key is
+// pushed into K sorted registers by a max and a min; no loop and no array, which a software adapter would keep in memory.
 
 @group(0) @binding(0) var<storage, read> stepInput: array<u32>;
 @group(0) @binding(1) var<storage, read> hidden: array<vec4u>;
+// [L, E / 2, 8]: `even + 2048 · odd` for each pair of experts.
 @group(0) @binding(2) var<storage, read> gateWeights: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> routedExperts: array<u32>;
 
-const CHUNKS: u32 = GATE_WIDTH / 8u;
-const LOWEST: f32 = -3.0e38;
+const LOWEST: i32 = -0x7fffffff;
+const HIGHEST: i32 = 0x7fffffff;
+// What the odd expert's key lacks against the even one's, whose logit carries the 1024.
+const ODD_OFFSET: i32 = 1024 * 1024 - 1;
+
+// The K best keys, descending. `high` is unused, and dropped by the compiler, for K ≤ 4.
+struct Best {
+  low: vec4i,
+  high: vec4i,
+}
+
+fn put(best: Best, key: i32) -> Best {
+  var next = best;
+  next.low = max(best.low, min(vec4i(key), vec4i(HIGHEST, best.low.xyz)));
+  if (TOP_K > 4u) {
+    let spill = min(best.low.w, key);
+    next.high = max(best.high, min(vec4i(spill), vec4i(HIGHEST, best.high.xyz)));
+  }
+  return next;
+}
+
+fn store(row: u32, layer: u32, best: Best) {
+  let at = (row * NUM_LAYERS + layer) * TOP_K;
+  let low = vec4u(1023u) - (vec4u(best.low) & vec4u(1023u));
+  routedExperts[at] = low.x;
+  if (TOP_K > 1u) { routedExperts[at + 1u] = low.y; }
+  if (TOP_K > 2u) { routedExperts[at + 2u] = low.z; }
+  if (TOP_K > 3u) { routedExperts[at + 3u] = low.w; }
+  if (TOP_K > 4u) {
+    let high = vec4u(1023u) - (vec4u(best.high) & vec4u(1023u));
+    routedExperts[at + 4u] = high.x;
+    if (TOP_K > 5u) { routedExperts[at + 5u] = high.y; }
+    if (TOP_K > 6u) { routedExperts[at + 6u] = high.z; }
+    if (TOP_K > 7u) { routedExperts[at + 7u] = high.w; }
+  }
+}
+
+// Input `shift / 4` of four tokens.
+fn input(words: vec4u, shift: u32) -> vec4f {
+  return vec4f((words >> vec4u(shift)) & vec4u(15u)) - 8.0;
+}
+
+fn wordOf(row: u32, layer: u32) -> u32 {
+  return gateWord(gateSeed(hidden[row].xy, layer), 0u);
+}
 
 @compute @workgroup_size(ROUTE_THREADS)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: vec3u) {
   let layer = group.y;
   let numTokens = stepInput[H_NUM_TOKENS];
-  let firstRow = id.x * ROWS_PER_THREAD;
-  if (firstRow >= numTokens) {
+  let row = id.x * 4u;
+  if (row >= numTokens) {
     return;
   }
-  var inputs: array<vec4f, ROWS_PER_THREAD * CHUNKS * 2u>;
-  var best: array<f32, ROWS_PER_THREAD * TOP_K>;
-  for (var r = 0u; r < ROWS_PER_THREAD; r++) {
-    let seed = gateSeed(hidden[min(firstRow + r, numTokens - 1u)].xy, layer);
-    for (var c = 0u; c < CHUNKS; c++) {
-      let word = gateWord(seed, c);
-      inputs[(r * CHUNKS + c) * 2u] = gateInputs(word, 0u);
-      inputs[(r * CHUNKS + c) * 2u + 1u] = gateInputs(word, 16u);
-    }
-    for (var k = 0u; k < TOP_K; k++) {
-      best[r * TOP_K + k] = LOWEST;
-    }
+  let last = numTokens - 1u;
+  let words = vec4u(
+    wordOf(row, layer),
+    wordOf(min(row + 1u, last), layer),
+    wordOf(min(row + 2u, last), layer),
+    wordOf(min(row + 3u, last), layer),
+  );
+  let x0 = input(words, 0u);
+  let x1 = input(words, 4u);
+  let x2 = input(words, 8u);
+  let x3 = input(words, 12u);
+  let x4 = input(words, 16u);
+  let x5 = input(words, 20u);
+  let x6 = input(words, 24u);
+  let x7 = input(words, 28u);
+
+  let none = Best(vec4i(LOWEST), vec4i(LOWEST));
+  var best0 = none;
+  var best1 = none;
+  var best2 = none;
+  var best3 = none;
+  var weight = layer * NUM_EXPERTS;
+  for (var expert = 0u; expert < NUM_EXPERTS; expert += 2u) {
+    let a = gateWeights[weight];
+    let b = gateWeights[weight + 1u];
+    let raw = a.x * x0 + a.y * x1 + a.z * x2 + a.w * x3 + b.x * x4 + b.y * x5 + b.z * x6 + b.w * x7;
+    let sums = vec4i(raw + 1024.0);
+    let id = i32(1023u - expert);
+    let even = ((sums & vec4i(2047)) << vec4u(10u)) + vec4i(id);
+    let odd = ((sums >> vec4u(11u)) << vec4u(10u)) + vec4i(id + ODD_OFFSET);
+    best0 = put(put(best0, even.x), odd.x);
+    best1 = put(put(best1, even.y), odd.y);
+    best2 = put(put(best2, even.z), odd.z);
+    best3 = put(put(best3, even.w), odd.w);
+    weight += 2u;
   }
-  var weight = layer * NUM_EXPERTS * CHUNKS * 2u;
-  for (var expert = 0u; expert < NUM_EXPERTS; expert++) {
-    for (var r = 0u; r < ROWS_PER_THREAD; r++) {
-      var key = f32(1023u - expert);
-      for (var c = 0u; c < CHUNKS * 2u; c++) {
-        key += dot(inputs[r * CHUNKS * 2u + c], gateWeights[weight + c]);
-      }
-      for (var k = 0u; k < TOP_K; k++) {
-        let kept = best[r * TOP_K + k];
-        best[r * TOP_K + k] = max(kept, key);
-        key = min(kept, key);
-      }
-    }
-    weight += CHUNKS * 2u;
-  }
-  for (var r = 0u; r < ROWS_PER_THREAD; r++) {
-    if (firstRow + r < numTokens) {
-      let row = ((firstRow + r) * NUM_LAYERS + layer) * TOP_K;
-      for (var k = 0u; k < TOP_K; k++) {
-        routedExperts[row + k] = 1023u - (u32(i32(best[r * TOP_K + k])) & 1023u);
-      }
-    }
-  }
+  store(row, layer, best0);
+  if (row + 1u <= last) { store(row + 1u, layer, best1); }
+  if (row + 2u <= last) { store(row + 2u, layer, best2); }
+  if (row + 3u <= last) { store(row + 3u, layer, best3); }
 }
