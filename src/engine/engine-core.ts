@@ -154,6 +154,14 @@ export class EngineCore {
     };
   }
 
+  /** See `Scheduler.checkIntegrity`; also counts the requests alive. */
+  checkIntegrity(): void {
+    this.#scheduler.checkIntegrity();
+    const counted = this.#scheduler.numRunning + this.#scheduler.numWaiting;
+    if (counted === this.#requests.size) return;
+    throw RoutedExpertsError.of('INVARIANT', `${this.#requests.size} requests are alive, ${counted} run or wait`);
+  }
+
   #check(request: EngineRequest): void {
     const { requestId: id, sampling } = request;
     const { blockSize, maxModelLen, numSpeculativeTokens, numBlocks } = this.config;

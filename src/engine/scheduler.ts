@@ -379,9 +379,11 @@ export class Scheduler {
 
   /** Synchronous speculative decoding: the drafts `tokens[from … to)` are to be verified in the request's next step. */
   setDrafts(request: Request, tokens: Uint32Array, from: number, to: number): void {
-    if (request.status === RequestStatus.finished) return;
-    if (request.isPrefillChunk) request.numDraftTokens = 0;
-    else request.setDrafts(tokens, from, to, this.config.numSpeculativeTokens);
+    // Drafts follow the request's last token: they are void if it lost its KV meanwhile, or if steps in flight will bring more tokens.
+    const areNext =
+      request.status === RequestStatus.running && request.numInFlightTokens === 0 && !request.isPrefillChunk;
+    if (areNext) request.setDrafts(tokens, from, to, this.config.numSpeculativeTokens);
+    else request.numDraftTokens = 0;
   }
 
   /** Ends a live request at once, wherever it stands. Outputs of it that are on their way are ignored. */
@@ -419,6 +421,45 @@ export class Scheduler {
     // New workers have nothing to forget.
     this.#preempted.length = 0;
     this.#finished.length = 0;
+  }
+
+  /**
+   * Counts everything again: O(requests · blocks), for tests and simulations between any two calls. Throws INVARIANT if a block's holders and its
+   * reference count differ, if a request is in two lists or none, or if one that holds nothing holds blocks.
+   */
+  checkIntegrity(): void {
+    const fail = (what: string): never => {
+      throw RoutedExpertsError.of('INVARIANT', what);
+    };
+    const { pool } = this.kv;
+    const holders = new Int32Array(pool.numBlocks);
+    for (const request of this.#running) {
+      const name = `running request "${request.requestId}"`;
+      if (request.status !== RequestStatus.running) fail(`${name} has status ${request.status}`);
+      if (request.queueName !== QueueName.none) fail(`${name} is also in a queue`);
+      for (const id of request.blockIds) holders[id]! += 1;
+      const numSlots = request.blockIds.length * this.config.blockSize;
+      if (request.numComputedTokens > numSlots)
+        fail(`${name} has computed ${request.numComputedTokens} tokens in ${numSlots} slots`);
+      if (request.numStaleOutputTokens > 0 && !request.dropStaleOutput) fail(`${name} runs ahead of its own output`);
+      if (request.numOutputPlaceholders < 0) fail(`${name} has ${request.numOutputPlaceholders} placeholders`);
+    }
+    for (const request of this.waiting()) {
+      const name = `waiting request "${request.requestId}"`;
+      if (request.blockIds.length > 0) fail(`${name} holds ${request.blockIds.length} blocks`);
+      if (request.status !== RequestStatus.waiting && request.status !== RequestStatus.preempted) {
+        fail(`${name} has status ${request.status}`);
+      }
+    }
+    const free = new Set(pool.freeQueue());
+    if (free.size !== pool.numFree) fail(`${free.size} blocks are on the free list, ${pool.numFree} are counted`);
+    for (let id = 1; id < pool.numBlocks; id += 1) {
+      if (pool.refCount(id) !== holders[id])
+        fail(`block ${id} has ${holders[id]} holders but counts ${pool.refCount(id)}`);
+      if (free.has(id) !== (holders[id] === 0))
+        fail(`block ${id} has ${holders[id]} holders and is ${free.has(id) ? '' : 'not '}free`);
+    }
+    if (holders[0] !== 0 || free.has(0)) fail('the null block is in use');
   }
 
   #usablePrefix(request: Request, hits: readonly number[]): number {
