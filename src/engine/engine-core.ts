@@ -16,6 +16,7 @@ import type { EngineRequest } from '../contract/request.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import { fastBlockHasher, type BlockHasher } from './block-hash.ts';
 import { validateEngineConfig } from './engine-config.ts';
+import { checkIntegrity } from './integrity.ts';
 import { Request } from './request.ts';
 import { Scheduler } from './scheduler.ts';
 
@@ -154,9 +155,9 @@ export class EngineCore {
     };
   }
 
-  /** See `Scheduler.checkIntegrity`; also counts the requests alive. */
+  /** See `integrity.ts`; also counts the requests alive. */
   checkIntegrity(): void {
-    this.#scheduler.checkIntegrity();
+    checkIntegrity(this.#scheduler);
     const counted = this.#scheduler.numRunning + this.#scheduler.numWaiting;
     if (counted === this.#requests.size) return;
     throw RoutedExpertsError.of('INVARIANT', `${this.#requests.size} requests are alive, ${counted} run or wait`);

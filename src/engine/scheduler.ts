@@ -423,45 +423,6 @@ export class Scheduler {
     this.#finished.length = 0;
   }
 
-  /**
-   * Counts everything again: O(requests · blocks), for tests and simulations between any two calls. Throws INVARIANT if a block's holders and its
-   * reference count differ, if a request is in two lists or none, or if one that holds nothing holds blocks.
-   */
-  checkIntegrity(): void {
-    const fail = (what: string): never => {
-      throw RoutedExpertsError.of('INVARIANT', what);
-    };
-    const { pool } = this.kv;
-    const holders = new Int32Array(pool.numBlocks);
-    for (const request of this.#running) {
-      const name = `running request "${request.requestId}"`;
-      if (request.status !== RequestStatus.running) fail(`${name} has status ${request.status}`);
-      if (request.queueName !== QueueName.none) fail(`${name} is also in a queue`);
-      for (const id of request.blockIds) holders[id]! += 1;
-      const numSlots = request.blockIds.length * this.config.blockSize;
-      if (request.numComputedTokens > numSlots)
-        fail(`${name} has computed ${request.numComputedTokens} tokens in ${numSlots} slots`);
-      if (request.numStaleOutputTokens > 0 && !request.dropStaleOutput) fail(`${name} runs ahead of its own output`);
-      if (request.numOutputPlaceholders < 0) fail(`${name} has ${request.numOutputPlaceholders} placeholders`);
-    }
-    for (const request of this.waiting()) {
-      const name = `waiting request "${request.requestId}"`;
-      if (request.blockIds.length > 0) fail(`${name} holds ${request.blockIds.length} blocks`);
-      if (request.status !== RequestStatus.waiting && request.status !== RequestStatus.preempted) {
-        fail(`${name} has status ${request.status}`);
-      }
-    }
-    const free = new Set(pool.freeQueue());
-    if (free.size !== pool.numFree) fail(`${free.size} blocks are on the free list, ${pool.numFree} are counted`);
-    for (let id = 1; id < pool.numBlocks; id += 1) {
-      if (pool.refCount(id) !== holders[id])
-        fail(`block ${id} has ${holders[id]} holders but counts ${pool.refCount(id)}`);
-      if (free.has(id) !== (holders[id] === 0))
-        fail(`block ${id} has ${holders[id]} holders and is ${free.has(id) ? '' : 'not '}free`);
-    }
-    if (holders[0] !== 0 || free.has(0)) fail('the null block is in use');
-  }
-
   #usablePrefix(request: Request, hits: readonly number[]): number {
     const usable = this.#capture!.usablePrefix(request, hits);
     if (usable >= 0 && usable <= hits.length) return usable;

@@ -1,0 +1,46 @@
+/** Counts everything again. For tests and simulations, between any two calls of the engine. */
+
+import { RoutedExpertsError } from '../contract/errors.ts';
+import { QueueName, RequestStatus } from './request.ts';
+import type { Scheduler } from './scheduler.ts';
+
+const must = (holds: boolean, what: () => string): void => {
+  if (!holds) throw RoutedExpertsError.of('INVARIANT', what());
+};
+
+/**
+ * Throws INVARIANT if a block's holders and its reference count differ, if a block is both held and free or neither, if a request is in
+ * two lists, or if one that waits holds blocks. O(requests · blocks).
+ */
+export const checkIntegrity = (scheduler: Scheduler): void => {
+  const { pool } = scheduler.kv;
+  const holders = new Int32Array(pool.numBlocks);
+  for (const request of scheduler.running) {
+    const name = `running request "${request.requestId}"`;
+    must(request.status === RequestStatus.running, () => `${name} has status ${request.status}`);
+    must(request.queueName === QueueName.none, () => `${name} is also in a queue`);
+    for (const id of request.blockIds) holders[id]! += 1;
+    const numSlots = request.blockIds.length * scheduler.config.blockSize;
+    must(
+      request.numComputedTokens <= numSlots,
+      () => `${name} has computed ${request.numComputedTokens} tokens in ${numSlots} slots`,
+    );
+    const runsAhead = request.numStaleOutputTokens > 0 && !request.dropStaleOutput;
+    must(!runsAhead, () => `${name} was resumed before its own tokens arrived`);
+    must(request.numOutputPlaceholders >= 0, () => `${name} has ${request.numOutputPlaceholders} placeholders`);
+  }
+  for (const request of scheduler.waiting()) {
+    const name = `waiting request "${request.requestId}"`;
+    must(request.blockIds.length === 0, () => `${name} holds ${request.blockIds.length} blocks`);
+    const waits = request.status === RequestStatus.waiting || request.status === RequestStatus.preempted;
+    must(waits, () => `${name} has status ${request.status}`);
+  }
+  const free = new Set(pool.freeQueue());
+  must(free.size === pool.numFree, () => `${free.size} blocks are on the free list, ${pool.numFree} are counted`);
+  must(holders[0] === 0 && !free.has(0), () => 'the null block is in use');
+  for (let id = 1; id < pool.numBlocks; id += 1) {
+    const count = pool.refCount(id);
+    must(count === holders[id], () => `block ${id} has ${holders[id]} holders but counts ${count}`);
+    must(free.has(id) === (count === 0), () => `block ${id} counts ${count} and is ${free.has(id) ? '' : 'not '}free`);
+  }
+};
