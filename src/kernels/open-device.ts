@@ -4,10 +4,15 @@ import type { DeviceKind } from '../contract/config.ts';
 import type { Device, DeviceInfo } from '../contract/device.ts';
 import { CpuDevice } from './cpu-device.ts';
 import { listAdapters } from './gpu.ts';
-import { prepareAdapters } from './vulkan-environment.ts';
 import { WebGpuDevice } from './webgpu-device.ts';
 
-export { prepareAdapters };
+/**
+ * Call it in the main thread before a worker opens a device. Looking for adapters once there settles, for every thread, which drivers the
+ * Vulkan loader finds: see vulkan-environment.ts. Never rejects for a machine that has none.
+ */
+export async function prepareAdapters(): Promise<void> {
+  await listAdapters();
+}
 
 /** `adapter`: part of an adapter's name, `null` for the best; without meaning for `cpu`. Errors: see `openAdapter`. */
 export async function openDevice(kind: DeviceKind, adapter: string | null): Promise<Device> {

@@ -40,8 +40,10 @@ async function prepare(): Promise<readonly string[]> {
   if (chosen !== undefined) {
     tried.push(`the drivers named by VK_DRIVER_FILES/VK_ICD_FILENAMES (${chosen})`);
   } else if (swiftShader !== null) {
-    const added = process.env['VK_ADD_DRIVER_FILES'];
-    process.env['VK_ADD_DRIVER_FILES'] = added === undefined ? swiftShader.icdFile : `${added}:${swiftShader.icdFile}`;
+    const added = process.env['VK_ADD_DRIVER_FILES']?.split(':') ?? [];
+    if (!added.includes(swiftShader.icdFile)) {
+      process.env['VK_ADD_DRIVER_FILES'] = [...added, swiftShader.icdFile].join(':');
+    }
     tried.push(`SwiftShader (${swiftShader.icdFile})`);
   }
   return tried;

@@ -1,0 +1,295 @@
+/**
+ * The contract of `Device` (src/contract/device.ts), over both implementations: what a buffer, a copy, a kernel, a read and an end mean; each
+ * kernel bit for bit equal to its reference; whole forward passes equal to the oracle (L2). Runs on whatever adapter there is.
+ */
+
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Device, Kernel } from '../../src/contract/device.ts';
+import { DESTROYED } from '../../src/kernels/cpu-device.ts';
+import { ForwardPass } from '../../src/kernels/forward-pass.ts';
+import { referenceKernels } from '../../src/kernels/kernel-set.ts';
+import { kernelShape } from '../../src/kernels/kernel-shape.ts';
+import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { Oracle } from '../../src/kernels/oracle.ts';
+import { Router } from '../../src/kernels/reference/route.ts';
+import { portableVariant, subgroupVariant } from '../../src/kernels/route-variant.ts';
+import { StepInput } from '../../src/kernels/step-input.ts';
+import { wgslKernels, wgslKernelsWith } from '../../src/kernels/wgsl-kernels.ts';
+import { DEVICES, engineConfig, expectSame, model, randomNumbers, randomWords, readWords, wordsOf } from './harness.ts';
+import { runKernelCases } from './kernel-cases.ts';
+import { ToyEngine } from './toy-engine.ts';
+
+const addOne: Kernel = {
+  name: 'test/add-one',
+  wgsl: `@group(0) @binding(0) var<storage, read_write> values: array<u32>;
+    @compute @workgroup_size(1) fn main(@builtin(workgroup_id) id: vec3u) { values[id.x] += 1u; }`,
+  bindings: ['read-write'],
+  requires: [],
+  reference: ([values], [x]) => {
+    for (let i = 0; i < x; i++) values![i]! += 1;
+  },
+};
+
+describe.each(DEVICES)('$name', ({ open }) => {
+  let device: Device;
+
+  beforeAll(async () => {
+    device = await open();
+  });
+
+  afterAll(async () => {
+    await device.destroy();
+  });
+
+  test('a new buffer is full of zeros', async () => {
+    const buffer = device.createBuffer('zeros', 64, 'storage');
+    expectSame(await readWords(device, buffer, 16), new Uint32Array(16), 'zeros');
+  });
+
+  test('a write takes its data before it returns, at its offset', async () => {
+    const buffer = device.createBuffer('written', 64, 'storage');
+    const data = Uint32Array.of(1, 2, 3);
+    device.write(buffer, 8, data.subarray(1));
+    data.fill(9);
+    expectSame(await readWords(device, buffer, 4), [0, 0, 2, 3], 'written');
+  });
+
+  test('writes, dispatches and copies happen in the order of their calls', async () => {
+    const buffer = device.createBuffer('ordered', 16, 'storage');
+    const copies = device.createBuffer('copies', 16, 'storage');
+    const bound = await device.bind(addOne, [buffer]);
+    device.write(buffer, 0, Uint32Array.of(10, 0));
+    device.submit((commands) => {
+      commands.dispatch(bound, 1);
+      commands.copy(buffer, 0, copies, 0, 4);
+      commands.dispatch(bound, 1);
+      commands.dispatch(bound, 1);
+      commands.copy(buffer, 0, copies, 4, 4);
+    });
+    device.write(buffer, 0, Uint32Array.of(20));
+    device.submit((commands) => commands.copy(buffer, 0, copies, 8, 4));
+    expectSame(await readWords(device, copies, 3), [11, 13, 20], 'copies');
+  });
+
+  test('a ring of reads overlaps: each slot gives the bytes of its own step, and is free again after', async () => {
+    const buffer = device.createBuffer('counter', 16, 'storage');
+    const bound = await device.bind(addOne, [buffer]);
+    const ring = [0, 1, 2].map((i) => device.createBuffer(`ring-${i}`, 16, 'readback'));
+    const seen: number[] = [];
+    for (let round = 0; round < 4; round++) {
+      const reads = ring.map((slot) => {
+        device.submit((commands) => {
+          commands.dispatch(bound, 1);
+          commands.copy(buffer, 0, slot, 0, 16);
+        });
+        return device.read(slot, 16, (bytes) => wordsOf(bytes)[0]!);
+      });
+      seen.push(...(await Promise.all(reads)));
+    }
+    expect(seen).toEqual(Array.from({ length: 12 }, (_, i) => i + 1));
+  });
+
+  test('what consume throws comes out of read, and the buffer is usable again', async () => {
+    const slot = device.createBuffer('slot', 16, 'readback');
+    const boom = new Error('boom');
+    const failing = device.read(slot, 16, () => {
+      throw boom;
+    });
+    await expect(failing).rejects.toBe(boom);
+    await expect(device.read(slot, 16, (bytes) => bytes.byteLength)).resolves.toBe(16);
+  });
+
+  test('a buffer over the limit is refused by name', () => {
+    const tooMany = device.info.maxStorageBufferBytes + 4;
+    expect(() => device.createBuffer('huge', tooMany, 'storage')).toThrow(/byte length of buffer "huge" is \d+; give/);
+    expect(() => device.createBuffer('none', 0, 'storage')).toThrow(/"none" is 0/);
+  });
+
+  test('time answers the nanoseconds of the dispatches, where there are timestamps', async () => {
+    const buffer = device.createBuffer('timed', 16, 'storage');
+    const bound = await device.bind(addOne, [buffer]);
+    if (device.info.hasTimestamps)
+      expect(await device.time((commands) => commands.dispatch(bound, 1))).toBeGreaterThan(0);
+    else await expect(device.time((commands) => commands.dispatch(bound, 1))).rejects.toThrow('no timestamps');
+  });
+
+  runKernelCases(() => device);
+
+  test('every forward pass of a random engine equals the oracle: chunked prefill, decode, shared blocks, lost KV', async () => {
+    const engine = await ToyEngine.create(device, model(), engineConfig(), wgslKernels, 1);
+    await engine.run(150);
+    expect(engine.rows).toBeGreaterThan(500);
+    expect(engine.preemptions).toBeGreaterThan(5);
+    expect(engine.shares).toBeGreaterThan(3);
+  });
+
+  test('with drafts: accepted and rejected ones, tokens and rows equal to the oracle', async () => {
+    const config = engineConfig({ numSpeculativeTokens: 3, blockSize: 5, maxModelLen: 120 });
+    const engine = await ToyEngine.create(device, model({ numExperts: 300, topK: 7 }), config, wgslKernels, 2);
+    await engine.run(150);
+    expect(engine.accepted).toBeGreaterThan(50);
+    expect(engine.rejected).toBeGreaterThan(20);
+  });
+
+  test.each(['gpt-oss-20b', 'granite-3.0-1b', 'tiny'])('a few passes of %s equal the oracle', async (name) => {
+    const engine = await ToyEngine.create(device, modelPreset(name), engineConfig(), wgslKernels, 3);
+    await engine.run(25);
+    expect(engine.rows).toBeGreaterThan(50);
+  });
+
+  test('an epoch changes keys, rows and tokens, and the oracle follows it', async () => {
+    const shape = model();
+    const pass = await ForwardPass.create(device, {
+      model: shape,
+      engine: engineConfig(),
+      ballastMs: 0,
+      kernels: wgslKernels,
+    });
+    const input = new StepInput(pass.shape);
+    const sequence = new Oracle(new Router(shape));
+    for (const [position, epoch] of [0, 7, 9].entries()) {
+      input.begin(1, 1, position === 0 ? 1 : 0, epoch);
+      input.setToken(input.addRequest(2, position, 1, 0, true), 5);
+      input.setSlot(0, 4 + position);
+      if (position === 0) input.addTableUpdate(2, 0, 1);
+      input.end();
+      pass.upload(input);
+      device.submit((commands) => pass.record(commands, input));
+      expectSame(await readWords(device, pass.sampled, 2), [1, sequence.push(5, epoch)], `token of epoch ${epoch}`);
+      const row = new Uint32Array(12);
+      sequence.row(row);
+      expectSame(await readWords(device, pass.routedExperts, 12), row, `row of epoch ${epoch}`);
+    }
+    pass.destroy();
+  });
+
+  test('ballast stretches a pass by about the time asked for', async () => {
+    const options = { model: model(), engine: engineConfig(), ballastMs: 20, kernels: wgslKernels };
+    const pass = await ForwardPass.create(device, options);
+    const input = new StepInput(pass.shape);
+    input.begin(1, 1, 0);
+    input.setSlot(input.addRequest(0, 0, 1, 0, true), 4);
+    input.setToken(0, 1);
+    input.end();
+    pass.upload(input);
+    const times: number[] = [];
+    for (let i = 0; i < 3; i++) {
+      const start = performance.now();
+      device.submit((commands) => pass.record(commands, input));
+      await readWords(device, pass.sampled, 1);
+      times.push(performance.now() - start);
+    }
+    expect(Math.min(...times)).toBeGreaterThan(8);
+    pass.destroy();
+  });
+
+  test('destroy waits for pending reads, settles lost, and can be called twice', async () => {
+    const other = await open();
+    const slot = other.createBuffer('slot', 16, 'readback');
+    const pending = other.read(slot, 16, (bytes) => bytes.byteLength);
+    await Promise.all([other.destroy(), other.destroy()]);
+    expect(await pending).toBe(16);
+    expect(await other.lost).toBe(DESTROYED);
+    await expect(other.read(slot, 16, () => 0)).rejects.toThrow('the device is gone');
+  });
+});
+
+describe('webgpu only', () => {
+  const open = DEVICES.find(({ name }) => name === 'webgpu')!.open;
+
+  test('wrong WGSL rejects with the numbered source, and says so to everybody who asks for that kernel', async () => {
+    const device = await open();
+    const wrong: Kernel = { ...addOne, name: 'test/wrong', wgsl: 'fn main() {\n  let x: u32 = 1.5;\n}' };
+    const buffer = device.createBuffer('b', 16, 'storage');
+    await expect(device.bind(wrong, [buffer])).rejects.toThrow(
+      /test\/wrong does not compile:[^]*2 \|   let x: u32 = 1\.5;/,
+    );
+    await expect(device.bind(wrong, [buffer])).rejects.toThrow('does not compile');
+    await expect(device.bind(addOne, [buffer])).resolves.toBeDefined();
+    await device.destroy();
+  });
+
+  test('an error that nobody asked about ends the device', async () => {
+    const device = await open();
+    const storage = device.createBuffer('storage', 16, 'storage');
+    const readback = device.createBuffer('readback', 16, 'readback');
+    device.submit((commands) => commands.copy(storage, 0, readback, 12, 16));
+    const reason = await device.lost;
+    expect(reason).toMatch(/copy|range|size/i);
+    expect(() => device.submit(() => undefined)).toThrow('the device is gone');
+    await expect(device.read(readback, 16, () => 0)).rejects.toThrow('the device is gone');
+    await device.destroy();
+  });
+
+  test('the same engine on both devices and with kernels without WGSL: the references are the kernels', async () => {
+    for (const { name, open: openOne } of DEVICES) {
+      const device = await openOne();
+      const kernels = name === 'cpu' ? referenceKernels : wgslKernels;
+      const engine = await ToyEngine.create(device, model(), engineConfig(), kernels, 4);
+      await engine.run(20);
+      expect(engine.rows).toBeGreaterThan(50);
+      await device.destroy();
+    }
+  });
+
+  test('all requests of a large random step: 2,048 tokens of one prompt, then 256 requests that decode', async () => {
+    const device = await open();
+    const config = engineConfig({ maxNumBatchedTokens: 2048, maxNumSeqs: 256, numBlocks: 1024, maxModelLen: 2304 });
+    const shape = modelPreset('tiny');
+    const pass = await ForwardPass.create(device, { model: shape, engine: config, ballastMs: 0, kernels: wgslKernels });
+    const input = new StepInput(pass.shape);
+    const random = randomNumbers(6);
+    const tokens = randomWords(random, 2304).map((word) => word % shape.vocabSize);
+    const sequence = new Oracle(new Router(shape));
+    input.begin(2048, 1, 576);
+    input.setTokens(input.addRequest(0, 0, 2048, 0, true), tokens.subarray(0, 2048));
+    for (let i = 0; i < 2048; i++) input.setSlot(i, 4 + i);
+    for (let i = 0; i < 576; i++) input.addTableUpdate(0, i, 1 + i);
+    input.end();
+    pass.upload(input);
+    device.submit((commands) => pass.record(commands, input));
+    const rows = await readWords(device, pass.routedExperts, 2048 * 4);
+    const expected = new Uint32Array(2048 * 4);
+    for (let i = 0; i < 2048; i++) {
+      sequence.push(tokens[i]!);
+      sequence.row(expected, 4 * i);
+    }
+    expectSame(rows, expected, 'rows of a long prompt');
+
+    input.begin(256, 256, 256 * 511);
+    for (let i = 0; i < 256; i++) {
+      input.setToken(input.addRequest(i, 2040, 1, 0, true), tokens[2040]!);
+      input.setSlot(i, 4 + 2040);
+    }
+    for (let i = 0; i < 256; i++) for (let b = 0; b < 511; b++) input.addTableUpdate(i, b, 1 + b);
+    input.end();
+    pass.upload(input);
+    device.submit((commands) => pass.record(commands, input));
+    const decoded = await readWords(device, pass.routedExperts, 256 * 4);
+    for (let i = 0; i < 256; i++) {
+      expectSame(decoded.subarray(4 * i, 4 * i + 4), expected.subarray(2040 * 4, 2041 * 4), `row of request ${i}`);
+    }
+    await device.destroy();
+  });
+});
+
+describe('route variants', () => {
+  test.each(DEVICES)('the portable and the subgroup router are one function: $name', async ({ open }) => {
+    const device = await open();
+    const shape = model({ numLayers: 2, numExperts: 60, topK: 6 });
+    const sizes = device.info.subgroupSizes;
+    const variants = [
+      portableVariant(shape),
+      { ...portableVariant(shape), algorithm: 'wide' as const, rowsPerWorkgroup: 16 },
+    ];
+    if (sizes !== null) variants.push(subgroupVariant(shape, sizes[0]));
+    for (const variant of variants) {
+      const kernels = (m: typeof shape): ReturnType<typeof wgslKernels> =>
+        wgslKernelsWith(m, kernelShape(m, engineConfig()), device.info, variant);
+      const engine = await ToyEngine.create(device, shape, engineConfig(), kernels, 5);
+      await engine.run(20);
+      expect(engine.rows, variant.algorithm).toBeGreaterThan(50);
+    }
+    await device.destroy();
+  });
+});

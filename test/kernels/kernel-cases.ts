@@ -1,0 +1,212 @@
+/** Each kernel on random inputs against its reference, over all buffers that it can reach: what it should not write must stay, too. */
+
+import { expect, test } from 'vitest';
+import type { ModelConfig } from '../../src/contract/config.ts';
+import type { Device, Kernel } from '../../src/contract/device.ts';
+import type { KernelSet } from '../../src/kernels/kernel-set.ts';
+import { packWorkgroups } from '../../src/kernels/kernel-set.ts';
+import type { KernelShape } from '../../src/kernels/kernel-shape.ts';
+import { kernelShape } from '../../src/kernels/kernel-shape.ts';
+import { portableVariant, subgroupVariant } from '../../src/kernels/route-variant.ts';
+import { FROM_DEVICE, StepInput } from '../../src/kernels/step-input.ts';
+import { wgslKernels, wgslKernelsWith } from '../../src/kernels/wgsl-kernels.ts';
+import { engineConfig, expectSame, model, randomNumbers, randomWords, readWords } from './harness.ts';
+
+type Random = (below: number) => number;
+
+/** Runs a kernel and its reference on copies of `inputs`, and compares every buffer. */
+async function expectKernel(
+  device: Device,
+  kernel: Kernel,
+  grid: readonly [number, number],
+  inputs: readonly Uint32Array[],
+): Promise<void> {
+  const buffers = inputs.map((words, i) => {
+    const buffer = device.createBuffer(`binding ${i}`, words.byteLength, 'storage');
+    device.write(buffer, 0, words);
+    return buffer;
+  });
+  const bound = await device.bind(kernel, buffers);
+  device.submit((commands) => commands.dispatch(bound, ...grid));
+  const expected = inputs.map((words) => words.slice());
+  kernel.reference(expected, [...grid, 1]);
+  for (const [i, buffer] of buffers.entries()) {
+    const actual = await readWords(device, buffer, inputs[i]!.length);
+    expectSame(actual, expected[i]!, `${kernel.name}, binding ${i} (${kernel.bindings[i]})`);
+    buffer.destroy();
+  }
+}
+
+/** A step of random requests with disjoint slots and table entries, some shared blocks, some tokens that only the device knows. */
+function randomStep(shape: KernelShape, random: Random): StepInput {
+  const input = new StepInput(shape);
+  const requests = Array.from({ length: 1 + random(shape.maxNumSeqs) }, (_, batchSlot) => {
+    const count = 1 + random(7);
+    const numDrafts = random(Math.min(count, shape.numSpeculativeTokens + 1));
+    return { batchSlot, count, numDrafts, start: random(40) };
+  });
+  const numTokens = requests.reduce((n, { count }) => n + count, 0);
+  const updates = requests.flatMap(({ batchSlot }) =>
+    random(2) === 0 ? [[batchSlot, random(shape.maxBlocksPerSeq)]] : [],
+  );
+  input.begin(numTokens, requests.length, updates.length, random(2) === 0 ? 0 : random(1000));
+  const slots = Array.from({ length: shape.numSlots }, (_, i) => i).sort(() => random(3) - 1);
+  for (const { batchSlot, count, numDrafts, start } of requests) {
+    const row = input.addRequest(batchSlot, start, count, numDrafts, random(4) > 0);
+    for (let i = 0; i < count; i++) {
+      const known = i < count - 1 - numDrafts || random(2) === 0;
+      input.setToken(row + i, known ? random(shape.vocabSize) : FROM_DEVICE);
+      input.setSlot(row + i, slots.pop()!);
+    }
+  }
+  for (const [batchSlot, block] of updates)
+    input.addTableUpdate(batchSlot!, block!, random(shape.numSlots / shape.blockSize));
+  input.end();
+  return input;
+}
+
+type Case = Readonly<{ kernels: KernelSet; shape: KernelShape; random: Random; input: StepInput; device: Device }>;
+
+/** Bindings are made for each case: a kernel's reference may write only what its WGSL writes. */
+const CASES: Readonly<Record<string, (c: Case) => Promise<void>>> = {
+  'attend-write': async ({ device, kernels, shape, random, input }) =>
+    expectKernel(device, kernels.attendWrite.kernel, kernels.attendWrite.grid(input), [
+      input.words,
+      input.slotMapping,
+      randomWords(random, shape.maxNumSeqs * (1 + shape.numSpeculativeTokens)),
+      randomWords(random, 2 * shape.numSlots),
+      randomWords(random, shape.maxNumSeqs * shape.maxBlocksPerSeq),
+    ]),
+  attend: async ({ device, kernels, shape, random, input }) =>
+    expectKernel(device, kernels.attend.kernel, kernels.attend.grid(input), [
+      input.words,
+      randomWords(random, 2 * shape.numSlots),
+      randomWords(random, shape.maxNumSeqs * shape.maxBlocksPerSeq).map(
+        (word) => word % (shape.numSlots / shape.blockSize),
+      ),
+      randomWords(random, 4 * shape.maxNumBatchedTokens),
+    ]),
+  route: async ({ device, kernels, shape, random, input }) =>
+    expectKernel(device, kernels.route.kernel, kernels.route.grid(input), [
+      input.words,
+      randomWords(random, 4 * shape.maxNumBatchedTokens),
+      kernels.gateWeights(),
+      randomWords(random, shape.maxNumBatchedTokens * shape.numLayers * shape.topK),
+    ]),
+  sample: async ({ device, kernels, shape, random, input }) =>
+    expectKernel(device, kernels.sample.kernel, kernels.sample.grid(input), [
+      input.words,
+      randomWords(random, 4 * shape.maxNumBatchedTokens),
+      randomWords(random, shape.maxNumSeqs * (2 + 2 * shape.numSpeculativeTokens)),
+      randomWords(random, shape.maxNumSeqs * (1 + shape.numSpeculativeTokens)),
+    ]),
+};
+
+const SHAPES: readonly Readonly<{ title: string; model: ModelConfig; numSpeculativeTokens: number }>[] = [
+  { title: 'l3-e16-k4', model: model(), numSpeculativeTokens: 0 },
+  {
+    title: 'l2-e256-k8 with drafts',
+    model: model({ numLayers: 2, numExperts: 256, topK: 8 }),
+    numSpeculativeTokens: 3,
+  },
+  {
+    title: 'l1-e33-k5-g24',
+    model: model({ numLayers: 1, numExperts: 33, topK: 5, gateWidth: 24 }),
+    numSpeculativeTokens: 1,
+  },
+  { title: 'l2-e2-k1', model: model({ numLayers: 2, numExperts: 2, topK: 1 }), numSpeculativeTokens: 0 },
+  {
+    title: 'l1-e1024-k32-g16',
+    model: model({ numLayers: 1, numExperts: 1024, topK: 32, gateWidth: 16 }),
+    numSpeculativeTokens: 0,
+  },
+];
+
+export function runKernelCases(device: () => Device): void {
+  for (const [index, { title, model: modelConfig, numSpeculativeTokens }] of SHAPES.entries()) {
+    const shape = kernelShape(modelConfig, engineConfig({ numSpeculativeTokens }));
+    test.each(Object.keys(CASES))(`%s, ${title}: equal to its reference`, async (name) => {
+      const random = randomNumbers(100 + index);
+      const kernels = wgslKernels(modelConfig, shape, device().info);
+      for (let round = 0; round < 6; round++) {
+        await CASES[name]!({ device: device(), kernels, shape, random, input: randomStep(shape, random) });
+      }
+    });
+
+    test(`route, ${title}: every variant that the device can run`, async () => {
+      const { info } = device();
+      const variants = [
+        portableVariant(shape),
+        { ...portableVariant(shape), algorithm: 'wide' as const, rowsPerWorkgroup: 16 },
+      ];
+      if (info.subgroupSizes !== null) variants.push(subgroupVariant(shape, info.subgroupSizes[0]));
+      for (const variant of variants) {
+        const random = randomNumbers(200 + index);
+        const kernels = wgslKernelsWith(modelConfig, shape, info, variant);
+        for (let round = 0; round < 3; round++) {
+          await CASES['route']!({ device: device(), kernels, shape, random, input: randomStep(shape, random) });
+        }
+      }
+    });
+
+    test(`pack, ${title}: any rows in any order, none, and all`, async () => {
+      const random = randomNumbers(300 + index);
+      const kernels = wgslKernels(modelConfig, shape, device().info);
+      const rowLength = shape.numLayers * shape.topK;
+      const ids = randomWords(random, shape.maxNumBatchedTokens * rowLength).map((word) => word % shape.numExperts);
+      for (const count of [0, 1, 2, 3, 17, shape.maxNumBatchedTokens]) {
+        const rows = randomWords(random, 1 + shape.maxNumBatchedTokens).map((word) => word % shape.maxNumBatchedTokens);
+        rows[0] = count;
+        const packed = randomWords(random, shape.maxNumBatchedTokens * rowLength);
+        for (const workgroups of [1, packWorkgroups(modelConfig, count)]) {
+          await expectKernel(device(), kernels.pack, [workgroups, 1], [ids, rows, packed]);
+        }
+      }
+    });
+  }
+
+  test('requests of one step that share a block see what the others write in it', async () => {
+    const shape = kernelShape(model(), engineConfig());
+    const kernels = wgslKernels(model(), shape, device().info);
+    const input = new StepInput(shape);
+    input.begin(5, 2, 2);
+    const reader = input.addRequest(0, 4, 1, 0, true);
+    const writer = input.addRequest(1, 0, 4, 0, true);
+    input.setToken(reader, 9);
+    input.setSlot(reader, 8);
+    for (let i = 0; i < 4; i++) {
+      input.setToken(writer + i, 20 + i);
+      input.setSlot(writer + i, 4 + i);
+    }
+    input.addTableUpdate(0, 1, 2);
+    input.addTableUpdate(1, 0, 1);
+    input.end();
+    const table = new Uint32Array(shape.maxNumSeqs * shape.maxBlocksPerSeq);
+    table[0] = 1;
+    const words = [
+      input.words,
+      input.slotMapping,
+      new Uint32Array(shape.maxNumSeqs),
+      new Uint32Array(2 * shape.numSlots),
+      table,
+      new Uint32Array(4 * shape.maxNumBatchedTokens),
+    ];
+    const buffers = words.map((data, i) => {
+      const buffer = device().createBuffer(`shared ${i}`, data.byteLength, 'storage');
+      device().write(buffer, 0, data);
+      return buffer;
+    });
+    const [stepInput, slots, last, keys, blockTable, hidden] = buffers;
+    const write = await device().bind(kernels.attendWrite.kernel, [stepInput!, slots!, last!, keys!, blockTable!]);
+    const attend = await device().bind(kernels.attend.kernel, [stepInput!, keys!, blockTable!, hidden!]);
+    device().submit((commands) => {
+      commands.dispatch(write, ...kernels.attendWrite.grid(input));
+      commands.dispatch(attend, ...kernels.attend.grid(input));
+    });
+    const [a, b, c, d, e, f] = words.map((data) => data.slice());
+    kernels.attendWrite.kernel.reference([a!, b!, c!, d!, e!], [1, 1, 1]);
+    kernels.attend.kernel.reference([a!, d!, e!, f!], [2, 1, 1]);
+    expect(f![0]).not.toBe(0);
+    expectSame(await readWords(device(), hidden!, f!.length), f!, 'hidden states');
+  });
+}
