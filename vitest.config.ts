@@ -11,6 +11,7 @@ const config: ViteUserConfig = defineConfig({
     pool: 'forks',
     maxWorkers: 2,
     testTimeout: 60_000,
+    globalSetup: ['test/prepare-adapters.ts'],
     projects: [
       { test: { name: 'unit', include: ['test/**/*.unit.test.ts'] } },
       { test: { name: 'contract', include: ['test/**/*.contract.test.ts'] } },

@@ -8,7 +8,7 @@ export function devicesCommand(): Command {
     .description('List the devices, best first: the first is used unless --device or --adapter says otherwise')
     .option('--json', 'print JSON')
     .action(async ({ json }: { json?: boolean }) => {
-      prepareAdapters();
+      await prepareAdapters();
       const devices = await listDevices();
       if (json) {
         console.log(JSON.stringify(devices, null, 2));

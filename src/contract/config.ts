@@ -56,6 +56,9 @@ export type DesignName = 'off' | 'shm-flock' | 'host-cache' | 'slot-store' | 'bl
 
 export type DeviceKind = 'webgpu' | 'cpu';
 
+/** What goes wrong when a step arrives: the device is gone, or the thread ends. */
+export type WorkerFault = Readonly<{ kind: 'lose-device' | 'exit-thread'; stepId: number }>;
+
 /** Everything that a worker thread is told once, when it starts. Structured-cloneable. */
 export type WorkerConfig = Readonly<{
   rank: number;
@@ -72,6 +75,6 @@ export type WorkerConfig = Readonly<{
   ballastMs: number;
   /** POSIX shared memory object and lock file of `shm-flock`; `null` for every other design. */
   sharedMemory: Readonly<{ name: string; lockFile: string }> | null;
-  /** Fault to inject: the device is destroyed when this step arrives; `null` = never. */
-  loseDeviceAtStep: number | null;
+  /** Fault to inject, `null` = none. */
+  fault: WorkerFault | null;
 }>;

@@ -14,6 +14,9 @@ export type PositionRange = readonly [from: number, to: number];
  *
  * Row p is `chunks[⌊p / rowsPerChunk⌋]`, entries `[(p mod rowsPerChunk) · L · K, … + L · K)`. A chunk may be `null` if all of its
  * wanted rows are before `start` or missing. Rows inside a `missing` range must not be read: their content is undefined (L4).
+ *
+ * Designs that emit as they go hand out pieces. A piece has its own `chunkOrigin`, from which its positions are counted; `RowJoiner`
+ * makes one `RoutedRows` of them, whose origin is 0 like everybody else's.
  */
 export type RoutedRows = Readonly<{
   start: number;
@@ -22,6 +25,8 @@ export type RoutedRows = Readonly<{
   topK: number;
   dtype: RowDtype;
   rowsPerChunk: number;
+  /** Position of the first row of `chunks[0]`; absent = 0. */
+  chunkOrigin?: number;
   chunks: readonly (Uint8Array | Uint16Array | Int32Array | null)[];
   /** Ascending, disjoint, inside `[start, start + count)`. */
   missing: readonly PositionRange[];

@@ -57,9 +57,12 @@ export async function replaceDriversBySwiftShader(): Promise<boolean> {
   return true;
 }
 
+/** A library is closed, for the whole process, when its handle is collected. */
+const openLibraries: unknown[] = [];
+
 function openLibrary(file: string): boolean {
   try {
-    koffi.load(file, { global: true });
+    openLibraries.push(koffi.load(file, { global: true }));
     return true;
   } catch {
     return false;

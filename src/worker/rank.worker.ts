@@ -3,7 +3,7 @@
 import { move, transferableSymbol, valueSymbol, workerData } from 'piscina';
 import { BytePool } from '../capture/byte-pool.ts';
 import { designByName } from '../capture/designs.ts';
-import type { WorkerConfig } from '../contract/config.ts';
+import type { WorkerConfig, WorkerFault } from '../contract/config.ts';
 import type { Device } from '../contract/device.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { openDevice } from '../kernels/open-device.ts';
@@ -45,12 +45,18 @@ class RankWorker {
     for (const words of task.returnedWords) this.#words.give(words);
     for (const rows of task.returnedRows) this.runner.recycle(rows);
     const step = readStepMessage(new Uint32Array(task.message));
-    if (step.stepId === config.loseDeviceAtStep) await this.device.destroy();
+    if (step.stepId === config.fault?.stepId) await this.#inject(config.fault);
     const output = await this.runner.execute(step);
     const words = this.#words.take(outputMessageLength(output) * 4);
     writeOutputMessage(output, new Uint32Array(words));
     const rows = (output.routedExpertDeltas?.rows.buffer as ArrayBuffer | undefined) ?? null;
     return { kind: 'output', message: task.message, words, rows, readbackBytes: this.runner.readbackBytes() };
+  }
+
+  async #inject({ kind }: WorkerFault): Promise<void> {
+    // A map that is pending when the thread ends takes the process along, so the device goes first in both cases.
+    await this.device.destroy();
+    if (kind === 'exit-thread') process.exit(1);
   }
 }
 

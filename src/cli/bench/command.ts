@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { SingleBar } from 'cli-progress';
 import { Command, Option } from 'commander';
 import { designByName, designNames } from '../../capture/designs.ts';
-import type { DesignName, DeviceKind, EngineConfig, ModelConfig } from '../../contract/config.ts';
+import type { DesignName, DeviceKind, EngineConfig, ModelConfig, WorkerFault } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { validateEngineConfig } from '../../engine/engine-config.ts';
 import { DEFAULT_MODEL, MODEL_NAMES, modelPreset } from '../../kernels/model-presets.ts';
@@ -54,6 +54,7 @@ type Flags = {
   policy: 'fcfs' | 'priority';
   prefixCaching: boolean;
   loseDeviceAt?: number;
+  killWorkerAt?: number;
   seed: number;
   json?: string;
 };
@@ -114,6 +115,7 @@ export function benchCommand(): Command {
     .addOption(new Option('--policy <name>', 'scheduling policy').choices(['fcfs', 'priority']).default('fcfs'))
     .option('--no-prefix-caching', 'do not reuse the KV of equal prefixes')
     .option('--lose-device-at <step>', 'fault: destroy the device when this step arrives', whole(0))
+    .option('--kill-worker-at <step>', 'fault: end the worker thread when this step arrives', whole(0))
     .option('--seed <n>', 'of workload, opt-in, aborts and order of runs', whole(0, 2 ** 32 - 1), 0)
     .option('--json <file>', 'write every figure, with its environment, to this file')
     .addHelpText(
@@ -125,7 +127,7 @@ export function benchCommand(): Command {
 
 async function bench(flags: Flags): Promise<void> {
   const model = modelPreset(flags.model, flags.gateWidth);
-  prepareAdapters();
+  await prepareAdapters();
   const isSoftware = flags.device === 'cpu' || (await isSoftwareAdapter(flags.adapter ?? null));
   const kind = isSoftware ? 'software' : 'gpu';
   const maxNumBatchedTokens = flags.maxNumBatchedTokens ?? DEFAULT_BATCHED_TOKENS[kind];
@@ -155,7 +157,7 @@ async function bench(flags: Flags): Promise<void> {
           adapter: flags.adapter ?? null,
           queueDepth: flags.queueDepth,
           ballastMs: flags.ballastMs ?? DEFAULT_BALLAST_MS[kind],
-          loseDeviceAtStep: flags.loseDeviceAt ?? null,
+          fault: faultOf(flags),
         },
       },
       progress.update,
@@ -188,6 +190,11 @@ function makeWorkload(flags: Flags, model: ModelConfig, maxNumBatchedTokens: num
   }
   const { lengthScale } = flags;
   return findWorkload(flags.workload).generate({ seed, vocabSize, requests, lengthScale, maxNumBatchedTokens });
+}
+
+function faultOf({ loseDeviceAt, killWorkerAt }: Flags): WorkerFault | null {
+  if (loseDeviceAt !== undefined) return { kind: 'lose-device', stepId: loseDeviceAt };
+  return killWorkerAt === undefined ? null : { kind: 'exit-thread', stepId: killWorkerAt };
 }
 
 /** Fills in what the flags leave open, so that the workload fits without a preemption. */

@@ -1,0 +1,168 @@
+// The whole path on real threads: every delivered token and row is the oracle's (L2), nothing is left after the drain (L7), and the loss
+// of a device or a thread is one clear error, or nothing but a recomputation where restarts are allowed (L8).
+
+import { afterEach, describe, expect, test } from 'vitest';
+import { Verifier } from '../../src/cli/bench/verify.ts';
+import { serveWorkload } from '../../src/cli/bench/serve-workload.ts';
+import { DesignSession } from '../../src/cli/bench/session.ts';
+import type { SessionConfig } from '../../src/cli/bench/session.ts';
+import type { DesignName, DeviceKind, EngineConfig, WorkerFault } from '../../src/contract/config.ts';
+import type { EngineCoreOutput } from '../../src/contract/engine-core-output.ts';
+import { EngineCore } from '../../src/engine/engine-core.ts';
+import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { prepareAdapters } from '../../src/kernels/open-device.ts';
+import { EngineDriver } from '../../src/worker/engine-driver.ts';
+import { toEngineRequest } from '../../src/workload/workload.ts';
+import { workloads } from '../../src/workload/workloads.ts';
+
+await prepareAdapters();
+
+const model = modelPreset('tiny');
+const SEED = 7;
+
+/** A pool of which a few requests need all: decoding preempts. */
+const tightEngine = (queueDepth: number): EngineConfig => ({
+  blockSize: 4,
+  numBlocks: 70,
+  maxNumSeqs: 12,
+  maxNumBatchedTokens: 64,
+  maxModelLen: 256,
+  policy: 'fcfs',
+  asyncScheduling: queueDepth > 1,
+  enablePrefixCaching: true,
+  enableChunkedPrefill: true,
+  longPrefillTokenThreshold: 0,
+  reserveFullIsl: false,
+  watermark: 0,
+  numSpeculativeTokens: 0,
+});
+
+const sessionConfig = (device: DeviceKind, queueDepth: number, fault: WorkerFault | null = null): SessionConfig => ({
+  numRanks: 1,
+  model,
+  engine: tightEngine(queueDepth),
+  device,
+  adapter: null,
+  queueDepth,
+  ballastMs: 0,
+  fault,
+});
+
+const open: DesignSession[] = [];
+
+async function start(design: DesignName, config: SessionConfig): Promise<DesignSession> {
+  const session = await DesignSession.start(design, config);
+  open.push(session);
+  return session;
+}
+
+afterEach(async () => {
+  for (const session of open.splice(0)) await session.close();
+});
+
+const workload = workloads.rollout.generate({ seed: SEED, vocabSize: model.vocabSize, requests: 24, lengthScale: 0.5 });
+
+describe.each(['webgpu', 'cpu'] as const)('on %s', (device) => {
+  test.each([
+    ['deltas', 1],
+    ['deltas', 2],
+    ['shm-flock', 1],
+    ['shm-flock', 2],
+  ] as const)('%s, queue depth %d: preemption and abort, all rows right, nothing left', async (design, queueDepth) => {
+    const config = sessionConfig(device, queueDepth);
+    const session = await start(design, config);
+    const capture = session.engineHalf();
+    const engine = new EngineCore(config.engine, capture);
+    const served = await serveWorkload({
+      engine,
+      executor: session.executor,
+      queueDepth,
+      workload,
+      optedIn: workload.requests.map((_, i) => i % 3 !== 0),
+      mode: { kind: 'closed', concurrency: 12 },
+      abortAfter: workload.requests.map((_, i) => (i % 5 === 4 ? i % 7 : null)),
+    });
+    const result = new Verifier(model).verify(served.requests);
+    expect(result).toMatchObject({ wrongTokens: 0, rowsMismatched: 0, requestsWithWrongCount: 0, firstProblem: null });
+    expect(result.rowsVerified).toBeGreaterThan(100);
+    expect(served.engineStats.numPreemptions).toBeGreaterThan(0);
+    expect(served.requests.every((request) => request.finishReason !== null)).toBe(true);
+    expect(served.engineStats).toMatchObject({ numUsedBlocks: 0, numRunning: 0, numWaiting: 0 });
+    expect(served.workerLiveCounts).toEqual({
+      batchEntries: 0,
+      ringSlots: 0,
+      capture: { requests: 0, bytes: 0 },
+    });
+  });
+});
+
+describe('a loss', () => {
+  const faults: readonly WorkerFault[] = [
+    { kind: 'lose-device', stepId: 6 },
+    { kind: 'exit-thread', stepId: 6 },
+  ];
+
+  test.each(faults)('$kind without restarts: every request ends with an error, run rejects once', async (fault) => {
+    const session = await start('deltas', sessionConfig('webgpu', 2, fault));
+    const outputs: EngineCoreOutput[] = [];
+    const engine = new EngineCore(tightEngine(2), session.engineHalf());
+    const driver = new EngineDriver({
+      engine,
+      executor: session.executor,
+      queueDepth: 2,
+      onOutput: (output) => outputs.push(output),
+    });
+    for (const request of workload.requests) driver.add(toEngineRequest(request, true));
+    driver.stop();
+    const code = fault.kind === 'lose-device' ? 'DEVICE_LOST' : 'WORKER_LOST';
+    await expect(driver.run()).rejects.toMatchObject({ code });
+    const ended = outputs.filter((output) => output.finishReason !== null);
+    expect(ended.map((output) => output.requestId).toSorted()).toEqual(
+      workload.requests.map((request) => request.requestId).toSorted(),
+    );
+    expect(engine.stats()).toMatchObject({ numUsedBlocks: 0, numRunning: 0, numWaiting: 0 });
+  });
+
+  test.each(faults)('$kind with a restart: all tokens and rows are the oracle’s all the same', async (fault) => {
+    const session = await start('deltas', sessionConfig('webgpu', 2, fault));
+    const engine = new EngineCore(tightEngine(2), session.engineHalf());
+    const served = new Map(
+      workload.requests.map(({ requestId, promptTokenIds }) => [
+        requestId,
+        {
+          requestId,
+          promptTokenIds,
+          optedIn: true,
+          outputTokenIds: [] as number[],
+          finishReason: null as EngineCoreOutput['finishReason'],
+          refusal: null,
+          rows: null as EngineCoreOutput['routedExperts'],
+        },
+      ]),
+    );
+    let numRestarts = 0;
+    const driver = new EngineDriver({
+      engine,
+      executor: session.executor,
+      queueDepth: 2,
+      onOutput: (output) => {
+        const request = served.get(output.requestId)!;
+        request.outputTokenIds.push(...output.newTokenIds);
+        request.finishReason = output.finishReason;
+        request.rows = output.routedExperts;
+      },
+      maxRestarts: 1,
+      restart: async () => {
+        numRestarts++;
+        return (await start('deltas', sessionConfig('webgpu', 2))).executor;
+      },
+    });
+    for (const request of workload.requests) driver.add(toEngineRequest(request, true));
+    driver.stop();
+    await driver.run();
+    expect(numRestarts).toBe(1);
+    const result = new Verifier(model).verify([...served.values()]);
+    expect(result).toMatchObject({ wrongTokens: 0, rowsMismatched: 0, requestsWithWrongCount: 0, firstProblem: null });
+    expect([...served.values()].every((request) => request.finishReason === 'length')).toBe(true);
+  });
+});
