@@ -8,10 +8,10 @@
  */
 
 import type { EngineConfig, ModelConfig } from '../contract/config.ts';
-import type { BoundKernel, CommandRecorder, Device, DeviceBuffer } from '../contract/device.ts';
+import type { BoundKernel, CommandRecorder, Device, DeviceBuffer, Kernel } from '../contract/device.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { Ballast } from './ballast.ts';
-import type { KernelSetFactory, StepKernel, StepSizes } from './kernel-set.ts';
+import type { KernelSet, KernelSetFactory, StepKernel, StepSizes } from './kernel-set.ts';
 import type { KernelShape } from './kernel-shape.ts';
 import { kernelShape, packedBytes } from './kernel-shape.ts';
 import { SampledLayout } from './sampled-layout.ts';
@@ -68,28 +68,22 @@ export class ForwardPass {
 
   /** Throws `BAD_VALUE` for a shape that kernels or device cannot hold. */
   static async create(device: Device, options: ForwardPassOptions): Promise<ForwardPass> {
-    const { model, engine, ballastMs } = options;
+    const { ballastMs } = options;
     if (!(ballastMs >= 0)) throw RoutedExpertsError.of('BAD_VALUE', 'ballastMs', ballastMs, 'milliseconds ≥ 0');
-    const shape = kernelShape(model, engine);
-    const kernels = options.kernels(model, shape, device.info);
-    const weights = kernels.gateWeights();
-    const b = createBuffers(device, model, shape, weights.length);
-    device.write(b.gateWeights, 0, weights);
-    const [attendWrite, attend, route, sample, pack] = await Promise.all([
-      device.bind(kernels.attendWrite.kernel, [b.stepInput, b.slotMapping, b.lastTokens, b.kvKeys, b.blockTable]),
-      device.bind(kernels.attend.kernel, [b.stepInput, b.kvKeys, b.blockTable, b.hidden]),
-      device.bind(kernels.route.kernel, [b.stepInput, b.hidden, b.gateWeights, b.routedExperts]),
-      device.bind(kernels.sample.kernel, [b.stepInput, b.hidden, b.sampled, b.lastTokens]),
-      device.bind(kernels.pack, [b.routedExperts, b.packRows, b.packed]),
-    ]);
+    const { shape, kernels, buffers, bindings } = prepare(device, options);
+    const bound = await Promise.all(bindings.map(([kernel, bindTo]) => device.bind(kernel, bindTo)));
     const ballast = ballastMs > 0 ? await Ballast.create(device, kernels.ballast, ballastMs) : null;
-    const steps = [
-      { bound: attendWrite, grid: kernels.attendWrite.grid },
-      { bound: attend, grid: kernels.attend.grid },
-      { bound: route, grid: kernels.route.grid },
-      { bound: sample, grid: kernels.sample.grid },
-    ];
-    return new ForwardPass(device, shape, b, steps, pack, ballast);
+    return new ForwardPass(device, shape, buffers, stepsOf(kernels, bound), bound[PACK]!, ballast);
+  }
+
+  /** `create` without promises and ballast, for a device that binds at once. */
+  static assemble(
+    device: Device & Readonly<{ bindNow: (kernel: Kernel, buffers: readonly DeviceBuffer[]) => BoundKernel }>,
+    options: Omit<ForwardPassOptions, 'ballastMs'>,
+  ): ForwardPass {
+    const { shape, kernels, buffers, bindings } = prepare(device, options);
+    const bound = bindings.map(([kernel, bindTo]) => device.bindNow(kernel, bindTo));
+    return new ForwardPass(device, shape, buffers, stepsOf(kernels, bound), bound[PACK]!, null);
   }
 
   /** Sends a step's input, `end`ed, to the device. It is taken before this returns: the object can be refilled for the next step. */
@@ -111,6 +105,36 @@ export class ForwardPass {
     for (const buffer of this.#owned) buffer.destroy();
     this.#ballast?.destroy();
   }
+}
+
+/** What each kernel is bound to; the steps of a pass in their order, then `pack`. */
+type Bindings = readonly (readonly [kernel: Kernel, buffers: readonly DeviceBuffer[]])[];
+
+const PACK = 4;
+
+function prepare(
+  device: Device,
+  { model, engine, kernels: factory }: Omit<ForwardPassOptions, 'ballastMs'>,
+): Readonly<{ shape: KernelShape; kernels: KernelSet; buffers: Buffers; bindings: Bindings }> {
+  const shape = kernelShape(model, engine);
+  const kernels = factory(model, shape, device.info);
+  const b = createBuffers(device, model, shape);
+  device.write(b.gateWeights, 0, new Uint32Array(gateWeights(model).buffer));
+  const bindings: Bindings = [
+    [kernels.attendWrite.kernel, [b.stepInput, b.slotMapping, b.lastTokens, b.kvKeys, b.blockTable]],
+    [kernels.attend.kernel, [b.stepInput, b.kvKeys, b.blockTable, b.hidden]],
+    [kernels.route.kernel, [b.stepInput, b.hidden, b.gateWeights, b.routedExperts]],
+    [kernels.sample.kernel, [b.stepInput, b.hidden, b.sampled, b.lastTokens]],
+    [kernels.pack, [b.routedExperts, b.packRows, b.packed]],
+  ];
+  return { shape, kernels, buffers: b, bindings };
+}
+
+function stepsOf(kernels: KernelSet, bound: readonly BoundKernel[]): BoundStep[] {
+  return [kernels.attendWrite, kernels.attend, kernels.route, kernels.sample].map(({ grid }, i) => ({
+    bound: bound[i]!,
+    grid,
+  }));
 }
 
 type BoundStep = Readonly<{ bound: BoundKernel; grid: StepKernel['grid'] }>;

@@ -53,6 +53,7 @@ export function wgslKernelsWith(
   const reference = references(model, shape);
   const { blockSize, maxBlocksPerSeq, numSpeculativeTokens, vocabSize, numLayers, numExperts, topK } = shape;
   const threads = attendThreads(info);
+  const packFile = (numLayers * topK) % 4 === 0 ? 'pack-quads' : 'pack';
   const kernel = (role: KernelRole, file: string, name: string, constants: Record<string, number>): Kernel => ({
     name,
     wgsl: wgslSource(file, constants),
@@ -97,7 +98,7 @@ export function wgslKernelsWith(
       }),
       grid: (sizes) => [ceilGrid(sizes.numRequests, THREADS), 1],
     },
-    pack: kernel('pack', 'pack', `pack/l${numLayers}-e${numExperts}-k${topK}`, {
+    pack: kernel('pack', packFile, `${packFile}/l${numLayers}-e${numExperts}-k${topK}`, {
       THREADS,
       NUM_LAYERS: numLayers,
       TOP_K: topK,

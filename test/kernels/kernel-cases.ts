@@ -114,6 +114,7 @@ const SHAPES: readonly Readonly<{ title: string; model: ModelConfig; numSpeculat
     model: model({ numLayers: 1, numExperts: 33, topK: 5, gateWidth: 24 }),
     numSpeculativeTokens: 1,
   },
+  { title: 'l2-e300-k6', model: model({ numLayers: 2, numExperts: 300, topK: 6 }), numSpeculativeTokens: 2 },
   { title: 'l2-e2-k1', model: model({ numLayers: 2, numExperts: 2, topK: 1 }), numSpeculativeTokens: 0 },
   {
     title: 'l1-e1024-k32-g16',

@@ -13,9 +13,30 @@
 // Per thread: sum of its old positions (xy), sum of its run of new tokens (zw).
 var<workgroup> partial: array<vec4u, ATTEND_THREADS>;
 
-fn termAt(table: u32, position: u32) -> vec2u {
-  let slot = blockTable[table + position / BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE;
-  return termOf(kvKeys[slot], position);
+// A position with its place in the block table, carried along because a division costs more than the rest of a term.
+struct Place {
+  position: u32,
+  block: u32,
+  offset: u32,
+}
+
+fn placeOf(table: u32, position: u32) -> Place {
+  return Place(position, table + position / BLOCK_SIZE, position % BLOCK_SIZE);
+}
+
+// Further by `blocks` whole blocks and `rest < BLOCK_SIZE` tokens.
+fn advance(place: Place, blocks: u32, rest: u32) -> Place {
+  let offset = place.offset + rest;
+  let carry = select(0u, 1u, offset >= BLOCK_SIZE);
+  return Place(
+    place.position + blocks * BLOCK_SIZE + rest,
+    place.block + blocks + carry,
+    offset - carry * BLOCK_SIZE,
+  );
+}
+
+fn termAt(place: Place) -> vec2u {
+  return termOf(kvKeys[blockTable[place.block] * BLOCK_SIZE + place.offset], place.position);
 }
 
 @compute @workgroup_size(ATTEND_THREADS)
@@ -27,15 +48,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let rowStart = stepInput[request + R_ROW_START];
 
   var old = vec2u(0u);
-  for (var position = thread; position < tokenStart; position += ATTEND_THREADS) {
-    old += termAt(table, position);
+  var place = placeOf(table, thread);
+  while (place.position < tokenStart) {
+    old += termAt(place);
+    place = advance(place, ATTEND_THREADS / BLOCK_SIZE, ATTEND_THREADS % BLOCK_SIZE);
   }
   let run = (tokenCount + ATTEND_THREADS - 1u) / ATTEND_THREADS;
   let runStart = min(thread * run, tokenCount);
   let runEnd = min(runStart + run, tokenCount);
+  let firstPlace = placeOf(table, tokenStart + runStart);
+  place = firstPlace;
   var fresh = vec2u(0u);
   for (var i = runStart; i < runEnd; i++) {
-    fresh += termAt(table, tokenStart + i);
+    fresh += termAt(place);
+    place = advance(place, 0u, 1u);
   }
   partial[thread] = vec4u(old, fresh);
   workgroupBarrier();
@@ -48,8 +74,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     let part = partial[other];
     sum += part.xy + select(vec2u(0u), part.zw, other < thread);
   }
+  place = firstPlace;
   for (var i = runStart; i < runEnd; i++) {
-    sum += termAt(table, tokenStart + i);
+    sum += termAt(place);
     hidden[rowStart + i] = vec4u(hiddenOf(sum), sum);
+    place = advance(place, 0u, 1u);
   }
 }
