@@ -24,12 +24,12 @@ const requestOf = (index: number, priority: number, arrivalTime: number): Reques
 
 const operations = fc.array(
   fc.record({
-    kind: fc.constantFrom('add', 'add', 'prepend', 'take', 'remove'),
+    kind: fc.constantFrom('add', 'add', 'add', 'prepend', 'take', 'remove'),
     a: fc.nat({ max: 1000 }),
-    priority: fc.integer({ min: -2, max: 2 }),
+    priority: fc.integer({ min: -20, max: 20 }),
     arrivalTime: fc.nat({ max: 3 }),
   }),
-  { maxLength: 80 },
+  { minLength: 30, maxLength: 150 },
 );
 
 describe.each(['fcfs', 'priority'] as const)('%s', (policy) => {
@@ -58,6 +58,7 @@ describe.each(['fcfs', 'priority'] as const)('%s', (policy) => {
           expect(queue.toArray()).toEqual(naive);
         }
       }),
+      { numRuns: 300 },
     );
   });
 

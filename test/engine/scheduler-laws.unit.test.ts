@@ -14,6 +14,11 @@ import { EngineCore } from '../../src/engine/engine-core.ts';
 import { FakeWorker, oracleNextToken, oracleRow, randomFrom } from './fake-worker.ts';
 import { RowKeeper } from './row-keeper.ts';
 
+/** `expect` costs more than a step; this runs millions of times. */
+const must = (actual: unknown, expected: unknown, what: string): void => {
+  if (actual !== expected) throw new Error(`${what}: expected ${String(expected)}, got ${String(actual)}`);
+};
+
 type Sent = {
   request: EngineRequest;
   tokens: number[];
@@ -162,8 +167,10 @@ class Run {
   #begin(): boolean {
     const step = this.#engine.beginStep();
     if (step === null) return false;
-    expect(step.totalNumScheduledTokens).toBeLessThanOrEqual(this.#config.maxNumBatchedTokens);
-    expect(step.numRequests).toBeLessThanOrEqual(this.#config.maxNumSeqs);
+    must(step.totalNumScheduledTokens <= this.#config.maxNumBatchedTokens, true, 'the step keeps to its budget');
+    const numTokens = step.numScheduledTokens.subarray(0, step.numRequests).reduce((sum, n) => sum + n, 0);
+    must(step.totalNumScheduledTokens, numTokens, 'tokens of the step');
+    must(step.numRequests <= this.#config.maxNumSeqs, true, 'the step keeps to maxNumSeqs');
     this.#inFlight.push(this.#worker.execute(step));
     return true;
   }
@@ -176,8 +183,8 @@ class Run {
   #receive(outputs: readonly EngineCoreOutput[]): void {
     for (const output of outputs) {
       const sent = this.#sent.get(output.requestId)!;
-      expect(sent.finish, `${output.requestId} was answered after its end`).toBeNull();
-      expect(output.newTokenIds.length > 0 || output.finishReason === 'abort').toBe(true);
+      must(sent.finish, null, `${output.requestId} was answered after its end`);
+      must(output.newTokenIds.length > 0 || output.finishReason === 'abort', true, 'an output says something');
       sent.tokens.push(...output.newTokenIds);
       sent.finish = output.finishReason;
       sent.outputs += 1;
@@ -226,7 +233,7 @@ class Run {
     for (let p = start; p < start + rows.count; p += 1) {
       if (isMissing(p)) totals.missing += 1;
       else {
-        expect(rows.chunks[0]![p], `row ${p} of ${output.requestId}`).toBe(oracleRow(tokens, p));
+        must(rows.chunks[0]![p], oracleRow(tokens, p), `row ${p} of ${output.requestId}`);
         totals.rows += 1;
       }
     }
@@ -236,9 +243,9 @@ class Run {
   #conserve(): void {
     const stats = this.#engine.stats();
     const alive = [...this.#sent.values()].filter(({ finish }) => finish === null).length;
-    expect(stats.numWaiting + stats.numRunning).toBe(alive);
-    expect(stats.numFreeBlocks + stats.numUsedBlocks).toBe(this.#config.numBlocks - 1);
-    expect(stats.numStepsInFlight).toBe(this.#inFlight.length);
+    must(stats.numWaiting + stats.numRunning, alive, 'requests alive');
+    must(stats.numFreeBlocks + stats.numUsedBlocks, this.#config.numBlocks - 1, 'blocks');
+    must(stats.numStepsInFlight, this.#inFlight.length, 'steps in flight');
   }
 
   #drain(): void {
