@@ -118,8 +118,9 @@ function prepare(
 ): Readonly<{ shape: KernelShape; kernels: KernelSet; buffers: Buffers; bindings: Bindings }> {
   const shape = kernelShape(model, engine);
   const kernels = factory(model, shape, device.info);
-  const b = createBuffers(device, model, shape);
-  device.write(b.gateWeights, 0, new Uint32Array(gateWeights(model).buffer));
+  const weights = kernels.gateWeights();
+  const b = createBuffers(device, model, shape, weights.length);
+  device.write(b.gateWeights, 0, weights);
   const bindings: Bindings = [
     [kernels.attendWrite.kernel, [b.stepInput, b.slotMapping, b.lastTokens, b.kvKeys, b.blockTable]],
     [kernels.attend.kernel, [b.stepInput, b.kvKeys, b.blockTable, b.hidden]],
