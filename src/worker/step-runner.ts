@@ -48,13 +48,13 @@ export class StepRunner {
     return this.#forward.sampled.byteLength + this.#forward.pack.packed.byteLength;
   }
 
-  /** Updates the persistent batch and uploads the step's input. `null`: the step runs nothing. */
-  begin(step: SchedulerOutput): StepFrame | null {
+  /** Updates the persistent batch and uploads the step's input. `null`: the step runs nothing. `epoch`: see `StepInput.begin`. */
+  begin(step: SchedulerOutput, epoch: number = 0): StepFrame | null {
     const gone = this.#batch.forget(step);
     this.#capture?.forget(gone);
     if (step.numRequests === 0) return null;
     const frame = this.#frames.take();
-    this.#prepare(step, frame);
+    this.#prepare(step, frame, epoch);
     return frame;
   }
 
@@ -115,11 +115,11 @@ export class StepRunner {
   }
 
   /** Fills the frame and the device's step input; requests run in the order of their batch slots. */
-  #prepare(step: SchedulerOutput, frame: StepFrame): void {
+  #prepare(step: SchedulerOutput, frame: StepFrame, epoch: number): void {
     const input = this.#input;
     const { step: out, order } = frame;
     const n = step.numRequests;
-    input.begin(step.totalNumScheduledTokens, n, step.newBlockOffsets[n]!);
+    input.begin(step.totalNumScheduledTokens, n, step.newBlockOffsets[n]!, epoch);
     this.#batch.admit(step, (batchSlot, blockOrdinal, blockId) =>
       input.addTableUpdate(batchSlot, blockOrdinal, blockId),
     );
