@@ -437,21 +437,16 @@ export class Scheduler {
     return waiting !== null && comesBefore(waiting, skipped) ? waiting : skipped;
   }
 
-  /** The place in the running list of the request that gives way: the last, or under `priority` the one with the largest (priority, arrival time). */
+  /**
+   * The place in the running list of the request that gives way: the last, or under `priority` the one that ranks last. vLLM leaves the choice
+   * among equal (priority, arrival time) to the order of the list, which rotates as requests are resumed: equals can then preempt each
+   * other for ever. A rank without ties lets the first of them come to its end.
+   */
   #victim(): number {
     const running = this.#running;
-    if (this.config.policy === 'fcfs') return running.length - 1;
-    let at = 0;
-    for (let i = 1; i < running.length; i += 1) {
-      const request = running[i]!;
-      const worst = running[at]!;
-      if (
-        request.priority > worst.priority ||
-        (request.priority === worst.priority && request.arrivalTime > worst.arrivalTime)
-      ) {
-        at = i;
-      }
-    }
+    let at = running.length - 1;
+    if (this.config.policy === 'fcfs') return at;
+    for (let i = at - 1; i >= 0; i -= 1) if (comesBefore(running[at]!, running[i]!)) at = i;
     return at;
   }
 
