@@ -17,10 +17,11 @@ export function countPositions(ranges: readonly PositionRange[]): number {
 export function rowAt(rows: RoutedRows, position: number): RowArray | null {
   if (position < rows.start || position >= rows.start + rows.count) return null;
   if (rows.missing.some(([from, to]) => position >= from && position < to)) return null;
-  const chunk = rows.chunks[Math.floor(position / rows.rowsPerChunk)];
+  const place = position - (rows.chunkOrigin ?? 0);
+  const chunk = rows.chunks[Math.floor(place / rows.rowsPerChunk)];
   if (!chunk) return null;
   const width = rows.numLayers * rows.topK;
-  const offset = (position % rows.rowsPerChunk) * width;
+  const offset = (place % rows.rowsPerChunk) * width;
   return chunk.subarray(offset, offset + width);
 }
 
@@ -33,12 +34,13 @@ export function toArray(rows: RoutedRows, fill: number): RowArray {
   const shape = { ...rows, entriesPerRow: width, bytesPerRow: 0 };
   const all = allocateRows(shape, rows.count);
   const end = rows.start + rows.count;
+  const origin = rows.chunkOrigin ?? 0;
   for (let position = rows.start; position < end;) {
-    const chunkIndex = Math.floor(position / rows.rowsPerChunk);
-    const chunkEnd = Math.min(end, (chunkIndex + 1) * rows.rowsPerChunk);
+    const chunkIndex = Math.floor((position - origin) / rows.rowsPerChunk);
+    const chunkEnd = Math.min(end, origin + (chunkIndex + 1) * rows.rowsPerChunk);
     const chunk = rows.chunks[chunkIndex];
     if (chunk) {
-      const first = (position % rows.rowsPerChunk) * width;
+      const first = ((position - origin) % rows.rowsPerChunk) * width;
       all.set(chunk.subarray(first, first + (chunkEnd - position) * width), (position - rows.start) * width);
     }
     position = chunkEnd;
