@@ -1,16 +1,22 @@
 /** The table that names the capture designs. The engine and the runner are handed a half; nobody but their makers reads this. */
 
 import type { CaptureEngineHalf, CaptureWorkerContext, CaptureWorkerHalf } from '../contract/capture.ts';
-import type { DesignName, EngineConfig, ModelConfig } from '../contract/config.ts';
+import type { DesignName, EngineConfig, ModelConfig, PrefixRows } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { DeltasEngineHalf } from './deltas/engine-half.ts';
 import { DeltasWorkerHalf } from './deltas/worker-half.ts';
 import { ShmFlockEngineHalf } from './shm-flock/engine-half.ts';
 import type { SharedRows } from './shm-flock/shared-rows.ts';
 import { ShmFlockWorkerHalf } from './shm-flock/worker-half.ts';
+import { SlotStoreEngineHalf } from './slot-store/engine-half.ts';
+import { SlotStoreWorkerHalf } from './slot-store/worker-half.ts';
 
 /** What a design needs of its surroundings; made only if the design asks. */
-export type DesignResources = Readonly<{ sharedRows: () => SharedRows }>;
+export type DesignResources = Readonly<{
+  sharedRows: () => SharedRows;
+  /** Policy of `deltas`; absent = `complete`. */
+  prefixRows?: PrefixRows;
+}>;
 
 /**
  * Rows that a design may report missing: all of them; those of positions that an admission found in the prefix cache; those of a request
@@ -62,22 +68,38 @@ const shmFlock: Design = {
   workerHalf: (context, { sharedRows }) => new ShmFlockWorkerHalf(context, sharedRows()),
 };
 
+const slotStore: Design = {
+  name: 'slot-store',
+  source: 'vllm#39568',
+  summary: 'a table by KV slot in the scheduler, rows with every output: today’s released vLLM',
+  gaps: [
+    { law: 'L5', reason: 'stores the rows of every step: any block may be hit later by a request that asks' },
+    { law: 'L6', reason: 'the first output copies the prompt’s rows in the scheduler’s step' },
+    {
+      law: 'L1',
+      reason: 'chunks before the last emit nothing: aborted before its first token, a request has no rows',
+      missing: 'aborted',
+    },
+  ],
+  engineHalf: (model, engine) => new SlotStoreEngineHalf(model, engine),
+  workerHalf: (context) => new SlotStoreWorkerHalf(context),
+};
+
 const deltas: Design = {
   name: 'deltas',
   source: 'RFC vllm#38079',
   summary: 'opted-in rows leave with the output of the step that computed them: the default',
-  gaps: [
-    {
-      law: 'L1',
-      reason: 'rows of prefix-cached tokens are not computed, and so reported missing (the RFC’s scope)',
-      missing: 'prefix-hit',
-    },
-  ],
-  engineHalf: (model, engine) => new DeltasEngineHalf(model, engine),
+  gaps: [],
+  engineHalf: (model, engine, { prefixRows }) => new DeltasEngineHalf(model, engine, prefixRows),
   workerHalf: (context) => new DeltasWorkerHalf(context),
 };
 
-export const designs: Readonly<Partial<Record<DesignName, Design>>> = { off, 'shm-flock': shmFlock, deltas };
+export const designs: Readonly<Partial<Record<DesignName, Design>>> = {
+  off,
+  'shm-flock': shmFlock,
+  'slot-store': slotStore,
+  deltas,
+};
 
 export const designNames: readonly DesignName[] = Object.keys(designs) as DesignName[];
 

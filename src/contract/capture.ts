@@ -8,20 +8,22 @@ import type { CaptureRequest } from './request.ts';
 import type { RoutedRows } from './routed-rows.ts';
 import type { SchedulerOutput } from './scheduler-output.ts';
 
-/** Counted, never assumed: after a drain each of these is 0 (L7). */
+/** Counted, never assumed: after a drain `requests` and `bytes` are 0 (L7). */
 export type CaptureLiveCounts = Readonly<{
   /** Requests for which the half holds anything. */
   requests: number;
-  /** Row pages, snapshots and tables that grow with live tokens, in bytes. */
+  /** Row pages, snapshots and tables that grow with live tokens, in bytes. What is counted in `cachedBytes` is not counted here. */
   bytes: number;
+  /** Rows that stay with cached KV blocks after their requests, in bytes: bounded by the pool, 0 after a cache reset. */
+  cachedBytes?: number;
 }>;
 
 /**
  * The half that lives with the scheduler. The scheduler calls it synchronously; it must not block, and does nothing proportional to a
  * request's length (L6), unless its header says that it gives this up.
  *
- * Order of calls for one step: `usablePrefix`/`onPrefixHit`/`onBlockEvicted`/`onPreempt` while scheduling → `onScheduled` →
- * … the step runs … → `onStepOutput` → per request, in the scheduler's order: `take`, and if it ended `release`.
+ * Order of calls for one step: `usablePrefix`/`onBlocksCached`/`onPrefixHit`/`onBlockEvicted`/`onPreempt` while scheduling → `onScheduled` →
+ * … the step runs … → `onStepOutput` → per request, in the scheduler's order: `onBlocksCached`, `take`, and if it ended `release`.
  */
 export interface CaptureEngineHalf {
   readonly design: DesignName;
@@ -37,6 +39,12 @@ export interface CaptureEngineHalf {
 
   /** The request was given its first `numHitBlocks` blocks by the prefix cache. */
   onPrefixHit(request: CaptureRequest, numHitBlocks: number): void;
+
+  /**
+   * The blocks `[firstBlock, request.numCachedBlocks)` of the request's table can be hit from here on, even in the step that is being scheduled:
+   * the forward pass that fills them may not have run. Called for wanted requests, hit blocks excepted.
+   */
+  onBlocksCached?(request: CaptureRequest, firstBlock: number): void;
 
   /** After scheduling; `requests` are the wanted ones of the step, in the scheduler's order, `stepPositions` their places in it. */
   onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void;
@@ -61,6 +69,9 @@ export interface CaptureEngineHalf {
 
   /** Every cached block lost its hash. */
   onCacheReset(): void;
+
+  /** The workers died: no output of a step in flight will come. Called after all KV was given up (`onPreempt`, `onCacheReset`). */
+  onStepsLost?(): void;
 
   liveCounts(): CaptureLiveCounts;
 

@@ -54,6 +54,9 @@ export type RowDtype = 'uint8' | 'uint16' | 'int32';
 
 export type DesignName = 'off' | 'shm-flock' | 'host-cache' | 'slot-store' | 'block-store' | 'deltas';
 
+/** What becomes of the rows of prefix-cached tokens under `deltas`; `capture/deltas/prefix-rows.ts` has the table. */
+export type PrefixRows = 'complete' | 'share' | 'recompute' | 'computed-only';
+
 export type DeviceKind = 'webgpu' | 'cpu';
 
 /** What goes wrong when a step arrives: the device is gone, or the thread ends. */

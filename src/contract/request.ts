@@ -40,6 +40,8 @@ export interface CaptureRequest {
   readonly numComputedTokens: number;
   /** The block table. Empty while the request is preempted or waiting. */
   readonly blockIds: readonly number[];
+  /** Blocks from the front of the table that bear a hash, and so can be hit. */
+  readonly numCachedBlocks: number;
   readonly returnRoutedExperts: boolean;
   readonly routedExpertsPromptStart: number;
 }

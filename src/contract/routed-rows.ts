@@ -13,7 +13,7 @@ export type PositionRange = readonly [from: number, to: number];
  *     chunks        [ chunks[0]              ][ chunks[1]            ][ …
  *
  * Row p is `chunks[⌊p / rowsPerChunk⌋]`, entries `[(p mod rowsPerChunk) · L · K, … + L · K)`. A chunk may be `null` if all of its
- * wanted rows are before `start` or missing. Rows inside a `missing` range must not be read: their content is undefined (L4).
+ * wanted rows are before `start` or missing. Chunks may be shared with other requests: read only. Rows inside a `missing` range must not be read: their content is undefined (L4).
  *
  * Designs that emit as they go hand out pieces. A piece has its own `chunkOrigin`, from which its positions are counted; `RowJoiner`
  * makes one `RoutedRows` of them, whose origin is 0 like everybody else's.

@@ -36,6 +36,8 @@ export type EngineStats = Readonly<{
   /** Tokens of admitted and resumed requests, and how many of them were found in the prefix cache. */
   numPrefixQueryTokens: number;
   numPrefixHitTokens: number;
+  /** Tokens that were cached but computed again, because the capture design has no rows for them. */
+  numPrefixRefusedTokens: number;
   /** What the capture design holds, or `null` without one. */
   capture: CaptureLiveCounts | null;
 }>;
@@ -151,6 +153,7 @@ export class EngineCore {
       numScheduledTokens: scheduler.numScheduledTokens,
       numPrefixQueryTokens: scheduler.numPrefixQueryTokens,
       numPrefixHitTokens: scheduler.numPrefixHitTokens,
+      numPrefixRefusedTokens: scheduler.numPrefixRefusedTokens,
       capture: this.#capture === null ? null : this.#capture.liveCounts(),
     };
   }

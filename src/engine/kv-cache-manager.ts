@@ -19,6 +19,8 @@ export class KVCacheManager {
   readonly #enableCaching: boolean;
   /** Blocks that admission leaves free. */
   readonly watermarkBlocks: number;
+  /** Told when blocks of a wanted request, from ordinal `firstBlock` on, were given their hashes. */
+  onCached: ((request: Request, firstBlock: number) => void) | null = null;
   readonly #hits: number[] = [];
 
   constructor(config: EngineConfig, hasher: BlockHasher) {
@@ -102,6 +104,7 @@ export class KVCacheManager {
     if (numFull > request.numHashedBlocks) this.#hashBlocks(request, numFull);
     for (let i = cached; i < numFull; i += 1) this.pool.cache(request.blockIds[i]!, request.blockHashes, i * words);
     request.numCachedBlocks = numFull;
+    if (request.wanted && this.onCached !== null) this.onCached(request, cached);
   }
 
   /** Takes all blocks of a request back, tail first. Cached ones can be hit until they are given away. */

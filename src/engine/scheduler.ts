@@ -34,6 +34,7 @@ export class Scheduler {
   numScheduledTokens = 0;
   numPrefixQueryTokens = 0;
   numPrefixHitTokens = 0;
+  numPrefixRefusedTokens = 0;
 
   readonly #capture: CaptureEngineHalf | null;
   readonly #waiting: RequestQueue;
@@ -103,7 +104,10 @@ export class Scheduler {
     if (this.#capture !== null) {
       request.wanted = this.#capture.wants(request);
       // A design that never wanted anybody is not told of evictions either (L5).
-      if (request.wanted) this.kv.pool.onEvicted ??= (blockId) => this.#capture!.onBlockEvicted(blockId);
+      if (request.wanted) {
+        this.kv.pool.onEvicted ??= (blockId) => this.#capture!.onBlockEvicted(blockId);
+        this.kv.onCached ??= (cached, firstBlock) => this.#capture!.onBlocksCached?.(cached, firstBlock);
+      }
     }
     this.#waiting.add(request);
   }
@@ -256,6 +260,7 @@ export class Scheduler {
       if (request.numCachedTokens < 0) request.numCachedTokens = numComputed;
       this.numPrefixQueryTokens += request.numTokens;
       this.numPrefixHitTokens += numComputed;
+      this.numPrefixRefusedTokens += (hits.length - numHits) * config.blockSize;
       if (numHits > 0 && request.wanted) this.#capture!.onPrefixHit(request, numHits);
       step.add(request);
       budget -= numNew;
@@ -418,6 +423,7 @@ export class Scheduler {
       this.#spareSteps.push(step);
     }
     this.resetPrefixCache(true);
+    this.#capture?.onStepsLost?.();
     // New workers have nothing to forget.
     this.#preempted.length = 0;
     this.#finished.length = 0;

@@ -94,6 +94,14 @@ export class WatchedHalf implements CaptureEngineHalf {
     this.#half.onCacheReset();
   }
 
+  onBlocksCached(request: CaptureRequest, firstBlock: number): void {
+    this.#watch(() => this.#half.onBlocksCached?.(request, firstBlock));
+  }
+
+  onStepsLost(): void {
+    this.#half.onStepsLost?.();
+  }
+
   liveCounts(): CaptureLiveCounts {
     return this.#half.liveCounts();
   }

@@ -1,87 +1,173 @@
 /**
  * deltas, engine half.
  *
- * Source    RFC vllm#38079, the proposed design.
- * Store     none but the request's own rows: pages by position, appended as outputs arrive.
- * Key       (request, position).
+ * Source    RFC vllm#38079, the proposed design; prefix hits after vllm#45635 and LMDeploy.
+ * Store     none but the requests' own rows: a page per KV block, filled as outputs arrive, and kept with the block while that is cached.
+ * Key       (request, position); after that the KV block.
  * Leaves    with the output of the step that computed them; joined (as a list, without a copy) when the request ends.
- * Gives up  nothing of L1–L8, except that rows of prefix-cached tokens are not computed and so are reported missing
- *           (`computed-only`, the RFC's scope).
+ * Gives up  nothing of L1–L9 under its default policy. See prefix-rows.ts for the others.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
-import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
+import type { EngineConfig, ModelConfig, PrefixRows } from '../../contract/config.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
+import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 import type { RowShape } from '../row-shape.ts';
 import { rowShape, viewRows } from '../row-shape.ts';
+import { BlockRows } from './block-rows.ts';
+import type { PrefixRowsPolicy } from './prefix-rows.ts';
+import { DEFAULT_PREFIX_ROWS, prefixRowsPolicies } from './prefix-rows.ts';
 import { RowAccumulator } from './row-accumulator.ts';
+import type { RowPage } from './row-page.ts';
 import { SPAN_LENGTH } from './span.ts';
+import type { TableRows } from './table-rows.ts';
+
+/** The tables for which a step in flight computes rows, by request index. */
+type StepInFlight = { stepId: number; readonly tables: Map<number, TableRows> };
 
 export class DeltasEngineHalf implements CaptureEngineHalf {
   readonly design = 'deltas';
   readonly #shape: RowShape;
-  readonly #rowsPerPage: number;
+  readonly #blockSize: number;
+  readonly #policy: PrefixRowsPolicy;
   readonly #accumulators: Map<number, RowAccumulator> = new Map();
+  readonly #blocks: BlockRows = new BlockRows();
+  readonly #inFlight: StepInFlight[] = [];
+  readonly #spareSteps: StepInFlight[] = [];
 
-  constructor(model: ModelConfig, engine: EngineConfig) {
+  constructor(model: ModelConfig, engine: EngineConfig, prefixRows: PrefixRows = DEFAULT_PREFIX_ROWS) {
     this.#shape = rowShape(model);
-    this.#rowsPerPage = engine.blockSize;
+    this.#blockSize = engine.blockSize;
+    this.#policy = prefixRowsPolicies[prefixRows];
   }
 
   wants(request: CaptureRequest): boolean {
     return request.returnRoutedExperts;
   }
 
-  usablePrefix(_request: CaptureRequest, hitBlockIds: readonly number[]): number {
+  usablePrefix(request: CaptureRequest, hitBlockIds: readonly number[]): number {
+    if (!this.#policy.recomputes) return hitBlockIds.length;
+    const firstWanted = Math.floor(request.routedExpertsPromptStart / this.#blockSize);
+    for (let i = firstWanted; i < hitBlockIds.length; i++) {
+      const page = this.#blocks.of(hitBlockIds[i]!);
+      const from = Math.max(0, request.routedExpertsPromptStart - i * this.#blockSize);
+      if (page === null || page.first > from) return i;
+    }
     return hitBlockIds.length;
   }
 
-  /** Appends each span to its request. Work and memory are proportional to the rows of this step. */
-  onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
-    const deltas = output.routedExpertDeltas;
-    if (deltas === null) return;
-    const rows = viewRows(this.#shape, deltas.rows, deltas.numRows);
-    let row = 0;
-    for (let i = 0; i < deltas.indexLength; i += SPAN_LENGTH) {
-      const requestIndex = deltas.index[i]!;
-      const position = deltas.index[i + 1]!;
-      const count = deltas.index[i + 2]!;
-      if (live(requestIndex) !== null) this.#accumulator(requestIndex).write(position, count, rows, row);
-      row += count;
+  onBlocksCached(request: CaptureRequest, firstBlock: number): void {
+    if (!this.#policy.keeps) return;
+    const table = this.#table(request);
+    for (let i = firstBlock; i < request.numCachedBlocks; i++) {
+      const page = table.page(i);
+      if (page.first < page.numRows) this.#blocks.attach(request.blockIds[i]!, page);
     }
+  }
+
+  onPrefixHit(request: CaptureRequest, numHitBlocks: number): void {
+    const table = this.#table(request);
+    for (let i = 0; i < numHitBlocks; i++) {
+      const isWanted = table.skippedRows(i) < this.#blockSize;
+      table.hit(i, isWanted ? this.#blocks.of(request.blockIds[i]!) : null);
+    }
+  }
+
+  onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[]): void {
+    const record = this.#spareSteps.pop() ?? { stepId: 0, tables: new Map() };
+    record.stepId = step.stepId;
+    for (const request of requests) record.tables.set(request.index, this.#table(request));
+    this.#inFlight.push(record);
+  }
+
+  /**
+   * Adds each span to the table for which it was computed. Work and memory are proportional to the rows of this step. A request that is over, or
+   * that lost its blocks, is no exception: others may have hit them.
+   */
+  onStepOutput(output: ModelRunnerOutput): void {
+    let step = this.#inFlight.shift();
+    // Steps that died with their workers have no output.
+    while (step !== undefined && step.stepId !== output.stepId) step = this.#inFlight.shift();
+    if (step === undefined) return;
+    const deltas = output.routedExpertDeltas;
+    if (deltas !== null) {
+      const rows = viewRows(this.#shape, deltas.rows, deltas.numRows);
+      let row = 0;
+      for (let i = 0; i < deltas.indexLength; i += SPAN_LENGTH) {
+        const position = deltas.index[i + 1]!;
+        const count = deltas.index[i + 2]!;
+        step.tables.get(deltas.index[i]!)?.write(position, count, rows, row);
+        row += count;
+      }
+    }
+    this.#spare(step);
   }
 
   take(request: CaptureRequest, _numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {
     if (finishReason === null) return null;
-    return this.#accumulator(request.index).take(request.routedExpertsPromptStart, request.numTokens - 1);
+    return this.#accumulator(request).take(request.routedExpertsPromptStart, request.numTokens - 1);
+  }
+
+  /** The blocks stay cached with their rows, but for those whose step is being taken back: their rows will never come. */
+  onPreempt(request: CaptureRequest): void {
+    const accumulator = this.#accumulator(request);
+    const table = accumulator.table(request.numTokens);
+    for (let i = request.numCachedBlocks - 1; (i + 1) * this.#blockSize > request.numComputedTokens; i--) {
+      const page = table.pages[i];
+      if (page) this.#blocks.detach(request.blockIds[i]!, page);
+    }
+    accumulator.closeTable();
   }
 
   release(request: CaptureRequest): void {
     this.#accumulators.delete(request.index);
   }
 
-  liveCounts(): CaptureLiveCounts {
-    let numPages = 0;
-    for (const accumulator of this.#accumulators.values()) numPages += accumulator.numPages;
-    return { requests: this.#accumulators.size, bytes: numPages * this.#rowsPerPage * this.#shape.bytesPerRow };
+  onBlockEvicted(blockId: number): void {
+    this.#blocks.evict(blockId);
   }
 
-  onPrefixHit(): void {}
-  onScheduled(): void {}
-  onPreempt(): void {}
-  onBlockEvicted(): void {}
-  onCacheReset(): void {}
+  onCacheReset(): void {
+    this.#blocks.clear();
+  }
+
+  onStepsLost(): void {
+    for (const step of this.#inFlight.splice(0)) this.#spare(step);
+  }
+
+  /** Counts pages: O(live tokens / block size). */
+  liveCounts(): CaptureLiveCounts {
+    const pages: Set<RowPage> = new Set();
+    for (const accumulator of this.#accumulators.values()) accumulator.collectPages(pages);
+    for (const { tables } of this.#inFlight) {
+      for (const table of tables.values()) for (const page of table.pages) if (page) pages.add(page);
+    }
+    for (const page of this.#blocks.pages) pages.delete(page);
+    let bytes = 0;
+    for (const page of pages) bytes += page.byteLength;
+    return { requests: this.#accumulators.size, bytes, cachedBytes: this.#blocks.byteLength };
+  }
+
   close(): void {}
 
-  #accumulator(requestIndex: number): RowAccumulator {
-    let accumulator = this.#accumulators.get(requestIndex);
+  #accumulator(request: CaptureRequest): RowAccumulator {
+    let accumulator = this.#accumulators.get(request.index);
     if (accumulator === undefined) {
-      accumulator = new RowAccumulator(this.#shape, this.#rowsPerPage);
-      this.#accumulators.set(requestIndex, accumulator);
+      accumulator = new RowAccumulator(this.#shape, this.#blockSize, request.routedExpertsPromptStart);
+      this.#accumulators.set(request.index, accumulator);
     }
     return accumulator;
+  }
+
+  #table(request: CaptureRequest): TableRows {
+    return this.#accumulator(request).table(request.numTokens);
+  }
+
+  #spare(step: StepInFlight): void {
+    step.tables.clear();
+    this.#spareSteps.push(step);
   }
 }

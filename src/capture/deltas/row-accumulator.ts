@@ -1,75 +1,86 @@
-/** The rows of one request, gathered from the outputs of many steps. */
+/** The rows of one request, gathered from the outputs of many steps and from the blocks that it hit. */
 
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import { PositionRanges } from '../position-ranges.ts';
 import type { RowArray, RowShape } from '../row-shape.ts';
-import { allocateRows } from '../row-shape.ts';
+import type { RowPage } from './row-page.ts';
+import { TableRows } from './table-rows.ts';
 
 /**
- * Rows live in pages of `rowsPerPage` rows, addressed by absolute position:
+ *     position     0 ……… 15 │ 16 ……… 31 │ 32 ………
+ *     table        [ page 0 ]  [ page 1 ]               rows of the blocks that the request holds, or held last
+ *     earlier      [ page 0 ]  [ page 1 ]  [ page 2 ]   rows of the block tables before its preemptions
  *
- *     position   0 ……… 15 │ 16 ……… 31 │ 32 ………
- *     pages      [ page 0 ]  [ page 1 ]  [ page 2 ]
- *
- * Each page is an allocation of its own: the memory of a request is not pinned by that of its neighbours in a step. A row is written at
- * its position, so that a recomputation after preemption overlays the row instead of adding one. A page is as long as a KV block, and so
- * page i holds exactly the rows of the request's i-th block.
- *
- * Invariant: a position is in `#present` if and only if its page exists and its row was written.
+ * A preempted request computes, or hits, its positions again: their rows take the place of the earlier ones page by page, once a page holds
+ * as much of what can be asked for. Until then the earlier rows count, so that an abort meanwhile loses none.
  */
 export class RowAccumulator {
   readonly #shape: RowShape;
   readonly #rowsPerPage: number;
-  readonly #pages: (RowArray | null)[] = [];
-  readonly #present: PositionRanges = new PositionRanges();
-  #numPages = 0;
+  readonly #promptStart: number;
+  #table: TableRows;
+  #isOpen = true;
+  #earlier: (RowPage | null)[] = [];
 
-  constructor(shape: RowShape, rowsPerPage: number) {
+  constructor(shape: RowShape, rowsPerPage: number, promptStart: number) {
     this.#shape = shape;
     this.#rowsPerPage = rowsPerPage;
+    this.#promptStart = promptStart;
+    this.#table = new TableRows(shape, rowsPerPage, promptStart);
   }
 
-  get numPages(): number {
-    return this.#numPages;
+  /** The block table of a request that holds blocks and knows `numTokens` tokens. Begins a new one after `closeTable`. */
+  table(numTokens: number): TableRows {
+    if (this.#isOpen) return this.#table;
+    // Rows of a dropped output may stand behind the known tokens, for tokens that were sampled otherwise since: they count for nothing.
+    const end = numTokens - 1;
+    const numPages = Math.ceil(Math.max(0, end) / this.#rowsPerPage);
+    this.#earlier = Array.from({ length: numPages }, (_, i) => this.#page(i, end));
+    this.#table = new TableRows(this.#shape, this.#rowsPerPage, this.#promptStart);
+    this.#isOpen = true;
+    return this.#table;
   }
 
-  /** Copies `count` rows of `source`, from its row `sourceRow` on, to the positions from `position` on: O(count). */
-  write(position: number, count: number, source: RowArray, sourceRow: number): void {
-    const width = this.#shape.entriesPerRow;
-    const end = position + count;
-    let row = sourceRow;
-    for (let at = position; at < end;) {
-      const pageIndex = Math.floor(at / this.#rowsPerPage);
-      const segment = Math.min(end, (pageIndex + 1) * this.#rowsPerPage) - at;
-      const offset = (at - pageIndex * this.#rowsPerPage) * width;
-      this.#page(pageIndex).set(source.subarray(row * width, (row + segment) * width), offset);
-      at += segment;
-      row += segment;
-    }
-    this.#present.add(position, end);
+  /** The request loses its blocks. */
+  closeTable(): void {
+    this.#isOpen = false;
   }
 
-  /** Hands out the rows `[start, end)` without copying one: the caller owns the pages from here on. */
+  /** Hands out the rows `[start, end)` without copying one. The pages are shared: nobody writes to their rows again. */
   take(start: number, end: number): RoutedRows {
+    const present = new PositionRanges();
+    const chunks: (RowArray | null)[] = [];
+    const numRows = this.#rowsPerPage;
+    for (let i = 0; i * numRows < end; i++) {
+      const page = (i + 1) * numRows > start ? this.#page(i, end) : null;
+      chunks.push(page?.lend() ?? null);
+      if (page !== null) present.add(i * numRows + page.first, i * numRows + page.end);
+    }
     return {
       start,
       count: Math.max(0, end - start),
       numLayers: this.#shape.numLayers,
       topK: this.#shape.topK,
       dtype: this.#shape.dtype,
-      rowsPerChunk: this.#rowsPerPage,
-      chunks: this.#pages,
-      missing: this.#present.gaps(start, end),
+      rowsPerChunk: numRows,
+      chunks,
+      missing: present.gaps(start, end),
     };
   }
 
-  #page(pageIndex: number): RowArray {
-    const existing = this.#pages[pageIndex];
-    if (existing) return existing;
-    while (this.#pages.length < pageIndex) this.#pages.push(null);
-    const page = allocateRows(this.#shape, this.#rowsPerPage);
-    this.#pages[pageIndex] = page;
-    this.#numPages++;
-    return page;
+  /** Adds every page that the request holds to `pages`. */
+  collectPages(pages: Set<RowPage>): void {
+    for (const page of this.#table.pages) if (page) pages.add(page);
+    for (const page of this.#earlier) if (page) pages.add(page);
+  }
+
+  /** Of the pages for block `i` the one with more of the rows before position `end`; of equals the newer. */
+  #page(i: number, end: number): RowPage | null {
+    const newer = this.#table.pages[i] ?? null;
+    const older = this.#earlier[i] ?? null;
+    if (newer === null || older === null) return newer ?? older;
+    const from = this.#table.skippedRows(i);
+    const to = Math.min(this.#rowsPerPage, end - i * this.#rowsPerPage);
+    return newer.countIn(from, to) >= older.countIn(from, to) ? newer : older;
   }
 }

@@ -1,0 +1,59 @@
+/** The rows of one block table: of what a request computes and hits between an admission and the loss of its blocks. */
+
+import type { RowArray, RowShape } from '../row-shape.ts';
+import { RowPage } from './row-page.ts';
+
+/**
+ *     block table    [ 5 ][ 9 ][ 2 ][ 7 ]
+ *     pages          [ p ][ p ][ q ][ q ]      p: of hit blocks, shared, or `null` if the block has no rows; q: computed here
+ *
+ * A page is as long as a block, so page i holds exactly the rows of the table's i-th block. Steps in flight keep the table for which they were
+ * scheduled: their rows belong to those blocks, even if the request has another table by then, or is over.
+ */
+export class TableRows {
+  readonly pages: (RowPage | null)[] = [];
+  readonly #shape: RowShape;
+  readonly #rowsPerPage: number;
+  readonly #promptStart: number;
+
+  constructor(shape: RowShape, rowsPerPage: number, promptStart: number) {
+    this.#shape = shape;
+    this.#rowsPerPage = rowsPerPage;
+    this.#promptStart = promptStart;
+  }
+
+  /** The first rows of block `i` that its owner does not want. */
+  skippedRows(i: number): number {
+    return Math.min(this.#rowsPerPage, Math.max(0, this.#promptStart - i * this.#rowsPerPage));
+  }
+
+  /** The page of block `i`, which is computed here. */
+  page(i: number): RowPage {
+    const existing = this.pages[i];
+    if (existing) return existing;
+    while (this.pages.length < i) this.pages.push(null);
+    const page = new RowPage(this.#shape, this.#rowsPerPage, this.skippedRows(i));
+    this.pages[i] = page;
+    return page;
+  }
+
+  /** Block `i` was found in the prefix cache, with these rows. */
+  hit(i: number, page: RowPage | null): void {
+    while (this.pages.length < i) this.pages.push(null);
+    this.pages[i] = page;
+  }
+
+  /** Copies `count` rows of `source`, from its row `sourceRow` on, to the positions from `position` on: O(count). */
+  write(position: number, count: number, source: RowArray, sourceRow: number): void {
+    const end = position + count;
+    let row = sourceRow;
+    for (let at = position; at < end;) {
+      const i = Math.floor(at / this.#rowsPerPage);
+      const pageStart = i * this.#rowsPerPage;
+      const segment = Math.min(end, pageStart + this.#rowsPerPage) - at;
+      this.page(i).write(at - pageStart, segment, source, row);
+      at += segment;
+      row += segment;
+    }
+  }
+}
