@@ -5,6 +5,7 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 
 const CALIBRATION_MS = 4;
 const CALIBRATION_ROUNDS = 3;
+const FIRST_ITERATIONS = 4096;
 const MAX_ITERATIONS = 2 ** 31;
 
 export class Ballast {
@@ -19,7 +20,7 @@ export class Ballast {
   }
 
   /**
-   * Measures the device's speed, for about ten milliseconds, and fixes the count for `ms` milliseconds. Throws `BAD_VALUE` for a time that
+   * Measures the device's speed, for some tens of milliseconds, and fixes the count for `ms` milliseconds. Throws `BAD_VALUE` for a time that
    * is negative, not finite, or over a minute.
    */
   static async create(device: Device, kernel: Kernel, ms: number): Promise<Ballast> {
@@ -61,11 +62,17 @@ async function calibrate(
     await device.read(probe, 8, () => 0);
     return performance.now() - start;
   };
-  let iterations = 1024;
-  while (iterations < MAX_ITERATIONS / 2 && (await measure(iterations)) < CALIBRATION_MS) iterations *= 2;
-  const msPerIteration: number[] = [];
-  for (let round = 0; round < CALIBRATION_ROUNDS; round++)
-    msPerIteration.push((await measure(iterations)) / iterations);
-  const median = msPerIteration.sort((a, b) => a - b)[Math.floor(CALIBRATION_ROUNDS / 2)]!;
-  return Math.max(1, Math.min(MAX_ITERATIONS, Math.round(wantedMs / median)));
+  // The shortest of a few rounds: whatever else the machine does only ever adds time.
+  const shortest = async (iterations: number): Promise<number> => {
+    let ms = Infinity;
+    for (let round = 0; round < CALIBRATION_ROUNDS; round++) ms = Math.min(ms, await measure(iterations));
+    return ms;
+  };
+  let iterations = FIRST_ITERATIONS;
+  let ms = await shortest(iterations);
+  while (ms < CALIBRATION_MS && iterations < MAX_ITERATIONS / 4) {
+    iterations *= 4;
+    ms = await shortest(iterations);
+  }
+  return Math.max(1, Math.min(MAX_ITERATIONS, Math.round((wantedMs / ms) * iterations)));
 }
