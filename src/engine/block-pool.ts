@@ -16,7 +16,7 @@ export class BlockPool {
   readonly numBlocks: number;
   /** u32 words of a block hash. */
   readonly hashWords: number;
-  /** Told when a cached block loses its hash because it is given away. */
+  /** Told when one cached block loses its hash (`resetCache` tells nobody). */
   onEvicted: ((blockId: number) => void) | null = null;
 
   readonly #refCounts: Int32Array;
@@ -87,11 +87,14 @@ export class BlockPool {
     if (id === end) throw RoutedExpertsError.of('INVARIANT', 'a block was taken from an empty pool');
     this.#unlink(id);
     this.#refCounts[id] = 1;
-    if (this.#isCached[id] === 1) {
-      this.#uncache(id);
-      if (this.onEvicted !== null) this.onEvicted(id);
-    }
+    if (this.#isCached[id] === 1) this.evict(id);
     return id;
+  }
+
+  /** A cached block loses its hash: nobody can hit it any more. */
+  evict(blockId: number): void {
+    this.#uncache(blockId);
+    if (this.onEvicted !== null) this.onEvicted(blockId);
   }
 
   /** One more request holds a cached block; a free one leaves the free list. */

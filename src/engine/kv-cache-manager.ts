@@ -115,6 +115,14 @@ export class KVCacheManager {
     request.numCachedBlocks = 0;
   }
 
+  /**
+   * The blocks that got a hash for tokens which are not going to be computed after all: those of a request that is taken out of the step that
+   * would have computed them.
+   */
+  uncomputedBlocks(request: Request): number[] {
+    return request.blockIds.slice(Math.floor(request.numComputedTokens / this.#blockSize), request.numCachedBlocks);
+  }
+
   #hashBlocks(request: Request, numBlocks: number): void {
     const words = this.#hasher.words;
     if (request.blockHashes.length < numBlocks * words) {

@@ -168,14 +168,19 @@ export class Scheduler {
       while (!this.kv.allocateSlots(request, numNew, numSpeculativeTokens, NO_HITS, 0, 0, 0)) {
         const at = this.#victim();
         const victim = this.#running[at]!;
+        let uncomputed = NO_HITS;
         if (victim.scheduledStepId === stepId) {
           step.withdraw(victim);
           victim.scheduledStepId = -1;
           budget += victim.stepNumTokens;
+          uncomputed = this.kv.uncomputedBlocks(victim);
         }
         this.#running.splice(at, 1);
         if (at < next) next -= 1;
         this.#preempt(victim, false);
+        // Its place in the free list stays that of a cached block, as in vLLM, where it also keeps its hash: a later hit would attend to
+        // KV that nobody computed (L9).
+        for (const id of uncomputed) this.kv.pool.evict(id);
         if (victim === request) {
           fits = false;
           break;
