@@ -8,6 +8,8 @@
  *     add ─▶ waiting ──admit──▶ running ──last token──▶ finished          skipped: preempted with outputs still on their way;
  *               ▲                 │                                               resuming now could sample a token a second time
  *               └────preempt──────┘
+ *
+ * One long file, since planning, taking in, preempting and ending all move the same counters of a request, and are only right together.
  */
 
 import type { CaptureEngineHalf } from '../contract/capture.ts';

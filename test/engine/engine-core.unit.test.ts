@@ -256,6 +256,40 @@ test('lost workers: what was delivered stays, the rest is computed again, and no
   expect(tokens).toEqual(expected);
 });
 
+describe('preemption under priority', () => {
+  const config: EngineConfig = { ...CONFIG, policy: 'priority', reserveFullIsl: false };
+  test('a request withdrawn from a step leaves no hash behind for the tokens that it did not compute (L9)', () => {
+    const engine = new EngineCore({ ...config, longPrefillTokenThreshold: 8 }, null);
+    const worker = newWorker();
+    const step = (): void => {
+      engine.finishStep(worker.execute(engine.beginStep()!));
+    };
+    engine.addRequest(requestOf('low', 30, { maxTokens: 1 }, { priority: 1 }));
+    step();
+    const other = Uint32Array.from({ length: 8 }, (_, i) => 10 - i);
+    engine.addRequest(requestOf('high', 8, { maxTokens: 2 }, { promptTokenIds: other }));
+    step();
+    // "low" is given tokens 16 … 23 and two blocks; then "high" needs one, and "low" has to go. "high" takes one of the two.
+    const plan = engine.beginStep()!;
+    expect([...plan.preemptedIndices, plan.numRequests]).toEqual([0, 1]);
+    expect(engine.finishStep(worker.execute(plan))[0]!.finishReason).toBe('length');
+    const resumed = engine.beginStep()!;
+    expect([resumed.requestIndices[0], resumed.numComputedTokens[0]]).toEqual([0, 16]);
+  });
+  test('of equals the one admitted last gives way, so that one of them always comes to its end', () => {
+    const engine = new EngineCore({ ...config, numBlocks: 5 }, null);
+    const worker = newWorker();
+    for (const id of ['a', 'b']) engine.addRequest(requestOf(id, 7, { maxTokens: 6 }, { cacheSalt: id }));
+    let preempted: number[] = [];
+    while (preempted.length === 0) {
+      const plan = engine.beginStep()!;
+      preempted = [...plan.preemptedIndices];
+      engine.finishStep(worker.execute(plan));
+    }
+    expect(preempted).toEqual([1]);
+  });
+});
+
 test('a plan and its arrays are reused after finishStep: a step at steady state makes no new ones', () => {
   const engine = new EngineCore(CONFIG, null);
   const worker = newWorker();
