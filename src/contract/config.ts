@@ -1,5 +1,7 @@
 /** Configuration that crosses a boundary: of the engine core, of the model, of a worker. */
 
+import type { Routing } from './recorded-routing.ts';
+
 export type SchedulingPolicy = 'fcfs' | 'priority';
 
 /** The scheduler's knobs, under vLLM's own names where it has one. All sizes are in tokens unless a line says otherwise. */
@@ -80,4 +82,6 @@ export type WorkerConfig = Readonly<{
   sharedMemory: Readonly<{ name: string; lockFile: string }> | null;
   /** Fault to inject, `null` = none. */
   fault: WorkerFault | null;
+  /** Absent = deterministic. */
+  routing?: Routing;
 }>;

@@ -121,11 +121,14 @@ function prepare(
   const weights = kernels.gateWeights();
   const b = createBuffers(device, model, shape, weights.length);
   device.write(b.gateWeights, 0, weights);
+  const sampleBuffers = [b.stepInput, b.hidden, b.sampled, b.lastTokens];
+  // A sampler that replays a recording reads it where the router does.
+  if (kernels.sample.kernel.bindings.length > sampleBuffers.length) sampleBuffers.push(b.gateWeights);
   const bindings: Bindings = [
     [kernels.attendWrite.kernel, [b.stepInput, b.slotMapping, b.lastTokens, b.kvKeys, b.blockTable]],
     [kernels.attend.kernel, [b.stepInput, b.kvKeys, b.blockTable, b.hidden]],
     [kernels.route.kernel, [b.stepInput, b.hidden, b.gateWeights, b.routedExperts]],
-    [kernels.sample.kernel, [b.stepInput, b.hidden, b.sampled, b.lastTokens]],
+    [kernels.sample.kernel, sampleBuffers],
     [kernels.pack, [b.routedExperts, b.packRows, b.packed]],
   ];
   return { shape, kernels, buffers: b, bindings };

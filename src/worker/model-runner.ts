@@ -26,6 +26,8 @@ export class ModelRunner {
   /** Where blocking reads land. */
   readonly #staging: DeviceBuffer | null;
   readonly #oneAtATime: boolean;
+  /** Each pass folds its own number into the keys that it writes. */
+  readonly #hasEpochs: boolean;
   #turn: Promise<void> = Promise.resolve();
   #lostReason: string | null = null;
   #resultBytesRead = 0;
@@ -38,6 +40,7 @@ export class ModelRunner {
     this.#steps = new StepRunner(config.engine, device, forward, capture);
     this.#ring = new ReadbackRing(device, config.queueDepth + 1, this.#steps.maxResultBytes);
     this.#staging = isBlocking ? device.createBuffer('staging', forward.routedExperts.byteLength, 'readback') : null;
+    this.#hasEpochs = config.routing?.kind === 'nondeterministic';
     this.#oneAtATime = isBlocking || config.engine.numSpeculativeTokens > 0;
     void device.lost.then((reason) => (this.#lostReason = reason));
   }
@@ -101,7 +104,7 @@ export class ModelRunner {
   async #run(step: SchedulerOutput, passTurn: () => void): Promise<ModelRunnerOutput> {
     const slot = await this.#ring.acquire();
     try {
-      const frame = this.#steps.begin(step);
+      const frame = this.#steps.begin(step, this.#hasEpochs ? step.stepId + 1 : 0);
       if (frame === null) return emptyOutput(step.stepId);
       const capture = this.#capture?.blocking ? this.#capture : null;
       if (capture) await this.#readNow(capture.readBefore(frame.step), (b) => capture.takeBefore(frame.step, b));
