@@ -6,6 +6,7 @@ import { Command } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { parseRecording } from '../sim/recording.ts';
 import { replayRecording, type ReplayOptions } from '../sim/replay-recording.ts';
+import { slotStoreReplay } from '../sim/slot-store-replay.ts';
 
 export type ConformanceFailure = Readonly<{
   name: string;
@@ -71,7 +72,7 @@ const describe = ({ name, step, field, expected, actual }: ConformanceFailure): 
  */
 export const createConformanceCommand = (replay: ReplayOptions = {}): Command =>
   new Command('conformance')
-    .description("replay recorded schedules of vLLM's scheduler and compare every decision")
+    .description("replay recorded schedules of vLLM's scheduler and compare every decision and every emitted row")
     .argument('<dir>', 'directory of recordings (*.jsonl)')
     .option('--json', 'print the result as JSON')
     .addHelpText('after', '\nExit code: 0 all passed, 1 a recording differs or cannot be read, 2 nothing to replay.')
@@ -93,4 +94,4 @@ export const createConformanceCommand = (replay: ReplayOptions = {}): Command =>
       if (result.failed > 0) process.exitCode = 1;
     });
 
-export const conformanceCommand: Command = createConformanceCommand();
+export const conformanceCommand: Command = createConformanceCommand(slotStoreReplay);

@@ -3,6 +3,7 @@
 import type { EngineConfig, ModelConfig } from '../contract/config.ts';
 import type { RoutedExpertDeltas } from '../contract/model-runner-output.ts';
 import { allocateRows, rowShape } from '../capture/row-shape.ts';
+import { writeStepIndex } from '../capture/slot-store/step-index.ts';
 import type { RowModel } from './recording.ts';
 
 /** What a worker computes for one request of a step. */
@@ -46,7 +47,7 @@ export const recordedSlotRows = (
   const { layers, topK, experts } = rowModel;
   const numRows = spans.reduce((sum, { numTokens }) => sum + numTokens, 0);
   const rows = allocateRows(rowShape(recordedModel(rowModel)), numRows);
-  const index = new Uint32Array(numRows);
+  const slotMapping = new Uint32Array(numRows);
   let row = 0;
   let entry = 0;
   for (const { tokenStart, numTokens, tokenIds, blockIds } of spans) {
@@ -54,12 +55,20 @@ export const recordedSlotRows = (
     for (let p = 0; p < tokenStart + numTokens; p += 1) {
       hash = nextHash(hash, tokenIds[p]!);
       if (p < tokenStart) continue;
-      index[row] = blockIds[Math.floor(p / blockSize)]! * blockSize + (p % blockSize);
+      slotMapping[row] = blockIds[Math.floor(p / blockSize)]! * blockSize + (p % blockSize);
       row += 1;
       for (let l = 0; l < layers; l += 1) {
         for (let k = 0; k < topK; k += 1, entry += 1) rows[entry] = recordedExpert(hash, l, k, experts);
       }
     }
   }
-  return { rows: new Uint8Array(rows.buffer), numRows, index, indexLength: numRows };
+  const step = {
+    numRequests: spans.length,
+    numTokens: numRows,
+    requestIndices: Uint32Array.from(spans, ({ index }) => index),
+    tokenStarts: Uint32Array.from(spans, ({ tokenStart }) => tokenStart),
+    tokenCounts: Uint32Array.from(spans, ({ numTokens }) => numTokens),
+    slotMapping,
+  };
+  return { rows: new Uint8Array(rows.buffer), numRows, ...writeStepIndex(step) };
 };

@@ -3,6 +3,7 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import type { EngineCoreOutput, FinishReason } from '../../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
+import { RowJoiner } from '../../capture/row-joiner.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { EngineCore, EngineStats } from '../../engine/engine-core.ts';
 import { EngineDriver } from '../../worker/engine-driver.ts';
@@ -21,6 +22,7 @@ export type ServedRequest = {
   finishReason: FinishReason | 'refused' | null;
   /** Why it was refused. */
   refusal: string | null;
+  /** At its end: what came with its outputs, joined. */
   rows: RoutedRows | null;
 };
 
@@ -67,6 +69,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
     refusal: null,
     rows: null,
   }));
+  const joiners = new Map<number, RowJoiner>();
   const placeOf = new Map(served.map((request, i) => [request.requestId, i]));
   const arrivals = new Arrivals(workload, options.mode);
   const stepMs: number[] = [];
@@ -98,13 +101,19 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
     const place = placeOf.get(output.requestId)!;
     const request = served[place]!;
     for (const token of output.newTokenIds) request.outputTokenIds.push(token);
+    if (output.routedExperts !== null) {
+      const joiner = joiners.get(place) ?? new RowJoiner();
+      joiners.set(place, joiner);
+      joiner.add(output.routedExperts);
+    }
     if (output.finishReason === null) {
       const abortAfter = options.abortAfter[place];
       if (abortAfter !== null && request.outputTokenIds.length >= abortAfter!) driver.abort([request.requestId]);
       return;
     }
     request.finishReason = output.finishReason;
-    request.rows = output.routedExperts;
+    request.rows = joiners.get(place)?.rows ?? null;
+    joiners.delete(place);
     numInFlight--;
   }
 
