@@ -1,10 +1,12 @@
-/** Reads a request trace from a file: the only part of a workload that touches the file system. */
+/** Reads a request trace or a recording from a file: the only part of a workload that touches the file system. */
 
 import { readFileSync } from 'node:fs';
 import { basename, extname } from 'node:path';
 import { RoutedExpertsError } from '../contract/errors.ts';
+import type { RecordedRouting } from '../contract/recorded-routing.ts';
 import { parseAzure } from './azure.ts';
 import { parseMooncake } from './mooncake.ts';
+import { parseRecording } from './recording.ts';
 import { checkTraceOptions, traceWorkload } from './trace.ts';
 import type { TraceEntry, TraceOptions } from './trace.ts';
 import type { Workload } from './workload.ts';
@@ -51,4 +53,9 @@ export function readTrace(path: string, options: TraceOptions): Workload {
   if (content.trim() === '') throw RoutedExpertsError.of('BAD_FILE', path, 'the file is empty');
   const entries = parserFor(path, content)(content, path, options.requests);
   return traceWorkload(path, basename(path), entries, options);
+}
+
+/** Reads a recording of routed experts. @throws BAD_FILE for a file that is missing or not a recording */
+export function readRecording(path: string): RecordedRouting {
+  return parseRecording(path, basename(path), readText(path));
 }
