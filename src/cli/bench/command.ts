@@ -18,13 +18,20 @@ import { finite, list, whole } from '../options.ts';
 import { problemsOf, runBench } from './bench.ts';
 import { renderTable, toJson } from './report.ts';
 
-/** Milliseconds of ballast when none is asked for: a decode step of a large model on a GPU; little where a core must burn it. */
-const DEFAULT_BALLAST_MS = { gpu: 10, software: 2 } as const;
+/**
+ * What is not asked for is sized to the device: a GPU gets a large model's decode step and vLLM's token budget; a software adapter, where
+ * ballast burns a core and a token costs a tenth of a millisecond, gets steps that two cores do in a few milliseconds.
+ */
+const DEFAULTS = {
+  gpu: { ballastMs: 10, maxNumBatchedTokens: 2048, concurrency: 64, chat: { requests: 192, lengthScale: 8 } },
+  software: { ballastMs: 2, maxNumBatchedTokens: 256, concurrency: 16, chat: { requests: 96, lengthScale: 1 } },
+} as const;
 
-/** Token budget of a step when none is asked for: vLLM's, and one that keeps a software adapter's steps short. */
-const DEFAULT_BATCHED_TOKENS = { gpu: 2048, software: 256 } as const;
+type Defaults = (typeof DEFAULTS)[keyof typeof DEFAULTS];
 
-const DEFAULT_CONCURRENCY = 16;
+function byDevice(of: (defaults: Defaults) => number): string {
+  return `(default: ${of(DEFAULTS.gpu)}, software adapters ${of(DEFAULTS.software)})`;
+}
 
 type Flags = {
   design: DesignName[];
@@ -37,7 +44,7 @@ type Flags = {
   trace?: string;
   requests?: number;
   scaleLengths: number;
-  lengthScale: number;
+  lengthScale?: number;
   speedup: number;
   concurrency?: number;
   openLoop?: boolean;
@@ -75,20 +82,24 @@ export function benchCommand(): Command {
     .option('--adapter <name>', 'part of the name of the WebGPU adapter to use (see "devices")')
     .option('--workload <name>', `built-in workload: ${workloadNames.join(', ')}`, 'chat')
     .option('--trace <file>', 'serve a trace instead: Mooncake JSONL or Azure CSV')
-    .option('--requests <n>', 'number of requests', whole(1))
+    .option('--requests <n>', `number of requests; of chat ${byDevice((d) => d.chat.requests)}`, whole(1))
     .option('--scale-lengths <x>', 'divide the lengths of a trace', finite(1), 1)
-    .option('--length-scale <x>', 'multiply the lengths of a built-in workload', finite(1e-6), 1)
+    .option(
+      '--length-scale <x>',
+      `multiply the lengths of a built-in workload (default: 1; of chat ${DEFAULTS.gpu.chat.lengthScale} on a GPU)`,
+      finite(1e-6),
+    )
     .option('--speedup <x>', 'divide the arrival times of a trace (with --open-loop)', finite(1e-9), 1)
     .option(
       '--concurrency <n>',
-      `closed loop: requests in flight (default: ${DEFAULT_CONCURRENCY})`,
+      `closed loop: requests in flight ${byDevice((d) => d.concurrency)}`,
       whole(1, 1_000_000),
     )
     .option('--open-loop', 'submit requests at their timestamps')
     .option('--abort-share <x>', 'share of requests aborted at a random moment', finite(0, 1), 0)
     .option(
       '--ballast-ms <ms>',
-      `stretch each forward pass on the device (default: ${DEFAULT_BALLAST_MS.gpu}, software adapters ${DEFAULT_BALLAST_MS.software})`,
+      `stretch each forward pass on the device ${byDevice((d) => d.ballastMs)}`,
       finite(0, 60_000),
     )
     .option('--gate-width <n>', 'multiplications per router logit, a multiple of 8', whole(8, 248), 8)
@@ -108,7 +119,7 @@ export function benchCommand(): Command {
     )
     .option(
       '--max-num-batched-tokens <n>',
-      `token budget of a step (default: ${DEFAULT_BATCHED_TOKENS.gpu}, software adapters ${DEFAULT_BATCHED_TOKENS.software})`,
+      `token budget of a step ${byDevice((d) => d.maxNumBatchedTokens)}`,
       whole(1, 2 ** 24),
     )
     .option('--max-model-len <n>', 'prompt and output together (default: what the workload needs)', whole(2, 2 ** 28))
@@ -129,15 +140,17 @@ async function bench(flags: Flags): Promise<void> {
   const model = modelPreset(flags.model, flags.gateWidth);
   await prepareAdapters();
   const isSoftware = flags.device === 'cpu' || (await isSoftwareAdapter(flags.adapter ?? null));
-  const kind = isSoftware ? 'software' : 'gpu';
-  const maxNumBatchedTokens = flags.maxNumBatchedTokens ?? DEFAULT_BATCHED_TOKENS[kind];
-  const workload = makeWorkload(flags, model, maxNumBatchedTokens);
+  const defaults = DEFAULTS[isSoftware ? 'software' : 'gpu'];
+  const maxNumBatchedTokens = flags.maxNumBatchedTokens ?? defaults.maxNumBatchedTokens;
+  const workload = makeWorkload(flags, defaults, model, maxNumBatchedTokens);
   const concurrency = Math.max(
-    flags.concurrency ?? DEFAULT_CONCURRENCY,
+    flags.concurrency ?? defaults.concurrency,
     flags.concurrency ? 1 : workload.minConcurrency,
   );
   const mode: LoopMode = flags.openLoop ? { kind: 'open' } : { kind: 'closed', concurrency };
   const engine = makeEngineConfig(flags, workload, mode, maxNumBatchedTokens);
+  // A run of minutes must not end with a file that cannot be written.
+  if (flags.json !== undefined) writeJson(flags.json, null);
   const progress = progressBar();
   try {
     const result = await runBench(
@@ -156,7 +169,7 @@ async function bench(flags: Flags): Promise<void> {
           device: flags.device,
           adapter: flags.adapter ?? null,
           queueDepth: flags.queueDepth,
-          ballastMs: flags.ballastMs ?? DEFAULT_BALLAST_MS[kind],
+          ballastMs: flags.ballastMs ?? defaults.ballastMs,
           fault: faultOf(flags),
         },
       },
@@ -181,15 +194,19 @@ async function isSoftwareAdapter(adapter: string | null): Promise<boolean> {
   return wanted?.isSoftware ?? true;
 }
 
-function makeWorkload(flags: Flags, model: ModelConfig, maxNumBatchedTokens: number): Workload {
+function makeWorkload(flags: Flags, defaults: Defaults, model: ModelConfig, maxNumBatchedTokens: number): Workload {
   const { seed, requests } = flags;
   const { vocabSize } = model;
   if (flags.trace !== undefined) {
     const { scaleLengths, speedup } = flags;
     return readTrace(flags.trace, { seed, vocabSize, requests, scaleLengths, speedup });
   }
-  const { lengthScale } = flags;
-  return findWorkload(flags.workload).generate({ seed, vocabSize, requests, lengthScale, maxNumBatchedTokens });
+  const sizes = { requests, lengthScale: flags.lengthScale };
+  if (flags.workload === 'chat') {
+    sizes.requests ??= defaults.chat.requests;
+    sizes.lengthScale ??= defaults.chat.lengthScale;
+  }
+  return findWorkload(flags.workload).generate({ seed, vocabSize, ...sizes, maxNumBatchedTokens });
 }
 
 function faultOf({ loseDeviceAt, killWorkerAt }: Flags): WorkerFault | null {
