@@ -5,6 +5,8 @@ import type { DesignName, EngineConfig, ModelConfig, PrefixRows } from '../contr
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { DeltasEngineHalf } from './deltas/engine-half.ts';
 import { DeltasWorkerHalf } from './deltas/worker-half.ts';
+import { HostCacheEngineHalf } from './host-cache/engine-half.ts';
+import { HostCacheWorkerHalf } from './host-cache/worker-half.ts';
 import { ShmFlockEngineHalf } from './shm-flock/engine-half.ts';
 import type { SharedRows } from './shm-flock/shared-rows.ts';
 import { ShmFlockWorkerHalf } from './shm-flock/worker-half.ts';
@@ -68,6 +70,20 @@ const shmFlock: Design = {
   workerHalf: (context, { sharedRows }) => new ShmFlockWorkerHalf(context, sharedRows()),
 };
 
+const hostCache: Design = {
+  name: 'host-cache',
+  source: 'vllm#39917',
+  summary: 'a cache per request in the worker, emitted when the worker predicts the end: reverted',
+  gaps: [
+    { law: 'L6', reason: 'the last output copies all rows of the request in the scheduler’s step' },
+    { law: 'L1', reason: 'the worker does not foresee EOS or a stop token: no rows', missing: 'stopped' },
+    { law: 'L1', reason: 'the worker does not foresee an abort: no rows', missing: 'aborted' },
+    { law: 'L1', reason: 'rows of tokens that a cached block spared were never computed', missing: 'prefix-hit' },
+  ],
+  engineHalf: (model, engine) => new HostCacheEngineHalf(model, engine),
+  workerHalf: (context) => new HostCacheWorkerHalf(context),
+};
+
 const slotStore: Design = {
   name: 'slot-store',
   source: 'vllm#39568',
@@ -97,6 +113,7 @@ const deltas: Design = {
 export const designs: Readonly<Partial<Record<DesignName, Design>>> = {
   off,
   'shm-flock': shmFlock,
+  'host-cache': hostCache,
   'slot-store': slotStore,
   deltas,
 };

@@ -97,8 +97,13 @@ export type WorkerStep = Readonly<{
   optedIn: Uint8Array;
   /** Rows before this position are not wanted. */
   promptStarts: Uint32Array;
+  numPromptTokens: Uint32Array;
+  /** The most output tokens of each. */
+  maxTokens: Uint32Array;
   /** KV slot of each row, `[numTokens]`. */
   slotMapping: Uint32Array;
+  /** What the engine half said with the step. */
+  captureMetadata: Uint32Array | null;
 }>;
 
 /** What a worker half is built on. */
@@ -143,8 +148,8 @@ export interface CaptureWorkerHalf {
    */
   collect(step: WorkerStep, bytes: Uint8Array | null, numSampledTokens: Uint32Array): RoutedExpertDeltas | null;
 
-  /** Requests that ended or lost their KV. */
-  forget(requestIndices: readonly number[]): void;
+  /** Requests that ended, and requests that lost their KV and may come back. Steps in flight may still bring rows of both. */
+  forget(endedIndices: readonly number[], preemptedIndices: readonly number[]): void;
 
   /** Takes back the memory of an earlier `collect`. */
   recycle(rows: ArrayBuffer): void;

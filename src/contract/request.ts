@@ -42,6 +42,10 @@ export interface CaptureRequest {
   readonly blockIds: readonly number[];
   /** Blocks from the front of the table that bear a hash, and so can be hit. */
   readonly numCachedBlocks: number;
+  /** Hashes of its full blocks, `blockHashWords` u32 each, `numHashedBlocks` of them; none without prefix caching. */
+  readonly blockHashes: Uint32Array;
+  readonly blockHashWords: number;
+  readonly numHashedBlocks: number;
   readonly returnRoutedExperts: boolean;
   readonly routedExpertsPromptStart: number;
 }

@@ -20,6 +20,8 @@ export type NewRequestData = Readonly<{
   /** How many of `tokenIds` hold tokens. */
   numTokens: number;
   numPromptTokens: number;
+  /** The most output tokens: the one length limit of its own that a worker knows. */
+  maxTokens: number;
   returnRoutedExperts: boolean;
   routedExpertsPromptStart: number;
 }>;
@@ -54,4 +56,6 @@ export type SchedulerOutput = {
   preemptedIndices: number[];
   /** Requests that the worker can forget: finished or aborted since the step before. */
   finishedIndices: number[];
+  /** What the engine half of a capture design tells its worker half; set in `onScheduled`, `null` otherwise. */
+  captureMetadata: Uint32Array | null;
 };

@@ -125,6 +125,7 @@ export class KVCacheManager {
 
   #hashBlocks(request: Request, numBlocks: number): void {
     const words = this.#hasher.words;
+    request.blockHashWords = words;
     if (request.blockHashes.length < numBlocks * words) {
       const grown = new Uint32Array(Math.max(numBlocks, Math.ceil(request.tokenIds.length / this.#blockSize)) * words);
       grown.set(request.blockHashes);

@@ -58,6 +58,8 @@ export class Request implements CaptureRequest {
   /** Hashes of the full blocks of `tokenIds`, whether there is a KV block for them or not; `numHashedBlocks` of them. */
   blockHashes: Uint32Array = NO_HASHES;
   numHashedBlocks = 0;
+  /** u32 words of one hash; 0 as long as there is none. */
+  blockHashWords = 0;
 
   numPreemptions = 0;
   /** Prompt tokens that the first admission found cached; −1 before it. */

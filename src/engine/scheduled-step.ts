@@ -46,6 +46,7 @@ export class ScheduledStep {
     newRequests: [],
     preemptedIndices: [],
     finishedIndices: [],
+    captureMetadata: null,
   };
   /** The scheduled requests, in the scheduler's order; `count` of them. */
   readonly requests: Request[] = [];
@@ -64,6 +65,7 @@ export class ScheduledStep {
     this.output.newRequests.length = 0;
     this.output.preemptedIndices.length = 0;
     this.output.finishedIndices.length = 0;
+    this.output.captureMetadata = null;
     this.wanted.length = 0;
     this.wantedPositions.length = 0;
   }
@@ -125,6 +127,8 @@ export class ScheduledStep {
         tokenIds: request.tokenIds,
         numTokens: request.numTokens,
         numPromptTokens: request.numPromptTokens,
+        // A u32 on the way to the worker; no request is that long.
+        maxTokens: Math.min(request.maxTokens, 0xffff_ffff),
         returnRoutedExperts: request.returnRoutedExperts,
         routedExpertsPromptStart: request.routedExpertsPromptStart,
       });

@@ -46,16 +46,14 @@ export class PersistentBatch {
     return entry;
   }
 
-  /** Drops the requests that the step says are over or lost their KV. Answers them. */
-  forget(step: SchedulerOutput): readonly number[] {
-    const gone = [...step.finishedIndices, ...step.preemptedIndices];
-    for (const index of gone) {
+  /** Drops the requests that are over or lost their KV. */
+  forget(requestIndices: readonly number[]): void {
+    for (const index of requestIndices) {
       const entry = this.#entries.get(index);
       if (entry === undefined) continue;
       this.#entries.delete(index);
       this.#freeSlots.push(entry.slot);
     }
-    return gone;
   }
 
   /** Takes in the step's new and resumed requests and every request's new blocks; `update` hears of each, to repeat it on the device. */

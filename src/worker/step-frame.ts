@@ -52,7 +52,10 @@ function newFrame({ maxNumSeqs, maxNumBatchedTokens }: EngineConfig): StepFrame 
       rowStarts: perRequest(),
       optedIn: new Uint8Array(maxNumSeqs),
       promptStarts: perRequest(),
+      numPromptTokens: perRequest(),
+      maxTokens: perRequest(),
       slotMapping: new Uint32Array(maxNumBatchedTokens),
+      captureMetadata: null,
     },
   };
 }

@@ -5,18 +5,21 @@ import type { NewRequestData, SchedulerOutput } from '../contract/scheduler-outp
 /**
  *     ┌ header, HEADER_LENGTH words ┐┌ sections, each as long as the header says ───────────────────────────────────────────┐
  *     stepId, n, tokens, lengths …    indices[n] kinds[n] computed[n] scheduled[n] blockOffsets[n+1] blocks draftOffsets[n+1]
- *                                     drafts preempted finished newRequests: (index, flags, start, promptLen, numTokens, ids…)
+ *                                     drafts preempted finished captureMetadata newRequests: (index, flags, start, promptLen,
+ *                                     maxTokens, numTokens, ids…)
  *
  * Both ends read and write the same order; `Cursor` moves over it once.
  */
-const HEADER_LENGTH = 8;
-const NEW_REQUEST_FIELDS = 5;
+const HEADER_LENGTH = 9;
+const NEW_REQUEST_FIELDS = 6;
+/** In the header, in place of a length: there is no capture metadata. */
+const NO_METADATA = 0xffff_ffff;
 
 /** Words that `writeStepMessage` needs. */
 export function stepMessageLength(step: SchedulerOutput): number {
   const n = step.numRequests;
   let words = HEADER_LENGTH + 4 * n + 2 * (n + 1) + step.newBlockOffsets[n]! + step.draftOffsets[n]!;
-  words += step.preemptedIndices.length + step.finishedIndices.length;
+  words += step.preemptedIndices.length + step.finishedIndices.length + (step.captureMetadata?.length ?? 0);
   for (const request of step.newRequests) words += NEW_REQUEST_FIELDS + request.numTokens;
   return words;
 }
@@ -33,6 +36,7 @@ export function writeStepMessage(step: SchedulerOutput, words: Uint32Array): voi
   words[5] = step.preemptedIndices.length;
   words[6] = step.finishedIndices.length;
   words[7] = step.newRequests.length;
+  words[8] = step.captureMetadata?.length ?? NO_METADATA;
   let at = HEADER_LENGTH;
   const put = (values: Uint32Array, length: number) => {
     words.set(values.subarray(0, length), at);
@@ -48,11 +52,13 @@ export function writeStepMessage(step: SchedulerOutput, words: Uint32Array): voi
   put(step.draftTokenIds, numDrafts);
   for (const index of step.preemptedIndices) words[at++] = index;
   for (const index of step.finishedIndices) words[at++] = index;
+  if (step.captureMetadata !== null) put(step.captureMetadata, step.captureMetadata.length);
   for (const request of step.newRequests) {
     words[at++] = request.index;
     words[at++] = request.returnRoutedExperts ? 1 : 0;
     words[at++] = request.routedExpertsPromptStart;
     words[at++] = request.numPromptTokens;
+    words[at++] = request.maxTokens;
     words[at++] = request.numTokens;
     put(request.tokenIds, request.numTokens);
   }
@@ -73,14 +79,16 @@ export function readStepMessage(words: Uint32Array): SchedulerOutput {
   const draftTokenIds = take(words[4]!);
   const preemptedIndices = Array.from(take(words[5]!));
   const finishedIndices = Array.from(take(words[6]!));
+  const captureMetadata = words[8] === NO_METADATA ? null : take(words[8]!);
   const newRequests: NewRequestData[] = [];
   for (let i = 0; i < words[7]!; i++) {
-    const [index, optedIn, routedExpertsPromptStart, numPromptTokens, numTokens] = take(NEW_REQUEST_FIELDS);
+    const [index, optedIn, routedExpertsPromptStart, numPromptTokens, maxTokens, numTokens] = take(NEW_REQUEST_FIELDS);
     newRequests.push({
       index: index!,
       returnRoutedExperts: optedIn === 1,
       routedExpertsPromptStart: routedExpertsPromptStart!,
       numPromptTokens: numPromptTokens!,
+      maxTokens: maxTokens!,
       numTokens: numTokens!,
       tokenIds: take(numTokens!).slice(),
     });
@@ -100,5 +108,6 @@ export function readStepMessage(words: Uint32Array): SchedulerOutput {
     newRequests,
     preemptedIndices,
     finishedIndices,
+    captureMetadata,
   };
 }

@@ -50,8 +50,9 @@ export class StepRunner {
 
   /** Updates the persistent batch and uploads the step's input. `null`: the step runs nothing. `epoch`: see `StepInput.begin`. */
   begin(step: SchedulerOutput, epoch: number = 0): StepFrame | null {
-    const gone = this.#batch.forget(step);
-    this.#capture?.forget(gone);
+    this.#batch.forget(step.finishedIndices);
+    this.#batch.forget(step.preemptedIndices);
+    this.#capture?.forget(step.finishedIndices, step.preemptedIndices);
     if (step.numRequests === 0) return null;
     const frame = this.#frames.take();
     this.#prepare(step, frame, epoch);
@@ -130,6 +131,8 @@ export class StepRunner {
     out.stepId = step.stepId;
     out.numRequests = n;
     out.numTokens = step.totalNumScheduledTokens;
+    // Read when the step's results arrive, and the engine's array is reused by then.
+    out.captureMetadata = step.captureMetadata?.slice() ?? null;
     for (let i = 0; i < n; i++) this.#addRequest(step, order[i]!, entries[order[i]!]!, frame, i);
     input.end();
     this.#forward.upload(input);
@@ -166,6 +169,8 @@ export class StepRunner {
     out.rowStarts[i] = row;
     out.optedIn[i] = data.returnRoutedExperts ? 1 : 0;
     out.promptStarts[i] = data.routedExpertsPromptStart;
+    out.numPromptTokens[i] = data.numPromptTokens;
+    out.maxTokens[i] = data.maxTokens;
   }
 
   /** With drafts in flight the scheduler counts them as computed until it hears otherwise; the worker has heard. */

@@ -34,6 +34,7 @@ const newRequest = fc.record({
   index: u32,
   tokenIds: words(20),
   numPromptTokens: u32,
+  maxTokens: u32,
   returnRoutedExperts: fc.boolean(),
   routedExpertsPromptStart: u32,
 });
@@ -46,8 +47,9 @@ const stepOf = fc
     newRequests: fc.array(newRequest, { maxLength: 3 }),
     preempted: words(3),
     finished: words(3),
+    captureMetadata: fc.option(words(5)),
   })
-  .map(({ stepId, total, requests, newRequests, preempted, finished }): SchedulerOutput => ({
+  .map(({ stepId, total, requests, newRequests, preempted, finished, captureMetadata }): SchedulerOutput => ({
     stepId,
     numRequests: requests.length,
     totalNumScheduledTokens: total,
@@ -62,6 +64,7 @@ const stepOf = fc
     newRequests: newRequests.map((r) => ({ ...r, tokenIds: padded(r.tokenIds), numTokens: r.tokenIds.length })),
     preemptedIndices: preempted,
     finishedIndices: finished,
+    captureMetadata: captureMetadata === null ? null : Uint32Array.from(captureMetadata),
   }));
 
 /** Only what is used of each array. */
