@@ -1,0 +1,201 @@
+/**
+ * A scenario for each seed, by swarm: a seed draws not only how strong a fault is but which faults exist at all, and shapes pool, budgets and
+ * lengths so that some seeds are cramped and others roomy. Uniform scenarios would all be alike and never go to the edges.
+ */
+
+import type { EngineConfig, ModelConfig } from '../contract/config.ts';
+import { Oracle } from '../kernels/oracle.ts';
+import { random, type Random } from '../workload/random.ts';
+import { STEP_PHASES, type Fault, type Moment, type Scenario, type ScenarioRequest, type Timing } from './scenario.ts';
+import { routerOf } from './sim-kernels.ts';
+
+const model = (numLayers: number, numExperts: number, topK: number, vocabSize: number): ModelConfig => ({
+  name: `sim-${numLayers}x${numExperts}`,
+  numLayers,
+  numExperts,
+  topK,
+  vocabSize,
+  gateWidth: 8,
+});
+
+/** One byte an id, and two: more than 256 experts do not fit one. */
+const SMALL = model(2, 8, 2, 29);
+const ODD = model(3, 5, 1, 13);
+const WIDE = model(1, 300, 2, 29);
+
+class Draw {
+  readonly #stream: Random;
+
+  constructor(seed: number, name: string) {
+    this.#stream = random(seed, `sim/${name}`);
+  }
+
+  /** A whole number in [least, most]. */
+  int(least: number, most: number): number {
+    return least + this.#stream.below(most - least + 1);
+  }
+
+  chance(share: number): boolean {
+    return this.#stream.nextFloat() < share;
+  }
+
+  pick<T>(choices: readonly T[]): T {
+    return choices[this.#stream.below(choices.length)]!;
+  }
+}
+
+/** The scenario of a seed, the same on every machine and for every design. */
+export function drawScenario(seed: number): Scenario {
+  const draw = new Draw(seed, 'swarm');
+  const routed = draw.chance(0.03) ? WIDE : draw.chance(0.1) ? ODD : SMALL;
+  const queueDepth = draw.pick([1, 2, 2, 2, 3]);
+  const requests = drawRequests(seed, routed, draw);
+  const engine = drawEngine(draw, queueDepth, requests);
+  return {
+    seed,
+    model: routed,
+    engine,
+    queueDepth,
+    ringDepth: draw.chance(0.5) ? queueDepth + 1 : draw.int(1, queueDepth),
+    numRanks: draw.chance(0.06) ? 2 : 1,
+    maxRestarts: draw.chance(0.1) ? draw.int(0, 1) : 100,
+    hasEpochs: draw.chance(0.15),
+    readsAtOnce: draw.chance(0.8),
+    timing: drawTiming(draw),
+    requests,
+    faults: drawFaults(seed, draw, requests),
+  };
+}
+
+function drawEngine(draw: Draw, queueDepth: number, requests: readonly ScenarioRequest[]): EngineConfig {
+  const blockSize = draw.pick([1, 2, 2, 3, 4, 4, 5, 8]);
+  const maxModelLen = draw.int(16, 44);
+  const enableChunkedPrefill = draw.chance(0.85);
+  const numSpeculativeTokens = draw.chance(0.3) ? draw.int(1, 3) : 0;
+  const asyncScheduling = queueDepth > 1 ? draw.chance(0.9) : draw.chance(0.2);
+  // Blocks that the largest request needs: from one too few to room for all.
+  const lengths = requests.map(({ prompt, maxTokens }) => Math.min(prompt.length + maxTokens - 1, maxModelLen));
+  const blocksOf = (length: number): number => Math.ceil(length / blockSize);
+  const largest = blocksOf(Math.max(...lengths));
+  const all = lengths.reduce((sum, length) => sum + blocksOf(length), 0);
+  const usable = draw.chance(0.06)
+    ? largest - 1
+    : draw.chance(0.3)
+      ? largest + draw.int(0, 2)
+      : draw.int(largest, Math.max(largest, all + 2));
+  const spare = Math.ceil((2 * numSpeculativeTokens) / blockSize);
+  return {
+    blockSize,
+    numBlocks: Math.max(2, usable + spare + 1),
+    maxNumSeqs: draw.int(1, 6),
+    maxNumBatchedTokens: enableChunkedPrefill ? draw.int(1, draw.pick([4, 12, 32])) : maxModelLen,
+    maxModelLen,
+    policy: draw.chance(0.7) ? 'fcfs' : 'priority',
+    asyncScheduling,
+    enablePrefixCaching: draw.chance(0.85),
+    enableChunkedPrefill,
+    longPrefillTokenThreshold: draw.chance(0.2) ? draw.int(1, 6) : 0,
+    reserveFullIsl: draw.chance(0.5),
+    watermark: draw.chance(0.1) ? 0.1 : 0,
+    numSpeculativeTokens,
+  };
+}
+
+function drawRequests(seed: number, routed: ModelConfig, swarm: Draw): ScenarioRequest[] {
+  const draw = new Draw(seed, 'requests');
+  const { vocabSize } = routed;
+  const token = (): number => draw.int(0, vocabSize - 1);
+  const count = swarm.int(1, swarm.pick([3, 5, 8]));
+  const longestPrompt = swarm.pick([4, 12, 20]);
+  const longestOutput = swarm.pick([2, 6, 12]);
+  const span = swarm.pick([0, 200, 1000, 3000]);
+  const optInShare = swarm.pick([0, 0.3, 0.7, 1, 1]);
+  const stopShare = swarm.pick([0, 0.3, 0.8]);
+  const sharing = swarm.pick([0, 0.5, 0.9]);
+  const clones = swarm.pick([0, 0.2, 0.5]);
+  const duplicates = swarm.chance(0.1) ? 0.3 : 0;
+  const salts = swarm.chance(0.15) ? 0.4 : 0;
+  const bad = swarm.chance(0.06) ? 0.3 : 0;
+  const families = Array.from({ length: 2 }, () => Array.from({ length: longestPrompt }, token));
+  const requests: ScenarioRequest[] = [];
+  for (let i = 0; i < count; i += 1) {
+    const twin = requests.length > 0 && draw.chance(clones) ? draw.pick(requests) : null;
+    const shared = draw.chance(sharing) ? draw.pick(families).slice(0, draw.int(1, longestPrompt)) : [];
+    const tail = Array.from({ length: draw.int(shared.length > 0 ? 0 : 1, longestPrompt) }, token);
+    const prompt = twin?.prompt ?? [...shared, ...tail];
+    const maxTokens = draw.int(1, longestOutput);
+    const stops = draw.chance(stopShare) ? drawStops(draw, routed, prompt, maxTokens) : null;
+    const isBad = draw.chance(bad);
+    requests.push({
+      at: twin !== null && draw.chance(0.5) ? twin.at : draw.int(0, span),
+      id: requests.length > 0 && draw.chance(duplicates) ? draw.pick(requests).id : `r${i}`,
+      prompt: isBad && draw.chance(0.3) ? [] : prompt,
+      maxTokens,
+      minTokens: draw.chance(0.2) ? draw.int(0, maxTokens) : 0,
+      eos: stops !== null && draw.chance(0.5) ? stops[0]! : null,
+      stops: stops ?? [],
+      rows: draw.chance(optInShare),
+      rowsFrom: isBad ? draw.int(0, prompt.length) : draw.chance(0.25) ? draw.int(0, prompt.length - 1) : 0,
+      priority: draw.int(0, 2),
+      salt: draw.chance(salts) ? draw.pick(['a', 'b']) : null,
+    });
+  }
+  return requests;
+}
+
+/** Tokens that the request will really sample, so that it stops at a chosen output: the first, the last, or one between. */
+function drawStops(draw: Draw, routed: ModelConfig, prompt: readonly number[], maxTokens: number): number[] {
+  const oracle = new Oracle(routerOf(routed));
+  const at = draw.pick([0, maxTokens - 1, draw.int(0, maxTokens - 1)]);
+  let next = 0;
+  for (const token of prompt) next = oracle.push(token);
+  for (let i = 0; i < at; i += 1) next = oracle.push(next);
+  return draw.chance(0.3) ? [next, draw.int(0, routed.vocabSize - 1)] : [next];
+}
+
+function drawTiming(draw: Draw): Timing {
+  const isSlow = draw.chance(0.2);
+  const isLate = draw.chance(0.3);
+  return {
+    pass: 60,
+    passJitter: draw.pick([0, 20, 100]),
+    map: draw.pick([1, 10, 80]),
+    mapJitter: draw.pick([0, 20, 200]),
+    wire: draw.pick([0, 5, 40]),
+    engine: draw.pick([0, 5, 60]),
+    respawn: draw.pick([1, 200, 1000]),
+    slowPassShare: isSlow ? draw.pick([0.1, 0.5]) : 0,
+    slowPassFactor: draw.int(2, 20),
+    lateMapShare: isLate ? draw.pick([0.1, 0.5]) : 0,
+    lateMapFactor: draw.int(2, 20),
+  };
+}
+
+function drawFaults(seed: number, swarm: Draw, requests: readonly ScenarioRequest[]): Fault[] {
+  const draw = new Draw(seed, 'faults');
+  const lastStep = 4 + requests.length * 3;
+  const moment = (): Moment =>
+    draw.chance(0.15) ? { at: draw.int(0, 3000) } : { step: draw.int(0, lastStep), phase: draw.pick(STEP_PHASES) };
+  const faults: Fault[] = [];
+  if (swarm.chance(0.35)) {
+    for (let i = swarm.int(1, 4); i > 0; i -= 1) {
+      const ids = [draw.pick(requests).id];
+      if (draw.chance(0.2)) ids.push(draw.pick(requests).id);
+      if (draw.chance(0.1)) ids.push('nobody', ids[0]!);
+      const when = moment();
+      faults.push({ when, kind: 'abort', ids });
+      // A client that loses patience twice.
+      if (draw.chance(0.15)) faults.push({ when, kind: 'abort', ids });
+    }
+  }
+  if (swarm.chance(0.15)) {
+    for (let i = swarm.int(1, 3); i > 0; i -= 1) {
+      faults.push({ when: moment(), kind: 'reset-cache', preempt: draw.chance(0.8) });
+    }
+  }
+  if (swarm.chance(0.12)) {
+    for (let i = swarm.int(1, 2); i > 0; i -= 1) faults.push({ when: moment(), kind: 'kill', rank: 0 });
+  }
+  if (swarm.chance(0.02)) faults.push({ when: moment(), kind: 'dead-lock-holder' });
+  return faults;
+}

@@ -1,0 +1,105 @@
+/** Stands between the engine and a design's engine half, and sees what one asks of the other (L5, L6). */
+
+import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.ts';
+import type { FinishReason } from '../contract/engine-core-output.ts';
+import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
+import type { CaptureRequest } from '../contract/request.ts';
+import type { RoutedRows } from '../contract/routed-rows.ts';
+import type { SchedulerOutput } from '../contract/scheduler-output.ts';
+import type { DesignName } from '../contract/config.ts';
+import type { Judge } from './judge.ts';
+import type { VirtualLock } from './virtual-lock.ts';
+
+export class EngineHalfMonitor implements CaptureEngineHalf {
+  readonly design: DesignName;
+  readonly #half: CaptureEngineHalf;
+  readonly #judge: Judge;
+  readonly #lock: VirtualLock;
+  #someoneAsked = false;
+
+  constructor(half: CaptureEngineHalf, judge: Judge, lock: VirtualLock) {
+    this.design = half.design;
+    this.#half = half;
+    this.#judge = judge;
+    this.#lock = lock;
+  }
+
+  wants(request: CaptureRequest): boolean {
+    const wants = this.#half.wants(request);
+    if (wants && !request.returnRoutedExperts) {
+      this.#judge.wrong('L5', `${this.design} works for "${request.requestId}", which did not opt in`);
+    }
+    this.#someoneAsked ||= request.returnRoutedExperts;
+    return wants;
+  }
+
+  usablePrefix(request: CaptureRequest, hitBlockIds: readonly number[]): number {
+    return this.#half.usablePrefix(request, hitBlockIds);
+  }
+
+  onBlocksCached(request: CaptureRequest, firstBlock: number): void {
+    this.#half.onBlocksCached?.(request, firstBlock);
+  }
+
+  onPrefixHit(request: CaptureRequest, numHitBlocks: number): void {
+    this.#half.onPrefixHit(request, numHitBlocks);
+  }
+
+  onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void {
+    this.#worked('onScheduled');
+    this.#half.onScheduled(step, requests, stepPositions);
+  }
+
+  onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
+    this.#worked('onStepOutput');
+    const before = this.#lock.numEngineLocks;
+    this.#half.onStepOutput(output, live);
+    this.#locked(before);
+  }
+
+  take(request: CaptureRequest, numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {
+    const before = this.#lock.numEngineLocks;
+    const rows = this.#half.take(request, numNewTokens, finishReason);
+    this.#locked(before);
+    return rows;
+  }
+
+  onPreempt(request: CaptureRequest): void {
+    this.#half.onPreempt(request);
+  }
+
+  release(request: CaptureRequest): void {
+    this.#half.release(request);
+  }
+
+  onBlockEvicted(blockId: number): void {
+    this.#worked('onBlockEvicted');
+    this.#half.onBlockEvicted(blockId);
+  }
+
+  onCacheReset(): void {
+    this.#half.onCacheReset();
+  }
+
+  onStepsLost(): void {
+    this.#half.onStepsLost?.();
+  }
+
+  liveCounts(): CaptureLiveCounts {
+    return this.#half.liveCounts();
+  }
+
+  close(): void {
+    this.#half.close();
+  }
+
+  #worked(what: string): void {
+    if (!this.#someoneAsked) this.#judge.wrong('L5', `the scheduler called ${what} although nobody opted in`);
+  }
+
+  #locked(before: number): void {
+    if (this.#lock.numEngineLocks > before) {
+      this.#judge.wrong('L6', `${this.design} takes a lock inside the scheduler's step`);
+    }
+  }
+}

@@ -1,0 +1,34 @@
+/** A step between its plan and its update, as the simulator follows it. */
+
+import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
+import type { SchedulerOutput } from '../contract/scheduler-output.ts';
+import type { TrackedRequest } from './tracked-request.ts';
+
+/** One request of a step. */
+export type FlightEntry = {
+  readonly request: TrackedRequest;
+  /** Tokens that the device sampled for it. */
+  sampled: readonly number[];
+  /** Positions whose KV the step computed and that stand: rejected drafts are not among them. */
+  from: number;
+  to: number;
+  /** The request lost its KV meanwhile. */
+  isStale: boolean;
+  /** … in a cache reset: its part of the output is thrown away. */
+  isDropped: boolean;
+};
+
+export type Flight = {
+  readonly stepId: number;
+  /** The engine's own object: valid until the step is finished. */
+  readonly plan: SchedulerOutput;
+  readonly epoch: number;
+  readonly entries: readonly FlightEntry[];
+  /** Somebody in it opted in. */
+  readonly isWanted: boolean;
+  /** Its forward pass has run (on rank 0). */
+  isExecuted: boolean;
+  /** Per rank; `null` until it has arrived. */
+  readonly outputs: (ModelRunnerOutput | null)[];
+  numArrived: number;
+};

@@ -1,0 +1,79 @@
+/** One scenario, from the first event to the verdict. */
+
+import { RoutedExpertsError } from '../contract/errors.ts';
+import type { Mark } from './coverage.ts';
+import { EventHeap } from './event-heap.ts';
+import { EventLog } from './event-log.ts';
+import { DeclaredStall, Judge } from './judge.ts';
+import type { Scenario } from './scenario.ts';
+import { routerOf } from './sim-kernels.ts';
+import { Storm } from './storm.ts';
+import type { Subject } from './subject.ts';
+import { Violation, type LawName } from './violation.ts';
+import { HangsOnLock } from './virtual-lock.ts';
+import { World } from './world.ts';
+
+/** Events after which a run is cut off as one that never ends. */
+const MOST_EVENTS = 200_000;
+
+export type RunResult = Readonly<{
+  violation: Violation | null;
+  /** How often each law was broken that the design gives up. */
+  declared: ReadonlyMap<LawName, number>;
+  marks: ReadonlySet<Mark>;
+  numSteps: number;
+  /** Of the event log, up to the violation. */
+  hash: string;
+  /** What happened, step by step; empty unless asked for. */
+  lines: readonly string[];
+}>;
+
+/** Runs to the end, or to the first broken promise. Never throws for what the code under test does. */
+export function runScenario(scenario: Scenario, subject: Subject, isTracing: boolean = false): RunResult {
+  const judge = new Judge(subject.gaps);
+  const log = new EventLog(isTracing);
+  const marks = new Set<Mark>();
+  const heap = new EventHeap();
+  const uninstall = subject.mutation.install?.();
+  let storm: Storm | null = null;
+  let violation: Violation | null = null;
+  try {
+    const world = new World(scenario, subject, routerOf(scenario.model), judge, log, marks);
+    storm = new Storm(world, subject, heap);
+    let numEvents = 0;
+    while (heap.runNext()) {
+      numEvents += 1;
+      if (numEvents > MOST_EVENTS) judge.stall('L8', `${MOST_EVENTS} events did not bring the run to its end`);
+    }
+    storm.checkEnd();
+  } catch (error) {
+    violation = verdict(error, judge);
+  } finally {
+    uninstall?.();
+  }
+  return {
+    violation,
+    declared: judge.declared,
+    marks,
+    numSteps: storm?.numSteps ?? 0,
+    hash: log.hash,
+    lines: log.lines,
+  };
+}
+
+/** What a run's end by an exception means; `null`: the design has declared it. */
+function verdict(error: unknown, judge: Judge): Violation | null {
+  if (error instanceof Violation) return error;
+  if (error instanceof DeclaredStall) return null;
+  if (error instanceof HangsOnLock) {
+    try {
+      judge.stall('L8', error.message);
+    } catch (stall) {
+      return stall instanceof Violation ? stall : null;
+    }
+  }
+  if (error instanceof RoutedExpertsError || error instanceof Error) {
+    return new Violation('crash', 'L8', judge.step, `${error.name}: ${error.message}`, error);
+  }
+  throw error;
+}

@@ -1,0 +1,126 @@
+/**
+ * One run of the simulator as data: everything but the code. A scenario can be drawn from a seed, shrunk, saved as JSON and replayed.
+ * Times are in ticks of virtual time; a forward pass takes about a hundred.
+ */
+
+import type { EngineConfig, ModelConfig } from '../contract/config.ts';
+import { RoutedExpertsError } from '../contract/errors.ts';
+import { validateEngineConfig } from '../engine/engine-config.ts';
+
+export type ScenarioRequest = Readonly<{
+  at: number;
+  id: string;
+  prompt: readonly number[];
+  maxTokens: number;
+  minTokens: number;
+  eos: number | null;
+  stops: readonly number[];
+  /** Opts in to routed experts. */
+  rows: boolean;
+  /** Rows before this position are not wanted. */
+  rowsFrom: number;
+  priority: number;
+  salt: string | null;
+}>;
+
+/** How far a step has come; a fault can wait for a step to get there. */
+export const STEP_PHASES = ['begun', 'submitted', 'executed', 'mapped', 'arrived', 'updated'] as const;
+export type StepPhase = (typeof STEP_PHASES)[number];
+
+/** An instant, or the moment at which a step gets somewhere. */
+export type Moment = Readonly<{ at: number }> | Readonly<{ step: number; phase: StepPhase }>;
+
+export type Fault = Readonly<{ when: Moment }> &
+  (
+    | Readonly<{ kind: 'abort'; ids: readonly string[] }>
+    | Readonly<{ kind: 'reset-cache'; preempt: boolean }>
+    /** The rank dies with everything on it. */
+    | Readonly<{ kind: 'kill'; rank: number }>
+    /** A process takes the lock of shared memory and dies with it. Other designs have no lock. */
+    | Readonly<{ kind: 'dead-lock-holder' }>
+  );
+
+export type FaultKind = Fault['kind'];
+
+/** Durations in ticks; shares in [0, 1] of the steps, factors by which they take longer. */
+export type Timing = Readonly<{
+  pass: number;
+  passJitter: number;
+  map: number;
+  mapJitter: number;
+  /** Between engine and worker, each way. */
+  wire: number;
+  /** Between an output's arrival and its update, and between two steps begun. */
+  engine: number;
+  respawn: number;
+  slowPassShare: number;
+  slowPassFactor: number;
+  lateMapShare: number;
+  lateMapFactor: number;
+}>;
+
+export type Scenario = Readonly<{
+  /** Of the random streams that the run draws from. */
+  seed: number;
+  model: ModelConfig;
+  engine: EngineConfig;
+  /** Steps in flight at once. */
+  queueDepth: number;
+  /** Readback buffers of a rank. */
+  ringDepth: number;
+  numRanks: number;
+  maxRestarts: number;
+  /** Each forward pass folds a number of its own into keys and rows, so that a row tells whose pass it came from. */
+  hasEpochs: boolean;
+  /** `false`: the consumer reads no rows and gives no buffer back before the end. */
+  readsAtOnce: boolean;
+  timing: Timing;
+  requests: readonly ScenarioRequest[];
+  faults: readonly Fault[];
+}>;
+
+const LIMIT = { requests: 10_000, faults: 10_000, prompt: 1_000_000 } as const;
+
+/** Reads what `JSON.stringify` wrote. Throws BAD_FILE, with the file's name, for anything else. */
+export function parseScenario(text: string, file: string): Scenario {
+  const bad = (problem: string): Error => RoutedExpertsError.of('BAD_FILE', file, problem);
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw bad((error as Error).message);
+  }
+  if (typeof value !== 'object' || value === null) throw bad('is not a scenario');
+  const scenario = value as Scenario;
+  const wholes = ['seed', 'queueDepth', 'ringDepth', 'numRanks', 'maxRestarts'] as const;
+  for (const name of wholes) {
+    const least = name === 'seed' || name === 'maxRestarts' ? 0 : 1;
+    if (!Number.isInteger(scenario[name]) || scenario[name] < least) {
+      throw bad(`"${name}" is ${String(scenario[name])}, not a whole number ≥ ${least}`);
+    }
+  }
+  for (const name of ['hasEpochs', 'readsAtOnce'] as const) {
+    if (typeof scenario[name] !== 'boolean') throw bad(`"${name}" is neither true nor false`);
+  }
+  for (const name of ['requests', 'faults'] as const) {
+    if (!Array.isArray(scenario[name]) || scenario[name].length > LIMIT[name]) {
+      throw bad(`"${name}" is not a list of at most ${LIMIT[name]}`);
+    }
+  }
+  if (typeof scenario.model !== 'object' || typeof scenario.timing !== 'object') throw bad('has no model or no timing');
+  if (Object.values(scenario.timing).some((ticks) => typeof ticks !== 'number' || !(ticks >= 0))) {
+    throw bad('"timing" holds something that is no number ≥ 0');
+  }
+  for (const request of scenario.requests) {
+    if (typeof request.id !== 'string' || !Array.isArray(request.prompt) || request.prompt.length > LIMIT.prompt) {
+      throw bad('a request without id or prompt');
+    }
+  }
+  validateEngineConfig(scenario.engine);
+  return scenario;
+}
+
+/** A moment as a reader sees it. */
+export function describeMoment(when: Moment): string {
+  return 'at' in when ? `at ${when.at}` : `when step ${when.step} is ${when.phase}`;
+}

@@ -1,0 +1,253 @@
+/**
+ * Drives a world and its ranks as the engine's driver does, in virtual time, with clients that come and go and faults that strike at their
+ * moment: the batch queue of `EngineDriver`, without promises.
+ */
+
+import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
+import { Phase } from './event-heap.ts';
+import type { Flight } from './flight.ts';
+import { Pace, type Clock } from './pace.ts';
+import type { Fault, Scenario, StepPhase } from './scenario.ts';
+import type { Subject } from './subject.ts';
+import { VirtualRank, type RankEvents } from './virtual-rank.ts';
+import type { World } from './world.ts';
+
+/** Steps that may be begun without anything coming nearer to its end. */
+const STEPS_WITHOUT_PROGRESS = 200;
+
+export class Storm implements RankEvents {
+  readonly #world: World;
+  readonly #scenario: Scenario;
+  readonly #subject: Subject;
+  readonly #pace: Pace;
+  readonly #clock: Clock;
+  readonly #faultsByStep: Map<number, Fault[]> = new Map();
+  #ranks: VirtualRank[] = [];
+  #restartsLeft: number;
+  #isRespawning = false;
+  /** Lost for good: nothing is taken in any more. */
+  #isOver = false;
+  #updateIsPlanned = false;
+  #fillIsPlanned = false;
+  #acceptedAt = 0;
+  #numSteps = 0;
+  #progressSeen = 0;
+  #stepsSinceProgress = 0;
+  /** Buffers of rows that a consumer who does not read keeps. */
+  readonly #unread: (() => void)[] = [];
+
+  constructor(world: World, subject: Subject, clock: Clock) {
+    this.#world = world;
+    this.#scenario = world.scenario;
+    this.#subject = subject;
+    this.#clock = clock;
+    this.#pace = new Pace(clock, world.scenario);
+    this.#restartsLeft = world.scenario.maxRestarts;
+    for (const fault of world.scenario.faults) {
+      const { when } = fault;
+      if ('at' in when) clock.plan(when.at, Phase.client, () => this.#strike(fault));
+      else {
+        const faults = this.#faultsByStep.get(when.step);
+        if (faults === undefined) this.#faultsByStep.set(when.step, [fault]);
+        else faults.push(fault);
+      }
+    }
+    for (const request of world.scenario.requests) {
+      clock.plan(request.at, Phase.client, () => {
+        if (this.#isOver) return;
+        world.add(request, clock.now);
+        this.#wakeUp();
+      });
+    }
+    this.#startRanks();
+  }
+
+  get numSteps(): number {
+    return this.#numSteps;
+  }
+
+  /** After the last event: everything is over, or will never be. */
+  checkEnd(): void {
+    const world = this.#world;
+    for (const release of this.#unread) release();
+    if (world.numAlive > 0 || !(this.#isOver || world.engine.isIdle)) {
+      world.judge.stall(
+        'L8',
+        `nothing happens any more, and ${world.numAlive} requests are alive: ${world.aliveIds.join(', ')}`,
+      );
+    }
+    world.checkDrained();
+    if (!this.#isOver) for (const rank of this.#ranks) rank.checkDrained();
+    for (const rank of this.#ranks) rank.close();
+    world.close();
+  }
+
+  onPhase(rank: VirtualRank, flight: Flight, phase: StepPhase): void {
+    if (rank.number === 0) this.#reach(flight.stepId, phase);
+  }
+
+  onOutput(rank: VirtualRank, flight: Flight, output: ModelRunnerOutput): void {
+    const { mutation } = this.#subject;
+    const answer = mutation.output === undefined ? output : mutation.output(output, flight.plan);
+    const arriveAt = this.#clock.now + this.#pace.wire();
+    this.#clock.plan(arriveAt, Phase.wire, () => {
+      if (rank.isDead) return;
+      flight.outputs[rank.number] = answer;
+      flight.numArrived += 1;
+      if (flight.numArrived < this.#scenario.numRanks) return;
+      this.#reach(flight.stepId, 'arrived');
+      this.#planUpdate();
+    });
+  }
+
+  #startRanks(): void {
+    const { numRanks } = this.#scenario;
+    this.#ranks = Array.from(
+      { length: numRanks },
+      (_, i) => new VirtualRank(i, this.#world, this.#subject, this.#pace, this),
+    );
+  }
+
+  #wakeUp(): void {
+    if (this.#fillIsPlanned || this.#isRespawning || this.#isOver) return;
+    this.#fillIsPlanned = true;
+    this.#clock.plan(this.#clock.now + this.#pace.engine(), Phase.engine, () => {
+      this.#fillIsPlanned = false;
+      this.#fill();
+    });
+  }
+
+  /** Begins one step if there is room for it in the queue, and looks again a little later. */
+  #fill(): void {
+    const world = this.#world;
+    if (this.#isRespawning || this.#isOver || world.flights.length >= this.#scenario.queueDepth) return;
+    const flight = world.begin();
+    if (flight === null) return;
+    this.#numSteps += 1;
+    this.#countProgress();
+    for (const rank of this.#ranks) {
+      // Messages do not overtake each other.
+      this.#acceptedAt = Math.max(this.#acceptedAt, this.#clock.now + this.#pace.wire());
+      this.#clock.plan(this.#acceptedAt, Phase.wire, () => {
+        if (!rank.isDead) rank.accept(flight);
+      });
+    }
+    this.#reach(flight.stepId, 'begun');
+    this.#wakeUp();
+  }
+
+  /** A step that brings nobody nearer to its end is no progress, however many there are. */
+  #countProgress(): void {
+    const world = this.#world;
+    if (world.progress > this.#progressSeen) {
+      this.#progressSeen = world.progress;
+      this.#stepsSinceProgress = 0;
+      return;
+    }
+    this.#stepsSinceProgress += 1;
+    if (this.#stepsSinceProgress <= STEPS_WITHOUT_PROGRESS) return;
+    world.judge.stall('L8', `${STEPS_WITHOUT_PROGRESS} steps ran, and nobody came nearer to its end`);
+  }
+
+  #planUpdate(): void {
+    const oldest = this.#world.flights[0];
+    if (this.#updateIsPlanned || oldest === undefined || oldest.numArrived < this.#scenario.numRanks) return;
+    this.#updateIsPlanned = true;
+    this.#clock.plan(this.#clock.now + this.#pace.engine(), Phase.engine, () => {
+      this.#updateIsPlanned = false;
+      if (this.#isRespawning || this.#isOver) return;
+      this.#update();
+    });
+  }
+
+  #update(): void {
+    const world = this.#world;
+    const flight = world.flights[0];
+    if (flight === undefined || flight.numArrived < this.#scenario.numRanks) return;
+    this.#compareRanks(flight);
+    const { outputs, stepId } = flight;
+    world.finish();
+    const ranks = this.#ranks;
+    const recycle = (): void => {
+      for (const [i, output] of outputs.entries()) {
+        const rows = output?.routedExpertDeltas?.rows;
+        if (rows !== undefined) ranks[i]!.recycle(rows);
+      }
+    };
+    if (this.#scenario.readsAtOnce) recycle();
+    else this.#unread.push(recycle);
+    this.#reach(stepId, 'updated');
+    this.#planUpdate();
+    this.#wakeUp();
+  }
+
+  /** Ranks run the same model on the same tokens: they must agree. */
+  #compareRanks({ outputs, stepId }: Flight): void {
+    const first = outputs[0]!;
+    for (const [rank, other] of outputs.entries()) {
+      if (rank === 0) continue;
+      const isEqual =
+        sameWords(first.sampledTokenIds, other!.sampledTokenIds) &&
+        sameWords(first.requestIndices, other!.requestIndices) &&
+        first.routedExpertDeltas?.numRows === other!.routedExpertDeltas?.numRows;
+      if (!isEqual) this.#world.judge.wrong('L2', `ranks 0 and ${rank} answer step ${stepId} differently`);
+    }
+  }
+
+  #reach(stepId: number, phase: StepPhase): void {
+    const faults = this.#faultsByStep.get(stepId);
+    if (faults === undefined) return;
+    for (const fault of faults) {
+      if ('phase' in fault.when && fault.when.phase === phase) this.#strike(fault);
+    }
+  }
+
+  #strike(fault: Fault): void {
+    if (this.#isOver) return;
+    const world = this.#world;
+    switch (fault.kind) {
+      case 'abort':
+        world.abort(fault.ids);
+        break;
+      case 'reset-cache':
+        world.resetCache(fault.preempt);
+        break;
+      case 'kill':
+        this.#kill(fault.rank);
+        return;
+      case 'dead-lock-holder':
+        world.lock.holder = 'dead process';
+        break;
+      default:
+        fault satisfies never;
+    }
+    this.#wakeUp();
+  }
+
+  /** A rank dies. The driver shuts the others down, starts new ones, and only then tells the engine. */
+  #kill(rank: number): void {
+    if (this.#isRespawning || rank >= this.#ranks.length) return;
+    const world = this.#world;
+    if (world.log.isTracing) world.log.line(world.judge.step, `rank ${rank} dies, ${this.#restartsLeft} restarts left`);
+    for (const each of this.#ranks) each.isDead = true;
+    if (this.#restartsLeft === 0) {
+      this.#isOver = true;
+      world.marks.add('worker lost for good');
+      world.abort(world.aliveIds, 'error');
+      world.loseWorkers();
+      return;
+    }
+    this.#restartsLeft -= 1;
+    this.#isRespawning = true;
+    this.#clock.plan(this.#clock.now + this.#pace.respawn, Phase.worker, () => {
+      this.#isRespawning = false;
+      this.#startRanks();
+      world.loseWorkers();
+      this.#wakeUp();
+    });
+  }
+}
+
+function sameWords(a: Uint32Array, b: Uint32Array): boolean {
+  return a.length === b.length && a.every((word, i) => word === b[i]);
+}

@@ -1,0 +1,24 @@
+/** A broken promise. */
+
+export type LawName = 'L1' | 'L2' | 'L3' | 'L4' | 'L5' | 'L6' | 'L7' | 'L8' | 'L9' | 'L10';
+
+export const LAWS: readonly LawName[] = ['L1', 'L2', 'L3', 'L4', 'L5', 'L6', 'L7', 'L8', 'L9', 'L10'];
+
+/** A wrong answer; nothing moves any more; the code under test threw. */
+export type ViolationKind = 'wrong' | 'stall' | 'crash';
+
+/** Thrown where the promise was found broken: nothing after it is worth anything. */
+export class Violation extends Error {
+  readonly kind: ViolationKind;
+  readonly law: LawName;
+  /** The step begun last. */
+  readonly step: number;
+
+  constructor(kind: ViolationKind, law: LawName, step: number, what: string, cause?: unknown) {
+    super(what, cause === undefined ? undefined : { cause });
+    this.name = 'Violation';
+    this.kind = kind;
+    this.law = law;
+    this.step = step;
+  }
+}

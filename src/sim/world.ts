@@ -1,0 +1,374 @@
+/**
+ * The engine core under watch: every call that a driver may make, each followed by the checks that must hold between any two calls.
+ * Knows no time; who calls what when is the storm's business.
+ *
+ *     add · abort · resetCache ─▶ ┌───────┐ ─begin─▶ Flight ─▶ ranks ─▶ outputs ─finish─▶ ledger says what must have come
+ *     loseWorkers ──────────────▶ │ World │
+ *                                 └───────┘ after each: requests and blocks conserved, buffers bounded
+ */
+
+import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.ts';
+import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
+import { RoutedExpertsError } from '../contract/errors.ts';
+import { RequestKind } from '../contract/scheduler-output.ts';
+import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
+import { rowShape } from '../capture/row-shape.ts';
+import { EngineCore } from '../engine/engine-core.ts';
+import type { Router } from '../kernels/reference/route.ts';
+import type { Mark } from './coverage.ts';
+import { EngineHalfMonitor } from './engine-half-monitor.ts';
+import type { EventLog } from './event-log.ts';
+import type { Flight } from './flight.ts';
+import type { Judge } from './judge.ts';
+import { Ledger } from './ledger.ts';
+import { PlanCheck } from './plan-check.ts';
+import { RowCheck } from './row-check.ts';
+import type { Scenario, ScenarioRequest } from './scenario.ts';
+import type { Subject } from './subject.ts';
+import { Flag, TrackedRequest } from './tracked-request.ts';
+import { VirtualLock, VirtualSharedRows } from './virtual-lock.ts';
+
+export class World {
+  readonly scenario: Scenario;
+  readonly engine: EngineCore;
+  readonly ledger: Ledger;
+  readonly judge: Judge;
+  readonly log: EventLog;
+  readonly marks: Set<Mark>;
+  readonly lock: VirtualLock = new VirtualLock();
+  /** The table of shared memory, made when a design asks for it. */
+  #table: Int32Array | null = null;
+  readonly flights: Flight[] = [];
+  /** Counts up whenever the run has come nearer to its end. */
+  progress = 0;
+  numAlive = 0;
+
+  readonly #half: CaptureEngineHalf | null;
+  readonly #rowCheck: RowCheck;
+  readonly #plans: PlanCheck;
+  /** By index: the engine numbers requests in the order in which it takes them in. */
+  readonly #requests: TrackedRequest[] = [];
+  readonly #byId = new Map<string, TrackedRequest>();
+  readonly #rowLength: number;
+
+  constructor(scenario: Scenario, subject: Subject, router: Router, judge: Judge, log: EventLog, marks: Set<Mark>) {
+    const { model, engine } = scenario;
+    this.scenario = scenario;
+    this.judge = judge;
+    this.log = log;
+    this.marks = marks;
+    this.#rowLength = model.numLayers * model.topK;
+    this.ledger = new Ledger(model, engine, router, scenario.hasEpochs, judge, marks);
+    this.#rowCheck = new RowCheck(model, this.ledger, judge, scenario.hasEpochs, scenario.readsAtOnce);
+    this.#plans = new PlanCheck(engine, judge, marks, this.#requests);
+    const half = subject.design.engineHalf(model, engine, {
+      sharedRows: () => this.sharedRows('engine'),
+      ...(subject.prefixRows === null ? {} : { prefixRows: subject.prefixRows }),
+    });
+    const mutated = half && subject.mutation.engineHalf ? subject.mutation.engineHalf(half, model, engine) : half;
+    this.#half = mutated === null ? null : new EngineHalfMonitor(mutated, judge, this.lock);
+    this.engine = new EngineCore(engine, this.#half);
+  }
+
+  sharedRows(owner: 'engine' | 'worker'): VirtualSharedRows {
+    const { model, engine } = this.scenario;
+    this.#table ??= new Int32Array(engine.numBlocks * engine.blockSize * model.numLayers * model.topK);
+    return new VirtualSharedRows(this.#table, this.lock, owner);
+  }
+
+  /** Hands in a request; one that must be refused must be. */
+  add(spec: ScenarioRequest, arrivalTime: number): void {
+    const expected = this.#expectedRefusal(spec);
+    let code: string | null = null;
+    try {
+      this.engine.addRequest({
+        requestId: spec.id,
+        promptTokenIds: Uint32Array.from(spec.prompt),
+        sampling: {
+          maxTokens: spec.maxTokens,
+          minTokens: spec.minTokens,
+          eosTokenId: spec.eos,
+          stopTokenIds: spec.stops,
+          returnRoutedExperts: spec.rows,
+          routedExpertsPromptStart: spec.rowsFrom,
+        },
+        priority: spec.priority,
+        arrivalTime,
+        cacheSalt: spec.salt,
+      });
+    } catch (error) {
+      if (!(error instanceof RoutedExpertsError) || error.code === 'INVARIANT') throw error;
+      code = error.code;
+    }
+    this.log.word(code === null ? 1 : 2);
+    if (this.log.isTracing)
+      this.#say(code === null ? `"${spec.id}" arrives, ${describe(spec)}` : `"${spec.id}" is refused: ${code}`);
+    if (expected !== 'either' && code !== expected) {
+      this.judge.wrong('L8', `"${spec.id}" was ${code ?? 'taken in'}, expected ${expected ?? 'to be taken in'}`);
+    }
+    if (code === null) {
+      const { maxModelLen, numSpeculativeTokens } = this.scenario.engine;
+      const maxPositions = maxModelLen + numSpeculativeTokens + 1;
+      const request = new TrackedRequest(this.#requests.length, spec, arrivalTime, maxPositions, this.#rowLength);
+      this.#requests.push(request);
+      this.#byId.set(spec.id, request);
+      this.numAlive += 1;
+    } else this.marks.add('request refused');
+    this.check();
+  }
+
+  /** Aborts by id, as a client does; unknown and ended ids are no error. */
+  abort(ids: readonly string[], finish: 'abort' | 'error' = 'abort'): void {
+    const due: TrackedRequest[] = [];
+    for (const id of ids) {
+      const request = this.#byId.get(id);
+      if (request !== undefined && request.isAlive && !due.includes(request)) due.push(request);
+    }
+    for (const request of due) {
+      if (request.state === 'waiting') this.marks.add('abort while waiting');
+      const isBetween = this.flights.some((f) => f.isExecuted && f.entries.some((e) => e.request === request));
+      if (isBetween) this.marks.add('abort between execute and update');
+    }
+    const outputs = this.engine.abort(ids);
+    this.log.word(3);
+    this.#expectOutputs(outputs, due);
+    for (const [i, request] of due.entries()) {
+      const output = outputs[i]!;
+      if (output.newTokenIds.length > 0 || output.finishReason !== 'abort') {
+        this.judge.wrong('L8', `abort answered ${output.newTokenIds.length} tokens and "${output.finishReason}"`);
+      }
+      this.#end(request, finish, output);
+    }
+    this.check();
+  }
+
+  resetCache(preempt: boolean): void {
+    const { numUsedBlocks } = this.engine.stats();
+    const isDone = this.engine.resetPrefixCache(preempt);
+    this.log.word(4);
+    if (this.log.isTracing)
+      this.#say(`the prefix cache is reset${preempt ? ', running requests preempted' : ''}: ${isDone}`);
+    if (preempt) this.#plans.preemptAll(this.flights);
+    if (isDone !== (preempt || numUsedBlocks === 0)) this.judge.wrong('L8', `a cache reset answered ${isDone}`);
+    this.check();
+  }
+
+  /** Plans a step. `null`: there is nothing to run. */
+  begin(): Flight | null {
+    const plan = this.engine.beginStep();
+    if (plan === null) return null;
+    this.judge.step = plan.stepId;
+    const flight = this.#plans.onPlan(plan, this.flights, this.scenario);
+    this.flights.push(flight);
+    this.log.word(5);
+    this.log.word(plan.stepId);
+    this.log.words(plan.requestIndices, plan.numRequests);
+    this.log.words(plan.numComputedTokens, plan.numRequests);
+    this.log.words(plan.numScheduledTokens, plan.numRequests);
+    this.log.words(plan.newBlockIds, plan.newBlockOffsets[plan.numRequests]!);
+    if (this.log.isTracing) this.#say(this.#plans.describe(flight));
+    this.check();
+    return flight;
+  }
+
+  /** The oldest step's output is taken in, and everybody gets what the ledger says. Answers the output. */
+  finish(): ModelRunnerOutput {
+    const flight = this.flights.shift()!;
+    const output = flight.outputs[0]!;
+    const due: TrackedRequest[] = [];
+    for (const { request, sampled, from, to, isDropped, isStale } of flight.entries) {
+      if (!request.isAlive) continue;
+      if (isDropped) {
+        if (sampled.length > 0) this.marks.add('stale output dropped by a cache reset');
+        continue;
+      }
+      for (let p = from; p < to; p += 1) {
+        if (!request.has(p, Flag.arrived)) this.progress += 1;
+        request.flags[p]! |= Flag.arrived;
+      }
+      if (sampled.length === 0) continue;
+      due.push(request);
+      if (isStale) this.marks.add('stale output after preemption');
+    }
+    const outputs = this.engine.finishStep(output);
+    this.log.word(6);
+    this.#expectOutputs(outputs, due);
+    let next = 0;
+    for (const { request, sampled, isDropped } of flight.entries) {
+      if (!request.isAlive || isDropped || sampled.length === 0) continue;
+      this.#deliver(request, sampled, outputs[next]!);
+      next += 1;
+    }
+    this.check();
+    return output;
+  }
+
+  /** Every step in flight is void, and so is all KV. */
+  loseWorkers(): void {
+    this.#plans.loseAll(this.flights);
+    this.flights.length = 0;
+    this.engine.onWorkersLost();
+    this.ledger.onDeviceLost();
+    this.log.word(7);
+    this.check();
+  }
+
+  /** Everything that was ever asked is over: nothing may be left of it (L7). */
+  checkDrained(): void {
+    this.#rowCheck.readAll();
+    const stats = this.engine.stats();
+    if (stats.numUsedBlocks !== 0) this.judge.wrong('L7', `${stats.numUsedBlocks} KV blocks are held after the drain`);
+    if (this.#plans.numUntold > 0)
+      this.judge.wrong('L7', `${this.#plans.numUntold} ended requests were never told to the workers`);
+    // Rows that live with cached blocks go with them.
+    this.engine.resetPrefixCache(false);
+    const counts: CaptureLiveCounts = this.#half?.liveCounts() ?? { requests: 0, bytes: 0 };
+    const cachedBytes = counts.cachedBytes ?? 0;
+    if (counts.requests !== 0 || counts.bytes !== 0 || cachedBytes !== 0) {
+      this.judge.wrong(
+        'L7',
+        `the engine half holds ${counts.requests} requests, ${counts.bytes} bytes and ${cachedBytes} of cached blocks after the drain`,
+      );
+    }
+  }
+
+  close(): void {
+    this.#half?.close();
+  }
+
+  get aliveIds(): readonly string[] {
+    return this.#requests.filter(({ isAlive }) => isAlive).map(({ spec }) => spec.id);
+  }
+
+  /** What must hold between any two calls. */
+  check(): void {
+    this.engine.checkIntegrity();
+    const stats = this.engine.stats();
+    if (stats.numWaiting + stats.numRunning !== this.numAlive) {
+      this.judge.wrong(
+        'L3',
+        `${stats.numWaiting} requests wait and ${stats.numRunning} run, but ${this.numAlive} are alive`,
+      );
+    }
+    this.#plans.checkBlocks(stats.numUsedBlocks, stats.numFreeBlocks);
+    if (stats.capture === null) return;
+    if (stats.capture.requests > this.numAlive) {
+      this.judge.wrong('L7', `the engine half holds ${stats.capture.requests} requests, ${this.numAlive} are alive`);
+    }
+    const most = this.#mostBytes();
+    if (stats.capture.bytes > most) {
+      this.judge.wrong('L7', `the engine half holds ${stats.capture.bytes} bytes; live tokens account for ${most}`);
+    }
+  }
+
+  /** Rows of every KV slot twice over, and of every live token with the page that it begins. */
+  #mostBytes(): number {
+    const { model, engine } = this.scenario;
+    let numRows = 2 * engine.numBlocks * engine.blockSize;
+    for (const request of this.#requests) {
+      if (request.isAlive) numRows += request.flags.length + engine.blockSize;
+    }
+    return numRows * rowShape(model, 'int32').bytesPerRow;
+  }
+
+  #expectOutputs(outputs: readonly EngineCoreOutput[], due: readonly TrackedRequest[]): void {
+    const got = outputs.map(({ requestId }) => requestId);
+    const wanted = due.map(({ spec }) => spec.id);
+    if (got.length === wanted.length && got.every((id, i) => id === wanted[i])) return;
+    this.judge.wrong('L3', `outputs came for [${got.join(', ')}], due were [${wanted.join(', ')}]`);
+  }
+
+  #deliver(request: TrackedRequest, sampled: readonly number[], output: EngineCoreOutput): void {
+    const { maxModelLen } = this.scenario.engine;
+    let end: ReturnType<TrackedRequest['stopCheck']> = null;
+    let count = 0;
+    while (count < sampled.length && end === null) {
+      request.tokens.push(sampled[count]!);
+      count += 1;
+      end = request.stopCheck(maxModelLen);
+    }
+    this.progress += count;
+    this.log.word(request.index);
+    this.log.words(output.newTokenIds);
+    const { newTokenIds } = output;
+    const isRight = newTokenIds.length === count && newTokenIds.every((token, i) => token === sampled[i]);
+    if (!isRight) {
+      this.judge.wrong(
+        'L2',
+        `${request.name} was given tokens [${newTokenIds}], sampled were [${sampled.slice(0, count)}]`,
+      );
+    }
+    const finish = end?.finish ?? null;
+    if (output.finishReason !== finish || output.stopReason !== (end?.stopReason ?? null)) {
+      this.judge.wrong(
+        'L8',
+        `${request.name} ended with ${output.finishReason}/${output.stopReason}, due was ${finish}/${end?.stopReason ?? null}`,
+      );
+    }
+    if (finish === 'stop') this.marks.add('stopped by a token');
+    if (finish !== null) this.#end(request, finish, output);
+    else this.#rows(request, output);
+  }
+
+  #end(request: TrackedRequest, finish: 'abort' | 'error' | 'stop' | 'length', output: EngineCoreOutput): void {
+    request.endedWithBlocks = request.state === 'running';
+    this.#noteHits(request);
+    this.#plans.release(request);
+    request.state = 'ended';
+    request.finish = finish;
+    this.numAlive -= 1;
+    this.progress += 1;
+    if (this.log.isTracing) this.#say(`${request.name} ends: ${finish}, ${request.numOutputs} tokens`);
+    if (output.prefill?.numPromptTokens !== request.spec.prompt.length) {
+      this.judge.wrong('L1', `${request.name} ended with a prompt of ${output.prefill?.numPromptTokens} tokens`);
+    }
+    this.#rows(request, output);
+    if (request.spec.rows) this.#rowCheck.onEnd(request);
+    if (this.#byId.get(request.spec.id) === request) this.#byId.delete(request.spec.id);
+  }
+
+  /** A request that ends before its first pass has run has hits that the ledger has not heard of. */
+  #noteHits(request: TrackedRequest): void {
+    for (const { isExecuted, entries, plan } of this.flights) {
+      if (isExecuted) continue;
+      const i = entries.findIndex((entry) => entry.request === request);
+      if (i < 0 || plan.kinds[i] === RequestKind.running) continue;
+      this.ledger.noteHits(request, plan.numComputedTokens[i]!);
+    }
+  }
+
+  #rows(request: TrackedRequest, { routedExperts }: EngineCoreOutput): void {
+    if (routedExperts === null) return;
+    this.log.word(routedExperts.start);
+    this.log.word(routedExperts.count);
+    for (const [from, to] of routedExperts.missing) this.log.words([from, to]);
+    if (!request.spec.rows) this.judge.wrong('L5', `${request.name} did not opt in and was given rows`);
+    else this.#rowCheck.onRows(request, routedExperts);
+  }
+
+  /** The code of the refusal that is due; `null`: none; `'either'`: the engine may keep some blocks in reserve. */
+  #expectedRefusal(spec: ScenarioRequest): string | null {
+    const { blockSize, numBlocks, maxModelLen, numSpeculativeTokens, watermark } = this.scenario.engine;
+    const alive = this.#byId.get(spec.id);
+    if (alive?.isAlive) return 'DUPLICATE_REQUEST';
+    if (spec.prompt.length === 0) return 'EMPTY_PROMPT';
+    if (spec.rowsFrom >= spec.prompt.length) return 'PROMPT_START_OUT_OF_RANGE';
+    if (spec.prompt.length >= maxModelLen) return 'PROMPT_TOO_LONG';
+    const mostTokens = Math.min(spec.prompt.length + spec.maxTokens - 1, maxModelLen);
+    if (Math.ceil(mostTokens / blockSize) > numBlocks - 1) return 'EXCEEDS_POOL';
+    const spare = Math.ceil((2 * numSpeculativeTokens) / blockSize) + Math.ceil(watermark * numBlocks);
+    return Math.ceil(mostTokens / blockSize) + spare > numBlocks - 1 ? 'either' : null;
+  }
+
+  #say(text: string): void {
+    this.log.line(this.judge.step, text);
+  }
+}
+
+function describe({ prompt, maxTokens, rows, rowsFrom, eos, stops }: ScenarioRequest): string {
+  const ends = [...(eos === null ? [] : [`EOS ${eos}`]), ...(stops.length > 0 ? [`stops ${stops}`] : [])];
+  return (
+    `${prompt.length} prompt tokens, at most ${maxTokens} more` +
+    `${rows ? `, wants rows${rowsFrom > 0 ? ` from ${rowsFrom}` : ''}` : ''}${ends.length > 0 ? `, ${ends.join(', ')}` : ''}`
+  );
+}
