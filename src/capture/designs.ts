@@ -3,6 +3,8 @@
 import type { CaptureEngineHalf, CaptureWorkerContext, CaptureWorkerHalf } from '../contract/capture.ts';
 import type { DesignName, EngineConfig, ModelConfig, PrefixRows } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
+import { BlockStoreEngineHalf } from './block-store/engine-half.ts';
+import { BlockStoreWorkerHalf } from './block-store/worker-half.ts';
 import { DeltasEngineHalf } from './deltas/engine-half.ts';
 import { DeltasWorkerHalf } from './deltas/worker-half.ts';
 import { HostCacheEngineHalf } from './host-cache/engine-half.ts';
@@ -101,6 +103,19 @@ const slotStore: Design = {
   workerHalf: (context) => new SlotStoreWorkerHalf(context),
 };
 
+const blockStore: Design = {
+  name: 'block-store',
+  source: 'vllm RFC #45221, #45635',
+  summary: 'immutable blocks of rows by KV block hash in the worker: vLLM’s newest',
+  gaps: [
+    { law: 'L5', reason: 'stores the rows of every step: any block may be hit later by a request that asks' },
+    { law: 'L6', reason: 'the step that ends a prompt brings all of its rows at once' },
+    { law: 'L1', reason: 'an aborted request’s rows are not handed out: reported missing', missing: 'aborted' },
+  ],
+  engineHalf: (model, engine) => new BlockStoreEngineHalf(model, engine),
+  workerHalf: (context) => new BlockStoreWorkerHalf(context),
+};
+
 const deltas: Design = {
   name: 'deltas',
   source: 'RFC vllm#38079',
@@ -115,6 +130,7 @@ export const designs: Readonly<Partial<Record<DesignName, Design>>> = {
   'shm-flock': shmFlock,
   'host-cache': hostCache,
   'slot-store': slotStore,
+  'block-store': blockStore,
   deltas,
 };
 
