@@ -149,6 +149,8 @@ export class EngineDriver {
     for (const output of engine.abort(engine.requestIds)) {
       this.#options.onOutput({ ...output, finishReason: 'error' });
     }
+    // Steps that will never be answered hold buffers of rows (L7).
+    engine.onWorkersLost();
     throw error;
   }
 

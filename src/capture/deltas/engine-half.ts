@@ -87,7 +87,7 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
    * Adds each span to the table for which it was computed. Work and memory are proportional to the rows of this step. A request that is over, or
    * that lost its blocks, is no exception: others may have hit them.
    */
-  onStepOutput(output: ModelRunnerOutput): void {
+  onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
     let step = this.#inFlight.shift();
     // Steps that died with their workers have no output.
     while (step !== undefined && step.stepId !== output.stepId) step = this.#inFlight.shift();
@@ -97,9 +97,14 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
       const rows = viewRows(this.#shape, deltas.rows, deltas.numRows);
       let row = 0;
       for (let i = 0; i < deltas.indexLength; i += SPAN_LENGTH) {
+        const requestIndex = deltas.index[i]!;
         const position = deltas.index[i + 1]!;
         const count = deltas.index[i + 2]!;
-        step.tables.get(deltas.index[i]!)?.write(position, count, rows, row);
+        // A request that is not live but not released either has had this output thrown away by a cache reset: nothing it is given attended
+        // to these rows' KV (L9).
+        const table = step.tables.get(requestIndex);
+        if (live(requestIndex) === null && this.#accumulators.has(requestIndex)) table?.abandon();
+        table?.write(position, count, rows, row);
         row += count;
       }
     }

@@ -15,6 +15,7 @@ export class TableRows {
   readonly #shape: RowShape;
   readonly #rowsPerPage: number;
   readonly #promptStart: number;
+  #isAbandoned = false;
 
   constructor(shape: RowShape, rowsPerPage: number, promptStart: number) {
     this.#shape = shape;
@@ -43,8 +44,14 @@ export class TableRows {
     this.pages[i] = page;
   }
 
+  /** Rows on their way to this table count for nothing. */
+  abandon(): void {
+    this.#isAbandoned = true;
+  }
+
   /** Copies `count` rows of `source`, from its row `sourceRow` on, to the positions from `position` on: O(count). */
   write(position: number, count: number, source: RowArray, sourceRow: number): void {
+    if (this.#isAbandoned) return;
     const end = position + count;
     let row = sourceRow;
     for (let at = position; at < end;) {
