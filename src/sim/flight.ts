@@ -7,6 +7,9 @@ import type { TrackedRequest } from './tracked-request.ts';
 /** One request of a step. */
 export type FlightEntry = {
   readonly request: TrackedRequest;
+  /** Of a request that joins: its block table, and how many tokens of it were cached. */
+  readonly blocks: readonly number[];
+  readonly numHits: number;
   /** Tokens that the device sampled for it. */
   sampled: readonly number[];
   /** Positions whose KV the step computed and that stand: rejected drafts are not among them. */

@@ -109,10 +109,10 @@ export class Ledger {
   }
 
   /** The request was admitted with `numHits` cached tokens and ends before the pass has run: rows of those already computed may be delivered. */
-  noteHits(request: TrackedRequest, numHits: number): void {
+  noteHits(request: TrackedRequest, blocks: readonly number[], numHits: number): void {
     const { blockSize } = this.#engine;
     for (let position = 0; position < numHits; position += 1) {
-      const slot = request.blocks[Math.floor(position / blockSize)]! * blockSize + (position % blockSize);
+      const slot = blocks[Math.floor(position / blockSize)]! * blockSize + (position % blockSize);
       if (this.#slotPositions[slot] !== position || this.#slotTokens[slot] !== request.tokens[position]) continue;
       request.flags[position]! |= Flag.hit;
       if (this.#hasEpochs) this.#keepRow(request, position, NOTHING, this.#slotRows[slot]!, false);

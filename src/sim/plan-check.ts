@@ -11,6 +11,8 @@ import type { TrackedRequest } from './tracked-request.ts';
 
 const KIND_NAMES = { [RequestKind.running]: 'runs', [RequestKind.new]: 'joins', [RequestKind.resumed]: 'resumes' };
 
+const NONE: readonly number[] = [];
+
 export class PlanCheck {
   readonly #engine: EngineConfig;
   readonly #judge: Judge;
@@ -59,7 +61,17 @@ export class PlanCheck {
       numTokens += plan.numScheduledTokens[i]!;
       this.#schedule(plan, i, request);
       isWanted ||= request.spec.rows;
-      entries.push({ request, sampled: [], from: 0, to: 0, isStale: false, isDropped: false });
+      const isJoining = plan.kinds[i] !== RequestKind.running;
+      entries.push({
+        request,
+        blocks: isJoining ? request.blocks : NONE,
+        numHits: isJoining ? plan.numComputedTokens[i]! : 0,
+        sampled: NONE,
+        from: 0,
+        to: 0,
+        isStale: false,
+        isDropped: false,
+      });
     }
     if (numTokens !== plan.totalNumScheduledTokens) {
       this.#judge.wrong(

@@ -10,7 +10,6 @@
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import { RequestKind } from '../contract/scheduler-output.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import { rowShape } from '../capture/row-shape.ts';
 import { EngineCore } from '../engine/engine-core.ts';
@@ -205,6 +204,7 @@ export class World {
 
   /** Every step in flight is void, and so is all KV. */
   loseWorkers(): void {
+    for (const request of this.#requests) if (request.isAlive) this.#noteHits(request);
     this.#plans.loseAll(this.flights);
     this.flights.length = 0;
     this.engine.onWorkersLost();
@@ -329,11 +329,11 @@ export class World {
 
   /** A request that ends before its first pass has run has hits that the ledger has not heard of. */
   #noteHits(request: TrackedRequest): void {
-    for (const { isExecuted, entries, plan } of this.flights) {
+    for (const { isExecuted, entries } of this.flights) {
       if (isExecuted) continue;
-      const i = entries.findIndex((entry) => entry.request === request);
-      if (i < 0 || plan.kinds[i] === RequestKind.running) continue;
-      this.ledger.noteHits(request, plan.numComputedTokens[i]!);
+      for (const entry of entries) {
+        if (entry.request === request && entry.numHits > 0) this.ledger.noteHits(request, entry.blocks, entry.numHits);
+      }
     }
   }
 
