@@ -10,6 +10,7 @@
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
 import type { EngineConfig, ModelConfig, PrefixRows } from '../../contract/config.ts';
+import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
@@ -100,11 +101,13 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
         const requestIndex = deltas.index[i]!;
         const position = deltas.index[i + 1]!;
         const count = deltas.index[i + 2]!;
-        // A request that is not live but not released either has had this output thrown away by a cache reset: nothing it is given attended
-        // to these rows' KV (L9).
         const table = step.tables.get(requestIndex);
-        if (live(requestIndex) === null && this.#accumulators.has(requestIndex)) table?.abandon();
-        table?.write(position, count, rows, row);
+        if (table === undefined)
+          throw RoutedExpertsError.of('INVARIANT', `rows of request ${requestIndex}, which wants none`);
+        table.write(position, count, rows, row);
+        // Not live but not released: a cache reset threw the output away, and with it what the request attended to (L9).
+        if (live(requestIndex) !== null) table.hasOutput = true;
+        else if (this.#accumulators.has(requestIndex)) table.disown(position);
         row += count;
       }
     }

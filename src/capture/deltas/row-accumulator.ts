@@ -6,6 +6,9 @@ import type { RowArray, RowShape } from '../row-shape.ts';
 import type { RowPage } from './row-page.ts';
 import { TableRows } from './table-rows.ts';
 
+/** Rows `[page.first, end)` of a page are the request's. */
+type HeldPage = Readonly<{ page: RowPage; end: number }>;
+
 /**
  *     position     0 ……… 15 │ 16 ……… 31 │ 32 ………
  *     table        [ page 0 ]  [ page 1 ]               rows of the blocks that the request holds, or held last
@@ -20,7 +23,7 @@ export class RowAccumulator {
   readonly #promptStart: number;
   #table: TableRows;
   #isOpen = true;
-  #earlier: (RowPage | null)[] = [];
+  #earlier: (HeldPage | null)[] = [];
 
   constructor(shape: RowShape, rowsPerPage: number, promptStart: number) {
     this.#shape = shape;
@@ -32,7 +35,7 @@ export class RowAccumulator {
   /** The block table of a request that holds blocks and knows `numTokens` tokens. Begins a new one after `closeTable`. */
   table(numTokens: number): TableRows {
     if (this.#isOpen) return this.#table;
-    // Rows of a dropped output may stand behind the known tokens, for tokens that were sampled otherwise since: they count for nothing.
+    // What has not come to the old table by now is of outputs that were thrown away: those that count are waited for.
     const end = numTokens - 1;
     const numPages = Math.ceil(Math.max(0, end) / this.#rowsPerPage);
     this.#earlier = Array.from({ length: numPages }, (_, i) => this.#page(i, end));
@@ -52,9 +55,9 @@ export class RowAccumulator {
     const chunks: (RowArray | null)[] = [];
     const numRows = this.#rowsPerPage;
     for (let i = 0; i * numRows < end; i++) {
-      const page = (i + 1) * numRows > start ? this.#page(i, end) : null;
-      chunks.push(page?.lend() ?? null);
-      if (page !== null) present.add(i * numRows + page.first, i * numRows + page.end);
+      const held = (i + 1) * numRows > start ? this.#page(i, end) : null;
+      chunks.push(held?.page.lend() ?? null);
+      if (held !== null) present.add(i * numRows + held.page.first, i * numRows + held.end);
     }
     return {
       start,
@@ -71,16 +74,23 @@ export class RowAccumulator {
   /** Adds every page that the request holds to `pages`. */
   collectPages(pages: Set<RowPage>): void {
     for (const page of this.#table.pages) if (page) pages.add(page);
-    for (const page of this.#earlier) if (page) pages.add(page);
+    for (const held of this.#earlier) if (held) pages.add(held.page);
   }
 
   /** Of the pages for block `i` the one with more of the rows before position `end`; of equals the newer. */
-  #page(i: number, end: number): RowPage | null {
-    const newer = this.#table.pages[i] ?? null;
+  #page(i: number, end: number): HeldPage | null {
+    const page = this.#table.pages[i] ?? null;
+    const ownEnd = this.#table.ownRowsEnd(i);
+    const newer = page === null || ownEnd <= page.first ? null : { page, end: ownEnd };
     const older = this.#earlier[i] ?? null;
     if (newer === null || older === null) return newer ?? older;
     const from = this.#table.skippedRows(i);
     const to = Math.min(this.#rowsPerPage, end - i * this.#rowsPerPage);
-    return newer.countIn(from, to) >= older.countIn(from, to) ? newer : older;
+    return countRows(newer, from, to) >= countRows(older, from, to) ? newer : older;
   }
+}
+
+/** How many of the rows `[from, to)` are there. */
+function countRows({ page, end }: HeldPage, from: number, to: number): number {
+  return Math.max(0, Math.min(to, end) - Math.max(from, page.first));
 }

@@ -42,11 +42,6 @@ export class RowPage {
     return this.#rows?.byteLength ?? 0;
   }
 
-  /** How many of the rows `[from, to)` stand. */
-  countIn(from: number, to: number): number {
-    return Math.max(0, Math.min(to, this.#end) - Math.max(from, this.first));
-  }
-
   /** The next `count` rows, copied from row `sourceRow` of `source` on. Throws INVARIANT unless `row` is the next one. */
   write(row: number, count: number, source: RowArray, sourceRow: number): void {
     if (row !== this.#end || row + count > this.numRows) {

@@ -15,7 +15,9 @@ export class TableRows {
   readonly #shape: RowShape;
   readonly #rowsPerPage: number;
   readonly #promptStart: number;
-  #isAbandoned = false;
+  /** An output of the table has reached its owner. */
+  hasOutput = false;
+  #ownEnd = Infinity;
 
   constructor(shape: RowShape, rowsPerPage: number, promptStart: number) {
     this.#shape = shape;
@@ -44,14 +46,18 @@ export class TableRows {
     this.pages[i] = page;
   }
 
-  /** Rows on their way to this table count for nothing. */
-  abandon(): void {
-    this.#isAbandoned = true;
+  /** The output that computed `position` was thrown away: from there on, or altogether if it was the first, the rows are others' only. */
+  disown(position: number): void {
+    this.#ownEnd = Math.min(this.#ownEnd, this.hasOutput ? position : 0);
+  }
+
+  /** Where the rows of page `i` end that stand and are the owner's. */
+  ownRowsEnd(i: number): number {
+    return Math.min(this.pages[i]?.end ?? 0, Math.max(0, this.#ownEnd - i * this.#rowsPerPage));
   }
 
   /** Copies `count` rows of `source`, from its row `sourceRow` on, to the positions from `position` on: O(count). */
   write(position: number, count: number, source: RowArray, sourceRow: number): void {
-    if (this.#isAbandoned) return;
     const end = position + count;
     let row = sourceRow;
     for (let at = position; at < end;) {
