@@ -61,6 +61,7 @@ const shmFlock: Design = {
       law: 'L6',
       reason: 'blocking device reads, a blocking lock, and a copy as long as the request in the scheduler’s step',
     },
+    { law: 'L8', reason: 'a holder that dies with the lock leaves worker and scheduler waiting for ever' },
     { law: 'L1', reason: 'an aborted request’s rows are not read: reported missing', missing: 'aborted' },
     {
       law: 'L1',

@@ -57,8 +57,8 @@ export class Ledger {
     this.#slotPositions = new Int32Array(numSlots).fill(NOTHING);
     this.#slotEpochs = new Int32Array(numSlots);
     this.#slotSteps = new Int32Array(numSlots).fill(NOTHING);
-    this.#slotSalts = Array.from({ length: numSlots }, () => null);
-    this.#slotRows = Array.from({ length: hasEpochs ? numSlots : 0 }, () => null);
+    this.#slotSalts = Array<null>(numSlots).fill(null);
+    this.#slotRows = Array<null>(hasEpochs ? numSlots : 0).fill(null);
   }
 
   /** The device is gone, and all KV with it. */

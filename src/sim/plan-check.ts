@@ -86,7 +86,7 @@ export class PlanCheck {
       entries,
       isWanted,
       isExecuted: false,
-      outputs: Array.from({ length: numRanks }, () => null),
+      outputs: Array<null>(numRanks).fill(null),
       numArrived: 0,
     };
   }

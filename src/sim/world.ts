@@ -138,7 +138,7 @@ export class World {
       }
       this.#end(request, finish, output);
     }
-    this.check();
+    this.checkCounts();
   }
 
   resetCache(preempt: boolean): void {
@@ -149,7 +149,7 @@ export class World {
       this.#say(`the prefix cache is reset${preempt ? ', running requests preempted' : ''}: ${isDone}`);
     if (preempt) this.#plans.preemptAll(this.flights);
     if (isDone !== (preempt || numUsedBlocks === 0)) this.judge.wrong('L8', `a cache reset answered ${isDone}`);
-    this.check();
+    this.checkCounts();
   }
 
   /** Plans a step. `null`: there is nothing to run. */
@@ -198,7 +198,7 @@ export class World {
       this.#deliver(request, sampled, outputs[next]!);
       next += 1;
     }
-    this.check();
+    this.checkCounts();
     return output;
   }
 
@@ -210,7 +210,7 @@ export class World {
     this.engine.onWorkersLost();
     this.ledger.onDeviceLost();
     this.log.word(7);
-    this.check();
+    this.checkCounts();
   }
 
   /** Everything that was ever asked is over: nothing may be left of it (L7). */
@@ -243,6 +243,11 @@ export class World {
   /** What must hold between any two calls. */
   check(): void {
     this.engine.checkIntegrity();
+  }
+
+  /** What must hold after every call by which something ends: conservation and bounds. */
+  checkCounts(): void {
+    this.check();
     const stats = this.engine.stats();
     if (stats.numWaiting + stats.numRunning !== this.numAlive) {
       this.judge.wrong(
