@@ -24,9 +24,9 @@ export type DesignResources = Readonly<{
 
 /**
  * Rows that a design may report missing: all of them; those of positions that an admission found in the prefix cache; those of a request
- * that was aborted, that a stop token or EOS ended, or that ended while it held no blocks.
+ * that was aborted, that a stop token or EOS ended, that ended while it held no blocks, or whose worker died.
  */
-export type MissingRows = 'all' | 'prefix-hit' | 'aborted' | 'stopped' | 'ended-without-blocks';
+export type MissingRows = 'all' | 'prefix-hit' | 'aborted' | 'stopped' | 'ended-without-blocks' | 'worker-lost';
 
 /** A law that a design breaks by nature, and why. The contract suite accepts a missing row only if `missing` explains it. */
 export type DeclaredGap = Readonly<{ law: `L${number}`; reason: string; missing?: MissingRows }>;
@@ -82,6 +82,11 @@ const hostCache: Design = {
     { law: 'L1', reason: 'the worker does not foresee EOS or a stop token: no rows', missing: 'stopped' },
     { law: 'L1', reason: 'the worker does not foresee an abort: no rows', missing: 'aborted' },
     { law: 'L1', reason: 'rows of tokens that a cached block spared were never computed', missing: 'prefix-hit' },
+    {
+      law: 'L1',
+      reason: 'rows die with the worker that keeps them, and a cached block spares them later',
+      missing: 'worker-lost',
+    },
   ],
   engineHalf: (model, engine) => new HostCacheEngineHalf(model, engine),
   workerHalf: (context) => new HostCacheWorkerHalf(context),
@@ -112,6 +117,11 @@ const blockStore: Design = {
     { law: 'L5', reason: 'stores the rows of every step: any block may be hit later by a request that asks' },
     { law: 'L6', reason: 'the step that ends a prompt brings all of its rows at once' },
     { law: 'L1', reason: 'an aborted request’s rows are not handed out: reported missing', missing: 'aborted' },
+    {
+      law: 'L9',
+      reason:
+        'blocks of one hash share the rows of whichever was published first: where passes over equal tokens differ, rows may be of another’s KV',
+    },
   ],
   engineHalf: (model, engine) => new BlockStoreEngineHalf(model, engine),
   workerHalf: (context) => new BlockStoreWorkerHalf(context),

@@ -15,6 +15,8 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
   readonly #half: CaptureEngineHalf;
   readonly #judge: Judge;
   readonly #lock: VirtualLock;
+  /** Of the steps in flight, by step id. */
+  readonly #tokensOfStep: Map<number, number> = new Map();
   #someoneAsked = false;
 
   constructor(half: CaptureEngineHalf, judge: Judge, lock: VirtualLock) {
@@ -47,6 +49,7 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
 
   onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void {
     this.#worked('onScheduled');
+    this.#tokensOfStep.set(step.stepId, step.totalNumScheduledTokens);
     this.#half.onScheduled(step, requests, stepPositions);
   }
 
@@ -55,6 +58,13 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     const before = this.#lock.numEngineLocks;
     this.#half.onStepOutput(output, live);
     this.#locked(before);
+    const numRows = output.routedExpertDeltas?.numRows ?? 0;
+    const numTokens = this.#tokensOfStep.get(output.stepId) ?? 0;
+    this.#tokensOfStep.delete(output.stepId);
+    if (numRows > numTokens) {
+      const what = `step ${output.stepId} ran ${numTokens} tokens and brought ${numRows} rows into the scheduler's step`;
+      this.#judge.wrong('L6', what);
+    }
   }
 
   take(request: CaptureRequest, numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {
@@ -82,6 +92,7 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
   }
 
   onStepsLost(): void {
+    this.#tokensOfStep.clear();
     this.#half.onStepsLost?.();
   }
 

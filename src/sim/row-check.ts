@@ -14,9 +14,18 @@ export class RowCheck {
   readonly #judge: Judge;
   readonly #hasEpochs: boolean;
   readonly #readsAtOnce: boolean;
+  readonly #requests: readonly TrackedRequest[];
   readonly #unread: Readonly<{ request: TrackedRequest; rows: RoutedRows }>[] = [];
 
-  constructor(model: ModelConfig, ledger: Ledger, judge: Judge, hasEpochs: boolean, readsAtOnce: boolean) {
+  constructor(
+    model: ModelConfig,
+    ledger: Ledger,
+    judge: Judge,
+    hasEpochs: boolean,
+    readsAtOnce: boolean,
+    requests: readonly TrackedRequest[],
+  ) {
+    this.#requests = requests;
     this.#model = model;
     this.#ledger = ledger;
     this.#judge = judge;
@@ -93,6 +102,7 @@ export class RowCheck {
     if (isAborted && this.#judge.excuses('aborted')) return;
     if (finish === 'stop' && this.#judge.excuses('stopped')) return;
     if (!request.endedWithBlocks && this.#judge.excuses('ended-without-blocks')) return;
+    if (isHit && request.hasLostWorker && this.#judge.excuses('worker-lost')) return;
     const how = isHit ? 'came from the prefix cache' : 'was computed by the request itself';
     if (isUnmentioned) {
       this.#judge.wrong(
@@ -128,6 +138,12 @@ export class RowCheck {
         );
         return;
       }
+      const other = this.#requests.find((each) => hasSameStart(each, request, position) && hasRow(each, position, got));
+      if (other !== undefined) {
+        const what = `the row of ${request.name} at position ${position} is of a pass of ${other.name} over the same tokens, whose KV it did not read`;
+        this.#judge.wrong('L9', what);
+        return;
+      }
       this.#wrongRow(request, position, got, known.map(({ row }) => `[${Array.from(row)}]`).join(' or '));
       return;
     }
@@ -151,6 +167,15 @@ export class RowCheck {
     }
     return false;
   }
+}
+
+function hasSameStart(a: TrackedRequest, b: TrackedRequest, position: number): boolean {
+  for (let p = 0; p <= position; p += 1) if (a.tokens[p] !== b.tokens[p]) return false;
+  return true;
+}
+
+function hasRow(request: TrackedRequest, position: number, row: RowArray): boolean {
+  return request.rowsOfSteps.get(position)?.some((known) => isEqual(known.row, row)) === true;
 }
 
 function isEqual(a: Uint16Array, b: RowArray): boolean {

@@ -58,7 +58,7 @@ export class World {
     this.marks = marks;
     this.#rowLength = model.numLayers * model.topK;
     this.ledger = new Ledger(model, engine, router, scenario.hasEpochs, judge, marks);
-    this.#rowCheck = new RowCheck(model, this.ledger, judge, scenario.hasEpochs, scenario.readsAtOnce);
+    this.#rowCheck = new RowCheck(model, this.ledger, judge, scenario.hasEpochs, scenario.readsAtOnce, this.#requests);
     this.#plans = new PlanCheck(engine, judge, marks, this.#requests);
     const half = subject.design.engineHalf(model, engine, {
       sharedRows: () => this.sharedRows('engine'),
