@@ -97,12 +97,14 @@ function tokenAt({ promptTokenIds, outputTokenIds }: RecordedRequest, position: 
   return position < length ? promptTokenIds[position]! : outputTokenIds[position - length]!;
 }
 
+function shapeOf({ numLayers, numExperts, topK }: Omit<RecordedRouting, 'name' | 'requests'>): string {
+  return `${numLayers} layers, ${numExperts} experts, top-${topK}`;
+}
+
 function checkShape(model: ModelConfig, recording: RecordedRouting): void {
-  const shape = (m: Pick<ModelConfig, 'numLayers' | 'numExperts' | 'topK'>): string =>
-    `${m.numLayers} layers, ${m.numExperts} experts, top-${m.topK}`;
-  if (shape(model) !== shape(recording)) {
-    const wanted = `${shape(recording)}, as in the recording ${recording.name}`;
-    throw RoutedExpertsError.of('BAD_VALUE', `the shape of ${model.name}`, shape(model), wanted);
+  if (shapeOf(model) !== shapeOf(recording)) {
+    const wanted = `${shapeOf(recording)}, as in the recording ${recording.name}`;
+    throw RoutedExpertsError.of('BAD_VALUE', `the shape of ${model.name}`, shapeOf(model), wanted);
   }
   for (const request of recording.requests) {
     const wanted = numInputs(request) * model.numLayers * model.topK;

@@ -1,0 +1,338 @@
+/**
+ * The engine half of `deltas` alone, call by call: what becomes of the rows of a block that is hit before they have arrived. Each test is a
+ * moment at which the producer, its output or its block can get lost (L3, L4, L8, L9).
+ */
+
+import { expect, test } from 'vitest';
+import { DeltasEngineHalf } from '../../src/capture/deltas/engine-half.ts';
+import { toArray } from '../../src/capture/routed-rows.ts';
+import type { ModelConfig, PrefixRows } from '../../src/contract/config.ts';
+import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
+import type { CaptureRequest } from '../../src/contract/request.ts';
+import type { SchedulerOutput } from '../../src/contract/scheduler-output.ts';
+import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { BASE_ENGINE } from './scenarios.ts';
+
+const BLOCK_SIZE = 4;
+const model: ModelConfig = { ...modelPreset('tiny'), numLayers: 1, topK: 1 };
+
+type TestRequest = { -readonly [K in keyof CaptureRequest]: CaptureRequest[K] } & { isOver: boolean };
+
+/** A scheduler's hands: makes the calls that the scheduler would make. */
+class Calls {
+  readonly half: DeltasEngineHalf;
+  #nextIndex = 0;
+  #nextStep = 0;
+
+  constructor(policy: PrefixRows = 'complete') {
+    this.half = new DeltasEngineHalf(model, { ...BASE_ENGINE, blockSize: BLOCK_SIZE }, policy);
+  }
+
+  request(numTokens: number, routedExpertsPromptStart = 0): TestRequest {
+    const index = this.#nextIndex++;
+    const request = {
+      index,
+      requestId: `r${index}`,
+      numPromptTokens: numTokens,
+      numTokens,
+      maxTokens: 100,
+      numOutputTokens: 0,
+      numComputedTokens: 0,
+      blockIds: [],
+      numCachedBlocks: 0,
+      returnRoutedExperts: true,
+      routedExpertsPromptStart,
+      isOver: false,
+    } as unknown as TestRequest;
+    expect(this.half.wants(request)).toBe(true);
+    return request;
+  }
+
+  /** Admits the request to `blockIds`, of which the first `numHits` were hit. */
+  admit(request: TestRequest, blockIds: readonly number[], numHits = 0): void {
+    request.blockIds = blockIds;
+    request.numComputedTokens = numHits * BLOCK_SIZE;
+    request.numCachedBlocks = numHits;
+    if (numHits > 0) this.half.onPrefixHit(request, numHits);
+  }
+
+  /** The blocks that the first `numTokens` tokens fill can be hit from here on. */
+  cache(request: TestRequest, numTokens: number): void {
+    const first = request.numCachedBlocks;
+    request.numCachedBlocks = Math.floor(numTokens / BLOCK_SIZE);
+    if (request.numCachedBlocks > first) this.half.onBlocksCached(request, first);
+  }
+
+  /** Schedules `count` more tokens of each, in one step. */
+  schedule(...parts: readonly (readonly [TestRequest, number])[]): ModelRunnerOutput {
+    const index: number[] = [];
+    const rows: number[] = [];
+    const stepId = this.#nextStep++;
+    for (const [request, count] of parts) {
+      const start = request.numComputedTokens;
+      this.cache(request, Math.min(start + count, request.numTokens));
+      const from = Math.max(start, request.routedExpertsPromptStart);
+      if (from < start + count) index.push(request.index, from, start + count - from);
+      for (let p = from; p < start + count; p++) rows.push(rowOf(stepId, p));
+      request.numComputedTokens = start + count;
+    }
+    this.half.onScheduled(
+      { stepId } as SchedulerOutput,
+      parts.map(([request]) => request),
+    );
+    const deltas = {
+      rows: Uint8Array.from(rows),
+      numRows: rows.length,
+      index: Uint32Array.from(index),
+      indexLength: index.length,
+    };
+    return { stepId, routedExpertDeltas: rows.length > 0 ? deltas : null } as ModelRunnerOutput;
+  }
+
+  /** The output arrives; those in `dropped` had it thrown away. */
+  arrive(output: ModelRunnerOutput, all: readonly TestRequest[], dropped: readonly TestRequest[] = []): void {
+    this.half.onStepOutput(output, (requestIndex) => {
+      const request = all.find(({ index }) => index === requestIndex)!;
+      return request.isOver || dropped.includes(request) ? null : request;
+    });
+    // The buffer is used again.
+    output.routedExpertDeltas?.rows.fill(0xee);
+  }
+
+  preempt(request: TestRequest): void {
+    this.half.onPreempt(request);
+    request.blockIds = [];
+    request.numCachedBlocks = 0;
+    request.numComputedTokens = 0;
+  }
+
+  /** Ends the request; answers its rows, missing ones as −1. */
+  end(request: TestRequest): number[] {
+    const rows = this.half.take(request, 0, 'abort')!;
+    this.half.release(request);
+    request.isOver = true;
+    const all = Array.from(toArray(rows, 0));
+    for (const [from, to] of rows.missing) all.fill(-1, from - rows.start, to - rows.start);
+    return all;
+  }
+
+  expectNothingHeld(): void {
+    const { requests, bytes } = this.half.liveCounts();
+    expect({ requests, bytes }).toEqual({ requests: 0, bytes: 0 });
+  }
+}
+
+const rowOf = (stepId: number, position: number): number => 50 * (stepId + 1) + position;
+const rowsOf = (stepId: number, from: number, to: number): number[] =>
+  Array.from({ length: to - from }, (_, i) => rowOf(stepId, from + i));
+const missing = (count: number): number[] => Array.from({ length: count }, () => -1);
+
+test('hit in the very step that computes it: the rows of both arrive together', () => {
+  const calls = new Calls();
+  const [a, b] = [calls.request(9), calls.request(7)];
+  calls.admit(a, [1, 2, 3]);
+  calls.cache(a, 8);
+  expect(calls.half.usablePrefix(b, [1])).toBe(1);
+  calls.admit(b, [1, 4], 1);
+  calls.arrive(calls.schedule([a, 9], [b, 3]), [a, b]);
+  expect(calls.end(b)).toEqual(rowsOf(0, 0, 6));
+  expect(calls.end(a)).toEqual(rowsOf(0, 0, 8));
+  calls.expectNothingHeld();
+  expect(calls.half.liveCounts().cachedBytes).toBe(2 * BLOCK_SIZE);
+});
+
+test('the producer is aborted before its rows arrive: they still come, to the block and to who hit it', () => {
+  const calls = new Calls();
+  const [a, b, c] = [calls.request(9), calls.request(6), calls.request(6)];
+  calls.admit(a, [1, 2, 3]);
+  const first = calls.schedule([a, 9]);
+  calls.admit(b, [1, 4], 1);
+  const second = calls.schedule([b, 2]);
+  expect(calls.end(a)).toEqual(missing(8));
+  calls.arrive(first, [a, b]);
+  calls.arrive(second, [a, b]);
+  expect(calls.end(b)).toEqual([...rowsOf(0, 0, 4), ...rowsOf(1, 4, 5)]);
+  expect(calls.half.usablePrefix(c, [1])).toBe(1);
+  calls.admit(c, [1, 5], 1);
+  expect(calls.end(c)).toEqual([...rowsOf(0, 0, 4), -1]);
+  calls.expectNothingHeld();
+});
+
+test('an aborted producer’s user holds the rows that had come; the later ones go to a page of their own', () => {
+  const calls = new Calls();
+  const a = calls.request(9);
+  calls.admit(a, [1, 2, 3]);
+  const first = calls.schedule([a, 2]);
+  const second = calls.schedule([a, 7]);
+  calls.arrive(first, [a]);
+  const rows = calls.half.take(a, 0, 'abort')!;
+  calls.half.release(a);
+  a.isOver = true;
+  const before = [...rows.chunks[0]!];
+  calls.arrive(second, [a]);
+  expect([...rows.chunks[0]!]).toEqual(before);
+  const b = calls.request(6);
+  calls.admit(b, [1, 4], 1);
+  expect(calls.end(b)).toEqual([...rowsOf(0, 0, 2), ...rowsOf(1, 2, 4), -1]);
+});
+
+test('the producer is preempted before its rows arrive, and hits its own block', () => {
+  const calls = new Calls();
+  const a = calls.request(6);
+  calls.admit(a, [1, 2]);
+  const first = calls.schedule([a, 6]);
+  calls.preempt(a);
+  calls.arrive(first, [a]);
+  expect(calls.half.usablePrefix(a, [1])).toBe(1);
+  calls.admit(a, [1, 3], 1);
+  calls.arrive(calls.schedule([a, 2]), [a]);
+  expect(calls.end(a)).toEqual([...rowsOf(0, 0, 4), ...rowsOf(1, 4, 5)]);
+  calls.expectNothingHeld();
+});
+
+test('the block is freed and given away before the rows arrive: they are not taken for those of its new content', () => {
+  const calls = new Calls();
+  const [a, b, c] = [calls.request(5), calls.request(5), calls.request(5)];
+  calls.admit(a, [1, 2]);
+  const first = calls.schedule([a, 5]);
+  calls.end(a);
+  calls.half.onBlockEvicted(1);
+  calls.admit(b, [1, 3]);
+  const second = calls.schedule([b, 5]);
+  calls.arrive(first, [a, b]);
+  calls.admit(c, [1, 4], 1);
+  const third = calls.schedule([c, 1]);
+  calls.arrive(second, [a, b]);
+  calls.arrive(third, [a, b, c]);
+  expect(calls.end(c)).toEqual(rowsOf(1, 0, 4));
+  expect(calls.end(b)).toEqual(rowsOf(1, 0, 4));
+  calls.expectNothingHeld();
+});
+
+test('a step is taken back after its blocks were cached: their rows never come, so they are misses', () => {
+  const calls = new Calls();
+  const [a, b] = [calls.request(9), calls.request(9)];
+  calls.admit(a, [1, 2, 3]);
+  calls.arrive(calls.schedule([a, 5]), [a]);
+  calls.cache(a, 9);
+  expect(calls.half.usablePrefix(b, [1, 2])).toBe(2);
+  calls.preempt(a);
+  expect(calls.half.usablePrefix(b, [1, 2])).toBe(1);
+  calls.end(a);
+});
+
+test('a cache reset: rows of blocks are let go, those of a dropped output are not the request’s', () => {
+  const calls = new Calls();
+  const [a, b] = [calls.request(9), calls.request(9)];
+  calls.admit(a, [1, 2, 3]);
+  const first = calls.schedule([a, 4]);
+  const second = calls.schedule([a, 5]);
+  calls.arrive(first, [a]);
+  expect(calls.half.liveCounts().cachedBytes).toBe(BLOCK_SIZE);
+  calls.preempt(a);
+  calls.half.onCacheReset();
+  expect(calls.half.liveCounts().cachedBytes).toBe(0);
+  calls.arrive(second, [a], [a]);
+  expect(calls.half.usablePrefix(b, [1])).toBe(0);
+  expect(calls.end(a)).toEqual([...rowsOf(0, 0, 4), ...missing(4)]);
+  calls.expectNothingHeld();
+});
+
+test('a dropped output is others’: who hit its blocks and keeps its own output gets the rows', () => {
+  const calls = new Calls();
+  const [a, b] = [calls.request(9), calls.request(6)];
+  calls.admit(a, [1, 2, 3]);
+  const first = calls.schedule([a, 9]);
+  calls.admit(b, [1, 4], 1);
+  const second = calls.schedule([b, 2]);
+  calls.preempt(b);
+  calls.preempt(a);
+  calls.half.onCacheReset();
+  calls.arrive(first, [a, b], [a]);
+  calls.arrive(second, [a, b], [a]);
+  expect(calls.end(b)).toEqual([...rowsOf(0, 0, 4), ...rowsOf(1, 4, 5)]);
+  expect(calls.end(a)).toEqual(missing(8));
+  calls.expectNothingHeld();
+});
+
+test('a dropped output that arrives after the request was admitted again is not its own', () => {
+  const calls = new Calls();
+  const a = calls.request(6);
+  calls.admit(a, [1, 2]);
+  const first = calls.schedule([a, 6]);
+  calls.preempt(a);
+  calls.half.onCacheReset();
+  calls.admit(a, [3, 4]);
+  const second = calls.schedule([a, 2]);
+  calls.arrive(first, [a], [a]);
+  calls.arrive(second, [a]);
+  expect(calls.end(a)).toEqual([...rowsOf(1, 0, 2), ...missing(3)]);
+});
+
+test('rows before the producer’s prompt start are never computed: its first block is a miss to who wants them', () => {
+  const calls = new Calls();
+  const a = calls.request(13, 6);
+  calls.admit(a, [1, 2, 3, 4]);
+  calls.arrive(calls.schedule([a, 13]), [a]);
+  const usable = (promptStart: number): number => calls.half.usablePrefix(calls.request(13, promptStart), [1, 2, 3]);
+  expect([0, 3, 4, 5].map(usable)).toEqual([0, 0, 1, 1]);
+  expect([6, 7, 8, 12].map(usable)).toEqual([3, 3, 3, 3]);
+  const b = calls.request(13, 7);
+  calls.admit(b, [1, 2, 3, 5], 3);
+  calls.arrive(calls.schedule([b, 1]), [a, b]);
+  expect(calls.end(b)).toEqual(rowsOf(0, 7, 12));
+  expect(calls.half.liveCounts().cachedBytes).toBe(2 * BLOCK_SIZE);
+});
+
+test('share: a cached block without rows is hit, and its rows are missing', () => {
+  const calls = new Calls('share');
+  const [a, b] = [calls.request(9, 4), calls.request(9)];
+  calls.admit(a, [1, 2, 3]);
+  calls.arrive(calls.schedule([a, 9]), [a]);
+  expect(calls.half.usablePrefix(b, [1, 2])).toBe(2);
+  calls.admit(b, [1, 2, 4], 2);
+  calls.arrive(calls.schedule([b, 1]), [a, b]);
+  expect(calls.end(b)).toEqual([...missing(4), ...rowsOf(0, 4, 8)]);
+});
+
+test('recompute: nothing is kept, every cached block is a miss; computed-only: every one is a hit', () => {
+  for (const [policy, usable] of [
+    ['recompute', 0],
+    ['computed-only', 2],
+  ] as const) {
+    const calls = new Calls(policy);
+    const [a, b] = [calls.request(9), calls.request(9)];
+    calls.admit(a, [1, 2, 3]);
+    calls.arrive(calls.schedule([a, 9]), [a]);
+    expect(calls.half.usablePrefix(b, [1, 2])).toBe(usable);
+    calls.end(a);
+    expect(calls.half.liveCounts()).toEqual({ requests: 0, bytes: 0, cachedBytes: 0 });
+  }
+});
+
+test('two requests and their users hold one page, not two', () => {
+  const calls = new Calls();
+  const [a, b] = [calls.request(6), calls.request(6)];
+  calls.admit(a, [1, 2]);
+  calls.arrive(calls.schedule([a, 6]), [a]);
+  calls.admit(b, [1, 3], 1);
+  calls.arrive(calls.schedule([b, 2]), [a, b]);
+  const chunks = [a, b].map((request) => calls.half.take(request, 0, 'abort')!.chunks);
+  expect(chunks[0]![0]).toBe(chunks[1]![0]);
+  expect(chunks[0]![1]).not.toBe(chunks[1]![1]);
+});
+
+test('the workers die: steps in flight are let go with their rows', () => {
+  const calls = new Calls();
+  const a = calls.request(6);
+  calls.admit(a, [1, 2]);
+  calls.schedule([a, 3]);
+  const second = calls.schedule([a, 3]);
+  calls.preempt(a);
+  calls.half.onCacheReset();
+  calls.half.onStepsLost();
+  calls.end(a);
+  calls.expectNothingHeld();
+  calls.arrive(second, [a]);
+  calls.expectNothingHeld();
+});
