@@ -83,8 +83,9 @@ export interface CaptureEngineHalf {
 export type WorkerStep = Readonly<{
   stepId: number;
   numRequests: number;
-  /** Tokens of the step, without padding: rows `[0, numTokens)` of the device buffer are real. */
+  /** Tokens of the step, without padding: rows `[firstRow, firstRow + numTokens)` of the device buffer are this rank's. */
   numTokens: number;
+  firstRow: number;
   requestIndices: Uint32Array;
   /** Position of the first token that each request computes in this step. */
   tokenStarts: Uint32Array;
@@ -100,7 +101,7 @@ export type WorkerStep = Readonly<{
   numPromptTokens: Uint32Array;
   /** The most output tokens of each. */
   maxTokens: Uint32Array;
-  /** KV slot of each row, `[numTokens]`. */
+  /** KV slot of each of the rank's rows, `[numTokens]`. */
   slotMapping: Uint32Array;
   /** What the engine half said with the step. */
   captureMetadata: Uint32Array | null;
@@ -122,8 +123,8 @@ export type CaptureWorkerContext = Readonly<{
   pack: Readonly<{ bound: BoundKernel; rows: DeviceBuffer; packed: DeviceBuffer }>;
 }>;
 
-/** A part of a device buffer, in bytes. */
-export type DeviceRange = Readonly<{ buffer: DeviceBuffer; byteLength: number }>;
+/** A part of a device buffer, in bytes, from `byteOffset` on (absent = 0). */
+export type DeviceRange = Readonly<{ buffer: DeviceBuffer; byteOffset?: number; byteLength: number }>;
 
 /** The half that lives with the model runner. Synchronous like the other: where a design waits for the device, the runner does the waiting. */
 export interface CaptureWorkerHalf {

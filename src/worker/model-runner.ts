@@ -122,9 +122,9 @@ export class ModelRunner {
   /** A blocking read: everything submitted before has run, and nothing is submitted until it returns. */
   async #readNow(range: DeviceRange | null, take: (bytes: Uint8Array) => void): Promise<void> {
     if (range === null) return;
-    const { buffer, byteLength } = range;
+    const { buffer, byteOffset, byteLength } = range;
     const staging = this.#staging!;
-    this.#device.submit((commands) => commands.copy(buffer, 0, staging, 0, byteLength));
+    this.#device.submit((commands) => commands.copy(buffer, byteOffset ?? 0, staging, 0, byteLength));
     await this.#device.read(staging, byteLength, take);
     this.#captureBytesRead += byteLength;
   }

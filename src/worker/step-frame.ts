@@ -45,6 +45,7 @@ function newFrame({ maxNumSeqs, maxNumBatchedTokens }: EngineConfig): StepFrame 
       stepId: 0,
       numRequests: 0,
       numTokens: 0,
+      firstRow: 0,
       requestIndices: perRequest(),
       tokenStarts: perRequest(),
       tokenCounts: perRequest(),

@@ -4,8 +4,10 @@
  */
 
 import type { CaptureWorkerHalf, DeviceRange } from '../contract/capture.ts';
+import { rowsOfRank, SINGLE_RANK, type HookRanks, type HookStep } from '../capture/hook-layout.ts';
 import type { EngineConfig } from '../contract/config.ts';
 import type { Device, DeviceBuffer } from '../contract/device.ts';
+import { RoutedExpertsError } from '../contract/errors.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import { PLACEHOLDER_TOKEN } from '../contract/scheduler-output.ts';
@@ -15,6 +17,15 @@ import type { BatchEntry } from './persistent-batch.ts';
 import { PersistentBatch } from './persistent-batch.ts';
 import type { StepFrame } from './step-frame.ts';
 import { StepFrames } from './step-frame.ts';
+
+/** What the router of a rank sees in a step of `numTokens`: with peers, or with padding, more than the rank's own rows. */
+export type RouterView = (numTokens: number) => Readonly<{ ranks: HookRanks; step: HookStep }>;
+
+/** Ranks of this engine repeat each other's work, unsharded and unpadded: each sees its own rows. */
+const ownRows: RouterView = (numTokens) => ({
+  ranks: SINGLE_RANK,
+  step: { numRowsSeen: numTokens, rowsPerRank: [numTokens], numTokens },
+});
 
 /**
  *     begin ─▶ frame ─▶ submit ─▶ … the device runs, other steps may begin … ─▶ collect ─▶ output
@@ -27,8 +38,15 @@ export class StepRunner {
   readonly #input: StepInput;
   readonly #batch: PersistentBatch;
   readonly #frames: StepFrames;
+  readonly #routerView: RouterView;
 
-  constructor(engine: EngineConfig, device: Device, forward: ForwardPass, capture: CaptureWorkerHalf | null) {
+  constructor(
+    engine: EngineConfig,
+    device: Device,
+    forward: ForwardPass,
+    capture: CaptureWorkerHalf | null,
+    routerView: RouterView = ownRows,
+  ) {
     this.#engine = engine;
     this.#device = device;
     this.#forward = forward;
@@ -36,6 +54,7 @@ export class StepRunner {
     this.#input = new StepInput(forward.shape);
     this.#batch = new PersistentBatch(engine, forward.shape.maxBlocksPerSeq);
     this.#frames = new StepFrames(engine);
+    this.#routerView = routerView;
   }
 
   /** Requests that the worker remembers. */
@@ -68,7 +87,7 @@ export class StepRunner {
       const rows: DeviceRange | null = this.#capture?.record(frame.step, commands) ?? null;
       frame.rowBytes = rows?.byteLength ?? 0;
       commands.copy(sampled, 0, target, 0, frame.sampledBytes);
-      if (rows !== null) commands.copy(rows.buffer, 0, target, frame.sampledBytes, rows.byteLength);
+      if (rows !== null) commands.copy(rows.buffer, rows.byteOffset ?? 0, target, frame.sampledBytes, rows.byteLength);
     });
     return frame.sampledBytes + frame.rowBytes;
   }
@@ -131,6 +150,7 @@ export class StepRunner {
     out.stepId = step.stepId;
     out.numRequests = n;
     out.numTokens = step.totalNumScheduledTokens;
+    out.firstRow = this.#firstRow(out.numTokens);
     // Read when the step's results arrive, and the engine's array is reused by then.
     out.captureMetadata = step.captureMetadata?.slice() ?? null;
     for (let i = 0; i < n; i++) this.#addRequest(step, order[i]!, entries[order[i]!]!, frame, i);
@@ -166,11 +186,19 @@ export class StepRunner {
     out.tokenStarts[i] = start;
     out.tokenCounts[i] = count;
     out.draftCounts[i] = numDrafts;
-    out.rowStarts[i] = row;
+    out.rowStarts[i] = out.firstRow + row;
     out.optedIn[i] = data.returnRoutedExperts ? 1 : 0;
     out.promptStarts[i] = data.routedExpertsPromptStart;
     out.numPromptTokens[i] = data.numPromptTokens;
     out.maxTokens[i] = data.maxTokens;
+  }
+
+  /** Where this rank's rows begin among those that the router sees. */
+  #firstRow(numTokens: number): number {
+    const { ranks, step } = this.#routerView(numTokens);
+    const { kind, firstRow } = rowsOfRank(ranks, step);
+    if (kind === 'slice') return firstRow;
+    throw RoutedExpertsError.of('INVARIANT', 'the rows of a step are spread over ranks that this worker cannot ask');
   }
 
   /** With drafts in flight the scheduler counts them as computed until it hears otherwise; the worker has heard. */

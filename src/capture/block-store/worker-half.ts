@@ -69,7 +69,7 @@ export class BlockStoreWorkerHalf implements CaptureWorkerHalf {
       requests.push(request);
     }
     this.#pending.push({ stepId: step.stepId, requests });
-    for (let row = 0; row < step.numTokens; row++) this.#rowList[1 + row] = row;
+    for (let row = 0; row < step.numTokens; row++) this.#rowList[1 + row] = step.firstRow + row;
     return recordPack(this.#context, commands, this.#rowList, step.numTokens);
   }
 
@@ -158,7 +158,7 @@ export class BlockStoreWorkerHalf implements CaptureWorkerHalf {
   }
 
   #store(request: CapturedRequest, step: WorkerStep, i: number, numKept: number, bytes: Uint8Array): void {
-    const firstRow = step.rowStarts[i]!;
+    const firstRow = step.rowStarts[i]! - step.firstRow;
     request.capture(step.tokenStarts[i]!, numKept, (block, offset, numRows, row) => {
       const from = (firstRow + row) * this.#rowBytes;
       const rows = bytes.subarray(from, from + numRows * this.#rowBytes);

@@ -43,7 +43,12 @@ export class ShmFlockWorkerHalf implements CaptureWorkerHalf {
   }
 
   readAfter(step: WorkerStep): DeviceRange {
-    return { buffer: this.#context.routedExperts, byteLength: step.numTokens * this.#shape.bytesPerRow };
+    const { bytesPerRow } = this.#shape;
+    return {
+      buffer: this.#context.routedExperts,
+      byteOffset: step.firstRow * bytesPerRow,
+      byteLength: step.numTokens * bytesPerRow,
+    };
   }
 
   /** Writes each row to its slot, under the lock. */

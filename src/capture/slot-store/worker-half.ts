@@ -32,7 +32,7 @@ export class SlotStoreWorkerHalf implements CaptureWorkerHalf {
   }
 
   record(step: WorkerStep, commands: CommandRecorder): DeviceRange {
-    for (let row = 0; row < step.numTokens; row++) this.#rowList[1 + row] = row;
+    for (let row = 0; row < step.numTokens; row++) this.#rowList[1 + row] = step.firstRow + row;
     return recordPack(this.#context, commands, this.#rowList, step.numTokens);
   }
 
