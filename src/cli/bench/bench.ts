@@ -1,5 +1,6 @@
 /** The bench: every design at every share of opted-in requests, in one process, each row checked. */
 
+import type { CaptureLiveCounts } from '../../contract/capture.ts';
 import type { DesignName } from '../../contract/config.ts';
 import { EngineCore } from '../../engine/engine-core.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
@@ -56,6 +57,8 @@ export type RunResult = Readonly<{
   verification: Verification;
   accounting: Accounting;
   leaks: Leaks;
+  /** After the drain: bytes of rows that stay with cached KV blocks; `null` for a design that keeps none there. */
+  cachedRowBytes: number | null;
   refusal: string | null;
 }>;
 
@@ -76,7 +79,8 @@ export async function runBench(
 ): Promise<BenchResult> {
   const cells = planCells(options.designs, options.optInShares);
   const runs = planRuns(cells, options.repeats, options.seed);
-  const verifier = new Verifier(options.session.model);
+  const { model, routing } = options.session;
+  const verifier = new Verifier(model, routing?.kind === 'replay' ? routing.recording : null);
   const sessions = new Map<DesignName, DesignSession>();
   const results: RunResult[] = [];
   const total = runs.length + new Set(cells.map((cell) => cell.design)).size;
@@ -93,9 +97,10 @@ export async function runBench(
       results.push(await runCell(sessions.get(run.cell.design)!, run, options, verifier));
     }
     onProgress(done, total, 'done');
-    const { workload, ...rest } = options;
+    const { workload, session, ...rest } = options;
+    const { routing: _, ...told } = session;
     const environment = describeEnvironment(sessions.get('off')!.executor.devices[0]!);
-    return { environment, options: { ...rest, workload: workload.name }, cells, runs: results };
+    return { environment, options: { ...rest, session: told, workload: workload.name }, cells, runs: results };
   } finally {
     for (const session of sessions.values()) await session.close();
   }
@@ -124,7 +129,7 @@ async function runCell(
   const checked = cell.design === 'off' ? requests.map((request) => ({ ...request, optedIn: false })) : requests;
   const verification = verifier.verify(checked);
   const count = (...reasons: (string | null)[]) => requests.filter((r) => reasons.includes(r.finishReason)).length;
-  const held = capture?.liveCounts() ?? { requests: 0, bytes: 0 };
+  const held: CaptureLiveCounts = capture?.liveCounts() ?? { requests: 0, bytes: 0 };
   const workers = served.workerLiveCounts;
   return {
     cell,
@@ -147,6 +152,7 @@ async function runCell(
       ringSlots: workers.ringSlots,
       batchEntries: workers.batchEntries,
     },
+    cachedRowBytes: held.cachedBytes ?? null,
     refusal: requests.find((request) => request.refusal !== null)?.refusal ?? null,
   };
 }

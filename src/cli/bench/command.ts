@@ -4,18 +4,33 @@ import { writeFileSync } from 'node:fs';
 import { SingleBar } from 'cli-progress';
 import { Command, Option } from 'commander';
 import { designByName, designNames } from '../../capture/designs.ts';
-import type { DesignName, DeviceKind, EngineConfig, ModelConfig, WorkerFault } from '../../contract/config.ts';
+import {
+  DEFAULT_PREFIX_ROWS,
+  prefixRowsByName,
+  prefixRowsNames,
+  prefixRowsPolicies,
+} from '../../capture/deltas/prefix-rows.ts';
+import type {
+  DesignName,
+  DeviceKind,
+  EngineConfig,
+  ModelConfig,
+  PrefixRows,
+  WorkerFault,
+} from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { validateEngineConfig } from '../../engine/engine-config.ts';
 import { DEFAULT_MODEL, MODEL_NAMES, modelPreset } from '../../kernels/model-presets.ts';
 import { listDevices, prepareAdapters } from '../../kernels/open-device.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import { readTrace } from '../../workload/read-trace.ts';
+import { recordingWorkload } from '../../workload/recording.ts';
 import type { Workload } from '../../workload/workload.ts';
 import { workloadTotals } from '../../workload/workload.ts';
 import { findWorkload, workloadNames, workloads } from '../../workload/workloads.ts';
 import { finite, list, whole } from '../options.ts';
 import { problemsOf, runBench } from './bench.ts';
+import { recordedModel, recordingOf } from './replay.ts';
 import { renderTable, toJson } from './report.ts';
 
 /**
@@ -60,6 +75,9 @@ type Flags = {
   maxModelLen?: number;
   policy: 'fcfs' | 'priority';
   prefixCaching: boolean;
+  prefixRows: PrefixRows;
+  routing: 'deterministic' | 'replay';
+  recording?: string;
   loseDeviceAt?: number;
   killWorkerAt?: number;
   seed: number;
@@ -68,6 +86,7 @@ type Flags = {
 
 export function benchCommand(): Command {
   const described = Object.entries(workloads).map(([name, { description }]) => `  ${name.padEnd(8)} ${description}`);
+  const policies = prefixRowsNames.map((name) => `  ${name.padEnd(13)} ${prefixRowsPolicies[name].summary}`);
   return new Command('bench')
     .description('Serve a workload with each capture design, check every returned row, compare with capture off')
     .option('--design <names>', `designs to compare with off: ${designNames.join(', ')}`, list(knownDesign), [
@@ -125,24 +144,42 @@ export function benchCommand(): Command {
     .option('--max-model-len <n>', 'prompt and output together (default: what the workload needs)', whole(2, 2 ** 28))
     .addOption(new Option('--policy <name>', 'scheduling policy').choices(['fcfs', 'priority']).default('fcfs'))
     .option('--no-prefix-caching', 'do not reuse the KV of equal prefixes')
+    .option(
+      '--prefix-rows <policy>',
+      `rows of prefix-cached tokens under deltas: ${prefixRowsNames.join(', ')}`,
+      prefixRowsByName,
+      DEFAULT_PREFIX_ROWS,
+    )
+    .addOption(
+      new Option('--routing <source>', 'where rows and tokens come from: the router, or --recording')
+        .choices(['deterministic', 'replay'])
+        .default('deterministic'),
+    )
+    .option(
+      '--recording <file>',
+      'serve the requests of this recording, and return its tokens and rows (with --routing replay)',
+    )
     .option('--lose-device-at <step>', 'fault: destroy the device when this step arrives', whole(0))
     .option('--kill-worker-at <step>', 'fault: end the worker thread when this step arrives', whole(0))
     .option('--seed <n>', 'of workload, opt-in, aborts and order of runs', whole(0, 2 ** 32 - 1), 0)
     .option('--json <file>', 'write every figure, with its environment, to this file')
     .addHelpText(
       'after',
-      `\nWorkloads:\n${described.join('\n')}\n\nExit code: 0 = all rows right, 1 = a law was broken, 2 = could not run`,
+      `\nWorkloads:\n${described.join('\n')}\n\nPrefix rows (--prefix-rows):\n${policies.join('\n')}\n\nExit code: 0 = all rows right, 1 = a law was broken, 2 = could not run`,
     )
     .action((flags: Flags) => bench(flags));
 }
 
 async function bench(flags: Flags): Promise<void> {
-  const model = modelPreset(flags.model, flags.gateWidth);
+  const recording = recordingOf(flags.routing, flags.recording);
+  const model =
+    recording === null ? modelPreset(flags.model, flags.gateWidth) : recordedModel(recording, flags.gateWidth);
   await prepareAdapters();
   const isSoftware = flags.device === 'cpu' || (await isSoftwareAdapter(flags.adapter ?? null));
   const defaults = DEFAULTS[isSoftware ? 'software' : 'gpu'];
   const maxNumBatchedTokens = flags.maxNumBatchedTokens ?? defaults.maxNumBatchedTokens;
-  const workload = makeWorkload(flags, defaults, model, maxNumBatchedTokens);
+  const workload =
+    recording === null ? makeWorkload(flags, defaults, model, maxNumBatchedTokens) : recordingWorkload(recording);
   const concurrency = Math.max(
     flags.concurrency ?? defaults.concurrency,
     flags.concurrency ? 1 : workload.minConcurrency,
@@ -171,6 +208,8 @@ async function bench(flags: Flags): Promise<void> {
           queueDepth: flags.queueDepth,
           ballastMs: flags.ballastMs ?? defaults.ballastMs,
           fault: faultOf(flags),
+          prefixRows: flags.prefixRows,
+          ...(recording === null ? {} : { routing: { kind: 'replay', recording } as const }),
         },
       },
       progress.update,

@@ -1,6 +1,7 @@
 /** From the runs of a bench to its table and its JSON. */
 
 import Table from 'cli-table3';
+import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
 import type { BenchResult, RunResult } from './bench.ts';
 import { problemsOf } from './bench.ts';
 import type { Cell } from './plan.ts';
@@ -25,6 +26,11 @@ export type CellReport = Readonly<{
   bytesDeviceToHostForCapture: number;
   bytesAcrossThreads: number;
   preemptions: number;
+  /** Per repeat, in tokens: found in the prefix cache, and of these computed again because the design has no rows for them. */
+  prefixHitTokens: number;
+  prefixRecomputedTokens: number;
+  /** Rows kept with cached KV blocks after the drain, the most of all repeats; `null` for a design that keeps none there. */
+  cachedRowBytesMax: number | null;
   rows: Readonly<{ delivered: number; verified: number; mismatched: number; missing: number }>;
   requests: RunResult['accounting'];
   problems: readonly string[];
@@ -53,6 +59,11 @@ export function reportCells(result: BenchResult): readonly CellReport[] {
       bytesDeviceToHostForCapture: mean((run) => run.served.transfers.captureDeviceToHost),
       bytesAcrossThreads: mean((run) => run.served.transfers.acrossThreads),
       preemptions: mean((run) => run.served.engineStats.numPreemptions),
+      prefixHitTokens: mean((run) => run.served.engineStats.numPrefixHitTokens),
+      prefixRecomputedTokens: mean((run) => run.served.engineStats.numPrefixRefusedTokens),
+      cachedRowBytesMax: runs.some((run) => run.cachedRowBytes !== null)
+        ? most((run) => run.cachedRowBytes ?? 0)
+        : null,
       rows: {
         delivered: sum((run) => run.verification.rowsDelivered),
         verified: sum((run) => run.verification.rowsVerified),
@@ -121,7 +132,7 @@ export function toJson(result: BenchResult): unknown {
 const legend = [
   'tokens/s: output tokens, median of the repeats · vs off: ratio in the same repeat · sched: engine time per request and step',
   'stall: longest event-loop stall of the main thread · capture D→H: bytes read back for capture, per run · threads: bytes moved between threads',
-  'missing: rows of prefix-cached tokens, which this policy does not compute, and rows that a design gives up; reported, never made up',
+  'missing: rows that a design, or its prefix-rows policy, gives up; reported, never made up',
 ].join('\n');
 
 function headline({ environment: e, options }: BenchResult): string {
@@ -145,6 +156,15 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string[] {
     `requests: ${requests.join(', ')} · preemptions: ${Math.round(total((r) => r.preemptions) * result.options.repeats)}` +
       ` · rows: ${total((r) => r.rows.delivered)} delivered, ${total((r) => r.rows.mismatched)} mismatched`,
   );
+  const policy = result.options.session.prefixRows ?? DEFAULT_PREFIX_ROWS;
+  reports.forEach((report, i) => {
+    const { cachedRowBytesMax } = report;
+    if (cachedRowBytesMax === null) return;
+    lines.push(
+      `${cellName(result.cells[i]!)}, prefix rows ${policy}: ${Math.round(report.prefixHitTokens)} tokens from the prefix cache per run, ` +
+        `${Math.round(report.prefixRecomputedTokens)} more computed again for their rows, ${bytes(cachedRowBytesMax)} of rows kept with cached blocks`,
+    );
+  });
   const refusal = result.runs.find((run) => run.refusal !== null)?.refusal;
   if (refusal) lines.push(`refused, for example: ${refusal}`);
   reports.forEach((report, i) => {

@@ -1,7 +1,7 @@
 /** The workers of a bench: one executor per design, started once and used for all of the design's runs. */
 
 import type { CaptureEngineHalf } from '../../contract/capture.ts';
-import type { DesignName, WorkerConfig } from '../../contract/config.ts';
+import type { DesignName, PrefixRows, WorkerConfig } from '../../contract/config.ts';
 import type { DesignResources } from '../../capture/designs.ts';
 import { designByName } from '../../capture/designs.ts';
 import type { SharedRows } from '../../capture/shm-flock/shared-rows.ts';
@@ -9,7 +9,11 @@ import type { Executor } from '../../worker/executor.ts';
 import { designResources, sharedMemoryName } from '../../worker/design-resources.ts';
 import { ThreadExecutor } from '../../worker/thread-executor.ts';
 
-export type SessionConfig = Omit<WorkerConfig, 'rank' | 'design' | 'sharedMemory'>;
+export type SessionConfig = Omit<WorkerConfig, 'rank' | 'design' | 'sharedMemory'> &
+  Readonly<{
+    /** Policy of `deltas`; absent = its default. */
+    prefixRows?: PrefixRows;
+  }>;
 
 /** A fresh engine half for each run; shared memory lives as long as the session. */
 export class DesignSession {
@@ -48,7 +52,9 @@ export class DesignSession {
   }
 
   engineHalf(): CaptureEngineHalf | null {
-    return designByName(this.design).engineHalf(this.#config.model, this.#config.engine, this.#resources);
+    const { model, engine, prefixRows } = this.#config;
+    const resources = prefixRows === undefined ? this.#resources : { ...this.#resources, prefixRows };
+    return designByName(this.design).engineHalf(model, engine, resources);
   }
 
   async close(): Promise<void> {

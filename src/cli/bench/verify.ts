@@ -2,6 +2,7 @@
 
 import { countPositions } from '../../capture/routed-rows.ts';
 import type { ModelConfig } from '../../contract/config.ts';
+import type { RecordedRequest, RecordedRouting } from '../../contract/recorded-routing.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import { Oracle } from '../../kernels/oracle.ts';
 import { Router } from '../../kernels/reference/route.ts';
@@ -34,9 +35,11 @@ export class Verifier {
   readonly #rowLength: number;
   readonly #expected: Map<string, Expected> = new Map();
 
-  constructor(model: ModelConfig) {
+  /** `recording`: what the workload's requests must get, in place of the oracle's answers. */
+  constructor(model: ModelConfig, recording: RecordedRouting | null = null) {
     this.#router = new Router(model);
     this.#rowLength = model.numLayers * model.topK;
+    for (const request of recording?.requests ?? []) this.#expected.set(request.requestId, recorded(request));
   }
 
   verify(requests: readonly ServedRequest[]): Verification {
@@ -114,4 +117,12 @@ export class Verifier {
     this.#expected.set(requestId, expected);
     return expected;
   }
+}
+
+function recorded({ promptTokenIds, outputTokenIds, rows }: RecordedRequest): Expected {
+  const numKnown = promptTokenIds.length + outputTokenIds.length - 1;
+  const nextTokens = new Uint32Array(numKnown);
+  nextTokens.set(promptTokenIds.subarray(1));
+  nextTokens.set(outputTokenIds, promptTokenIds.length - 1);
+  return { rows: Uint16Array.from(rows), nextTokens, numKnown };
 }
