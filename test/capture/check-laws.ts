@@ -139,7 +139,7 @@ class LawCheck {
         case 'ended-without-blocks':
           return ran.endedWithoutBlocks;
         case 'worker-lost':
-          // No worker dies in this suite.
+          // Here every cached block dies with its worker: rows are computed again, or a prefix hit explains them.
           return false;
         default:
           return missing satisfies never;

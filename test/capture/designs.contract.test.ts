@@ -82,7 +82,9 @@ describe.each(Object.values(designs))('$name', (design) => {
 
   afterAll(() => {
     if (numRun < modes.length * scenarios.length || one !== undefined) return;
-    const stale = design.gaps.filter((gap) => gap.shows === undefined && !used.has(gap)).map(({ law, reason }) => `${law}: ${reason}`);
+    const stale = design.gaps
+      .filter((gap) => gap.shows === undefined && !used.has(gap))
+      .map(({ law, reason }) => `${law}: ${reason}`);
     expect(stale, `${design.name} declares gaps that never showed`).toEqual([]);
   });
 });

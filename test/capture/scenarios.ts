@@ -81,6 +81,15 @@ export const scenarios: readonly Scenario[] = [
   { ...plain, name: 'preempt', engine: tinyPool, maxTokens: [4, 14], mustHappen: ['preemptions'] },
   {
     ...plain,
+    name: 'preempt by priority',
+    engine: { ...tinyPool, policy: 'priority' },
+    numRequests: 9,
+    maxTokens: [4, 14],
+    sharesPrefix: 0.6,
+    mustHappen: ['preemptions', 'prefixHits'],
+  },
+  {
+    ...plain,
     name: 'preempt without prefix cache',
     engine: { ...tinyPool, enablePrefixCaching: false },
     maxTokens: [4, 14],

@@ -9,10 +9,10 @@ import { RoutedExpertsError } from '../../contract/errors.ts';
  *       ├───────────────────────┘ release                     ▼                        │
  *       └──────────── evicted, oldest first ◀──────── published, idle ─────────────────┘
  *
- * A private block belongs to one request, which writes to it; a published one is immutable. A second block of a published hash stays
- * private: its request wants its own rows. The arena has twice the blocks of the KV pool: KV blocks that can be hit never outnumber
- * the pool, and of the rest the one released first goes first. A hash whose rows went all the same is not found, and its rows are
- * reported missing (L4).
+ * A private block belongs to one request, which writes to it; a published one is immutable. There is one published block for a hash: who
+ * computed the same prefix again holds that one, so that it is as young as the last of its KV blocks. The arena has twice the blocks of the
+ * KV pool: KV blocks that can be hit never outnumber the pool, and of the rest the one released first goes first. A hash whose rows
+ * went all the same is not found, and its rows are reported missing (L4).
  *
  * Invariant: a block is in exactly one of the four states; `#byHash` names the published ones, `#idle` those that nobody holds.
  */
@@ -57,11 +57,16 @@ export class BlockArena {
     return block;
   }
 
-  /** A private block becomes immutable, unless the hash has a block already. */
-  publish(block: number, hash: string): void {
-    if (this.#byHash.has(hash)) return;
+  /** A private block becomes immutable. Answers the block that its request holds from here on: the one that the hash had, or this one. */
+  publish(block: number, hash: string): number {
+    const existing = this.hold(hash);
+    if (existing !== null) {
+      this.release(block);
+      return existing;
+    }
     this.#hashes[block] = hash;
     this.#byHash.set(hash, block);
+    return block;
   }
 
   /** One more request holds the block of that hash; `null` if there is none. */
@@ -73,23 +78,14 @@ export class BlockArena {
     return block;
   }
 
-  /**
-   * A request lets go of a block, full and of hash `hash`, or not full (`null`). A published block that nobody holds any more waits for
-   * a hit; so does a private one, in the place of the published one if that has gone, else it makes that one the youngest.
-   */
-  release(block: number, hash: string | null): void {
+  /** A request lets go of a block. Held by nobody, a published one waits for a hit, and a private one is empty. */
+  release(block: number): void {
     const count = this.#refCounts[block]! - 1;
     if (count < 0) throw RoutedExpertsError.of('INVARIANT', `row block ${block} was released twice`);
     this.#refCounts[block] = count;
     if (count > 0) return;
-    if (hash !== null) this.publish(block, hash);
-    if (this.#hashes[block] !== null) {
-      this.#idle.add(block);
-      return;
-    }
-    this.#empty.push(block);
-    const published = hash === null ? undefined : this.#byHash.get(hash);
-    if (published !== undefined && this.#idle.delete(published)) this.#idle.add(published);
+    if (this.#hashes[block] === null) this.#empty.push(block);
+    else this.#idle.add(block);
   }
 
   /** A new generation: no hash is known any more. Held blocks stay with those who hold them. */

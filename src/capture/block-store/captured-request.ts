@@ -21,7 +21,7 @@ export class CapturedRequest {
   readonly #hashes: string[] = [];
   #numPublished: number;
   #end: number;
-  #areHitsHeld = false;
+  #numHitsHeld = 0;
   /** Steps whose rows are still to come. */
   numPending = 0;
   /** The request ended or lost its KV: once nothing is pending, its blocks are released. */
@@ -70,16 +70,24 @@ export class CapturedRequest {
   publish(): void {
     while (this.#numPublished < this.#hashes.length && (this.#numPublished + 1) * this.#blockSize <= this.#end) {
       const ordinal = this.#numPublished++;
-      this.#arena.publish(this.#blocks[ordinal]!, this.#hashes[ordinal]!);
+      this.#blocks[ordinal] = this.#arena.publish(this.#blocks[ordinal]!, this.#hashes[ordinal]!);
     }
   }
 
-  /** Takes hold of the blocks that it hit. Once, when the whole batch in which it joined is published. */
+  /**
+   * Takes hold of the blocks that it hit: those that are there before the batch's own blocks are made, which could push them out, and, when the
+   * whole batch is published, those that others of the batch have just computed.
+   */
   holdHits(): void {
-    if (this.#areHitsHeld) return;
-    this.#areHitsHeld = true;
+    if (this.#numHitsHeld === this.#numHits) return;
     const numKnown = Math.min(this.#numHits, this.#hashes.length);
-    for (let i = 0; i < numKnown; i++) this.#blocks[i] = this.#arena.hold(this.#hashes[i]!) ?? NOWHERE;
+    for (let i = 0; i < numKnown; i++) {
+      if (this.#blocks[i] !== NOWHERE) continue;
+      const block = this.#arena.hold(this.#hashes[i]!);
+      if (block === null) continue;
+      this.#blocks[i] = block;
+      this.#numHitsHeld++;
+    }
   }
 
   /** The block of a position, or `null` if its rows are nowhere. */
@@ -92,8 +100,7 @@ export class CapturedRequest {
   release(): void {
     for (let ordinal = this.#blocks.length - 1; ordinal >= 0; ordinal--) {
       const block = this.#blocks[ordinal]!;
-      const hash = ordinal < this.#numPublished ? (this.#hashes[ordinal] ?? null) : null;
-      if (block !== NOWHERE) this.#arena.release(block, hash);
+      if (block !== NOWHERE) this.#arena.release(block);
     }
     this.#blocks.length = 0;
   }

@@ -85,10 +85,13 @@ export class BlockStoreWorkerHalf implements CaptureWorkerHalf {
       this.#arena.reset();
       this.#generation = generation;
     }
-    for (const [i, request] of pending.requests.entries()) {
-      this.#store(request, step, i, acceptedTokens(step, i, numSampledTokens[i]!), bytes);
+    for (const request of pending.requests) {
       const entry = entries.get(request.requestIndex);
       if (entry !== undefined) request.addHashes(entry.firstOrdinal, entry.hashes);
+      request.holdHits();
+    }
+    for (const [i, request] of pending.requests.entries()) {
+      this.#store(request, step, i, acceptedTokens(step, i, numSampledTokens[i]!), bytes);
       request.publish();
     }
     for (const request of pending.requests) request.holdHits();
