@@ -322,6 +322,18 @@ test('two requests and their users hold one page, not two', () => {
   expect(chunks[0]![1]).not.toBe(chunks[1]![1]);
 });
 
+test('what is counted: pages of cached blocks once, and apart from those of requests', () => {
+  const calls = new Calls();
+  const [a, b] = [calls.request(10), calls.request(10)];
+  calls.admit(a, [1, 2, 3]);
+  calls.arrive(calls.schedule([a, 9]), [a]);
+  expect(calls.half.liveCounts()).toEqual({ requests: 1, bytes: BLOCK_SIZE, cachedBytes: 2 * BLOCK_SIZE });
+  calls.admit(b, [1, 2, 4], 2);
+  expect(calls.half.liveCounts()).toEqual({ requests: 2, bytes: BLOCK_SIZE, cachedBytes: 2 * BLOCK_SIZE });
+  calls.half.onBlockEvicted(1);
+  expect(calls.half.liveCounts()).toEqual({ requests: 2, bytes: 2 * BLOCK_SIZE, cachedBytes: BLOCK_SIZE });
+});
+
 test('the workers die: steps in flight are let go with their rows', () => {
   const calls = new Calls();
   const a = calls.request(6);
