@@ -163,6 +163,8 @@ function drawTiming(draw: Draw): Timing {
     mapJitter: draw.pick([0, 20, 200]),
     wire: draw.pick([0, 5, 40]),
     engine: draw.pick([0, 5, 60]),
+    // The last is an event loop that is held up: workers run ahead of it as far as the queue lets them.
+    update: draw.pick([0, 5, 60, 1000]),
     respawn: draw.pick([1, 200, 1000]),
     slowPassShare: isSlow ? draw.pick([0.1, 0.5]) : 0,
     slowPassFactor: draw.int(2, 20),

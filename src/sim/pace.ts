@@ -43,9 +43,14 @@ export class Pace {
     return this.#wires.below(this.#timing.wire + 1);
   }
 
-  /** Between two calls of the engine. */
+  /** Until a step is begun. */
   engine(): number {
     return this.#wires.below(this.#timing.engine + 1);
+  }
+
+  /** Until an output is taken in. */
+  update(): number {
+    return this.#wires.below(this.#timing.update + 1);
   }
 
   /** Between two steps of a worker. */

@@ -50,8 +50,10 @@ export type Timing = Readonly<{
   mapJitter: number;
   /** Between engine and worker, each way. */
   wire: number;
-  /** Between an output's arrival and its update, and between two steps begun. */
+  /** Between an event and the step that is begun for it. */
   engine: number;
+  /** Between an output's arrival and its update. */
+  update: number;
   respawn: number;
   slowPassShare: number;
   slowPassFactor: number;

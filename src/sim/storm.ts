@@ -153,7 +153,7 @@ export class Storm implements RankEvents {
     const oldest = this.#world.flights[0];
     if (this.#updateIsPlanned || oldest === undefined || oldest.numArrived < this.#scenario.numRanks) return;
     this.#updateIsPlanned = true;
-    this.#clock.plan(this.#clock.now + this.#pace.engine(), Phase.engine, () => {
+    this.#clock.plan(this.#clock.now + this.#pace.update(), Phase.engine, () => {
       this.#updateIsPlanned = false;
       if (this.#isRespawning || this.#isOver) return;
       this.#update();

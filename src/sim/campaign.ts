@@ -1,0 +1,102 @@
+/** Many seeds of one subject: what a thread of `fuzz` and `matrix` does with its share. */
+
+import { Coverage, type Mark } from './coverage.ts';
+import { drawScenario } from './draw-scenario.ts';
+import { EventLog } from './event-log.ts';
+import { runScenario } from './run-scenario.ts';
+import type { Subject } from './subject.ts';
+import type { LawName, ViolationKind } from './violation.ts';
+
+export type SeedViolation = Readonly<{
+  design: string;
+  seed: number;
+  kind: ViolationKind;
+  law: LawName;
+  /** The step begun last. */
+  step: number;
+  what: string;
+}>;
+
+/** In how many seeds something showed, and the first of them. */
+export type Seen = Readonly<{ seeds: number; first: number }>;
+
+export type CampaignPart = Readonly<{
+  design: string;
+  scenarios: number;
+  steps: number;
+  violations: readonly SeedViolation[];
+  /** Laws that the design gives up by declaration, where that showed. */
+  declared: Readonly<Partial<Record<LawName, Seen>>>;
+  marks: Readonly<Record<Mark, number>>;
+  /** Of the event logs of all seeds, in their order. */
+  hash: string;
+}>;
+
+export type CampaignOptions = Readonly<{
+  /** Runs each seed twice and compares the event logs (L10). */
+  twice: boolean;
+  /** Stops after that many violations; 0 = never. */
+  stopAfter: number;
+}>;
+
+/** Runs the seeds `[from, to)`. */
+export function runSeeds(subject: Subject, from: number, to: number, options: CampaignOptions): CampaignPart {
+  const coverage = new Coverage();
+  const violations: SeedViolation[] = [];
+  const declared: Partial<Record<LawName, Seen>> = {};
+  const log = new EventLog(false);
+  let steps = 0;
+  let seed = from;
+  for (; seed < to; seed += 1) {
+    const scenario = drawScenario(seed);
+    const { violation, marks, numSteps, hash, declared: shown } = runScenario(scenario, subject);
+    steps += numSteps;
+    coverage.add(marks);
+    for (let i = 0; i < hash.length; i += 8) log.word(Number.parseInt(hash.slice(i, i + 8), 16));
+    for (const law of shown.keys()) {
+      const seen = declared[law];
+      declared[law] = { seeds: (seen?.seeds ?? 0) + 1, first: seen?.first ?? seed };
+    }
+    if (violation !== null) {
+      const { kind, law, step, message } = violation;
+      violations.push({ design: subject.name, seed, kind, law, step, what: message });
+    }
+    if (options.twice) {
+      const again = runScenario(scenario, subject).hash;
+      if (again !== hash) {
+        const what = `two runs of one seed wrote different event logs: ${hash} and ${again}`;
+        violations.push({ design: subject.name, seed, kind: 'wrong', law: 'L10', step: -1, what });
+      }
+    }
+    if (options.stopAfter > 0 && violations.length >= options.stopAfter) {
+      seed += 1;
+      break;
+    }
+  }
+  const { counts: marks } = coverage;
+  return { design: subject.name, scenarios: seed - from, steps, violations, declared, marks, hash: log.hash };
+}
+
+/** The parts of one design, in the order of their seeds, as one. */
+export function mergeParts(parts: readonly CampaignPart[]): CampaignPart {
+  const coverage = new Coverage();
+  const declared: Partial<Record<LawName, Seen>> = {};
+  const log = new EventLog(false);
+  for (const part of parts) {
+    coverage.merge(part.marks);
+    for (let i = 0; i < part.hash.length; i += 8) log.word(Number.parseInt(part.hash.slice(i, i + 8), 16));
+    for (const [law, { seeds, first }] of Object.entries(part.declared) as [LawName, Seen][]) {
+      const seen = declared[law];
+      declared[law] = { seeds: (seen?.seeds ?? 0) + seeds, first: Math.min(seen?.first ?? first, first) };
+    }
+  }
+  return {
+    design: parts[0]?.design ?? '',
+    scenarios: parts.reduce((sum, part) => sum + part.scenarios, 0),
+    steps: parts.reduce((sum, part) => sum + part.steps, 0),
+    violations: parts.flatMap((part) => part.violations),
+    declared,
+    marks: coverage.counts,
+    hash: log.hash,
+  };
+}

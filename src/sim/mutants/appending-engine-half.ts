@@ -1,0 +1,118 @@
+/**
+ * The obvious engine half for rows that come with outputs: a list per request, appended to. With two flags off it is right, if slow (it hits no
+ * cached block and copies at the end), and so the control of the two mutants made of it.
+ */
+
+import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
+import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
+import type { FinishReason } from '../../contract/engine-core-output.ts';
+import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
+import type { CaptureRequest } from '../../contract/request.ts';
+import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
+import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
+import { SPAN_LENGTH } from '../../capture/deltas/span.ts';
+import { allocateRows, rowShape, viewRows, type RowArray, type RowShape } from '../../capture/row-shape.ts';
+
+type Held = { rows: RowArray[]; firstPosition: number; life: number };
+
+export class AppendingEngineHalf implements CaptureEngineHalf {
+  readonly design = 'deltas';
+  readonly #shape: RowShape;
+  readonly #rowsPerChunk: number;
+  readonly #rewinds: boolean;
+  readonly #held = new Map<number, Held>();
+  /** How often each request was preempted, and how often it had been when a step in flight was scheduled. */
+  readonly #lives = new Map<number, number>();
+  readonly #livesOfStep = new Map<number, Map<number, number>>();
+
+  /** @param rewinds a preemption makes the next rows take the place of the earlier ones */
+  constructor(model: ModelConfig, engine: EngineConfig, rewinds: boolean) {
+    this.#shape = rowShape(model);
+    this.#rowsPerChunk = engine.maxModelLen + 1;
+    this.#rewinds = rewinds;
+  }
+
+  wants(request: CaptureRequest): boolean {
+    return request.returnRoutedExperts;
+  }
+
+  usablePrefix(): number {
+    return 0;
+  }
+
+  onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
+    const lives = this.#livesOfStep.get(output.stepId);
+    this.#livesOfStep.delete(output.stepId);
+    const deltas = output.routedExpertDeltas;
+    if (deltas === null) return;
+    const { entriesPerRow } = this.#shape;
+    const rows = viewRows(this.#shape, deltas.rows, deltas.numRows);
+    let row = 0;
+    for (let i = 0; i < deltas.indexLength; i += SPAN_LENGTH) {
+      const index = deltas.index[i]!;
+      const count = deltas.index[i + 2]!;
+      if (live(index) !== null) {
+        const held = this.#of(index, deltas.index[i + 1]!, lives?.get(index) ?? 0);
+        for (let r = row; r < row + count; r += 1) {
+          held.rows.push(rows.slice(r * entriesPerRow, (r + 1) * entriesPerRow));
+        }
+      }
+      row += count;
+    }
+  }
+
+  take(request: CaptureRequest, _numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {
+    if (finishReason === null) return null;
+    const { numLayers, topK, dtype, entriesPerRow } = this.#shape;
+    const start = request.routedExpertsPromptStart;
+    const count = Math.max(0, request.numTokens - 1 - start);
+    const held = this.#held.get(request.index);
+    const present = Math.min(count, held?.rows.length ?? 0);
+    const chunk = allocateRows(this.#shape, this.#rowsPerChunk);
+    for (let r = 0; r < present; r += 1) chunk.set(held!.rows[r]!, (start + r) * entriesPerRow);
+    const missing: PositionRange[] = present < count ? [[start + present, start + count]] : [];
+    return { start, count, numLayers, topK, dtype, rowsPerChunk: this.#rowsPerChunk, chunks: [chunk], missing };
+  }
+
+  onPreempt(request: CaptureRequest): void {
+    this.#lives.set(request.index, (this.#lives.get(request.index) ?? 0) + 1);
+  }
+
+  onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[]): void {
+    this.#livesOfStep.set(step.stepId, new Map(requests.map(({ index }) => [index, this.#lives.get(index) ?? 0])));
+  }
+
+  onStepsLost(): void {
+    this.#livesOfStep.clear();
+  }
+
+  release(request: CaptureRequest): void {
+    this.#held.delete(request.index);
+    this.#lives.delete(request.index);
+  }
+
+  liveCounts(): CaptureLiveCounts {
+    let numRows = 0;
+    for (const { rows } of this.#held.values()) numRows += rows.length;
+    return { requests: this.#held.size, bytes: numRows * this.#shape.bytesPerRow };
+  }
+
+  onPrefixHit(): void {}
+  onBlockEvicted(): void {}
+  onCacheReset(): void {}
+  close(): void {}
+
+  #of(index: number, position: number, life: number): Held {
+    let held = this.#held.get(index);
+    if (held === undefined) {
+      held = { rows: [], firstPosition: position, life };
+      this.#held.set(index, held);
+    }
+    // What was on its way before a preemption goes on where the rows end; what was scheduled after it begins at the first position.
+    if (this.#rewinds && life > held.life) {
+      held.rows.length = position - held.firstPosition;
+      held.life = life;
+    }
+    return held;
+  }
+}

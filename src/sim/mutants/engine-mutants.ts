@@ -1,0 +1,97 @@
+/** Engine halves that get one call wrong. */
+
+import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
+import type { FinishReason } from '../../contract/engine-core-output.ts';
+import type { CaptureRequest } from '../../contract/request.ts';
+import type { RoutedRows } from '../../contract/routed-rows.ts';
+import { toArray } from '../../capture/routed-rows.ts';
+import type { Request } from '../../engine/request.ts';
+import { DelegatingEngineHalf } from './delegates.ts';
+
+/** Rows are read by the block table that the request had before it was preempted; the blocks are others' by then. */
+export class ReadsFreedBlocks extends DelegatingEngineHalf {
+  readonly #tables = new Map<number, readonly number[]>();
+
+  override onPreempt(request: CaptureRequest): void {
+    this.#tables.set(request.index, [...request.blockIds]);
+    super.onPreempt(request);
+  }
+
+  override take(request: CaptureRequest, numNew: number, finish: FinishReason | null): RoutedRows | null {
+    const table = this.#tables.get(request.index);
+    if (finish === null || finish === 'abort' || table === undefined || request.blockIds.length > 0) {
+      return super.take(request, numNew, finish);
+    }
+    return super.take(Object.create(request, { blockIds: { value: table } }) as CaptureRequest, numNew, finish);
+  }
+}
+
+export class ForgetsOnPreemption extends DelegatingEngineHalf {
+  override onPreempt(request: CaptureRequest): void {
+    super.onPreempt(request);
+    super.release(request);
+  }
+}
+
+export class ForgetsOnAbort extends DelegatingEngineHalf {
+  override take(request: CaptureRequest, numNew: number, finish: FinishReason | null): RoutedRows | null {
+    const rows = super.take(request, numNew, finish);
+    if (rows === null || finish !== 'abort' || rows.count === 0) return rows;
+    return { ...rows, chunks: [], missing: [[rows.start, rows.start + rows.count]] };
+  }
+}
+
+/** A request that is aborted with steps in flight is never released: nobody is left to do it. */
+export class LeaksOnAbort extends DelegatingEngineHalf {
+  #leaked = 0;
+
+  override release(request: CaptureRequest): void {
+    const { numInFlightTokens } = request as Request;
+    if (numInFlightTokens > 0) this.#leaked += 1;
+    super.release(request);
+  }
+
+  override liveCounts(): CaptureLiveCounts {
+    const counts = super.liveCounts();
+    return { ...counts, requests: counts.requests + this.#leaked };
+  }
+}
+
+/** Rows that are not there are delivered as zeros. */
+export class ZerosForMissing extends DelegatingEngineHalf {
+  override take(request: CaptureRequest, numNew: number, finish: FinishReason | null): RoutedRows | null {
+    const rows = super.take(request, numNew, finish);
+    if (rows === null || rows.missing.length === 0) return rows;
+    return { ...rows, rowsPerChunk: rows.count, chunkOrigin: rows.start, chunks: [toArray(rows, 0)], missing: [] };
+  }
+}
+
+/** Prompt and output rows, without the one that no forward pass computes left out. */
+export class CountsOneTooMany extends DelegatingEngineHalf {
+  override take(request: CaptureRequest, numNew: number, finish: FinishReason | null): RoutedRows | null {
+    const rows = super.take(request, numNew, finish);
+    return rows === null ? null : { ...rows, count: rows.count + 1 };
+  }
+}
+
+/** What a cache reset throws away is delivered as if the request had only been preempted. */
+export class KeepsStaleOutput extends DelegatingEngineHalf {
+  readonly #requests: Request[] = [];
+
+  override wants(request: CaptureRequest): boolean {
+    this.#requests.push(request as Request);
+    return super.wants(request);
+  }
+
+  override onCacheReset(): void {
+    super.onCacheReset();
+    for (const request of this.#requests) request.dropStaleOutput = false;
+  }
+}
+
+/** A maker, as a mutation wants it. */
+export function wrapping(
+  Half: new (half: CaptureEngineHalf) => CaptureEngineHalf,
+): (half: CaptureEngineHalf) => CaptureEngineHalf {
+  return (half) => new Half(half);
+}

@@ -1,0 +1,236 @@
+/**
+ * Defects that engines really had, each as a small patch of a design or its surroundings. A campaign that does not kill one of them has a hole
+ * in its oracle. Numbers are those of the list of known defects in docs/simulation.md.
+ */
+
+import { RoutedExpertsError } from '../../contract/errors.ts';
+import type { DeclaredGap } from '../../capture/designs.ts';
+import { Scheduler } from '../../engine/scheduler.ts';
+import { mutated, subjectByName, type Mutation, type Subject } from '../subject.ts';
+import { AppendingEngineHalf } from './appending-engine-half.ts';
+import {
+  CountsOneTooMany,
+  ForgetsOnAbort,
+  ForgetsOnPreemption,
+  KeepsStaleOutput,
+  LeaksOnAbort,
+  ReadsFreedBlocks,
+  wrapping,
+  ZerosForMissing,
+} from './engine-mutants.ts';
+import {
+  CountsPadding,
+  draftModelInLayerZero,
+  KeepsRejected,
+  monolithicRouter,
+  namedInSchedulerOrder,
+  WrapsIds,
+} from './worker-mutants.ts';
+
+export type Mutant = Readonly<{
+  /** In the list of known defects. */
+  number: number;
+  name: string;
+  defect: string;
+  /** Where it was found. */
+  source: string;
+  /** The subject that is changed. */
+  base: string;
+  mutation: Mutation;
+  /** Whether a declared gap of the base stays declared; absent = all do. */
+  keepsGap?: (gap: DeclaredGap) => boolean;
+}>;
+
+/** Frees the blocks of a request once more that was aborted while steps were in flight. */
+function installDoubleFree(): () => void {
+  const original = Scheduler.prototype.abort;
+  Scheduler.prototype.abort = function abort(this: Scheduler, request) {
+    const blocks = request.numInFlightTokens > 0 ? [...request.blockIds] : [];
+    const output = original.call(this, request);
+    this.kv.pool.freeTable(blocks);
+    return output;
+  };
+  return () => {
+    Scheduler.prototype.abort = original;
+  };
+}
+
+const appending =
+  (rewinds: boolean): NonNullable<Mutation['engineHalf']> =>
+  (_half, model, engine) =>
+    new AppendingEngineHalf(model, engine, rewinds);
+
+export const mutants: readonly Mutant[] = [
+  {
+    number: 1,
+    name: 'freed-block-read',
+    defect: 'slot rows are read after the block was given to another request',
+    source: 'vllm#28284, vllm#39568 (hence its schedule-time snapshot)',
+    base: 'shm-flock',
+    mutation: { engineHalf: wrapping(ReadsFreedBlocks) },
+  },
+  {
+    number: 2,
+    name: 'staging-overwritten',
+    defect: 'a staging buffer is used again before it was read, with two steps in flight',
+    source: 'TensorRT-LLM#18397 (review)',
+    base: 'deltas',
+    mutation: { ringOverwrites: true },
+  },
+  {
+    number: 3,
+    name: 'scheduler-order',
+    defect: 'rows in the worker’s order are read in the scheduler’s',
+    source: 'vllm#39568',
+    base: 'deltas',
+    mutation: { output: namedInSchedulerOrder },
+  },
+  {
+    number: 4,
+    name: 'appended-twice',
+    defect: 'positions that are computed again after a preemption are appended a second time',
+    source: 'RFC vllm#38079 (71 rows for 39 tokens)',
+    base: 'deltas',
+    mutation: { engineHalf: appending(false) },
+  },
+  {
+    number: 5,
+    name: 'lost-on-preemption',
+    defect: 'a preemption drops the rows that have arrived',
+    source: 'vllm#39917',
+    base: 'deltas',
+    mutation: { engineHalf: wrapping(ForgetsOnPreemption) },
+  },
+  {
+    number: 6,
+    name: 'lost-on-abort',
+    defect: 'an abort drops the rows that have arrived',
+    source: 'vllm#45635',
+    base: 'deltas',
+    mutation: { engineHalf: wrapping(ForgetsOnAbort) },
+  },
+  {
+    number: 7,
+    name: 'leak-on-abort',
+    defect: 'what is held for a request aborted in flight is never released',
+    source: 'vllm#39568 (127 snapshots over 300 runs)',
+    base: 'deltas',
+    mutation: { engineHalf: wrapping(LeaksOnAbort) },
+  },
+  {
+    number: 8,
+    name: 'zeros-for-hits',
+    defect: 'rows of prefix-cached tokens are delivered as zeros',
+    source: 'vllm#39917',
+    base: 'deltas/computed-only',
+    mutation: { engineHalf: wrapping(ZerosForMissing) },
+  },
+  {
+    number: 10,
+    name: 'padding-counted',
+    defect: 'padding rows of a captured graph are counted',
+    source: 'vllm#38939',
+    base: 'deltas',
+    mutation: { workerHalf: (half) => new CountsPadding(half) },
+  },
+  {
+    number: 11,
+    name: 'rejected-kept',
+    defect: 'rows of rejected drafts are kept',
+    source: 'vllm#44214',
+    base: 'deltas',
+    mutation: { engineHalf: appending(true), workerHalf: (half) => new KeepsRejected(half) },
+  },
+  {
+    number: 12,
+    name: 'draft-in-layer-zero',
+    defect: 'the draft model’s rows overwrite layer 0',
+    source: 'vllm#48622',
+    base: 'deltas',
+    mutation: { kernels: draftModelInLayerZero },
+  },
+  {
+    number: 13,
+    name: 'ids-wrap',
+    defect: 'ids of more than 256 experts are kept in a byte',
+    source: 'vllm#39568',
+    base: 'deltas',
+    mutation: { workerHalf: (half, { model }) => new WrapsIds(half, model) },
+  },
+  {
+    number: 14,
+    name: 'monolithic-zeros',
+    defect: 'a monolithic router runs no hook, and rows are all zero',
+    source: 'vllm#44116',
+    base: 'deltas',
+    mutation: { kernels: monolithicRouter },
+  },
+  {
+    number: 15,
+    name: 'finish-predicted',
+    defect: 'a finish that the worker predicts misses EOS and stop tokens',
+    source: 'vllm#39917, reverted by #42434',
+    base: 'host-cache',
+    mutation: {},
+    keepsGap: ({ missing }) => missing !== 'stopped',
+  },
+  {
+    number: 16,
+    name: 'one-too-many',
+    defect: 'prompt and output rows, one too many',
+    source: 'SGLang, vllm#28284',
+    base: 'deltas',
+    mutation: { engineHalf: wrapping(CountsOneTooMany) },
+  },
+  {
+    number: 17,
+    name: 'double-free',
+    defect: 'the blocks of a request aborted in flight are freed twice',
+    source: 'vllm scheduler',
+    base: 'deltas',
+    mutation: { install: installDoubleFree },
+  },
+  {
+    number: 18,
+    name: 'stale-after-reset',
+    defect: 'an output that a cache reset made stale is delivered',
+    source: 'vllm scheduler (reset_prefix_cache)',
+    base: 'deltas',
+    mutation: { engineHalf: wrapping(KeepsStaleOutput) },
+  },
+  {
+    number: 20,
+    name: 'lock-holder-dies',
+    defect: 'whoever holds the file lock dies, and the scheduler waits for ever',
+    source: 'vllm#28284, RFC vllm#38079',
+    base: 'shm-flock',
+    mutation: {},
+    keepsGap: ({ law }) => law !== 'L8',
+  },
+];
+
+/** Not a mutant: what two of them are made of, without the defect. It must survive. */
+export const CONTROL: Subject = mutated(subjectByName('deltas'), 'control/appending', { engineHalf: appending(true) }, [
+  { law: 'L1', reason: 'rows that are being computed again are not there yet', missing: 'aborted' },
+]);
+
+const PREFIX = 'mutant/';
+
+export function mutantSubject(mutant: Mutant): Subject {
+  const base = subjectByName(mutant.base);
+  const gaps = mutant.keepsGap === undefined ? base.gaps : base.gaps.filter(mutant.keepsGap);
+  return mutated(base, `${PREFIX}${mutant.name}`, mutant.mutation, gaps);
+}
+
+/** A subject, also `mutant/` and a mutant's name. Throws UNKNOWN_NAME. */
+export function findSubject(name: string): Subject {
+  if (!name.startsWith(PREFIX)) return subjectByName(name);
+  const mutant = mutants.find((each) => each.name === name.slice(PREFIX.length));
+  if (mutant !== undefined) return mutantSubject(mutant);
+  throw RoutedExpertsError.of(
+    'UNKNOWN_NAME',
+    'mutant',
+    name,
+    mutants.map((each) => `${PREFIX}${each.name}`),
+  );
+}

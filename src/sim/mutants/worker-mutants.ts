@@ -1,0 +1,90 @@
+/** Worker halves, kernels and answers that are wrong in one way. */
+
+import type { WorkerStep } from '../../contract/capture.ts';
+import type { ModelConfig } from '../../contract/config.ts';
+import type { ModelRunnerOutput, RoutedExpertDeltas } from '../../contract/model-runner-output.ts';
+import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
+import { SPAN_LENGTH } from '../../capture/deltas/span.ts';
+import type { KernelSet } from '../../kernels/kernel-set.ts';
+import { Header, REQUEST_WORDS, RequestField } from '../../kernels/step-input.ts';
+import { DelegatingWorkerHalf } from './delegates.ts';
+
+/** Steps are padded to a multiple of this, as captured graphs are. */
+const PADDED_TO = 8;
+
+/** The padding behind the last request's rows is taken for rows of it. */
+export class CountsPadding extends DelegatingWorkerHalf {
+  override collect(step: WorkerStep, bytes: Uint8Array | null, counts: Uint32Array): RoutedExpertDeltas | null {
+    const deltas = super.collect(step, bytes, counts);
+    const padding = (PADDED_TO - (step.numTokens % PADDED_TO)) % PADDED_TO;
+    if (deltas === null || deltas.indexLength === 0 || padding === 0) return deltas;
+    const index = deltas.index.slice();
+    index[deltas.indexLength - 1]! += padding;
+    return { ...deltas, index, numRows: deltas.numRows + padding };
+  }
+}
+
+/** Rows of rejected drafts go with those of accepted ones. */
+export class KeepsRejected extends DelegatingWorkerHalf {
+  override collect(step: WorkerStep, bytes: Uint8Array | null, counts: Uint32Array): RoutedExpertDeltas | null {
+    return super.collect(
+      step,
+      bytes,
+      counts.map((count, i) => (count === 0 ? 0 : 1 + step.draftCounts[i]!)),
+    );
+  }
+}
+
+/** Ids are narrowed to a byte, however many experts there are. */
+export class WrapsIds extends DelegatingWorkerHalf {
+  readonly #isWide: boolean;
+
+  constructor(half: DelegatingWorkerHalf['half'], { numExperts }: ModelConfig) {
+    super(half);
+    this.#isWide = numExperts > 256;
+  }
+
+  override collect(step: WorkerStep, bytes: Uint8Array | null, counts: Uint32Array): RoutedExpertDeltas | null {
+    const deltas = super.collect(step, bytes, counts);
+    if (deltas === null || !this.#isWide) return deltas;
+    // Little-endian u16: the high byte of every id.
+    for (let i = 1; i < deltas.rows.length; i += 2) deltas.rows[i] = 0;
+    return deltas;
+  }
+}
+
+/** Spans are in the worker's order; their requests are named in the scheduler's. */
+export function namedInSchedulerOrder(output: ModelRunnerOutput, plan: SchedulerOutput): ModelRunnerOutput {
+  const deltas = output.routedExpertDeltas;
+  if (deltas === null) return output;
+  const named: number[] = [];
+  for (let i = 0; i < deltas.indexLength; i += SPAN_LENGTH) named.push(deltas.index[i]!);
+  const places = plan.requestIndices.subarray(0, plan.numRequests);
+  named.sort((a, b) => places.indexOf(a) - places.indexOf(b));
+  const index = deltas.index.slice();
+  for (const [i, requestIndex] of named.entries()) index[i * SPAN_LENGTH] = requestIndex;
+  return { ...output, routedExpertDeltas: { ...deltas, index } };
+}
+
+/** A router in one kernel with the experts, which no hook runs behind: the capture buffer stays as it was allocated. */
+export function monolithicRouter(kernels: KernelSet): KernelSet {
+  const pack = { ...kernels.pack, reference: (b: readonly Uint32Array[]): void => void b[2]!.fill(0) };
+  return { ...kernels, pack };
+}
+
+/** The draft model shares the capture buffer, and its one layer is layer 0. */
+export function draftModelInLayerZero(kernels: KernelSet, { numLayers, topK, numExperts }: ModelConfig): KernelSet {
+  const route = kernels.route.kernel.reference;
+  const reference: typeof route = (b, workgroups) => {
+    route(b, workgroups);
+    const input = b[0]!;
+    const routed = b[3]!;
+    for (let ordinal = 0; ordinal < input[Header.numRequests]!; ordinal += 1) {
+      const request = input[Header.requests]! + REQUEST_WORDS * ordinal;
+      if (input[request + RequestField.numDrafts] === 0) continue;
+      const at = input[request + RequestField.rowStart]! * numLayers * topK;
+      for (let k = 0; k < topK; k += 1) routed[at + k] = (routed[at + k]! + 1) % numExperts;
+    }
+  };
+  return { ...kernels, route: { ...kernels.route, kernel: { ...kernels.route.kernel, reference } } };
+}

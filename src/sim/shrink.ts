@@ -1,0 +1,132 @@
+/** Makes a failing scenario small: whatever can be left out while the same promise stays broken is left out. */
+
+import { runScenario } from './run-scenario.ts';
+import type { Fault, Scenario, ScenarioRequest } from './scenario.ts';
+import type { Subject } from './subject.ts';
+import type { Violation } from './violation.ts';
+
+/** Runs that shrinking may take. */
+const MOST_RUNS = 3000;
+
+export type Shrunk = Readonly<{ scenario: Scenario; violation: Violation; numRuns: number }>;
+
+/** Answers `null` if the scenario breaks nothing. */
+export function shrink(scenario: Scenario, subject: Subject): Shrunk | null {
+  const first = runScenario(scenario, subject).violation;
+  if (first === null) return null;
+  let best: Shrunk = { scenario, violation: first, numRuns: 1 };
+  let numRuns = 1;
+  for (let before: Scenario | null = null; before !== best.scenario && numRuns < MOST_RUNS;) {
+    before = best.scenario;
+    // Candidates are made from what is best by now: a list of them is over as soon as one was taken.
+    for (let i = 0; numRuns < MOST_RUNS; i += 1) {
+      const candidate = candidateOf(best.scenario, i);
+      if (candidate === END) break;
+      if (candidate === SAME) continue;
+      numRuns += 1;
+      const { violation } = runScenario(candidate, subject);
+      if (violation === null || signature(violation) !== signature(first)) continue;
+      best = { scenario: candidate, violation, numRuns };
+      i -= 1;
+    }
+  }
+  return { ...best, numRuns };
+}
+
+/** Two violations of one signature are taken for the same bug: law, kind, and the message without its numbers and names. */
+function signature({ kind, law, message }: Violation): string {
+  const words = message.replaceAll(/"[^"]*"|\[[^\]]*\]|#?\d+/g, '').split(' ');
+  return `${kind} ${law} ${kind === 'wrong' ? '' : words.slice(0, 8).join(' ')}`;
+}
+
+const END = 'end';
+const SAME = 'same';
+
+/** The i-th way to make a scenario smaller; SAME where it changes nothing. Big cuts come first. */
+function candidateOf(scenario: Scenario, i: number): Scenario | typeof END | typeof SAME {
+  let rest = i;
+  const { requests, faults } = scenario;
+  if (rest < requests.length) return requests.length === 1 ? SAME : withoutRequest(scenario, rest);
+  rest -= requests.length;
+  if (rest < faults.length) return { ...scenario, faults: faults.filter((_, at) => at !== rest) };
+  rest -= faults.length;
+  if (rest < WHOLE.length) return changed(scenario, WHOLE[rest]!(scenario));
+  rest -= WHOLE.length;
+  if (rest < requests.length * REQUEST.length) {
+    const at = Math.floor(rest / REQUEST.length);
+    const request = requests[at]!;
+    const smaller = REQUEST[rest % REQUEST.length]!(request);
+    if (JSON.stringify(smaller) === JSON.stringify(request)) return SAME;
+    return { ...scenario, requests: requests.map((each, place) => (place === at ? smaller : each)) };
+  }
+  rest -= requests.length * REQUEST.length;
+  if (rest < faults.length * FAULT.length) {
+    const at = Math.floor(rest / FAULT.length);
+    const fault = faults[at]!;
+    const smaller = FAULT[rest % FAULT.length]!(fault);
+    if (JSON.stringify(smaller) === JSON.stringify(fault)) return SAME;
+    return { ...scenario, faults: faults.map((each, place) => (place === at ? smaller : each)) };
+  }
+  return END;
+}
+
+function withoutRequest(scenario: Scenario, at: number): Scenario {
+  const gone = scenario.requests[at]!.id;
+  const requests = scenario.requests.filter((_, place) => place !== at);
+  if (requests.some(({ id }) => id === gone)) return { ...scenario, requests };
+  const faults = scenario.faults.filter((fault) => fault.kind !== 'abort' || fault.ids.some((id) => id !== gone));
+  return { ...scenario, requests, faults };
+}
+
+function changed(scenario: Scenario, candidate: Scenario): Scenario | typeof SAME {
+  return JSON.stringify(candidate) === JSON.stringify(scenario) ? SAME : candidate;
+}
+
+/** Ways to make the surroundings plainer. */
+const WHOLE: readonly ((scenario: Scenario) => Scenario)[] = [
+  (s) => ({ ...s, numRanks: 1 }),
+  (s) => ({ ...s, hasEpochs: false }),
+  (s) => ({ ...s, readsAtOnce: true }),
+  (s) => ({ ...s, queueDepth: Math.max(1, s.queueDepth - 1) }),
+  (s) => ({ ...s, ringDepth: s.queueDepth + 1 }),
+  (s) => ({ ...s, timing: { ...s.timing, slowPassShare: 0, lateMapShare: 0 } }),
+  (s) => ({ ...s, timing: { ...s.timing, passJitter: 0, mapJitter: 0 } }),
+  (s) => ({ ...s, timing: { ...s.timing, map: 1, wire: 0, engine: 0, update: 0, respawn: 1 } }),
+  (s) => ({ ...s, engine: { ...s.engine, numSpeculativeTokens: 0 } }),
+  (s) => ({ ...s, engine: { ...s.engine, numSpeculativeTokens: Math.min(1, s.engine.numSpeculativeTokens) } }),
+  (s) => ({ ...s, engine: { ...s.engine, longPrefillTokenThreshold: 0, watermark: 0 } }),
+  (s) => ({ ...s, engine: { ...s.engine, policy: 'fcfs' } }),
+  (s) => ({ ...s, engine: { ...s.engine, reserveFullIsl: false } }),
+  (s) => ({ ...s, engine: { ...s.engine, asyncScheduling: false } }),
+  (s) => ({ ...s, engine: { ...s.engine, enablePrefixCaching: false } }),
+  (s) => ({ ...s, engine: { ...s.engine, maxNumBatchedTokens: s.engine.maxModelLen } }),
+  (s) => ({ ...s, engine: { ...s.engine, maxNumSeqs: Math.max(1, s.engine.maxNumSeqs - 1) } }),
+  (s) => ({ ...s, engine: { ...s.engine, numBlocks: Math.max(2, s.engine.numBlocks - 1) } }),
+];
+
+const REQUEST: readonly ((request: ScenarioRequest) => ScenarioRequest)[] = [
+  (r) => ({ ...r, at: 0 }),
+  (r) => ({ ...r, at: Math.floor(r.at / 2) }),
+  (r) => ({ ...r, rows: false }),
+  (r) => ({ ...r, rowsFrom: 0 }),
+  (r) => ({ ...r, eos: null }),
+  (r) => ({ ...r, stops: [] }),
+  (r) => ({ ...r, minTokens: 0 }),
+  (r) => ({ ...r, priority: 0 }),
+  (r) => ({ ...r, salt: null }),
+  (r) => ({ ...r, maxTokens: Math.max(1, Math.floor(r.maxTokens / 2)), minTokens: 0 }),
+  (r) => ({ ...r, maxTokens: Math.max(1, r.maxTokens - 1), minTokens: 0 }),
+  (r) => shorter(r, Math.ceil(r.prompt.length / 2)),
+  (r) => shorter(r, r.prompt.length - 1),
+];
+
+function shorter(request: ScenarioRequest, length: number): ScenarioRequest {
+  if (length < 1) return request;
+  return { ...request, prompt: request.prompt.slice(0, length), rowsFrom: Math.min(request.rowsFrom, length - 1) };
+}
+
+const FAULT: readonly ((fault: Fault) => Fault)[] = [
+  (f) => ('step' in f.when && f.when.step > 0 ? { ...f, when: { ...f.when, step: f.when.step - 1 } } : f),
+  (f) => ('at' in f.when ? { ...f, when: { at: Math.floor(f.when.at / 2) } } : f),
+  (f) => (f.kind === 'abort' && f.ids.length > 1 ? { ...f, ids: f.ids.slice(0, 1) } : f),
+];

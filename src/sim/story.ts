@@ -1,0 +1,46 @@
+/** A failing run as a reader wants it: the surroundings, who did what in which step, and what was expected instead. */
+
+import { runScenario } from './run-scenario.ts';
+import { describeMoment, type Fault, type Scenario } from './scenario.ts';
+import type { Subject } from './subject.ts';
+
+/** Lines without a final newline. A line of the course begins with the step begun last. */
+export function tellStory(scenario: Scenario, subject: Subject): string[] {
+  const { violation, lines, hash } = runScenario(scenario, subject, true);
+  const { engine, queueDepth, ringDepth, numRanks, model } = scenario;
+  const features = [
+    engine.asyncScheduling ? 'asynchronous' : 'synchronous',
+    `${queueDepth} in flight`,
+    `${ringDepth} ring slots`,
+    ...(numRanks > 1 ? [`${numRanks} ranks`] : []),
+    ...(engine.enablePrefixCaching ? ['prefix cache'] : []),
+    ...(engine.numSpeculativeTokens > 0 ? [`${engine.numSpeculativeTokens} drafts`] : []),
+    ...(scenario.hasEpochs ? ['epochs'] : []),
+  ];
+  return [
+    `${subject.name}: ${engine.numBlocks - 1} blocks of ${engine.blockSize}, ${engine.maxNumSeqs} sequences, ` +
+      `${engine.maxNumBatchedTokens} tokens a step, ${model.numLayers} layers, ${model.topK} of ${model.numExperts} experts; ${features.join(', ')}`,
+    ...scenario.faults.map((fault) => `fault: ${describeFault(fault)}`),
+    '  step',
+    ...lines,
+    violation === null
+      ? `all laws kept; event log ${hash}`
+      : `${violation.law} broken (${violation.kind}): ${violation.message}`,
+  ];
+}
+
+function describeFault(fault: Fault): string {
+  const when = describeMoment(fault.when);
+  switch (fault.kind) {
+    case 'abort':
+      return `${when}, a client aborts ${fault.ids.map((id) => `"${id}"`).join(', ')}`;
+    case 'reset-cache':
+      return `${when}, the prefix cache is reset${fault.preempt ? ' and running requests are preempted' : ''}`;
+    case 'kill':
+      return `${when}, rank ${fault.rank} dies`;
+    case 'dead-lock-holder':
+      return `${when}, a process dies with the lock of shared memory`;
+    default:
+      return fault satisfies never;
+  }
+}
