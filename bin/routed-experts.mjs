@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // The command line is TypeScript, which Node runs from 22.18 on. The Node that `npm ci` installs is used where the host's is older.
-import { spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
@@ -12,9 +12,14 @@ if (major > OLDEST[0] || (major === OLDEST[0] && minor >= OLDEST[1])) {
 } else {
   const bundled = fileURLToPath(new URL('../node_modules/node/bin/node', import.meta.url));
   if (!existsSync(bundled)) {
-    console.error(`routed-experts needs Node ${OLDEST.join('.')} or newer, this is ${process.version}; run "npm ci" first`);
+    console.error(
+      `routed-experts needs Node ${OLDEST.join('.')} or newer, this is ${process.version}; run "npm ci" first`,
+    );
     process.exit(2);
   }
-  const result = spawnSync(bundled, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], { stdio: 'inherit' });
-  process.exit(result.status ?? 1);
+  const child = spawn(bundled, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], { stdio: 'inherit' });
+  // What ends this process is meant for the child, which may have to drain first. A terminal sends SIGINT to both.
+  for (const signal of ['SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
+  process.on('SIGINT', () => {});
+  child.on('exit', (code, signal) => process.exit(code ?? (signal === null ? 1 : 128)));
 }

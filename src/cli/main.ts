@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { benchCommand } from './bench/command.ts';
 import { devicesCommand } from './devices.ts';
+import { serveCommand } from './serve.ts';
 
 const BAD_USAGE = 2;
 
@@ -13,7 +14,8 @@ const program = new Command('routed-experts')
   )
   .showHelpAfterError('(see --help)')
   .addCommand(benchCommand())
-  .addCommand(devicesCommand());
+  .addCommand(devicesCommand())
+  .addCommand(serveCommand());
 
 for (const command of [program, ...program.commands]) command.exitOverride();
 

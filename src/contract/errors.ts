@@ -20,10 +20,33 @@ const messages = {
   SHARED_MEMORY: (what: string, hint: string) => `shm-flock needs POSIX shared memory: ${what}; ${hint}`,
   DEVICE_LOST: (reason: string) => `the device is gone: ${reason}; the run cannot go on`,
   WORKER_LOST: (rank: number, reason: string) => `worker of rank ${rank} died: ${reason}; the run cannot go on`,
+  BAD_FIELD: (name: string, shown: string, wanted: string) => `${name} is ${shown}; give ${wanted}`,
+  UNSUPPORTED_FIELD: (name: string, shown: string, instead: string) => `${name} ${shown} is not supported; ${instead}`,
+  BAD_JSON: (problem: string) => `the body is not a JSON object that can be read: ${problem}`,
+  BAD_MEDIA_TYPE: (what: string) => `${what} is not supported; send application/json in UTF-8, not compressed`,
+  BAD_HTTP: (problem: string) => `the request is not valid HTTP: ${problem}`,
+  BODY_TOO_LARGE: (limit: number) => `the body is longer than ${limit} bytes; shorten it or raise --max-body-bytes`,
+  HEADERS_TOO_LARGE: (limit: number) => `the request line and headers are longer than ${limit} bytes`,
+  TOO_SLOW: (seconds: number) => `the request did not arrive within ${seconds} s`,
+  UNAUTHORIZED: () => 'the API key is missing or wrong; send the header "Authorization: Bearer KEY"',
+  UNKNOWN_MODEL: (name: string, served: string) => `the model "${name}" does not exist; this server serves "${served}"`,
+  UNKNOWN_ROUTE: (method: string, path: string) =>
+    `there is no ${method} ${path}; see docs/serving.md for what there is`,
+  WRONG_METHOD: (method: string, path: string, allowed: string) => `${path} does not answer ${method}; use ${allowed}`,
+  OVERLOADED: (limit: number) => `${limit} requests are being served, as many as may be; try again soon`,
+  TOO_MANY_CHOICES: (wanted: number, limit: number) =>
+    `prompts times n is ${wanted}, at most ${limit} can be served at once; split the request`,
+  DRAINING: () => 'the server is shutting down and takes no new requests; send it to another one',
+  CANNOT_LISTEN: (address: string, problem: string) =>
+    `cannot listen on ${address}: ${problem}; choose another --host or --port`,
+  ENGINE_DEAD: (reason: string) => `the engine has stopped: ${reason}`,
   INVARIANT: (what: string) => `internal invariant broken: ${what}; please report it with the command and seed`,
 } as const;
 
 export type ErrorCode = keyof typeof messages;
+
+/** What the message of a code is made from. */
+export type ErrorDetails<C extends ErrorCode> = Parameters<(typeof messages)[C]>;
 
 export class RoutedExpertsError extends Error {
   readonly code: ErrorCode;
@@ -34,7 +57,7 @@ export class RoutedExpertsError extends Error {
     this.code = code;
   }
 
-  static of<C extends ErrorCode>(code: C, ...details: Parameters<(typeof messages)[C]>): RoutedExpertsError {
+  static of<C extends ErrorCode>(code: C, ...details: ErrorDetails<C>): RoutedExpertsError {
     const format = messages[code] as (...details: unknown[]) => string;
     return new RoutedExpertsError(code, format(...details));
   }

@@ -1,0 +1,177 @@
+/** `routed-experts serve`: an OpenAI-compatible server that returns routed experts. */
+
+import { Command, Option } from 'commander';
+import { DEFAULT_PREFIX_ROWS, prefixRowsByName, prefixRowsNames } from '../capture/deltas/prefix-rows.ts';
+import type { DeviceKind, EngineConfig, PrefixRows, SchedulingPolicy } from '../contract/config.ts';
+import { validateEngineConfig } from '../engine/engine-config.ts';
+import { MODEL_NAMES, modelPreset } from '../kernels/model-presets.ts';
+import { prepareAdapters } from '../kernels/open-device.ts';
+import type { HttpLimits, ServeConfig } from '../serve/serve-config.ts';
+import { defaultLimits } from '../serve/serve-config.ts';
+import { Server } from '../serve/server.ts';
+import { finite, whole } from './options.ts';
+
+/** One of the smaller published models: on a software adapter a token of a large one takes its time. */
+const SERVED_MODEL = 'gpt-oss-20b';
+
+type Flags = {
+  model: string;
+  servedModelName?: string;
+  device: DeviceKind;
+  adapter?: string;
+  host: string;
+  port: number;
+  apiKey?: string;
+  maxModelLen: number;
+  maxNumSeqs: number;
+  maxNumBatchedTokens: number;
+  blockSize: number;
+  numBlocks?: number;
+  policy: SchedulingPolicy;
+  prefixCaching: boolean;
+  prefixRows: PrefixRows;
+  queueDepth: number;
+  ballastMs: number;
+  maxRestarts: number;
+  maxConcurrent: number;
+  maxBodyBytes: number;
+  requestTimeout: number;
+  stallTimeout: number;
+  drainTimeout: number;
+  logLevel: ServeConfig['logLevel'];
+};
+
+export function serveCommand(): Command {
+  return new Command('serve')
+    .description('Serve completions, chat and tokens over HTTP, with the routed experts of every request that asks')
+    .option('--model <name>', `model shape: ${MODEL_NAMES.join(', ')}`, SERVED_MODEL)
+    .option('--served-model-name <name>', 'the name that clients use (default: the model’s)')
+    .addOption(
+      new Option('--device <kind>', 'webgpu, or the TypeScript kernels').choices(['webgpu', 'cpu']).default('webgpu'),
+    )
+    .option('--adapter <name>', 'part of the name of the WebGPU adapter to use (see "devices")')
+    .option('--host <address>', 'address to listen on; anything but loopback lets others in', '127.0.0.1')
+    .option('--port <n>', 'port to listen on; 0 = any free one', whole(0, 65_535), 8000)
+    .option('--api-key <key>', 'ask for this key (default: the environment’s ROUTED_EXPERTS_API_KEY, else none)')
+    .option('--max-model-len <n>', 'prompt and output together, in tokens', whole(2, 2 ** 20), 32_768)
+    .option('--max-num-seqs <n>', 'requests running at once', whole(1, 65_535), 128)
+    .option('--max-num-batched-tokens <n>', 'token budget of a step', whole(1, 2 ** 24), 2048)
+    .option('--block-size <n>', 'tokens per KV block', whole(1, 65_536), 16)
+    .option('--num-blocks <n>', 'KV blocks (default: four of the longest requests)', whole(2, 2 ** 24))
+    .addOption(new Option('--policy <name>', 'scheduling policy').choices(['fcfs', 'priority']).default('fcfs'))
+    .option('--no-prefix-caching', 'do not reuse the KV of equal prefixes')
+    .option(
+      '--prefix-rows <policy>',
+      `rows of prefix-cached tokens: ${prefixRowsNames.join(', ')}`,
+      prefixRowsByName,
+      DEFAULT_PREFIX_ROWS,
+    )
+    .option('--queue-depth <n>', 'steps in flight', whole(1, 16), 2)
+    .option('--ballast-ms <ms>', 'stretch each forward pass on the device', finite(0, 60_000), 0)
+    .option('--max-restarts <n>', 'how often lost workers are started again', whole(0, 1000), 3)
+    .option(
+      '--max-concurrent <n>',
+      'choices served at once; more get 429',
+      whole(1, 65_535),
+      defaultLimits.maxConcurrent,
+    )
+    .option('--max-body-bytes <n>', 'longest request body', whole(1, 2 ** 30), defaultLimits.bodyBytes)
+    .option(
+      '--request-timeout <s>',
+      'until a request must have arrived',
+      finite(0.1, 3600),
+      defaultLimits.requestMs / 1e3,
+    )
+    .option(
+      '--stall-timeout <s>',
+      'a client that reads nothing for this long is cut off',
+      finite(0.1, 86_400),
+      defaultLimits.stallMs / 1e3,
+    )
+    .option('--drain-timeout <s>', 'after SIGTERM, until what still runs is aborted', finite(0, 86_400), 30)
+    .addOption(
+      new Option('--log-level <level>', 'of the log on stderr')
+        .choices(['silent', 'error', 'warn', 'info', 'debug'])
+        .default('info'),
+    )
+    .action((flags: Flags) => serve(flags));
+}
+
+async function serve(flags: Flags): Promise<void> {
+  if (flags.device === 'webgpu') await prepareAdapters();
+  const server = await Server.start(toConfig(flags));
+  const { devices } = server.host;
+  console.log(
+    `routed-experts serves ${flags.servedModelName ?? flags.model} on ${server.url} (${devices[0]!.description})`,
+  );
+  const signal = await nextSignal();
+  console.error(`${signal}: taking no new requests, ${server.numActive} in progress`);
+  // A second signal means now.
+  const impatient = nextSignal().then(() => process.exit(1));
+  await Promise.race([server.close(flags.drainTimeout * 1e3), impatient]);
+  process.exit(0);
+}
+
+function nextSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    const heard = (signal: NodeJS.Signals): void => {
+      process.off('SIGTERM', heard);
+      process.off('SIGINT', heard);
+      resolve(signal);
+    };
+    process.on('SIGTERM', heard);
+    process.on('SIGINT', heard);
+  });
+}
+
+function toConfig(flags: Flags): ServeConfig {
+  const limits: HttpLimits = {
+    ...defaultLimits,
+    bodyBytes: flags.maxBodyBytes,
+    requestMs: flags.requestTimeout * 1e3,
+    headersMs: Math.min(defaultLimits.headersMs, flags.requestTimeout * 1e3),
+    stallMs: flags.stallTimeout * 1e3,
+    maxConcurrent: flags.maxConcurrent,
+  };
+  return {
+    engine: {
+      model: modelPreset(flags.model),
+      engine: toEngineConfig(flags),
+      device: flags.device,
+      adapter: flags.adapter ?? null,
+      queueDepth: flags.queueDepth,
+      ballastMs: flags.ballastMs,
+      prefixRows: flags.prefixRows,
+      maxRestarts: flags.maxRestarts,
+      fault: null,
+    },
+    servedModel: flags.servedModelName ?? flags.model,
+    host: flags.host,
+    port: flags.port,
+    apiKey: flags.apiKey ?? process.env['ROUTED_EXPERTS_API_KEY'] ?? null,
+    limits,
+    logLevel: flags.logLevel,
+    log: process.stderr,
+  };
+}
+
+function toEngineConfig(flags: Flags): EngineConfig {
+  const { blockSize, maxModelLen } = flags;
+  const engine: EngineConfig = {
+    blockSize,
+    numBlocks: flags.numBlocks ?? 1 + 4 * Math.ceil(maxModelLen / blockSize),
+    maxNumSeqs: flags.maxNumSeqs,
+    maxNumBatchedTokens: flags.maxNumBatchedTokens,
+    maxModelLen,
+    policy: flags.policy,
+    asyncScheduling: flags.queueDepth > 1,
+    enablePrefixCaching: flags.prefixCaching,
+    enableChunkedPrefill: true,
+    longPrefillTokenThreshold: 0,
+    reserveFullIsl: true,
+    watermark: 0,
+    numSpeculativeTokens: 0,
+  };
+  validateEngineConfig(engine);
+  return engine;
+}

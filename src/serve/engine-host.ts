@@ -1,0 +1,194 @@
+/** The engine behind the server: requests in, generations out, workers started again when they are lost. */
+
+import { designByName } from '../capture/designs.ts';
+import type { EngineConfig, ModelConfig, PrefixRows, WorkerConfig, WorkerFault } from '../contract/config.ts';
+import type { DeviceInfo } from '../contract/device.ts';
+import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
+import { RoutedExpertsError } from '../contract/errors.ts';
+import type { EngineRequest } from '../contract/request.ts';
+import type { EngineStats } from '../engine/engine-core.ts';
+import { EngineCore } from '../engine/engine-core.ts';
+import type { StepTiming } from '../worker/engine-driver.ts';
+import { EngineDriver } from '../worker/engine-driver.ts';
+import type { Executor, TransferCounts, WorkerLiveCounts } from '../worker/executor.ts';
+import { ThreadExecutor } from '../worker/thread-executor.ts';
+import type { Choice } from './generation.ts';
+import { Generation } from './generation.ts';
+
+export type EngineHostOptions = Readonly<{
+  model: ModelConfig;
+  engine: EngineConfig;
+  device: WorkerConfig['device'];
+  adapter: string | null;
+  queueDepth: number;
+  ballastMs: number;
+  prefixRows: PrefixRows;
+  /** How often lost workers are started again before the server gives up. */
+  maxRestarts: number;
+  /** Of the first workers only. */
+  fault: WorkerFault | null;
+}>;
+
+/** Who wants to know. All are called between two steps, and must be quick. */
+export type EngineObserver = Readonly<{
+  onStep: (timing: StepTiming) => void;
+  onOutput: (choice: Choice, output: EngineCoreOutput) => void;
+  onRestart: () => void;
+  /** The engine has stopped for good. */
+  onDeath: (error: unknown) => void;
+}>;
+
+const DESIGN = 'deltas';
+const NOTHING_TRANSFERRED: TransferCounts = { deviceToHost: 0, captureDeviceToHost: 0, acrossThreads: 0 };
+
+export class EngineHost {
+  readonly options: EngineHostOptions;
+  readonly devices: readonly DeviceInfo[];
+  readonly #core: EngineCore;
+  readonly #driver: EngineDriver;
+  readonly #running: Promise<void>;
+  readonly #generations: Map<string, Generation> = new Map();
+  readonly #observer: EngineObserver;
+  #deathReason: string | null = null;
+  /** `null` while new workers are being started. */
+  #executor: Executor | null;
+  /** Of executors that are gone. */
+  #earlierTransfers: TransferCounts = NOTHING_TRANSFERRED;
+
+  private constructor(options: EngineHostOptions, executor: Executor, observer: EngineObserver) {
+    this.options = options;
+    this.devices = executor.devices;
+    this.#executor = executor;
+    this.#observer = observer;
+    const { model, engine, prefixRows } = options;
+    const noSharedRows = (): never => {
+      throw RoutedExpertsError.of('INVARIANT', `design ${DESIGN} asked for shared memory`);
+    };
+    const resources = { sharedRows: noSharedRows, prefixRows };
+    this.#core = new EngineCore(engine, designByName(DESIGN).engineHalf(model, engine, resources));
+    this.#driver = new EngineDriver({
+      engine: this.#core,
+      executor,
+      queueDepth: options.queueDepth,
+      onOutput: (output) => this.#onOutput(output),
+      onStep: observer.onStep,
+      maxRestarts: options.maxRestarts,
+      restart: () => this.#restart(),
+    });
+    this.#running = this.#run();
+  }
+
+  /** Rejects with NO_ADAPTER, BAD_VALUE or what else keeps the workers from starting. */
+  static async start(options: EngineHostOptions, observer: EngineObserver): Promise<EngineHost> {
+    return new EngineHost(options, await startWorkers(options, options.fault), observer);
+  }
+
+  /** Why there will be no more answers, or `null`. */
+  get deathReason(): string | null {
+    return this.#deathReason;
+  }
+
+  /** Requests that were submitted and have not ended. */
+  get numRequests(): number {
+    return this.#generations.size;
+  }
+
+  /**
+   * Hands the requests to the engine, all or none. Throws what `EngineCore.addRequest` throws, and ENGINE_DEAD.
+   */
+  submit(requests: readonly EngineRequest[]): Generation {
+    if (this.#deathReason !== null) throw RoutedExpertsError.of('ENGINE_DEAD', this.#deathReason);
+    const generation = new Generation(requests);
+    const added: string[] = [];
+    try {
+      for (const request of requests) {
+        this.#driver.add(request);
+        added.push(request.requestId);
+      }
+    } catch (error) {
+      this.#driver.abort(added);
+      throw error;
+    }
+    // No step can end between the calls above: outputs come from later turns of the event loop.
+    for (const requestId of added) this.#generations.set(requestId, generation);
+    return generation;
+  }
+
+  /** Ends what is left of a generation at once; its choices get finish reason `abort`, and the rows they have. */
+  abort(generation: Generation): void {
+    this.#driver.abort(generation.unfinishedIds);
+  }
+
+  stats(): EngineStats {
+    return this.#core.stats();
+  }
+
+  /** Since the start, over all workers that there were. */
+  transferCounts(): TransferCounts {
+    return sum(this.#earlierTransfers, this.#executor?.transferCounts() ?? NOTHING_TRANSFERRED);
+  }
+
+  /** Asks the workers; rejects if they are gone. */
+  workerLiveCounts(): Promise<WorkerLiveCounts> {
+    return this.#driver.executor.liveCounts();
+  }
+
+  /** Ends what is still running, then the workers. Idempotent. */
+  async close(): Promise<void> {
+    this.#driver.abort([...this.#generations.keys()]);
+    this.#driver.stop();
+    await this.#running;
+    await this.#driver.executor.shutdown();
+  }
+
+  async #run(): Promise<void> {
+    try {
+      await this.#driver.run();
+    } catch (error) {
+      this.#deathReason = error instanceof Error ? error.message : String(error);
+      // A restart that failed leaves requests behind: nobody may wait for an answer that will not come.
+      const unfinished = this.#core.abort(this.#core.requestIds);
+      for (const output of unfinished) this.#onOutput({ ...output, finishReason: 'error' });
+      this.#observer.onDeath(error);
+    }
+  }
+
+  async #restart(): Promise<Executor> {
+    this.#earlierTransfers = this.transferCounts();
+    this.#executor = null;
+    this.#executor = await startWorkers(this.options, null);
+    this.#observer.onRestart();
+    return this.#executor;
+  }
+
+  #onOutput(output: EngineCoreOutput): void {
+    const generation = this.#generations.get(output.requestId);
+    if (generation === undefined) return;
+    if (output.finishReason !== null) this.#generations.delete(output.requestId);
+    this.#observer.onOutput(generation.add(output), output);
+  }
+}
+
+function startWorkers(options: EngineHostOptions, fault: WorkerFault | null): Promise<ThreadExecutor> {
+  const { model, engine, device, adapter, queueDepth, ballastMs } = options;
+  return ThreadExecutor.start({
+    numRanks: 1,
+    model,
+    engine,
+    design: DESIGN,
+    device,
+    adapter,
+    queueDepth,
+    ballastMs,
+    sharedMemory: null,
+    fault,
+  });
+}
+
+function sum(a: TransferCounts, b: TransferCounts): TransferCounts {
+  return {
+    deviceToHost: a.deviceToHost + b.deviceToHost,
+    captureDeviceToHost: a.captureDeviceToHost + b.captureDeviceToHost,
+    acrossThreads: a.acrossThreads + b.acrossThreads,
+  };
+}

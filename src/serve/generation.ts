@@ -1,0 +1,113 @@
+/** The choices of one client's request while the engine works on them: outputs flow in at the engine's pace, out at the client's. */
+
+import { RowJoiner } from '../capture/row-joiner.ts';
+import type { EngineCoreOutput, FinishReason, PrefillStatistics } from '../contract/engine-core-output.ts';
+import type { RoutedRows } from '../contract/routed-rows.ts';
+
+/** One choice. Its tokens are those that came so far; everything else is set at its end. */
+export type Choice = {
+  readonly index: number;
+  readonly requestId: string;
+  readonly promptTokenIds: Uint32Array;
+  readonly tokenIds: number[];
+  finishReason: FinishReason | null;
+  stopReason: number | null;
+  prefill: PrefillStatistics | null;
+  rows: RoutedRows | null;
+};
+
+/** What came of one choice since it was last asked for. */
+export type ChoiceUpdate = Readonly<{ choice: Choice; newTokenIds: readonly number[]; isLast: boolean }>;
+
+/**
+ *     engine ──add──▶ [ tokens of choice 0 │ … of choice 1 ] ──next──▶ writer ──▶ socket
+ *
+ * A reader who is slower than the engine finds the tokens of many steps in one update: what waits is bounded by the choices' maximal lengths, and
+ * nothing is rendered before the socket takes it.
+ */
+export class Generation {
+  readonly choices: readonly Choice[];
+  readonly #placeOf: Map<string, number>;
+  readonly #joiners: Map<number, RowJoiner> = new Map();
+  /** Tokens of each choice that were handed out; its length + 1 once its end was. */
+  readonly #handedOut: number[];
+  #numUnfinished: number;
+  #wake: (() => void) | null = null;
+
+  constructor(requests: readonly Readonly<{ requestId: string; promptTokenIds: Uint32Array }>[]) {
+    this.choices = requests.map(({ requestId, promptTokenIds }, index) => ({
+      index,
+      requestId,
+      promptTokenIds,
+      tokenIds: [],
+      finishReason: null,
+      stopReason: null,
+      prefill: null,
+      rows: null,
+    }));
+    this.#placeOf = new Map(requests.map(({ requestId }, i) => [requestId, i]));
+    this.#handedOut = requests.map(() => 0);
+    this.#numUnfinished = requests.length;
+  }
+
+  get isFinished(): boolean {
+    return this.#numUnfinished === 0;
+  }
+
+  /** Requests that the engine still works on. */
+  get unfinishedIds(): string[] {
+    return this.choices.filter((choice) => choice.finishReason === null).map((choice) => choice.requestId);
+  }
+
+  /** An output of the engine, for one of the choices. */
+  add(output: EngineCoreOutput): Choice {
+    const place = this.#placeOf.get(output.requestId)!;
+    const choice = this.choices[place]!;
+    for (const token of output.newTokenIds) choice.tokenIds.push(token);
+    if (output.routedExperts !== null) this.#joiner(place).add(output.routedExperts);
+    if (output.finishReason !== null) {
+      choice.finishReason = output.finishReason;
+      choice.stopReason = output.stopReason;
+      choice.prefill = output.prefill;
+      choice.rows = this.#joiners.get(place)?.rows ?? null;
+      this.#joiners.delete(place);
+      this.#numUnfinished--;
+    }
+    this.#wake?.();
+    this.#wake = null;
+    return choice;
+  }
+
+  /** Waits for news, then answers all there are. Nothing: every choice has ended and was handed out. One reader at a time. */
+  async next(): Promise<ChoiceUpdate[]> {
+    for (;;) {
+      const updates = this.#takeUpdates();
+      if (updates.length > 0 || this.isFinished) return updates;
+      await new Promise<void>((resolve) => (this.#wake = resolve));
+    }
+  }
+
+  /** Waits until every choice has ended. */
+  async finished(): Promise<void> {
+    while (!this.isFinished) await new Promise<void>((resolve) => (this.#wake = resolve));
+  }
+
+  #takeUpdates(): ChoiceUpdate[] {
+    const updates: ChoiceUpdate[] = [];
+    for (const choice of this.choices) {
+      const from = this.#handedOut[choice.index]!;
+      const isLast = choice.finishReason !== null;
+      const end = choice.tokenIds.length + (isLast ? 1 : 0);
+      if (from >= end) continue;
+      this.#handedOut[choice.index] = end;
+      updates.push({ choice, newTokenIds: choice.tokenIds.slice(from), isLast });
+    }
+    return updates;
+  }
+
+  #joiner(place: number): RowJoiner {
+    const joiner = this.#joiners.get(place) ?? new RowJoiner();
+    this.#joiners.set(place, joiner);
+    return joiner;
+  }
+}

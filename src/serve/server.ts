@@ -1,0 +1,157 @@
+/** The server: routes over an engine host, from the first request to the drain. */
+
+import { readFileSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
+import type { FastifyInstance } from 'fastify';
+import { RoutedExpertsError } from '../contract/errors.ts';
+import { Admission } from './admission.ts';
+import { readChatBody } from './chat-body.ts';
+import { readCompletionBody } from './completion-body.ts';
+import type { Dialect } from './dialect.ts';
+import { chat, completions, generate } from './dialect.ts';
+import { EngineHost } from './engine-host.ts';
+import { readGenerateBody } from './generate-body.ts';
+import type { BodyReader, GenerationServices } from './generation-route.ts';
+import { serveGeneration } from './generation-route.ts';
+import { createApp } from './http-app.ts';
+import { Metrics } from './metrics.ts';
+import type { ServeConfig } from './serve-config.ts';
+import { ByteTokenizer } from './tokenizer.ts';
+
+/** For clients to read the end of answers that were cut short by a drain. */
+const LAST_WORDS_MS = 2000;
+
+export class Server {
+  readonly host: EngineHost;
+  readonly #app: FastifyInstance;
+  readonly #admission: Admission;
+  readonly #metrics: Metrics;
+  readonly #created = Math.floor(Date.now() / 1000);
+  #closed: Promise<void> | null = null;
+
+  private constructor(config: ServeConfig, app: FastifyInstance, host: EngineHost, metrics: Metrics) {
+    this.host = host;
+    this.#app = app;
+    this.#metrics = metrics;
+    this.#admission = new Admission(config.limits.maxConcurrent);
+    metrics.observe(host, () => this.#admission.taken);
+    this.#addRoutes(config);
+  }
+
+  /** Starts the workers, then listens. Rejects with CANNOT_LISTEN or what keeps the workers from starting; nothing is left behind then. */
+  static async start(config: ServeConfig): Promise<Server> {
+    const app = createApp(config);
+    const metrics = new Metrics(config.servedModel);
+    const host = await EngineHost.start(config.engine, {
+      onStep: (timing) => metrics.onStep(timing),
+      onOutput: (choice, output) => metrics.onOutput(choice, output),
+      onRestart: () => {
+        metrics.onRestart();
+        app.log.warn('workers were lost and started again; what ran is computed anew');
+      },
+      onDeath: (error) => app.log.error({ err: error }, 'the engine has stopped'),
+    }).catch((error: unknown) => {
+      metrics.close();
+      throw error;
+    });
+    const server = new Server(config, app, host, metrics);
+    try {
+      await app.listen({ host: config.host, port: config.port });
+      return server;
+    } catch (error) {
+      await server.close(0);
+      throw RoutedExpertsError.of('CANNOT_LISTEN', `${config.host}:${config.port}`, (error as Error).message);
+    }
+  }
+
+  /** e.g. `http://127.0.0.1:8000`. */
+  get url(): string {
+    const { address, family, port } = this.#app.server.address() as AddressInfo;
+    return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`;
+  }
+
+  /** Choices whose answer is not complete. */
+  get numActive(): number {
+    return this.#admission.taken;
+  }
+
+  /**
+   * Takes no new requests, lets those that run come to their end for at most `drainMs`, aborts the rest, then stops. Idempotent; a later call
+   * with a shorter time is not heard.
+   */
+  close(drainMs: number): Promise<void> {
+    this.#closed ??= this.#close(drainMs);
+    return this.#closed;
+  }
+
+  async #close(drainMs: number): Promise<void> {
+    const drained = this.#admission.drain();
+    await within(drainMs, drained);
+    await this.host.close();
+    // What was aborted ends with the rows it has, and its clients are told.
+    await within(LAST_WORDS_MS, drained);
+    await this.#app.close();
+    this.#metrics.close();
+  }
+
+  #addRoutes({ engine, limits, servedModel }: ServeConfig): void {
+    const { model } = engine;
+    const tokenizer = new ByteTokenizer(model.vocabSize);
+    const { maxModelLen } = engine.engine;
+    const services: GenerationServices = {
+      host: this.host,
+      admission: this.#admission,
+      metrics: this.#metrics,
+      tokenizer,
+      stallMs: limits.stallMs,
+      limits: {
+        servedModel,
+        vocabSize: model.vocabSize,
+        maxModelLen,
+        // Published models keep their special tokens at the end of the vocabulary.
+        eosTokenId: model.vocabSize - 1,
+        hasPriorities: engine.engine.policy === 'priority',
+        maxChoices: limits.maxConcurrent,
+      },
+    };
+    const post = (url: string, dialect: Dialect, read: BodyReader): void => {
+      this.#app.post(url, (request, reply) => serveGeneration(request, reply, services, dialect, read));
+    };
+    post('/v1/completions', completions, (body, id) => readCompletionBody(body, id, services.limits, tokenizer));
+    post('/v1/chat/completions', chat, (body, id) => readChatBody(body, id, services.limits, tokenizer));
+    post('/inference/v1/generate', generate, (body, id) => readGenerateBody(body, id, services.limits));
+
+    const card = {
+      id: servedModel,
+      object: 'model',
+      created: this.#created,
+      owned_by: 'routed-experts',
+      root: model.name,
+      parent: null,
+      max_model_len: maxModelLen,
+    };
+    this.#app.get('/v1/models', () => ({ object: 'list', data: [card] }));
+    this.#app.get('/version', () => ({ version: version() }));
+    this.#app.get('/metrics', async (_, reply) => {
+      void reply.type(this.#metrics.registry.contentType);
+      return this.#metrics.registry.metrics();
+    });
+    this.#app.get('/health', (_, reply) => {
+      const isHealthy = this.host.deathReason === null && !this.#admission.isDraining;
+      return reply.code(isHealthy ? 200 : 503).send('');
+    });
+  }
+}
+
+/** Resolves with `done`, or after `ms`. */
+async function within(ms: number, done: Promise<void>): Promise<void> {
+  const { promise: tooLong, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, ms);
+  await Promise.race([done, tooLong]);
+  clearTimeout(timer);
+}
+
+function version(): string {
+  const file = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(file) as { version: string }).version;
+}
