@@ -150,20 +150,20 @@ const deltas: Design = {
   workerHalf: (context) => new DeltasWorkerHalf(context),
 };
 
-export const designs: Readonly<Partial<Record<DesignName, Design>>> = {
+export const designs: Readonly<Record<DesignName, Design>> = {
   off,
   'shm-flock': shmFlock,
+  deltas,
   'host-cache': hostCache,
   'slot-store': slotStore,
   'block-store': blockStore,
-  deltas,
 };
 
 export const designNames: readonly DesignName[] = Object.keys(designs) as DesignName[];
 
 /** Throws UNKNOWN_NAME, with the names there are. */
 export function designByName(name: string): Design {
-  const design = designs[name as DesignName];
+  const design = Object.hasOwn(designs, name) ? designs[name as DesignName] : undefined;
   if (design === undefined) throw RoutedExpertsError.of('UNKNOWN_NAME', 'design', name, designNames);
   return design;
 }

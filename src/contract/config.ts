@@ -54,7 +54,7 @@ export type ModelConfig = Readonly<{
  */
 export type RowDtype = 'uint8' | 'uint16' | 'int32';
 
-export type DesignName = 'off' | 'shm-flock' | 'host-cache' | 'slot-store' | 'block-store' | 'deltas';
+export type DesignName = 'off' | 'shm-flock' | 'deltas' | 'host-cache' | 'slot-store' | 'block-store';
 
 /** What becomes of the rows of prefix-cached tokens under `deltas`; `capture/deltas/prefix-rows.ts` has the table. */
 export type PrefixRows = 'complete' | 'share' | 'recompute' | 'computed-only';

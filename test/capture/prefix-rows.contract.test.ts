@@ -26,6 +26,7 @@ const SCENARIOS: readonly (readonly [name: string, options: Partial<PrefixRunOpt
   ['all opted in, room for all', { numBlocks: 64 }],
   ['preemption', {}],
   ['mixed opt-in', { optIn: 0.6 }],
+  ['priorities', { optIn: 0.8, priorities: true }],
   ['prompt start', { hasPromptStart: 0.6, optIn: 0.8 }],
   ['aborts and resets', { abort: 0.06, resetCache: 0.04, optIn: 0.8 }],
   ['speculative', { numSpeculativeTokens: 2, isNondeterministic: false, numBlocks: 16, abort: 0.02 }],
@@ -35,7 +36,7 @@ const SCENARIOS: readonly (readonly [name: string, options: Partial<PrefixRunOpt
   ],
 ];
 
-const SEEDS = 24;
+const SEEDS = 16;
 
 /** The first thing about a request's rows that is not as the laws and the policy say, or `null`. */
 function problemOf(run: PrefixRun, policy: PrefixRows, ran: PrefixRunRequest, index: number): string | null {
