@@ -1,10 +1,11 @@
 /** The rows of one request, gathered from the outputs of many steps and from the blocks that it hit. */
 
-import type { RoutedRows } from '../../contract/routed-rows.ts';
-import { PositionRanges } from '../position-ranges.ts';
+import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
 import type { RowArray, RowShape } from '../row-shape.ts';
 import type { RowPage } from './row-page.ts';
 import { TableRows } from './table-rows.ts';
+
+type ChunkList = Pick<RoutedRows, 'chunks' | 'missing'>;
 
 /** Rows `[page.first, end)` of a page are the request's. */
 type HeldPage = Readonly<{ page: RowPage; end: number }>;
@@ -38,7 +39,7 @@ export class RowAccumulator {
     // What has not come to the old table by now is of outputs that were thrown away: those that count are waited for.
     const end = numTokens - 1;
     const numPages = Math.ceil(Math.max(0, end) / this.#rowsPerPage);
-    this.#earlier = Array.from({ length: numPages }, (_, i) => this.#page(i, end));
+    this.#earlier = Array.from({ length: numPages }, (_, i) => this.#page(i, end, Infinity));
     this.#table = new TableRows(this.#shape, this.#rowsPerPage, this.#promptStart);
     this.#isOpen = true;
     return this.#table;
@@ -49,25 +50,29 @@ export class RowAccumulator {
     this.#isOpen = false;
   }
 
-  /** Hands out the rows `[start, end)` without copying one. The pages are shared: nobody writes to their rows again. */
+  /**
+   * Hands out the rows `[start, end)` without copying one, in constant time: the list of chunks is put together when it is first read, which is
+   * the caller's time and not the scheduler's (L6). It is the list of this moment: what arrives later is not in it. The pages are shared.
+   */
   take(start: number, end: number): RoutedRows {
-    const present = new PositionRanges();
-    const chunks: (RowArray | null)[] = [];
-    const numRows = this.#rowsPerPage;
-    for (let i = 0; i * numRows < end; i++) {
-      const held = (i + 1) * numRows > start ? this.#page(i, end) : null;
-      chunks.push(held?.page.lend() ?? null);
-      if (held !== null) present.add(i * numRows + held.page.first, i * numRows + held.end);
-    }
+    const { arrivedEnd, hasOutput } = this.#table;
+    let list: ChunkList | null = null;
+    const chunkList = (): ChunkList => (list ??= this.#chunkList(start, end, arrivedEnd));
+    // Before its first output even the pages of hit blocks may be waiting for rows.
+    if (!hasOutput) chunkList();
     return {
       start,
       count: Math.max(0, end - start),
       numLayers: this.#shape.numLayers,
       topK: this.#shape.topK,
       dtype: this.#shape.dtype,
-      rowsPerChunk: numRows,
-      chunks,
-      missing: present.gaps(start, end),
+      rowsPerChunk: this.#rowsPerPage,
+      get chunks() {
+        return chunkList().chunks;
+      },
+      get missing() {
+        return chunkList().missing;
+      },
     };
   }
 
@@ -77,10 +82,27 @@ export class RowAccumulator {
     for (const held of this.#earlier) if (held) pages.add(held.page);
   }
 
+  #chunkList(start: number, end: number, arrivedEnd: number): ChunkList {
+    const chunks: (RowArray | null)[] = [];
+    const missing: PositionRange[] = [];
+    const numRows = this.#rowsPerPage;
+    let known = start;
+    for (let i = 0, at = 0; at < end; i++, at += numRows) {
+      const held = at + numRows > start ? this.#page(i, end, arrivedEnd) : null;
+      chunks.push(held === null ? null : held.page.lend());
+      if (held === null) continue;
+      const first = Math.min(end, at + held.page.first);
+      if (first > known) missing.push([known, first]);
+      known = Math.max(known, at + held.end);
+    }
+    if (known < end) missing.push([known, end]);
+    return { chunks, missing };
+  }
+
   /** Of the pages for block `i` the one with more of the rows before position `end`; of equals the newer. */
-  #page(i: number, end: number): HeldPage | null {
+  #page(i: number, end: number, arrivedEnd: number): HeldPage | null {
     const page = this.#table.pages[i] ?? null;
-    const ownEnd = this.#table.ownRowsEnd(i);
+    const ownEnd = page === null ? 0 : this.#table.ownRowsEnd(i, arrivedEnd);
     const newer = page === null || ownEnd <= page.first ? null : { page, end: ownEnd };
     const older = this.#earlier[i] ?? null;
     if (newer === null || older === null) return newer ?? older;
