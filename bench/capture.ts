@@ -221,7 +221,13 @@ function print(bench: Bench, rows: readonly Row[]): void {
 const captured: readonly Design[] = Object.values(designs).filter(({ name }) => name !== 'off');
 
 async function benchSteps(): Promise<void> {
-  const bench = new Bench({ name: 'engine half, a decode step', iterations: 80, time: 0, warmupIterations: 30 });
+  const bench = new Bench({
+    name: 'engine half, a decode step',
+    iterations: 80,
+    time: 0,
+    warmupIterations: 30,
+    warmupTime: 0,
+  });
   const rows: Row[] = [];
   for (const design of captured) {
     for (const numRequests of [64, 256]) {
@@ -311,7 +317,13 @@ async function benchLock(): Promise<void> {
     const worker = new Worker(holder, { eval: true, workerData: { module, where, byteLength, flags } });
     const exited = new Promise((resolve) => worker.once('exit', resolve));
     await Atomics.waitAsync(flags, 0, 0, 10_000).value;
-    const contended = new Bench({ name: 'flock, contended', iterations: 3000, time: 0, warmupIterations: 200 });
+    const contended = new Bench({
+      name: 'flock, contended',
+      iterations: 3000,
+      time: 0,
+      warmupIterations: 200,
+      warmupTime: 0,
+    });
     // A scheduler does other things between two locks: without a pause it would never let the other thread in.
     contended.add('lock and unlock, a thread holds it half of the time', () => {
       spin(PAUSE_MS);
