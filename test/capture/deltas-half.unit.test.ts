@@ -176,6 +176,26 @@ test('an aborted producer’s user holds the rows that had come; the later ones 
   expect(calls.end(b)).toEqual([...rowsOf(0, 0, 2), ...rowsOf(1, 2, 4), -1]);
 });
 
+test('rows that are read late are those that stood at the end: what arrives later is not among them', () => {
+  const calls = new Calls();
+  const [a, b] = [calls.request(9), calls.request(9)];
+  calls.admit(a, [1, 2, 3]);
+  const first = calls.schedule([a, 2]);
+  const second = calls.schedule([a, 7]);
+  calls.admit(b, [1, 2, 4], 2);
+  const third = calls.schedule([b, 1]);
+  calls.arrive(first, [a, b]);
+  const rows = [a, b].map((request) => calls.half.take(request, 0, 'abort')!);
+  for (const request of [a, b]) {
+    calls.half.release(request);
+    request.isOver = true;
+  }
+  calls.arrive(second, [a, b]);
+  calls.arrive(third, [a, b]);
+  expect(rows.map(({ missing: gaps }) => gaps)).toEqual([[[2, 8]], [[2, 8]]]);
+  expect([...rows[0]!.chunks[0]!.subarray(0, 2)]).toEqual(rowsOf(0, 0, 2));
+});
+
 test('the producer is preempted before its rows arrive, and hits its own block', () => {
   const calls = new Calls();
   const a = calls.request(6);

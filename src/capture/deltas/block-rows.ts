@@ -14,7 +14,8 @@ import type { RowPage } from './row-page.ts';
  * and the rows come to it with the outputs of the steps that were scheduled by then, whatever becomes of the request that scheduled them.
  *
  * Invariant: a page is attached only to a cached block, and all rows of the block from the page's `first` on stand or are under way. Hence there
- * are at most as many pages as cached blocks, and a block without a page is one whose rows nobody asked for.
+ * are at most as many pages as cached blocks, and a block without a page is one whose rows nobody asked for. Where the step that was to fill a
+ * block is taken back, the scheduler takes the hash back with it, and the page goes as in an eviction.
  */
 export class BlockRows {
   readonly #pages: Map<number, RowPage> = new Map();
@@ -22,11 +23,6 @@ export class BlockRows {
   /** The block was cached, and its rows are those of `page`. */
   attach(blockId: number, page: RowPage): void {
     this.#pages.set(blockId, page);
-  }
-
-  /** The rows of `page` will not come to the block after all. */
-  detach(blockId: number, page: RowPage): void {
-    if (this.#pages.get(blockId) === page) this.#pages.delete(blockId);
   }
 
   of(blockId: number): RowPage | null {

@@ -89,10 +89,13 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
    * that lost its blocks, is no exception: others may have hit them.
    */
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
-    let step = this.#inFlight.shift();
-    // Steps that died with their workers have no output.
-    while (step !== undefined && step.stepId !== output.stepId) step = this.#inFlight.shift();
-    if (step === undefined) return;
+    const step = this.#inFlight.shift();
+    if (step?.stepId !== output.stepId) {
+      throw RoutedExpertsError.of(
+        'INVARIANT',
+        `the output of step ${output.stepId} came in place of step ${step?.stepId}`,
+      );
+    }
     const deltas = output.routedExpertDeltas;
     if (deltas !== null) {
       const rows = viewRows(this.#shape, deltas.rows, deltas.numRows);
@@ -119,15 +122,9 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
     return this.#accumulator(request).take(request.routedExpertsPromptStart, request.numTokens - 1);
   }
 
-  /** The blocks stay cached with their rows, but for those whose step is being taken back: their rows will never come. */
+  /** The blocks stay cached with their rows. */
   onPreempt(request: CaptureRequest): void {
-    const accumulator = this.#accumulator(request);
-    const table = accumulator.table(request.numTokens);
-    for (let i = request.numCachedBlocks - 1; (i + 1) * this.#blockSize > request.numComputedTokens; i--) {
-      const page = table.pages[i];
-      if (page) this.#blocks.detach(request.blockIds[i]!, page);
-    }
-    accumulator.closeTable();
+    this.#accumulator(request).closeTable();
   }
 
   release(request: CaptureRequest): void {

@@ -56,10 +56,9 @@ export class RowAccumulator {
    */
   take(start: number, end: number): RoutedRows {
     const { arrivedEnd, hasOutput } = this.#table;
-    let list: ChunkList | null = null;
+    // Before the table's first output even the pages of hit blocks may be waiting for rows: the list is put together at once.
+    let list: ChunkList | null = hasOutput ? null : this.#chunkList(start, end, Infinity);
     const chunkList = (): ChunkList => (list ??= this.#chunkList(start, end, arrivedEnd));
-    // Before its first output even the pages of hit blocks may be waiting for rows.
-    if (!hasOutput) chunkList();
     return {
       start,
       count: Math.max(0, end - start),

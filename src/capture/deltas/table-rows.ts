@@ -17,6 +17,8 @@ export class TableRows {
   readonly #promptStart: number;
   /** An output of the table has reached its owner. */
   hasOutput = false;
+  /** Rows computed for the table have arrived up to here. */
+  arrivedEnd = 0;
   #ownEnd = Infinity;
 
   constructor(shape: RowShape, rowsPerPage: number, promptStart: number) {
@@ -51,9 +53,9 @@ export class TableRows {
     this.#ownEnd = Math.min(this.#ownEnd, this.hasOutput ? position : 0);
   }
 
-  /** Where the rows of page `i` end that stand and are the owner's. */
-  ownRowsEnd(i: number): number {
-    return Math.min(this.pages[i]?.end ?? 0, Math.max(0, this.#ownEnd - i * this.#rowsPerPage));
+  /** Where the rows of page `i` end that stand, are the owner's, and are those of positions before `end`. */
+  ownRowsEnd(i: number, end: number): number {
+    return Math.min(this.pages[i]?.end ?? 0, Math.max(0, Math.min(this.#ownEnd, end) - i * this.#rowsPerPage));
   }
 
   /** Copies `count` rows of `source`, from its row `sourceRow` on, to the positions from `position` on: O(count). */
@@ -68,5 +70,6 @@ export class TableRows {
       at += segment;
       row += segment;
     }
+    this.arrivedEnd = end;
   }
 }
