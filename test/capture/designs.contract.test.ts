@@ -7,6 +7,7 @@
 
 import { afterAll, describe, expect, test } from 'vitest';
 import { designs, type DeclaredGap, type Design } from '../../src/capture/designs.ts';
+import { modelPreset } from '../../src/kernels/model-presets.ts';
 import { checkLaws } from './check-laws.ts';
 import { runDesign } from './design-run.ts';
 import type { Happened, Scenario, SchedulingMode } from './scenarios.ts';
@@ -55,6 +56,15 @@ describe.each(Object.values(designs))('$name', (design) => {
       for (const gap of await holdsLaws(design, mode, scenario)) used.add(gap);
       numRun++;
     });
+  });
+
+  test('ids of more than 256 experts do not wrap (L2)', async () => {
+    const model = { ...modelPreset('tiny'), name: 'tiny-300', numExperts: 300 };
+    const scenario: Scenario = { ...scenarios[0]!, name: '300 experts', sharesPrefix: 0.5 };
+    const ran = await runDesign({ design, mode: modes[1]!, scenario, seed: 1, model });
+    expect(checkLaws(design, ran).violations).toEqual([]);
+    const ids = ran.requests.flatMap(({ rows }) => rows?.chunks.flatMap((chunk) => [...(chunk ?? [])]) ?? []);
+    if (ids.length > 0) expect(Math.max(...ids)).toBeGreaterThan(255);
   });
 
   test('copies no more for a long request than for a short one (L6)', async () => {
