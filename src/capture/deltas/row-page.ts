@@ -19,27 +19,34 @@ export class RowPage {
   readonly first: number;
   readonly #shape: RowShape;
   #end: number;
-  #rows: RowArray | null = null;
+  /** Where the page's rows lie: `numRows` rows of `#slab` from row `#base` on. */
+  #slab: RowArray | null;
+  #base: number;
   #isLent = false;
 
-  constructor(shape: RowShape, numRows: number, first: number) {
+  /** Without a slab the page allocates memory of its own for its first row. */
+  constructor(shape: RowShape, numRows: number, first: number, slab: RowArray | null = null, base: number = 0) {
     this.#shape = shape;
     this.numRows = numRows;
     this.first = first;
     this.#end = first;
+    this.#slab = slab;
+    this.#base = base;
   }
 
   get end(): number {
     return this.#end;
   }
 
-  /** `[numRows, L, K]`; `null` before the first row. */
+  /** `[numRows, L, K]`, a view; `null` before the first row. */
   get rows(): RowArray | null {
-    return this.#rows;
+    if (this.#slab === null || this.#end === this.first) return null;
+    const width = this.#shape.entriesPerRow;
+    return this.#slab.subarray(this.#base * width, (this.#base + this.numRows) * width);
   }
 
   get byteLength(): number {
-    return this.#rows?.byteLength ?? 0;
+    return this.#slab === null ? 0 : this.numRows * this.#shape.bytesPerRow;
   }
 
   /** The next `count` rows, copied from row `sourceRow` of `source` on. Throws INVARIANT unless `row` is the next one. */
@@ -51,16 +58,22 @@ export class RowPage {
       );
     }
     const width = this.#shape.entriesPerRow;
-    if (this.#rows === null) this.#rows = allocateRows(this.#shape, this.numRows);
-    else if (this.#isLent) this.#rows = this.#rows.slice();
-    this.#isLent = false;
-    this.#rows.set(source.subarray(sourceRow * width, (sourceRow + count) * width), row * width);
+    if (this.#slab === null || this.#isLent) this.#moveToOwnSlab();
+    this.#slab!.set(source.subarray(sourceRow * width, (sourceRow + count) * width), (this.#base + row) * width);
     this.#end = row + count;
   }
 
   /** The rows for a caller, who may keep them for ever. */
   lend(): RowArray | null {
     this.#isLent = true;
-    return this.#rows;
+    return this.rows;
+  }
+
+  #moveToOwnSlab(): void {
+    const own = allocateRows(this.#shape, this.numRows);
+    if (this.rows !== null) own.set(this.rows);
+    this.#slab = own;
+    this.#base = 0;
+    this.#isLent = false;
   }
 }

@@ -1,7 +1,14 @@
 /** The rows of one block table: of what a request computes and hits between an admission and the loss of its blocks. */
 
 import type { RowArray, RowShape } from '../row-shape.ts';
+import { allocateRows } from '../row-shape.ts';
 import { RowPage } from './row-page.ts';
+
+/**
+ * Pages that one output fills share an allocation, of this many at most: a prefill step makes hundreds, and each array of its own is three objects
+ * for the garbage collector. A page that outlives its neighbours pins so much and no more, and never another request's.
+ */
+const PAGES_PER_SLAB = 8;
 
 /**
  *     block table    [ 5 ][ 9 ][ 2 ][ 7 ]
@@ -61,6 +68,7 @@ export class TableRows {
   /** Copies `count` rows of `source`, from its row `sourceRow` on, to the positions from `position` on: O(count). */
   write(position: number, count: number, source: RowArray, sourceRow: number): void {
     const end = position + count;
+    this.#reserve(Math.floor(position / this.#rowsPerPage), Math.ceil(end / this.#rowsPerPage));
     let row = sourceRow;
     for (let at = position; at < end;) {
       const i = Math.floor(at / this.#rowsPerPage);
@@ -71,5 +79,21 @@ export class TableRows {
       row += segment;
     }
     this.arrivedEnd = end;
+  }
+
+  /** Makes the pages of blocks `[first, end)` that do not exist yet. */
+  #reserve(first: number, end: number): void {
+    while (this.pages.length < first) this.pages.push(null);
+    for (let i = first; i < end;) {
+      if (this.pages[i]) {
+        i++;
+        continue;
+      }
+      const slabEnd = Math.min(end, i + PAGES_PER_SLAB);
+      const slab = slabEnd - i > 1 ? allocateRows(this.#shape, (slabEnd - i) * this.#rowsPerPage) : null;
+      for (let base = 0; i < slabEnd; i++, base += this.#rowsPerPage) {
+        this.pages[i] ??= new RowPage(this.#shape, this.#rowsPerPage, this.skippedRows(i), slab, base);
+      }
+    }
   }
 }
