@@ -19,23 +19,24 @@ const ROWS_PER_PAGE = 64;
  */
 export class RowJoiner {
   #first: RoutedRows | null = null;
+  #numPieces = 0;
   #end = 0;
   #rowsPerPage = ROWS_PER_PAGE;
   #pages: (RowArray | null)[] = [];
   readonly #missing: PositionRange[] = [];
 
-  /** Takes over a piece: O(rows of the piece), and once O(pages) of the first. Throws INVARIANT if it overlaps those before it (L3). */
+  /**
+   * Takes over a piece: O(1) for the first, O(rows of the piece) for those behind it, and once O(pages) of the first. Throws INVARIANT
+   * if it overlaps those before it (L3).
+   */
   add(piece: RoutedRows): void {
+    this.#numPieces++;
     if (this.#first === null) {
       this.#first = piece;
       this.#end = piece.start + piece.count;
-      this.#missing.push(...piece.missing);
-      if (piece.chunkOrigin === undefined) {
-        this.#pages = [...piece.chunks];
-        this.#rowsPerPage = piece.rowsPerChunk;
-      } else this.#write(piece);
       return;
     }
+    if (this.#numPieces === 2) this.#adopt(this.#first);
     if (piece.start < this.#end) {
       const what = `rows from ${piece.start} on were handed out after rows up to ${this.#end}`;
       throw RoutedExpertsError.of('INVARIANT', what);
@@ -49,7 +50,7 @@ export class RowJoiner {
   /** All rows so far, or `null` if none were added. Nothing is copied: add no piece after the caller took it. */
   get rows(): RoutedRows | null {
     const first = this.#first;
-    if (first === null) return null;
+    if (first === null || this.#numPieces === 1) return first;
     return {
       start: first.start,
       count: this.#end - first.start,
@@ -60,6 +61,14 @@ export class RowJoiner {
       chunks: this.#pages,
       missing: this.#missing,
     };
+  }
+
+  #adopt(first: RoutedRows): void {
+    this.#missing.push(...first.missing);
+    if (first.chunkOrigin === undefined) {
+      this.#pages = [...first.chunks];
+      this.#rowsPerPage = first.rowsPerChunk;
+    } else this.#write(first);
   }
 
   #miss(range: PositionRange): void {

@@ -16,7 +16,7 @@ export type PositionRange = readonly [from: number, to: number];
  * wanted rows are before `start` or missing. Chunks may be shared with other requests: read only. Rows inside a `missing` range must not be read: their content is undefined (L4).
  *
  * Designs that emit as they go hand out pieces. A piece has its own `chunkOrigin`, from which its positions are counted; `RowJoiner`
- * makes one `RoutedRows` of them, whose origin is 0 like everybody else's.
+ * makes one `RoutedRows` of them.
  */
 export type RoutedRows = Readonly<{
   start: number;

@@ -35,7 +35,7 @@ function expectRows(rows: RoutedRows | null, start: number, end: number): void {
 describe('row joiner', () => {
   test('one piece passes through untouched', () => {
     const whole = paged(3, 11);
-    expect(joinRoutedRows([null, whole, null])).toMatchObject({ start: 3, count: 8, chunks: whole.chunks });
+    expect(joinRoutedRows([null, whole, null])).toBe(whole);
     expectRows(joinRoutedRows([whole]), 3, 11);
     expect(joinRoutedRows([null, null])).toBeNull();
   });

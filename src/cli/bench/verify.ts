@@ -86,8 +86,9 @@ export class Verifier {
       while (gap < rows.missing.length && position >= rows.missing[gap]![1]) gap++;
       if (gap < rows.missing.length && position >= rows.missing[gap]![0]) continue;
       result.rowsDelivered++;
-      const chunk = rows.chunks[Math.floor(position / rows.rowsPerChunk)];
-      const offset = (position % rows.rowsPerChunk) * width;
+      const place = position - (rows.chunkOrigin ?? 0);
+      const chunk = rows.chunks[Math.floor(place / rows.rowsPerChunk)];
+      const offset = (place % rows.rowsPerChunk) * width;
       let isEqual = chunk !== null && chunk !== undefined;
       for (let i = 0; isEqual && i < width; i++) isEqual = chunk![offset + i] === expectedRows[position * width + i];
       if (isEqual) {
