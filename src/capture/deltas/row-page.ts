@@ -22,7 +22,8 @@ export class RowPage {
   /** Where the page's rows lie: `numRows` rows of `#slab` from row `#base` on. */
   #slab: RowArray | null;
   #base: number;
-  #isLent = false;
+  /** What callers were given: the array that they may keep. */
+  #lent: RowArray | null = null;
 
   /** Without a slab the page allocates memory of its own for its first row. */
   constructor(shape: RowShape, numRows: number, first: number, slab: RowArray | null = null, base: number = 0) {
@@ -58,15 +59,14 @@ export class RowPage {
       );
     }
     const width = this.#shape.entriesPerRow;
-    if (this.#slab === null || this.#isLent) this.#moveToOwnSlab();
+    if (this.#slab === null || this.#lent !== null) this.#moveToOwnSlab();
     this.#slab!.set(source.subarray(sourceRow * width, (sourceRow + count) * width), (this.#base + row) * width);
     this.#end = row + count;
   }
 
   /** The rows for a caller, who may keep them for ever. */
   lend(): RowArray | null {
-    this.#isLent = true;
-    return this.rows;
+    return (this.#lent ??= this.rows);
   }
 
   #moveToOwnSlab(): void {
@@ -74,6 +74,6 @@ export class RowPage {
     if (this.rows !== null) own.set(this.rows);
     this.#slab = own;
     this.#base = 0;
-    this.#isLent = false;
+    this.#lent = null;
   }
 }
