@@ -17,14 +17,26 @@ function load(name: string): string {
 const DIRECTIVE = /^(?:enable|diagnostic|requires)\b[^;]*;\s*$/gm;
 
 /**
- * A complete module: the kernel's directives, which WGSL wants first, the constants as `const NAME: u32 = …u;`, the shared functions of
- * `mix.wgsl`, then the kernel.
+ * A complete module of several files: their directives, which WGSL wants first, the constants as `const NAME: u32 = …u;` and
+ * `const NAME: f32 = …f;`, then the files in order.
  */
+export function wgslModule(
+  names: readonly string[],
+  constants: Readonly<Record<string, number>>,
+  floats: Readonly<Record<string, number>> = {},
+): string {
+  const texts = names.map(load);
+  const directives = texts.flatMap((text) => text.match(DIRECTIVE) ?? []);
+  return [
+    ...directives.map((line) => line.trim()),
+    ...Object.entries(constants).map(([constant, value]) => `const ${constant}: u32 = ${value}u;`),
+    ...Object.entries(floats).map(([constant, value]) => `const ${constant}: f32 = ${Math.fround(value)}f;`),
+    '',
+    ...texts.map((text) => text.replace(DIRECTIVE, '')),
+  ].join('\n');
+}
+
+/** A kernel of one file, with the shared functions of `mix.wgsl` before it. */
 export function wgslSource(name: string, constants: Readonly<Record<string, number>>): string {
-  const text = load(name);
-  const directives = text.match(DIRECTIVE) ?? [];
-  const declarations = Object.entries(constants).map(([constant, value]) => `const ${constant}: u32 = ${value}u;`);
-  return [...directives.map((line) => line.trim()), ...declarations, '', load('mix'), text.replace(DIRECTIVE, '')].join(
-    '\n',
-  );
+  return wgslModule(['mix', name], constants);
 }

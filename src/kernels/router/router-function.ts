@@ -1,0 +1,159 @@
+/**
+ * A routing function as published models use it, on given logits: score → choice → [groups] → K best → weights. Canonical form and
+ * models: docs/router-kernels.md.
+ */
+
+import { RoutedExpertsError } from '../../contract/errors.ts';
+
+export type Scoring = 'softmax' | 'sigmoid' | 'sqrt-softplus' | 'topk-softmax' | 'topk-sigmoid' | 'sparsemixer';
+
+/** Experts `[g · E / count, (g + 1) · E / count)` are group g. Only the experts of the `keep` best groups can be chosen. */
+export type ExpertGroups = Readonly<{ count: number; keep: number; score: 'max' | 'top2-sum' }>;
+
+export type RouterFunction = Readonly<{
+  /** E. */
+  numExperts: number;
+  /** K. */
+  topK: number;
+  /** `topk-…`: applied to the K chosen logits alone. */
+  scoring: Scoring;
+  /** c of `c · tanh(logit / c)`, applied before scoring; 0 = none. */
+  softCap: number;
+  /** An f32 per expert is added to its score for selection only. */
+  hasSelectionBias: boolean;
+  groups: ExpertGroups | null;
+  /** Weights are divided by `max(Σ + epsilon, minDenominator)`. */
+  renormalize: boolean;
+  epsilon: number;
+  minDenominator: number;
+  /** Factor of every weight. */
+  scale: number;
+  /** ε of the sparse mixer; without meaning elsewhere. */
+  jitter: number;
+}>;
+
+const SCORINGS: readonly Scoring[] = [
+  'softmax',
+  'sigmoid',
+  'sqrt-softplus',
+  'topk-softmax',
+  'topk-sigmoid',
+  'sparsemixer',
+];
+
+/** Most experts: the id takes at most 10 bits of a key. */
+export const MAX_ROUTER_EXPERTS = 1024;
+export const MAX_ROUTER_TOP_K = 32;
+/** Groups that are kept are the bits of one word. */
+export const MAX_GROUPS = 32;
+
+const DEFAULTS = {
+  scoring: 'softmax',
+  softCap: 0,
+  hasSelectionBias: false,
+  groups: null,
+  renormalize: false,
+  epsilon: 0,
+  minDenominator: 0,
+  scale: 1,
+  jitter: 0,
+} as const;
+
+/** Completes and checks a routing function. Throws `BAD_VALUE`, `UNKNOWN_NAME`. */
+export function routerFunction(
+  given: Pick<RouterFunction, 'numExperts' | 'topK'> & Partial<RouterFunction>,
+): RouterFunction {
+  const router: RouterFunction = { ...DEFAULTS, ...given };
+  const { numExperts, topK, scoring, groups, hasSelectionBias } = router;
+  whole('experts', numExperts, 1, MAX_ROUTER_EXPERTS);
+  whole('topK', topK, 1, Math.min(MAX_ROUTER_TOP_K, numExperts));
+  if (!SCORINGS.includes(scoring)) throw RoutedExpertsError.of('UNKNOWN_NAME', 'scoring', String(scoring), SCORINGS);
+  for (const name of ['softCap', 'epsilon', 'minDenominator', 'jitter'] as const) finite(name, router[name], 0);
+  finite('scale', router.scale, -1e30);
+  const isBare = scoring === 'sparsemixer' || scoring.startsWith('topk-');
+  if (isBare && (hasSelectionBias || groups !== null)) {
+    throw RoutedExpertsError.of(
+      'BAD_VALUE',
+      'scoring',
+      scoring,
+      'one that scores all experts: bias and groups need it',
+    );
+  }
+  if (scoring === 'topk-softmax' && router.epsilon + router.minDenominator > 0) {
+    throw RoutedExpertsError.of('BAD_VALUE', 'epsilon', router.epsilon, '0: a softmax over the K chosen sums to 1');
+  }
+  if (groups !== null) checkGroups(groups, numExperts, topK);
+  return router;
+}
+
+function checkGroups({ count, keep, score }: ExpertGroups, numExperts: number, topK: number): void {
+  whole('groups', count, 1, Math.min(MAX_GROUPS, numExperts));
+  whole('topkGroups', keep, 1, count);
+  if (score !== 'max' && score !== 'top2-sum') {
+    throw RoutedExpertsError.of('UNKNOWN_NAME', 'groupScore', String(score), ['max', 'top2-sum']);
+  }
+  if (numExperts % count !== 0) {
+    throw RoutedExpertsError.of('BAD_VALUE', 'groups', count, `a divisor of the ${numExperts} experts`);
+  }
+  const groupSize = numExperts / count;
+  if (score === 'top2-sum' && groupSize < 2) {
+    throw RoutedExpertsError.of('BAD_VALUE', 'groups', count, 'groups of two experts or more: their score sums two');
+  }
+  if (topK > keep * groupSize) {
+    throw RoutedExpertsError.of(
+      'BAD_VALUE',
+      'topK',
+      topK,
+      `at most the ${keep * groupSize} experts of the kept groups`,
+    );
+  }
+}
+
+function whole(name: string, value: number, min: number, max: number): void {
+  if (!Number.isInteger(value) || value < min || value > max) {
+    throw RoutedExpertsError.of('BAD_VALUE', name, value, `a whole number in [${min}, ${max}]`);
+  }
+}
+
+function finite(name: string, value: number, min: number): void {
+  if (!Number.isFinite(value) || value < min || value > 1e30) {
+    throw RoutedExpertsError.of('BAD_VALUE', name, value, `a number in [${min}, 1e30]`);
+  }
+}
+
+/** Throws `BAD_VALUE` unless there is a finite bias per expert. */
+export function checkSelectionBias({ numExperts }: RouterFunction, bias: Float32Array): void {
+  if (bias.length !== numExperts) {
+    throw RoutedExpertsError.of(
+      'BAD_VALUE',
+      'length of the selection bias',
+      bias.length,
+      `${numExperts}, one an expert`,
+    );
+  }
+  const wrong = bias.findIndex((value) => !Number.isFinite(value) || Math.abs(value) > 1e30);
+  if (wrong >= 0) throw RoutedExpertsError.of('BAD_VALUE', `selection bias ${wrong}`, bias[wrong], 'a finite number');
+}
+
+/**
+ * Whether selection reads the logits themselves. Every score grows with its logit; so without a bias, and without a sum over scores, the
+ * order of the choices is that of the logits, which no rounding of an exponential can blur.
+ */
+export function selectsByLogit({ hasSelectionBias, groups }: RouterFunction): boolean {
+  return !hasSelectionBias && groups?.score !== 'top2-sum';
+}
+
+/** Name of the function, distinct for distinct functions: `e256-k8-sigmoid-bias-g8x4-top2-norm1e-20-x2.5`. */
+export function routerFunctionName(router: RouterFunction): string {
+  const { numExperts, topK, scoring, softCap, hasSelectionBias, groups, renormalize } = router;
+  const parts = [`e${numExperts}`, `k${topK}`, scoring];
+  if (softCap > 0) parts.push(`cap${softCap}`);
+  if (scoring === 'sparsemixer') parts.push(`j${router.jitter}`);
+  if (hasSelectionBias) parts.push('bias');
+  if (groups !== null) parts.push(`g${groups.count}x${groups.keep}`, groups.score);
+  if (renormalize) parts.push('norm');
+  if (router.epsilon > 0) parts.push(`eps${router.epsilon}`);
+  if (router.minDenominator > 0) parts.push(`min${router.minDenominator}`);
+  if (router.scale !== 1) parts.push(`x${router.scale}`);
+  return parts.join('-');
+}

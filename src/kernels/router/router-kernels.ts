@@ -1,0 +1,141 @@
+/** Router kernels on given logits: a routing function and a variant as WGSL with its constants. */
+
+import type { Kernel, KernelAccess } from '../../contract/device.ts';
+import { routeRow } from '../reference/router-reference.ts';
+import { wgslModule } from '../wgsl-source.ts';
+import type { RouterFunction } from './router-function.ts';
+import { routerFunctionName, selectsByLogit } from './router-function.ts';
+import type { RouterVariant } from './router-variant.ts';
+import { routerVariantName } from './router-variant.ts';
+
+/** params `[numTokens]`, logits f32 `[T, E]`, selectionBias f32 `[E]`, ids u32 `[T, K]`, weights f32 `[T, K]` */
+const ROUTER_BINDINGS: readonly KernelAccess[] = ['read', 'read', 'read', 'read-write', 'read-write'];
+
+/** Most quads of logits that a lane has in flight. */
+const MAX_QUADS = 8;
+
+const SCORE_FILES = {
+  softmax: 'score-softmax',
+  'topk-softmax': 'score-softmax',
+  sigmoid: 'score-sigmoid',
+  'topk-sigmoid': 'score-sigmoid',
+  'sqrt-softplus': 'score-sqrt-softplus',
+  // The mixer scores nothing but what it weighs.
+  sparsemixer: 'score-softmax',
+} as const;
+
+/**
+ * The kernel. Its reference is the one in f64: ids are the same outside the margin of docs/router-kernels.md, weights to a relative 1e-5.
+ */
+export function routerKernel(router: RouterFunction, variant: RouterVariant): Kernel {
+  const { numExperts, scoring, groups } = router;
+  const hasQuads = numExperts % 4 === 0 && (groups === null || (numExperts / groups.count) % 4 === 0);
+  const files = [
+    'common',
+    router.softCap > 0 ? 'cap-tanh' : 'cap-none',
+    hasQuads ? 'logits-quads' : 'logits-words',
+    SCORE_FILES[scoring],
+    selectsByLogit(router) ? 'choose-logit' : 'choose-score',
+    scoring === 'sparsemixer' ? 'weigh-sparsemixer' : 'weigh-score',
+    'factor',
+    ...variantFiles(router, variant),
+  ];
+  const constants = { ...functionConstants(router), ...variantConstants(router, variant), THREADS: variant.threads };
+  const floats = {
+    SOFT_CAP: router.softCap,
+    JITTER: router.jitter,
+    EPSILON: router.epsilon,
+    MIN_DENOMINATOR: router.minDenominator,
+    SCALE: router.scale,
+  };
+  return {
+    name: `router/${routerFunctionName(router)}-${routerVariantName(variant)}`,
+    wgsl: wgslModule(
+      files.map((file) => `router/${file}`),
+      constants,
+      floats,
+    ),
+    bindings: ROUTER_BINDINGS,
+    requires: variant.algorithm === 'subgroup' ? ['subgroups'] : [],
+    reference: ([params, logits, bias, ids, weights]) => routeAll(router, params![0]!, logits!, bias!, ids!, weights!),
+  };
+}
+
+/** Rows that a workgroup takes before it looks for more. */
+export function rowsPerWorkgroup(variant: RouterVariant): number {
+  if (variant.algorithm === 'wide') return 1;
+  return variant.algorithm === 'portable' ? variant.threads : variant.threads / variant.lanes;
+}
+
+/** Workgroups for `numTokens` rows; any number is right. */
+export function routerWorkgroups(variant: RouterVariant, numTokens: number): number {
+  return Math.min(65_535, Math.max(1, Math.ceil(numTokens / rowsPerWorkgroup(variant))));
+}
+
+function variantFiles({ groups }: RouterFunction, variant: RouterVariant): readonly string[] {
+  if (variant.algorithm === 'portable') return ['list', 'portable'];
+  if (variant.algorithm === 'wide') return ['wide'];
+  return ['list', 'lanes', groups === null ? 'lanes-interleaved' : 'lanes-grouped', 'subgroup'];
+}
+
+function functionConstants(router: RouterFunction): Record<string, number> {
+  const { numExperts, topK, scoring, groups } = router;
+  const count = groups?.count ?? 1;
+  const isSoftmax = scoring === 'softmax';
+  const cancels = router.renormalize && router.epsilon === 0 && router.minDenominator === 0 && selectsByLogit(router);
+  return {
+    NUM_EXPERTS: numExperts,
+    TOP_K: topK,
+    ID_MASK: 2 ** Math.max(1, Math.ceil(Math.log2(numExperts))) - 1,
+    HAS_BIAS: Number(router.hasSelectionBias),
+    NEEDS_SUM: Number(isSoftmax && !cancels),
+    RENORMALIZE: Number(router.renormalize || scoring === 'topk-softmax'),
+    GROUPS: count,
+    KEPT_GROUPS: groups?.keep ?? 1,
+    GROUP_SIZE: numExperts / count,
+    GROUP_TOP2: Number(groups?.score === 'top2-sum'),
+  };
+}
+
+function variantConstants(
+  { numExperts, topK, groups }: RouterFunction,
+  variant: RouterVariant,
+): Record<string, number> {
+  if (variant.algorithm === 'wide') return {};
+  if (variant.algorithm === 'portable') return { LIST: variant.list };
+  const { lanes, list, isWhole } = variant;
+  const quads = groups === null ? Math.ceil(numExperts / 4 / lanes) : Math.ceil(numExperts / groups.count / 4);
+  const chunks = Math.ceil(quads / MAX_QUADS);
+  return {
+    LIST: list,
+    LANES: lanes,
+    WHOLE_SUBGROUP: Number(isWhole),
+    SLOTS: Math.ceil(topK / lanes),
+    CHUNKS: chunks,
+    QUADS: Math.ceil(quads / chunks),
+    QUAD_STEP: groups === null ? 4 * lanes : 4,
+  };
+}
+
+function routeAll(
+  router: RouterFunction,
+  numTokens: number,
+  logits: Uint32Array,
+  bias: Uint32Array,
+  ids: Uint32Array,
+  weights: Uint32Array,
+): void {
+  const { numExperts, topK } = router;
+  const values = floatsOf(logits);
+  const biases = router.hasSelectionBias ? floatsOf(bias) : null;
+  const floats = floatsOf(weights);
+  for (let row = 0; row < numTokens; row++) {
+    const routed = routeRow(router, values.subarray(row * numExperts, (row + 1) * numExperts), biases);
+    ids.set(routed.ids, row * topK);
+    floats.set(routed.weights, row * topK);
+  }
+}
+
+function floatsOf(words: Uint32Array): Float32Array {
+  return new Float32Array(words.buffer, words.byteOffset, words.length);
+}

@@ -1,0 +1,23 @@
+// A lane a group: its score needs no other lane, and its rank one shuffle per group. Lanes beyond the last group have no expert.
+
+fn startOf(lane: u32) -> u32 {
+  return min(lane, GROUPS - 1u) * GROUP_SIZE;
+}
+
+fn endOf(lane: u32) -> u32 {
+  return select(0u, (lane + 1u) * GROUP_SIZE, lane < GROUPS);
+}
+
+// Whether the lane's group is among the best KEPT_GROUPS: greater score, of equals the smaller group.
+fn isGroupKept(lane: u32, firstLane: u32, first: i32, second: i32) -> bool {
+  var score = first;
+  if (GROUP_TOP2 != 0u) {
+    score = orderOf(vec4u(bitcast<u32>(valueOf(first) + valueOf(second)))).x;
+  }
+  var rank = 0u;
+  for (var other = 0u; other < GROUPS; other++) {
+    let rival = subgroupShuffle(score, firstLane + other);
+    rank += select(0u, 1u, rival > score || (rival == score && other < lane));
+  }
+  return lane < GROUPS && rank < KEPT_GROUPS;
+}

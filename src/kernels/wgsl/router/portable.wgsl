@@ -1,0 +1,140 @@
+// Router without subgroups, for any shape: an invocation a row. Keys go through a sorted list in registers; see common.wgsl for what makes a row
+// be selected anew.
+
+// The softmax's max and sum, in one pass over the row.
+fn statsOf(row: u32) -> Stats {
+  if (NEEDS_SUM == 0u) {
+    return Stats(0.0, 1.0);
+  }
+  var top = -1e38;
+  var total = 0.0;
+  for (var first = 0u; first < NUM_EXPERTS; first += 4u) {
+    let logit = select(vec4f(-1e38), boundedOf(readQuad(row, first, NUM_EXPERTS)), isBefore(first, NUM_EXPERTS));
+    let higher = max(top, max(max(logit.x, logit.y), max(logit.z, logit.w)));
+    let terms = select(vec4f(0.0), exp(logit - higher), isBefore(first, NUM_EXPERTS));
+    total = total * exp(top - higher) + dot(terms, vec4f(1.0));
+    top = higher;
+  }
+  return Stats(top, 1.0 / total);
+}
+
+fn scoreOfGroup(row: u32, group: u32, stats: Stats) -> i32 {
+  let end = (group + 1u) * GROUP_SIZE;
+  var first = LOWEST_ORDER;
+  var second = LOWEST_ORDER;
+  for (var expert = group * GROUP_SIZE; expert < end; expert += 4u) {
+    let orders = choiceOrders(readQuad(row, expert, end), expert, end, stats);
+    let inside = isBefore(expert, end);
+    for (var i = 0u; i < 4u; i++) {
+      let order = select(LOWEST_ORDER, orders[i], inside[i]);
+      second = max(second, min(first, order));
+      first = max(first, order);
+    }
+  }
+  if (GROUP_TOP2 == 0u) {
+    return first;
+  }
+  return orderOf(vec4u(bitcast<u32>(valueOf(first) + valueOf(second)))).x;
+}
+
+// A bit for each group that is kept.
+fn keptGroups(row: u32, stats: Stats) -> u32 {
+  if (GROUPS == KEPT_GROUPS) {
+    return 0xffffffffu;
+  }
+  var scores: array<i32, GROUPS>;
+  for (var group = 0u; group < GROUPS; group++) {
+    scores[group] = scoreOfGroup(row, group, stats);
+  }
+  var kept = 0u;
+  for (var group = 0u; group < GROUPS; group++) {
+    var rank = 0u;
+    for (var other = 0u; other < GROUPS; other++) {
+      let isAhead = scores[other] > scores[group] || (scores[other] == scores[group] && other < group);
+      rank += select(0u, 1u, isAhead);
+    }
+    kept |= select(0u, 1u << group, rank < KEPT_GROUPS);
+  }
+  return kept;
+}
+
+fn isKept(kept: u32, first: u32, end: u32) -> vec4<bool> {
+  let groups = min((vec4u(first) + vec4u(0u, 1u, 2u, 3u)) / GROUP_SIZE, vec4u(31u));
+  return isBefore(first, end) & (((vec4u(kept) >> groups) & vec4u(1u)) == vec4u(1u));
+}
+
+// The k-th key for k < LIST, the best one let go for k = LIST.
+fn keysInOrder(best: Best) -> array<i32, 33> {
+  var keys: array<i32, 33>;
+  let rows = array<vec4i, 8>(best.a, best.b, best.c, best.d, best.e, best.f, best.g, best.h);
+  for (var i = 0u; i < LIST; i++) {
+    keys[i] = rows[i >> 2u][i & 3u];
+  }
+  keys[LIST] = best.rejected;
+  return keys;
+}
+
+// The experts in order by whole orders: K passes over the row, each finding the best one behind the last.
+fn selectAnew(row: u32, stats: Stats, kept: u32) {
+  var lastOrder = HIGHEST;
+  var lastExpert = -1;
+  for (var k = 0u; k < TOP_K; k++) {
+    var bestOrder = EMPTY;
+    var bestExpert = 0;
+    for (var first = 0u; first < NUM_EXPERTS; first += 4u) {
+      let orders = choiceOrders(readQuad(row, first, NUM_EXPERTS), first, NUM_EXPERTS, stats);
+      let inside = isKept(kept, first, NUM_EXPERTS);
+      for (var i = 0u; i < 4u; i++) {
+        let expert = i32(first + i);
+        let isBehind = orders[i] < lastOrder || (orders[i] == lastOrder && expert > lastExpert);
+        if (inside[i] && isBehind && orders[i] > bestOrder) {
+          bestOrder = orders[i];
+          bestExpert = expert;
+        }
+      }
+    }
+    ids[row * TOP_K + k] = u32(bestExpert);
+    lastOrder = bestOrder;
+    lastExpert = bestExpert;
+  }
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let numTokens = params[0];
+  for (var row = id.x; row < numTokens; row += groups.x * THREADS) {
+    var stats = statsOf(row);
+    let kept = keptGroups(row, stats);
+    var best = emptyBest();
+    var cut = vec4i(0);
+    for (var first = 0u; first < NUM_EXPERTS; first += 4u) {
+      let orders = choiceOrders(readQuad(row, first, NUM_EXPERTS), first, NUM_EXPERTS, stats);
+      let inside = isKept(kept, first, NUM_EXPERTS);
+      cut |= select(vec4i(0), ~orders & vec4i(MASK), inside);
+      best = putQuad(best, select(vec4i(EMPTY), keysOf(orders, first), inside));
+    }
+    let keys = keysInOrder(best);
+    var isClose = false;
+    for (var k = 0u; k < TOP_K; k++) {
+      ids[row * TOP_K + k] = expertOf(keys[k]);
+      isClose = isClose || ((keys[k] ^ keys[k + 1u]) & ~MASK) == 0;
+    }
+    if (isClose && any(cut != vec4i(0))) {
+      selectAnew(row, stats, kept);
+    }
+
+    if (NEEDS_SUM == 0u) {
+      stats.max = boundedOf(vec4u(readOne(row, ids[row * TOP_K]))).x;
+    }
+    var total = 0.0;
+    for (var k = 0u; k < TOP_K; k++) {
+      let weight = weightOf(row, ids[row * TOP_K + k], stats);
+      weights[row * TOP_K + k] = weight;
+      total += weight;
+    }
+    let factor = factorOf(total);
+    for (var k = 0u; k < TOP_K; k++) {
+      weights[row * TOP_K + k] *= factor;
+    }
+  }
+}
