@@ -13,6 +13,7 @@ import type {
 import type { CommandRecorder } from '../../contract/device.ts';
 import type { RoutedExpertDeltas } from '../../contract/model-runner-output.ts';
 import { BytePool } from '../byte-pool.ts';
+import { acceptedTokens, capturedRows, listCapturedRows, skippedRows } from '../captured-spans.ts';
 import { recordPack } from '../pack-rows.ts';
 import type { RowShape } from '../row-shape.ts';
 import { rowShape } from '../row-shape.ts';
@@ -36,16 +37,8 @@ export class DeltasWorkerHalf implements CaptureWorkerHalf {
   }
 
   record(step: WorkerStep, commands: CommandRecorder): DeviceRange | null {
-    const list = this.#rowList;
-    let numRows = 0;
-    for (let i = 0; i < step.numRequests; i++) {
-      const skipped = skippedRows(step, i);
-      for (let row = step.rowStarts[i]! + skipped; row < step.rowStarts[i]! + wantedEnd(step, i); row++) {
-        list[++numRows] = row;
-      }
-    }
-    if (numRows === 0) return null;
-    return recordPack(this.#context, commands, list, numRows);
+    const numRows = listCapturedRows(step, this.#rowList);
+    return numRows === 0 ? null : recordPack(this.#context, commands, this.#rowList, numRows);
   }
 
   /** Rows behind the last accepted token belong to rejected drafts: they are left out, so that the rows that stay are dense. */
@@ -58,9 +51,9 @@ export class DeltasWorkerHalf implements CaptureWorkerHalf {
     let packedRow = 0;
     let numRows = 0;
     for (let i = 0; i < step.numRequests; i++) {
+      const packed = capturedRows(step, i);
+      if (packed === 0) continue;
       const skipped = skippedRows(step, i);
-      const packed = wantedEnd(step, i) - skipped;
-      if (packed <= 0) continue;
       const kept = Math.min(packed, acceptedTokens(step, i, numSampledTokens[i]!) - skipped);
       if (kept > 0) {
         rows.set(bytes.subarray(packedRow * rowBytes, (packedRow + kept) * rowBytes), numRows * rowBytes);
@@ -95,20 +88,4 @@ export class DeltasWorkerHalf implements CaptureWorkerHalf {
   }
 
   close(): void {}
-}
-
-/** Leading rows of a request's part of the step that it does not want. */
-function skippedRows(step: WorkerStep, i: number): number {
-  const wantedFrom = step.promptStarts[i]!;
-  return Math.min(step.tokenCounts[i]!, Math.max(0, wantedFrom - step.tokenStarts[i]!));
-}
-
-function wantedEnd(step: WorkerStep, i: number): number {
-  return step.optedIn[i] === 1 ? step.tokenCounts[i]! : 0;
-}
-
-/** Tokens of the step whose KV stands: all of them, less the drafts that verification refused. */
-function acceptedTokens(step: WorkerStep, i: number, numSampledTokens: number): number {
-  const drafts = step.draftCounts[i]!;
-  return drafts === 0 ? step.tokenCounts[i]! : step.tokenCounts[i]! - drafts + numSampledTokens - 1;
 }
