@@ -3,6 +3,7 @@
 import { Command, CommanderError } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { benchCommand } from './bench/command.ts';
+import { conformanceCommand } from './conformance.ts';
 import { devicesCommand } from './devices.ts';
 import { serveCommand } from './serve.ts';
 
@@ -15,14 +16,21 @@ const program = new Command('routed-experts')
   .showHelpAfterError('(see --help)')
   .addCommand(benchCommand())
   .addCommand(devicesCommand())
+  .addCommand(conformanceCommand)
   .addCommand(serveCommand());
 
-for (const command of [program, ...program.commands]) command.exitOverride();
+throwInsteadOfExit(program);
 
 try {
   await program.parseAsync();
 } catch (error) {
   process.exitCode = exitCodeOf(error);
+}
+
+/** Wrong usage ends with our exit code, not commander's. */
+function throwInsteadOfExit(command: Command): void {
+  command.exitOverride();
+  command.commands.forEach(throwInsteadOfExit);
 }
 
 function exitCodeOf(error: unknown): number {

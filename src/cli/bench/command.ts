@@ -89,10 +89,16 @@ export function benchCommand(): Command {
   const policies = prefixRowsNames.map((name) => `  ${name.padEnd(13)} ${prefixRowsPolicies[name].summary}`);
   return new Command('bench')
     .description('Serve a workload with each capture design, check every returned row, compare with capture off')
-    .option('--design <names>', `designs to compare with off: ${designNames.join(', ')}`, list(knownDesign), [
-      ...designNames,
-    ])
-    .option('--opt-in <shares>', 'shares of requests that ask for rows', list(finite(0, 1)), [0, 0.1, 1])
+    .addOption(
+      new Option('--design <names>', `designs to compare with off, of ${designNames.join(', ')}`)
+        .argParser(list(knownDesign))
+        .default([...designNames], 'all'),
+    )
+    .addOption(
+      new Option('--opt-in <shares>', 'shares of requests that ask for rows')
+        .argParser(list(finite(0, 1)))
+        .default([0, 0.1, 1], '0,0.1,1'),
+    )
     .option('--repeats <n>', 'interleaved repeats of each cell', whole(1, 1000), 5)
     .option('--model <name>', `model shape: ${MODEL_NAMES.join(', ')}`, DEFAULT_MODEL)
     .addOption(
