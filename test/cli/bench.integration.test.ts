@@ -1,0 +1,136 @@
+// The command line as a user meets it: exit codes 0, 1 and 2; wrong input is answered with what is wanted, never with a stack trace; nothing
+// hangs; a run's figures add up.
+
+import { execFile } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, describe, expect, test } from 'vitest';
+
+const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'routed-experts-test-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+type Ended = Readonly<{ code: number; stdout: string; stderr: string }>;
+
+function run(...args: string[]): Promise<Ended> {
+  return new Promise((resolve) => {
+    execFile(process.execPath, [MAIN, ...args], { timeout: 100_000 }, (error, stdout, stderr) => {
+      const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
+      resolve({ code, stdout, stderr });
+    });
+  });
+}
+
+function file(name: string, content: string): string {
+  const path = join(folder, name);
+  writeFileSync(path, content);
+  return path;
+}
+
+const SMALL = ['--model', 'tiny', '--repeats', '2', '--requests', '8', '--ballast-ms', '0'];
+
+describe('bench', () => {
+  test.each(['webgpu', 'cpu'])('on %s: every design, every row right, figures in table and JSON', async (device) => {
+    const json = join(folder, `${device}.json`);
+    const { code, stdout, stderr } = await run('bench', ...SMALL, '--device', device, '--json', json);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect(stdout).toContain('0 mismatched');
+    const result = JSON.parse(readFileSync(json, 'utf8'));
+    expect(result.environment).toMatchObject({ node: process.version, isSoftwareDevice: true });
+    const deltas = result.cells.filter((cell: { design: string }) => cell.design === 'deltas');
+    expect(deltas).toHaveLength(3);
+    for (const cell of result.cells) {
+      expect(cell.problems).toEqual([]);
+      expect(cell.rows.verified).toBe(cell.rows.delivered);
+      const { submitted, finished, aborted, refused, lost } = cell.requests;
+      expect({ sum: finished + aborted + refused, lost }).toEqual({ sum: submitted, lost: 0 });
+    }
+    // L5: nobody opted in, nothing copied. Then more with more requests opted in.
+    expect(deltas.map((cell: { bytesDeviceToHostForCapture: number }) => cell.bytesDeviceToHostForCapture)[0]).toBe(0);
+    expect(deltas[2].bytesDeviceToHostForCapture).toBeGreaterThan(deltas[1].bytesDeviceToHostForCapture);
+    expect(deltas[2].rows.missing).toBe(0);
+  });
+
+  test.each(['1', '2'])(
+    'queue depth %s, preemption and aborts: all accounted for, nothing left',
+    async (queueDepth) => {
+      const json = join(folder, `storm-${queueDepth}.json`);
+      const { code, stderr } = await run(
+        'bench',
+        ...['--model', 'tiny', '--device', 'cpu', '--ballast-ms', '0', '--repeats', '1', '--design', 'deltas'],
+        ...['--workload', 'rollout', '--requests', '96', '--concurrency', '32', '--max-model-len', '256'],
+        ...['--block-size', '4', '--num-blocks', '120', '--abort-share', '0.2', '--opt-in', '1', '--json', json],
+        ...['--queue-depth', queueDepth],
+      );
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+      const deltas = JSON.parse(readFileSync(json, 'utf8')).cells[1];
+      expect(deltas.preemptions).toBeGreaterThanOrEqual(100);
+      expect(deltas.requests.aborted).toBeGreaterThan(10);
+      expect(deltas.problems).toEqual([]);
+    },
+  );
+
+  test('a prompt that can never fit the pool ends alone', async () => {
+    const { code, stdout } = await run('bench', ...SMALL, '--device', 'cpu', '--design', 'deltas', '--num-blocks', '6');
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/refused, for example: request "[^"]+" can need \d+ KV blocks, the pool has 5/);
+  });
+
+  test.each([
+    ['--lose-device-at', 'the device is gone'],
+    ['--kill-worker-at', 'worker of rank 0 died'],
+  ])('%s ends the run with one clear error and exit code 2', async (fault, message) => {
+    const { code, stdout, stderr } = await run('bench', ...SMALL, '--design', 'deltas', fault, '4');
+    expect(code).toBe(2);
+    expect(stdout).toBe('');
+    expect(stderr.trim().split('\n')).toHaveLength(1);
+    expect(stderr).toContain(message);
+  });
+});
+
+describe('wrong input: exit code 2, the value, the limit, no stack trace', () => {
+  const brokenTrace = file(
+    'broken.jsonl',
+    '{"timestamp":0,"input_length":4,"output_length":2,"hash_ids":[1]}\n{oops\n',
+  );
+  const cases: readonly (readonly [string, readonly string[], RegExp])[] = [
+    ['no command', [], /Usage:/],
+    ['unknown command', ['benhc'], /unknown command 'benhc'/],
+    ['unknown option', ['bench', '--desing', 'x'], /unknown option '--desing'/],
+    ['unknown design', ['bench', '--design', 'shm'], /unknown design "shm"; choose one of: off, shm-flock/],
+    ['unknown model', ['bench', '--model', 'gpt-5'], /unknown model "gpt-5"; choose one of: gpt-oss-120b/],
+    ['unknown adapter', ['bench', '--adapter', 'voodoo'], /unknown adapter "voodoo"; choose one of:/],
+    ['unknown device', ['bench', '--device', 'tpu'], /Allowed choices are webgpu, cpu/],
+    ['unknown workload', ['bench', '--workload', 'x'], /unknown workload "x"; choose one of: chat/],
+    ['negative', ['bench', '--repeats', '-3'], /'-3' is invalid. Give a whole number in \[1, 1000\]/],
+    ['not finite', ['bench', '--ballast-ms', 'Infinity'], /'Infinity' is invalid/],
+    ['not a number', ['bench', '--opt-in', '0,x'], /'0,x' is invalid. Give a number in \[0, 1\]/],
+    ['over the limit', ['bench', '--opt-in', '1.5'], /'1.5' is invalid/],
+    ['trace that is not there', ['bench', '--trace', '/nope.jsonl'], /\/nope.jsonl: no such file/],
+    ['broken trace line', ['bench', '--trace', brokenTrace], /broken\.jsonl:2: /],
+    ['gate width', ['bench', '--device', 'cpu', '--gate-width', '12'], /gateWidth is 12; give a multiple of 8/],
+    ['JSON that cannot be written', ['bench', '--json', '/nope/x.json'], /\/nope\/x.json: cannot be written/],
+    ['no recordings', ['conformance', '/nope'], /\/nope: no such directory/],
+  ];
+  test.each(cases)('%s', async (_name, args, message) => {
+    const { code, stderr } = await run(...args);
+    expect(stderr).toMatch(message);
+    expect(stderr).not.toMatch(/\n\s+at /);
+    expect(code).toBe(2);
+  });
+});
+
+test('--help of every command, and the list of devices', async () => {
+  for (const args of [['--help'], ['bench', '--help'], ['conformance', '--help'], ['devices', '--help']]) {
+    const { code, stdout } = await run(...args);
+    expect(code).toBe(0);
+    expect(stdout).toContain('Usage: routed-experts');
+  }
+  const { code, stdout } = await run('devices', '--json');
+  expect(code).toBe(0);
+  expect(JSON.parse(stdout).map((device: { kind: string }) => device.kind)).toEqual(
+    expect.arrayContaining(['webgpu', 'cpu']),
+  );
+});
