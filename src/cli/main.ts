@@ -5,6 +5,7 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 import { benchCommand } from './bench/command.ts';
 import { conformanceCommand } from './conformance.ts';
 import { devicesCommand } from './devices.ts';
+import { kernelsCommand } from './kernels/command.ts';
 import { serveCommand } from './serve.ts';
 
 const BAD_USAGE = 2;
@@ -16,6 +17,7 @@ const program = new Command('routed-experts')
   .showHelpAfterError('(see --help)')
   .addCommand(benchCommand())
   .addCommand(devicesCommand())
+  .addCommand(kernelsCommand())
   .addCommand(conformanceCommand)
   .addCommand(serveCommand());
 

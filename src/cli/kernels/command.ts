@@ -1,16 +1,23 @@
 /** `routed-experts kernels`: the router kernels on their own, verified and measured. */
 
 import { Command } from 'commander';
+import { RoutedExpertsError } from '../../contract/errors.ts';
 import { openNullAdapter } from '../../kernels/gpu.ts';
 import { openDevice, prepareAdapters } from '../../kernels/open-device.ts';
 import { WebGpuDevice } from '../../kernels/webgpu-device.ts';
+import { describeEnvironment } from '../environment.ts';
+import { list, whole } from '../options.ts';
+import { BENCH_SHAPES, BENCH_TOKENS } from './bench-shapes.ts';
+import type { BenchFigure } from './bench.ts';
+import { benchKernels } from './bench.ts';
 import type { VerifiedCase, VerifyDevice } from './verify.ts';
 import { goldenFiles, verifyFiles } from './verify.ts';
 
 export function kernelsCommand(): Command {
   return new Command('kernels')
     .description('Verify and measure the router kernels: logits in, expert ids and weights out')
-    .addCommand(verifyCommand());
+    .addCommand(verifyCommand())
+    .addCommand(benchKernelsCommand());
 }
 
 type VerifyOptions = Readonly<{ json?: boolean; adapter?: string }>;
@@ -58,4 +65,78 @@ function printCase({ name, variant, rows, wrongIds, maxRelativeWeightError, ok, 
   const figures = `${rows} rows, ${wrongIds} wrong ids, weights within ${maxRelativeWeightError.toExponential(1)}`;
   const shown = variant.startsWith('null/') && ok ? 'compiles' : figures;
   process.stdout.write(`${ok ? 'ok  ' : 'FAIL'} ${name}, ${variant}: ${problem ?? shown}\n`);
+}
+
+type BenchOptions = Readonly<{
+  json?: boolean;
+  adapter?: string;
+  tokens?: number[];
+  shapes?: string[];
+  allVariants?: boolean;
+  baselines: number;
+  passes: number;
+}>;
+
+/** Rows above which a software adapter takes longer than anybody waits. */
+const MAX_SOFTWARE_TOKENS = 2048;
+
+function benchKernelsCommand(): Command {
+  const names = BENCH_SHAPES.map(({ name }) => name);
+  return new Command('bench')
+    .description('Time every router kernel by device timestamps, and compare it with baselines and with a plain copy')
+    .option('--adapter <name>', "part of an adapter's name; default: the best there is")
+    .option('--tokens <list>', `rows per launch; default: ${BENCH_TOKENS.join(',')}`, list(whole(1, 2 ** 22)))
+    .option(
+      '--shapes <list>',
+      `of: ${names.join(', ')}`,
+      list((text) => text),
+    )
+    .option('--all-variants', 'also the variants that are not chosen')
+    .option('--baselines <tokens>', 'also the baselines, for at most so many rows; 0 = none', whole(0), 0)
+    .option('--passes <count>', 'passes of which each figure is the median', whole(1, 1000), 5)
+    .option('--json', 'print JSON')
+    .action(async (options: BenchOptions) => {
+      const unknown = options.shapes?.find((name) => !names.includes(name));
+      if (unknown !== undefined) throw RoutedExpertsError.of('UNKNOWN_NAME', 'shape', unknown, names);
+      await prepareAdapters();
+      const device = await openDevice('webgpu', options.adapter ?? null);
+      try {
+        const tokens = options.tokens ?? BENCH_TOKENS;
+        const plan = {
+          shapes: BENCH_SHAPES.filter(({ name }) => options.shapes?.includes(name) ?? true),
+          tokens: device.info.isSoftware ? tokens.filter((count) => count <= MAX_SOFTWARE_TOKENS) : tokens,
+          allVariants: options.allVariants === true,
+          maxBaselineTokens: options.baselines,
+          passes: options.passes,
+        };
+        const isJson = options.json === true;
+        if (!isJson) console.log(`${device.info.description}\n${HEADING}`);
+        const result = await benchKernels(device, plan, (figure) => {
+          if (!isJson) console.log(figureLine(figure));
+        });
+        const { copyGigabytesPerSecond, emptyLaunchUs, figures } = result;
+        if (isJson) {
+          console.log(JSON.stringify({ environment: describeEnvironment(device.info), ...result }));
+        } else {
+          console.log(`copy ${copyGigabytesPerSecond.toFixed(0)} GB/s, empty launch ${emptyLaunchUs.toFixed(2)} µs`);
+        }
+        if (figures.some(({ wrongIds }) => wrongIds > 0)) process.exitCode = 1;
+      } finally {
+        await device.destroy();
+      }
+    });
+}
+
+const HEADING = 'shape                  tokens  kernel                     µs/launch      GB/s   of copy  wrong ids';
+
+function figureLine({ shape, tokens, kernel, isChosen, ...figure }: BenchFigure): string {
+  return [
+    shape.padEnd(21),
+    String(tokens).padStart(7),
+    ` ${isChosen ? '*' : ' '}${kernel.padEnd(22)}`,
+    figure.launchUs.toFixed(2).padStart(12),
+    figure.gigabytesPerSecond.toFixed(0).padStart(9),
+    `${(100 * figure.shareOfCopy).toFixed(0)} %`.padStart(9),
+    String(figure.wrongIds).padStart(10),
+  ].join(' ');
 }

@@ -28,9 +28,22 @@ const SCORE_FILES = {
  * The kernel. Its reference is the one in f64: ids are the same outside the margin of docs/router-kernels.md, weights to a relative 1e-5.
  */
 export function routerKernel(router: RouterFunction, variant: RouterVariant): Kernel {
+  const constants = { ...variantConstants(router, variant), THREADS: variant.threads };
+  const isSubgroup = variant.algorithm === 'subgroup';
+  return assembleRouter(router, routerVariantName(variant), variantFiles(router, variant), constants, isSubgroup);
+}
+
+/** A kernel from the files that every router begins with and `files`, which select. */
+export function assembleRouter(
+  router: RouterFunction,
+  variantName: string,
+  files: readonly string[],
+  constants: Readonly<Record<string, number>>,
+  needsSubgroups: boolean,
+): Kernel {
   const { numExperts, scoring, groups } = router;
   const hasQuads = numExperts % 4 === 0 && (groups === null || (numExperts / groups.count) % 4 === 0);
-  const files = [
+  const all = [
     'common',
     router.softCap > 0 ? 'cap-tanh' : 'cap-none',
     hasQuads ? 'logits-quads' : 'logits-words',
@@ -38,9 +51,8 @@ export function routerKernel(router: RouterFunction, variant: RouterVariant): Ke
     selectsByLogit(router) ? 'choose-logit' : 'choose-score',
     scoring === 'sparsemixer' ? 'weigh-sparsemixer' : 'weigh-score',
     'factor',
-    ...variantFiles(router, variant),
+    ...files,
   ];
-  const constants = { ...functionConstants(router), ...variantConstants(router, variant), THREADS: variant.threads };
   const floats = {
     SOFT_CAP: router.softCap,
     JITTER: router.jitter,
@@ -49,14 +61,14 @@ export function routerKernel(router: RouterFunction, variant: RouterVariant): Ke
     SCALE: router.scale,
   };
   return {
-    name: `router/${routerFunctionName(router)}-${routerVariantName(variant)}`,
+    name: `router/${routerFunctionName(router)}-${variantName}`,
     wgsl: wgslModule(
-      files.map((file) => `router/${file}`),
-      constants,
+      all.map((file) => `router/${file}`),
+      { ...functionConstants(router), ...constants },
       floats,
     ),
     bindings: ROUTER_BINDINGS,
-    requires: variant.algorithm === 'subgroup' ? ['subgroups'] : [],
+    requires: needsSubgroups ? ['subgroups'] : [],
     reference: ([params, logits, bias, ids, weights]) => routeAll(router, params![0]!, logits!, bias!, ids!, weights!),
   };
 }

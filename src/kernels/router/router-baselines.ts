@@ -1,0 +1,61 @@
+/**
+ * What others do in WGSL, written from descriptions, for the bench's table: a bitonic argsort of the whole row, an invocation a row, a bubble
+ * sort with a barrier per compare. They select by the logit and renormalise a softmax; they are exact, too.
+ */
+
+import type { Kernel } from '../../contract/device.ts';
+import { wgslModule } from '../wgsl-source.ts';
+import type { RouterFunction } from './router-function.ts';
+import { selectsByLogit } from './router-function.ts';
+import { assembleRouter } from './router-kernels.ts';
+
+export type BaselineName = 'bitonic' | 'thread' | 'bubble';
+
+export const BASELINES: readonly BaselineName[] = ['bitonic', 'thread', 'bubble'];
+
+/** The baseline, or `null` for a function that it does not know. `rows`: of one workgroup. */
+export function baselineKernel(
+  router: RouterFunction,
+  name: BaselineName,
+): Readonly<{ kernel: Kernel; rows: number }> | null {
+  const isPlain = router.scoring === 'softmax' && router.renormalize && router.groups === null;
+  if (!isPlain || !selectsByLogit(router)) return null;
+  const padded = 2 ** Math.ceil(Math.log2(Math.max(2, router.numExperts)));
+  const threads = name === 'thread' ? 64 : Math.max(32, Math.min(256, padded / 2));
+  const files = name === 'thread' ? ['baseline-thread'] : ['baseline-finish', `baseline-${name}`];
+  const constants: Record<string, number> =
+    name === 'thread' ? { THREADS: threads } : { THREADS: threads, PADDED: padded };
+  const kernel = assembleRouter(router, `baseline-${name}`, files, constants, false);
+  return { kernel, rows: name === 'thread' ? threads : 1 };
+}
+
+const unknownReference = (): void => {
+  throw new Error('a kernel of the bench alone, without a reference');
+};
+
+/** Writes `[quads, seed]`'s near-normal logits: params, target. */
+export const fillKernel: () => Kernel = () => ({
+  name: 'router/fill',
+  wgsl: wgslModule(['mix', 'router/fill'], { THREADS: 256 }),
+  bindings: ['read', 'read-write'],
+  requires: [],
+  reference: unknownReference,
+});
+
+/** Copies `[quads]`: params, source, target. */
+export const copyKernel: () => Kernel = () => ({
+  name: 'router/copy',
+  wgsl: wgslModule(['router/copy'], { THREADS: 256 }),
+  bindings: ['read', 'read', 'read-write'],
+  requires: [],
+  reference: unknownReference,
+});
+
+/** Does nothing, to a target that it could write. */
+export const emptyKernel: () => Kernel = () => ({
+  name: 'router/empty',
+  wgsl: wgslModule(['router/empty'], {}),
+  bindings: ['read-write'],
+  requires: [],
+  reference: unknownReference,
+});
