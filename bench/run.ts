@@ -7,9 +7,10 @@ const benches: Readonly<Record<string, () => Promise<{ run: () => Promise<void> 
   capture: () => import('./capture.ts'),
   kernels: () => import('./kernels.ts'),
   transfer: () => import('./transfer.ts'),
+  serving: () => import('./serving.ts'),
 };
 
-const wanted = process.argv.slice(2);
+const wanted = process.argv.slice(2).filter((argument) => !/^\d+$/.test(argument));
 const unknown = wanted.filter((name) => !Object.hasOwn(benches, name));
 if (unknown.length > 0) {
   console.error(`unknown bench "${unknown.join('", "')}"; choose from: ${Object.keys(benches).join(', ')}`);

@@ -73,7 +73,13 @@ async function answer(reply: FastifyReply, context: AnswerContext, stallMs: numb
     'cache-control': 'no-store',
     'x-request-id': context.job.requestId,
   });
-  await writeAnswer(reply.raw, parts, stallMs);
+  try {
+    await writeAnswer(reply.raw, parts, stallMs);
+  } catch (error) {
+    // Half an answer is no answer: its client must see that it was cut.
+    reply.raw.destroy();
+    throw error;
+  }
 }
 
 function fieldsOf({ body }: FastifyRequest): BodyFields {

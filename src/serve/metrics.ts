@@ -86,11 +86,11 @@ export class Metrics {
       'Bytes of rows in their wire form, base64 included',
     );
     this.#restarts = this.#counter('routed_experts:worker_restarts_total', 'Lost workers that were started again');
-    this.#loopDelay.enable();
   }
 
   /** Adds what is read from the engine at each scrape. */
   observe(host: EngineHost, numHttpRequests: () => number): void {
+    this.#loopDelay.enable();
     const { engine } = host.options;
     const stats = (pick: (stats: EngineStats) => number) => () => pick(host.stats());
     this.#gauge(
