@@ -51,6 +51,8 @@ export type Accounting = Readonly<{
 export type RunResult = Readonly<{
   cell: Cell;
   repeat: number;
+  /** See `PlannedRun`. */
+  group: number;
   served: Omit<ServeResult, 'requests'>;
   /** Output tokens delivered. */
   outputTokens: number;
@@ -90,7 +92,12 @@ export async function runBench(
       if (sessions.has(design)) continue;
       onProgress(done++, total, `${design}: start and warm-up`);
       sessions.set(design, await DesignSession.start(design, options.session));
-      await runCell(sessions.get(design)!, { cell: { design, optInShare: 1 }, repeat: -1 }, options, verifier);
+      await runCell(
+        sessions.get(design)!,
+        { cell: { design, optInShare: 1 }, repeat: -1, group: -1 },
+        options,
+        verifier,
+      );
     }
     for (const run of runs) {
       onProgress(done++, total, cellName(run.cell));
@@ -108,7 +115,7 @@ export async function runBench(
 
 async function runCell(
   session: DesignSession,
-  { cell, repeat }: PlannedRun,
+  { cell, repeat, group }: PlannedRun,
   options: BenchOptions,
   verifier: Verifier,
 ): Promise<RunResult> {
@@ -134,6 +141,7 @@ async function runCell(
   return {
     cell,
     repeat,
+    group,
     served,
     outputTokens: requests.reduce((sum, request) => sum + request.outputTokenIds.length, 0),
     verification,

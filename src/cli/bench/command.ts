@@ -38,8 +38,8 @@ import { renderTable, toJson } from './report.ts';
  * ballast burns a core and a token costs a tenth of a millisecond, gets steps that two cores do in a few milliseconds.
  */
 const DEFAULTS = {
-  gpu: { ballastMs: 10, maxNumBatchedTokens: 2048, concurrency: 64, chat: { requests: 192, lengthScale: 8 } },
-  software: { ballastMs: 2, maxNumBatchedTokens: 256, concurrency: 16, chat: { requests: 96, lengthScale: 1 } },
+  gpu: { ballastMs: 10, maxNumBatchedTokens: 2048, concurrency: 64, chat: { requests: 128, lengthScale: 4 } },
+  software: { ballastMs: 2, maxNumBatchedTokens: 256, concurrency: 16, chat: { requests: 64, lengthScale: 1 } },
 } as const;
 
 type Defaults = (typeof DEFAULTS)[keyof typeof DEFAULTS];

@@ -6,27 +6,35 @@ import { random } from '../../workload/random.ts';
 /** One design at one share of opted-in requests. */
 export type Cell = Readonly<{ design: DesignName; optInShare: number }>;
 
-export type PlannedRun = Readonly<{ cell: Cell; repeat: number }>;
+const OFF: Cell = { design: 'off', optInShare: 0 };
 
-/**
- * Every design at every share; `off`, which knows no opt-in, once. A cell's figures are compared with `off` of the same repeat, so `off` is
- * always among them.
- */
+/** `group`: runs of one group are neighbours in time, and compared with the `off` among them. */
+export type PlannedRun = Readonly<{ cell: Cell; repeat: number; group: number }>;
+
+/** Every design at every share; `off`, which knows no opt-in and is always among them, once. */
 export function planCells(designs: readonly DesignName[], optInShares: readonly number[]): readonly Cell[] {
   const unique = [...new Set<DesignName>(['off', ...designs])];
   return unique.flatMap((design): readonly Cell[] =>
-    design === 'off'
-      ? [{ design, optInShare: 0 }]
-      : [...new Set(optInShares)].map((optInShare) => ({ design, optInShare })),
+    design === 'off' ? [OFF] : [...new Set(optInShares)].map((optInShare) => ({ design, optInShare })),
   );
 }
 
-/** Repeats are interleaved, each in an order of its own, so that drift of the machine's speed falls on all cells alike. */
+/**
+ * Repeats are interleaved, so that drift of the machine's speed falls on all cells alike. Within a repeat each design has a group of runs: its
+ * cells and one of `off`, so that a ratio is between runs a few seconds apart. Groups, and the runs of a group, are in an order of their own
+ * in each repeat.
+ */
 export function planRuns(cells: readonly Cell[], repeats: number, seed: number): readonly PlannedRun[] {
+  const designs = [...new Set(cells.map((cell) => cell.design))].filter((design) => design !== 'off');
+  const groups = designs.map((design) => [OFF, ...cells.filter((cell) => cell.design === design)]);
+  if (groups.length === 0) groups.push([OFF]);
   const runs: PlannedRun[] = [];
   for (let repeat = 0; repeat < repeats; repeat++) {
-    for (const place of random(seed, `bench/order/${repeat}`).permutation(cells.length)) {
-      runs.push({ cell: cells[place]!, repeat });
+    const stream = random(seed, `bench/order/${repeat}`);
+    for (const place of stream.permutation(groups.length)) {
+      const members = groups[place]!;
+      const group = repeat * groups.length + place;
+      for (const member of stream.permutation(members.length)) runs.push({ cell: members[member]!, repeat, group });
     }
   }
   return runs;

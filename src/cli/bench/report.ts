@@ -14,7 +14,7 @@ export type CellReport = Readonly<{
   optInShare: number;
   /** Output tokens per second. */
   tokensPerSecond: number;
-  /** Of `tokensPerSecond` to that of `off` in the same repeat: median, lowest and highest. */
+  /** Of `tokensPerSecond` to that of `off` in the same group of runs: median, lowest and highest. */
   ratioToOff: Readonly<{ median: number; min: number; max: number }>;
   stepMs: Readonly<{ p50: number; p99: number }>;
   schedulerUsPerRequestStep: number;
@@ -37,11 +37,11 @@ export type CellReport = Readonly<{
 }>;
 
 export function reportCells(result: BenchResult): readonly CellReport[] {
-  const offRate = new Map(runsOf(result, { design: 'off', optInShare: 0 }).map((run) => [run.repeat, rateOf(run)]));
+  const offRate = new Map(runsOf(result, { design: 'off', optInShare: 0 }).map((run) => [run.group, rateOf(run)]));
   return result.cells.map((cell) => {
     const runs = runsOf(result, cell);
     const rates = runs.map(rateOf);
-    const ratios = runs.map((run) => rateOf(run) / offRate.get(run.repeat)!);
+    const ratios = runs.map((run) => rateOf(run) / offRate.get(run.group)!);
     const steps = runs.flatMap((run) => run.served.stepMs);
     const sum = (of: (run: RunResult) => number) => runs.reduce((total, run) => total + of(run), 0);
     const mean = (of: (run: RunResult) => number) => sum(of) / runs.length;
@@ -130,7 +130,7 @@ export function toJson(result: BenchResult): unknown {
 }
 
 const legend = [
-  'tokens/s: output tokens, median of the repeats · vs off: ratio in the same repeat · sched: engine time per request and step',
+  'tokens/s: output tokens, median of the runs · vs off: ratio to the off run of the same seconds · sched: engine time per request and step',
   'stall: longest event-loop stall of the main thread · capture D→H: bytes read back for capture, per run · threads: bytes moved between threads',
   'missing: rows that a design, or its prefix-rows policy, gives up; reported, never made up',
 ].join('\n');
@@ -153,7 +153,7 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string[] {
     (what) => `${total((report) => report.requests[what])} ${what}`,
   );
   lines.push(
-    `requests: ${requests.join(', ')} · preemptions: ${Math.round(total((r) => r.preemptions) * result.options.repeats)}` +
+    `requests: ${requests.join(', ')} · preemptions: ${result.runs.reduce((sum, run) => sum + run.served.engineStats.numPreemptions, 0)}` +
       ` · rows: ${total((r) => r.rows.delivered)} delivered, ${total((r) => r.rows.mismatched)} mismatched`,
   );
   const policy = result.options.session.prefixRows ?? DEFAULT_PREFIX_ROWS;
