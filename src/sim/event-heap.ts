@@ -1,7 +1,7 @@
 /** What happens next, in virtual time. */
 
 /** Events of one instant run in the order of their phase, so that a race is decided the same way on every machine. */
-export const Phase = { device: 0, map: 1, worker: 2, wire: 3, client: 4, engine: 5 } as const;
+export const Phase = { device: 0, map: 1, worker: 2, wire: 3, client: 4, update: 5, begin: 6 } as const;
 export type Phase = (typeof Phase)[keyof typeof Phase];
 
 type Event = { time: number; order: number; run: () => void };

@@ -62,7 +62,7 @@ export function runScenario(scenario: Scenario, subject: Subject, isTracing: boo
 }
 
 /** What a run's end by an exception means; `null`: the design has declared it. */
-function verdict(error: unknown, judge: Judge): Violation | null {
+export function verdict(error: unknown, judge: Judge): Violation | null {
   if (error instanceof Violation) return error;
   if (error instanceof DeclaredStall) return null;
   if (error instanceof HangsOnLock) {

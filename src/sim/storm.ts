@@ -109,9 +109,10 @@ export class Storm implements RankEvents {
   }
 
   #wakeUp(): void {
-    if (this.#fillIsPlanned || this.#isRespawning || this.#isOver) return;
+    const isFull = this.#world.flights.length >= this.#scenario.queueDepth;
+    if (isFull || this.#fillIsPlanned || this.#isRespawning || this.#isOver) return;
     this.#fillIsPlanned = true;
-    this.#clock.plan(this.#clock.now + this.#pace.engine(), Phase.engine, () => {
+    this.#clock.plan(this.#clock.now + this.#pace.engine(), Phase.begin, () => {
       this.#fillIsPlanned = false;
       this.#fill();
     });
@@ -153,7 +154,7 @@ export class Storm implements RankEvents {
     const oldest = this.#world.flights[0];
     if (this.#updateIsPlanned || oldest === undefined || oldest.numArrived < this.#scenario.numRanks) return;
     this.#updateIsPlanned = true;
-    this.#clock.plan(this.#clock.now + this.#pace.update(), Phase.engine, () => {
+    this.#clock.plan(this.#clock.now + this.#pace.update(), Phase.update, () => {
       this.#updateIsPlanned = false;
       if (this.#isRespawning || this.#isOver) return;
       this.#update();

@@ -38,7 +38,7 @@ export type FuzzReport = Readonly<{
 export function renderReport(report: FuzzReport, parts: readonly CampaignPart[]): string {
   const table = new Table({
     head: ['design', 'scenarios', 'broken', 'gives up (seeds)', 'event log'],
-    style: { head: [] },
+    style: { head: [], border: [] },
   });
   for (const part of parts) {
     const declared = LAWS.flatMap((law) => (part.declared[law] ? [`${law} (${part.declared[law].seeds})`] : []));

@@ -1,0 +1,123 @@
+/** docs/matrix.md: designs × laws, and the mutants. Holds nothing that differs between machines. */
+
+import type { CampaignPart, SeedViolation } from '../../sim/campaign.ts';
+import { findSubject, type Mutant } from '../../sim/mutants/mutants.ts';
+import { LAWS, type LawName } from '../../sim/violation.ts';
+
+export type MatrixCell = Readonly<{
+  law: LawName;
+  /** `declared`: the design gives it up; `seeds` says in how many scenarios that showed. */
+  state: 'kept' | 'broken' | 'declared';
+  seeds: number;
+  /** First seed that showed it; `null`: none did. */
+  first: number | null;
+}>;
+
+export type MutantRow = Readonly<{ mutant: Mutant; killedBy: SeedViolation | null }>;
+
+/** One cell per law, in their order. A law that is broken beyond what is declared is broken. */
+export function cellsOf(part: CampaignPart): MatrixCell[] {
+  const { gaps } = findSubject(part.design);
+  return LAWS.map((law) => {
+    const broken = part.violations.filter((violation) => violation.law === law);
+    const shown = part.declared[law];
+    if (broken.length > 0) return { law, state: 'broken', seeds: broken.length, first: broken[0]!.seed };
+    if (gaps.some((gap) => gap.law === law)) {
+      return { law, state: 'declared', seeds: shown?.seeds ?? 0, first: shown?.first ?? null };
+    }
+    return { law, state: 'kept', seeds: 0, first: null };
+  });
+}
+
+export function renderMatrix(found: {
+  seeds: number;
+  from: number;
+  parts: readonly CampaignPart[];
+  rows: readonly MutantRow[];
+}): string {
+  const { seeds, from, parts, rows } = found;
+  const command = `routed-experts matrix --seeds ${seeds}${from === 1 ? '' : ` --from ${from}`}`;
+  return `${[
+    '# Who keeps which law',
+    '',
+    `Written by \`${command}\`: each design runs the seeds ${from} to ${from + seeds - 1}, the same storms for all, each twice. ` +
+      'The figures do not depend on the machine; `docs/simulation.md` says how they come about, `docs/architecture.md` what the laws are.',
+    '',
+    'kept: in no scenario broken. **broken**: in so many scenarios, beyond what the design declares. gives up: declared in ' +
+      '`src/capture/designs.ts`, with the scenarios in which it showed.',
+    '',
+    table(
+      ['design', ...LAWS],
+      parts.map((part) => [`\`${part.design}\``, ...cellsOf(part).map(showCell)]),
+    ),
+    '',
+    '## What is given up, and why',
+    '',
+    table(
+      ['design', 'law', 'reason'],
+      parts.flatMap(({ design }) => gapRows(design)),
+    ),
+    '',
+    ...brokenSection(parts),
+    '## Defects that the campaign must find',
+    '',
+    'Each is a small patch in `src/sim/mutants/`, of a design or of what is around it. First killing seed of 2,000.',
+    '',
+    table(
+      ['#', 'mutant', 'defect', 'source', 'patched', 'killed by'],
+      rows.map(({ mutant, killedBy }) => [
+        String(mutant.number),
+        `\`${mutant.name}\``,
+        mutant.defect,
+        mutant.source,
+        `\`${mutant.base}\``,
+        killedBy === null ? '**survives**' : `seed ${killedBy.seed}: ${killedBy.law} (${killedBy.kind})`,
+      ]),
+    ),
+    '',
+    'Numbers 9 (stale rows of externally loaded KV) and 19 (the decode side’s own prompt rows) need prefill/decode disaggregation.',
+    '',
+    '## Event logs',
+    '',
+    'The hash over the event logs of all scenarios (L10): a campaign of the same seeds gives the same on every machine.',
+    '',
+    table(
+      ['design', 'scenarios', 'steps', 'hash'],
+      parts.map((part) => [`\`${part.design}\``, `${part.scenarios}`, `${part.steps}`, `\`${part.hash}\``]),
+    ),
+    '',
+  ].join('\n')}`;
+}
+
+function showCell({ state, seeds, first }: MatrixCell): string {
+  switch (state) {
+    case 'kept':
+      return 'kept';
+    case 'broken':
+      return `**broken** (${seeds}, first ${first})`;
+    case 'declared':
+      return first === null ? 'gives up' : `gives up (${seeds}, first ${first})`;
+    default:
+      return state satisfies never;
+  }
+}
+
+function gapRows(design: string): string[][] {
+  const { gaps } = findSubject(design);
+  return gaps.map(({ law, reason }, i) => [i === 0 ? `\`${design}\`` : '', law, reason]);
+}
+
+function brokenSection(parts: readonly CampaignPart[]): string[] {
+  const broken = parts.flatMap(({ violations }) => violations);
+  if (broken.length === 0) return [];
+  const shown = broken.slice(0, 20).map(({ design, seed, law, what }) => [`\`${design}\``, String(seed), law, what]);
+  return ['## Broken', '', table(['design', 'seed', 'law', 'what'], shown), ''];
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
+}
+
+function line(cells: readonly string[]): string {
+  return `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
+}
