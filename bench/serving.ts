@@ -37,8 +37,8 @@ export async function run(): Promise<void> {
     const wallSeconds = (performance.now() - startedAt) / 1e3;
     const warm = samples.slice(Math.floor(samples.length * WARM_UP_SHARE));
     const third = Math.ceil(warm.length / 3);
-    const first = median(warm.slice(0, third).map(({ residentMiB }) => residentMiB));
-    const last = median(warm.slice(-third).map(({ residentMiB }) => residentMiB));
+    const first = median(warm.slice(0, third).map((sample) => sample.residentMiB));
+    const last = median(warm.slice(-third).map((sample) => sample.residentMiB));
     const stalls = warm.map((sample) => sample.stallMs);
     console.log(
       `${STREAMS} streams for ${wallSeconds.toFixed(0)} s: ${totals.answers} answers, ${totals.errors} errors`,

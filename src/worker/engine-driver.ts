@@ -24,6 +24,11 @@ export type EngineDriverOptions = Readonly<{
   queueDepth: number;
   onOutput: (output: EngineCoreOutput) => void;
   onStep?: (timing: StepTiming) => void;
+  /**
+   * Awaited after each step. A message port hands out messages for as long as there are any, up to a thousand: workers that answer faster than
+   * the outputs are handled would keep sockets and timers from their turn.
+   */
+  betweenSteps?: () => Promise<unknown>;
   /** Starts a new executor after the loss of a worker; absent = a loss is final. */
   restart?: () => Promise<Executor>;
   /** How often `restart` may be called. */
@@ -88,8 +93,10 @@ export class EngineDriver {
       try {
         this.#fill();
         const oldest = this.#inFlight[0];
-        if (oldest !== undefined) await this.#finish(oldest);
-        else if (this.#stopping && this.#options.engine.isIdle) return;
+        if (oldest !== undefined) {
+          await this.#finish(oldest);
+          await this.#options.betweenSteps?.();
+        } else if (this.#stopping && this.#options.engine.isIdle) return;
         else await new Promise<void>((resolve) => (this.#wake = resolve));
       } catch (error) {
         await this.#recover(error);
