@@ -329,7 +329,7 @@ class DesignRun {
     const order = this.#random.permutation(output.numRequests);
     if (order.some((from, to) => from !== to)) this.#happened.reordered++;
     const permuted = (values: Uint32Array, offsets: Uint32Array) => {
-      const parts = Array.from(order, (i) => values.subarray(offsets[i]!, offsets[i + 1]!));
+      const parts = Array.from(order, (i) => values.subarray(offsets[i], offsets[i + 1]));
       const newOffsets = new Uint32Array(order.length + 1);
       for (const [i, part] of parts.entries()) newOffsets[i + 1] = newOffsets[i]! + part.length;
       return { tokenIds: Uint32Array.from(parts.flatMap((part) => [...part])), offsets: newOffsets };

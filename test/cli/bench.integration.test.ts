@@ -57,13 +57,10 @@ describe('bench', () => {
     'queue depth %s, preemption and aborts: all accounted for, nothing left',
     async (queueDepth) => {
       const json = join(folder, `storm-${queueDepth}.json`);
-      const { code, stderr } = await run(
-        'bench',
-        ...['--model', 'tiny', '--device', 'cpu', '--ballast-ms', '0', '--repeats', '1', '--design', 'deltas'],
-        ...['--workload', 'rollout', '--requests', '96', '--concurrency', '32', '--max-model-len', '256'],
-        ...['--block-size', '4', '--num-blocks', '120', '--abort-share', '0.2', '--opt-in', '1', '--json', json],
-        ...['--queue-depth', queueDepth],
-      );
+      const flags =
+        'bench --model tiny --device cpu --ballast-ms 0 --repeats 1 --design deltas --opt-in 1 --workload rollout --requests 96 ' +
+        '--concurrency 32 --max-model-len 256 --block-size 4 --num-blocks 120 --abort-share 0.2';
+      const { code, stderr } = await run(...flags.split(' '), '--queue-depth', queueDepth, '--json', json);
       expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
       const deltas = JSON.parse(readFileSync(json, 'utf8')).cells[1];
       expect(deltas.preemptions).toBeGreaterThanOrEqual(100);

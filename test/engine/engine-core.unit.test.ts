@@ -133,7 +133,7 @@ test.each<[keyof EngineConfig, unknown]>([
   ['watermark', Number.NaN],
   ['numSpeculativeTokens', -1],
 ])('the configuration %s = %s is refused by name', (field, value) => {
-  expect(() => new EngineCore({ ...CONFIG, [field]: value } as EngineConfig, null)).toThrow(
+  expect(() => new EngineCore({ ...CONFIG, [field]: value }, null)).toThrow(
     expect.objectContaining({ code: 'BAD_VALUE', message: expect.stringContaining(`${field} is ${String(value)};`) }),
   );
 });

@@ -106,7 +106,7 @@ const removed = (field: string) => replaced(field, undefined);
 
 test.each([
   ['nonsense', 'not JSON: "nonsense"'],
-  [`${GOOD.slice(0, 40)}`, 'not JSON: "{\\"timestamp\\": 0, \\"input_length\\": 600, \\"o"'],
+  [GOOD.slice(0, 40), 'not JSON: "{\\"timestamp\\": 0, \\"input_length\\": 600, \\"o"'],
   ['\u{1b}[2Jx', 'not JSON: "\\u001b[2Jx"'],
   ['x'.repeat(1000), `not JSON: "${'x'.repeat(59)}…`],
   ['[1, 2]', 'not a JSON object: [1,2]'],

@@ -125,7 +125,7 @@ class PosixSharedRows implements SharedRows {
     this.#address = libc().mmap(null, byteLength, PROT_READ_WRITE, MAP_SHARED, fd, 0);
     libc().close(fd);
     if (BigInt.asIntN(64, this.#address) === -1n) throw systemError(`mmap of ${byteLength} bytes failed`);
-    this.#rows = new Int32Array(koffi.view(this.#address, byteLength) as ArrayBuffer);
+    this.#rows = new Int32Array(koffi.view(this.#address, byteLength));
   }
 
   get rows(): Int32Array {
