@@ -5,6 +5,7 @@
 
 import type { EngineConfig, ModelConfig } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
+import { checkModel } from '../kernels/kernel-shape.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
 
 export type ScenarioRequest = Readonly<{
@@ -81,6 +82,8 @@ export type Scenario = Readonly<{
   faults: readonly Fault[];
 }>;
 
+const FAULT_KINDS: readonly FaultKind[] = ['abort', 'reset-cache', 'kill', 'dead-lock-holder'];
+
 const LIMIT = { requests: 10_000, faults: 10_000, prompt: 1_000_000 } as const;
 
 /** Reads what `JSON.stringify` wrote. Throws BAD_FILE, with the file's name, for anything else. */
@@ -109,8 +112,10 @@ export function parseScenario(text: string, file: string): Scenario {
       throw bad(`"${name}" is not a list of at most ${LIMIT[name]}`);
     }
   }
-  if (typeof scenario.model !== 'object' || typeof scenario.timing !== 'object') throw bad('has no model or no timing');
-  if (Object.values(scenario.timing).some((ticks) => typeof ticks !== 'number' || !(ticks >= 0))) {
+  const { model, timing, engine } = scenario;
+  if ([model, timing, engine].some((part) => typeof part !== 'object' || part === null))
+    throw bad('has no model, engine or timing');
+  if (Object.values(timing).some((ticks) => typeof ticks !== 'number' || !(ticks >= 0))) {
     throw bad('"timing" holds something that is no number ≥ 0');
   }
   for (const request of scenario.requests) {
@@ -118,7 +123,12 @@ export function parseScenario(text: string, file: string): Scenario {
       throw bad('a request without id or prompt');
     }
   }
-  validateEngineConfig(scenario.engine);
+  for (const fault of scenario.faults) {
+    if (!FAULT_KINDS.includes(fault?.kind) || typeof fault.when !== 'object')
+      throw bad('a fault of unknown kind or time');
+  }
+  checkModel(model);
+  validateEngineConfig(engine);
   return scenario;
 }
 

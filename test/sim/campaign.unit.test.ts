@@ -1,0 +1,73 @@
+/**
+ * Every design under a fixed campaign: no law is broken that it does not declare (L1–L9), the same seed writes the same event log (L10), and the
+ * storms go where it hurts.
+ */
+
+import { expect, test } from 'vitest';
+import { runSeeds } from '../../src/sim/campaign.ts';
+import { REQUIRED_MARKS, REQUIRED_SHARE } from '../../src/sim/coverage.ts';
+import { drawScenario } from '../../src/sim/draw-scenario.ts';
+import { runScenario } from '../../src/sim/run-scenario.ts';
+import { parseScenario } from '../../src/sim/scenario.ts';
+import { subjectByName, subjectNames } from '../../src/sim/subject.ts';
+import { LAWS } from '../../src/sim/violation.ts';
+
+const NUM_SEEDS = 1000;
+
+for (const name of subjectNames) {
+  test(`${name} keeps what it promises over ${NUM_SEEDS} storms`, () => {
+    const subject = subjectByName(name);
+    const { violations, declared, marks } = runSeeds(subject, 1, NUM_SEEDS + 1, { twice: false, stopAfter: 5 });
+    const told = violations.map(({ seed, law, what }) => `${law}: ${what} (fuzz --design ${name} --seed ${seed})`);
+    expect(told).toEqual([]);
+    for (const law of LAWS) {
+      if (declared[law] !== undefined) expect(subject.gaps.map((gap) => gap.law)).toContain(law);
+    }
+    for (const mark of REQUIRED_MARKS) {
+      // A design that blocks has one step on the device and never fills the ring.
+      if (mark === 'ring full' && name === 'shm-flock') continue;
+      expect(marks[mark], mark).toBeGreaterThanOrEqual(NUM_SEEDS * REQUIRED_SHARE);
+    }
+  });
+}
+
+test('one seed writes one event log (L10)', () => {
+  for (const name of ['deltas', 'shm-flock', 'block-store']) {
+    const { violations, hash } = runSeeds(subjectByName(name), 1, 101, { twice: true, stopAfter: 0 });
+    expect(violations).toEqual([]);
+    expect(runSeeds(subjectByName(name), 1, 101, { twice: false, stopAfter: 0 }).hash).toBe(hash);
+  }
+});
+
+test('a seed draws the same scenario always, and one that survives a file', () => {
+  for (let seed = 1; seed <= 50; seed += 1) {
+    const scenario = drawScenario(seed);
+    expect(drawScenario(seed)).toEqual(scenario);
+    const read = parseScenario(JSON.stringify(scenario), 'scenario.json');
+    expect(runScenario(read, subjectByName('deltas')).hash).toBe(runScenario(scenario, subjectByName('deltas')).hash);
+  }
+});
+
+test('the event log does not depend on whether it is written out', () => {
+  const scenario = drawScenario(7);
+  const subject = subjectByName('deltas');
+  expect(runScenario(scenario, subject, true).hash).toBe(runScenario(scenario, subject).hash);
+});
+
+test('a file that is no scenario is refused by name', () => {
+  const good = drawScenario(1);
+  for (const bad of [
+    '',
+    'null',
+    '[]',
+    '{}',
+    JSON.stringify({ ...good, queueDepth: 0 }),
+    JSON.stringify({ ...good, requests: 3 }),
+    JSON.stringify({ ...good, timing: { ...good.timing, pass: -1 } }),
+    JSON.stringify({ ...good, timing: null }),
+    JSON.stringify({ ...good, engine: { ...good.engine, blockSize: 0 } }),
+    JSON.stringify({ ...good, faults: [{ kind: 'explode', when: { at: 0 } }] }),
+  ]) {
+    expect(() => parseScenario(bad, 'bad.json'), bad.slice(0, 60)).toThrow(/bad\.json|blockSize/);
+  }
+});
