@@ -5,7 +5,9 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 import { benchCommand } from './bench/command.ts';
 import { conformanceCommand } from './conformance.ts';
 import { devicesCommand } from './devices.ts';
+import { fuzzCommand } from './fuzz.ts';
 import { kernelsCommand } from './kernels/command.ts';
+import { matrixCommand } from './matrix.ts';
 import { serveCommand } from './serve.ts';
 
 const BAD_USAGE = 2;
@@ -17,6 +19,8 @@ const program = new Command('routed-experts')
   .showHelpAfterError('(see --help)')
   .addCommand(benchCommand())
   .addCommand(devicesCommand())
+  .addCommand(fuzzCommand())
+  .addCommand(matrixCommand())
   .addCommand(kernelsCommand())
   .addCommand(conformanceCommand)
   .addCommand(serveCommand());
