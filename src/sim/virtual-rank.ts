@@ -74,7 +74,8 @@ export class VirtualRank {
       device.createBuffer(`readback/${i}`, this.#runner.maxResultBytes, 'readback'),
     );
     this.#ring.push(...this.#allSlots);
-    this.#staging = device.createBuffer('staging', routedExperts.byteLength, 'readback');
+    const stagingBytes = this.#half?.blocking === true ? routedExperts.byteLength : 4;
+    this.#staging = device.createBuffer('staging', stagingBytes, 'readback');
     this.#oneAtATime = this.#half?.blocking === true || engine.numSpeculativeTokens > 0;
     if (this.#half?.blocking) world.judge.wrong('L6', `${design.name} makes blocking reads in every step`);
   }

@@ -1,5 +1,5 @@
 /**
- * The engine core under watch: every call that a driver may make, each followed by the checks that must hold between any two calls.
+ * The engine core under watch: every call that a driver may make, each with the checks of what it answers and of what it leaves behind.
  * Knows no time; who calls what when is the storm's business.
  *
  *     add · abort · resetCache ─▶ ┌───────┐ ─begin─▶ Flight ─▶ ranks ─▶ outputs ─finish─▶ ledger says what must have come
@@ -113,7 +113,6 @@ export class World {
       this.#byId.set(spec.id, request);
       this.numAlive += 1;
     } else this.marks.add('request refused');
-    this.check();
   }
 
   /** Aborts by id, as a client does; unknown and ended ids are no error. */
@@ -166,7 +165,6 @@ export class World {
     this.log.words(plan.numScheduledTokens, plan.numRequests);
     this.log.words(plan.newBlockIds, plan.newBlockOffsets[plan.numRequests]!);
     if (this.log.isTracing) this.#say(this.#plans.describe(flight));
-    this.check();
     return flight;
   }
 
@@ -240,14 +238,9 @@ export class World {
     return this.#requests.filter(({ isAlive }) => isAlive).map(({ spec }) => spec.id);
   }
 
-  /** What must hold between any two calls. */
-  check(): void {
-    this.engine.checkIntegrity();
-  }
-
-  /** What must hold after every call by which something ends: conservation and bounds. */
+  /** Conservation and bounds, after every step and everything else by which a request may end. Plans have checks of their own. */
   checkCounts(): void {
-    this.check();
+    this.engine.checkIntegrity();
     const stats = this.engine.stats();
     if (stats.numWaiting + stats.numRunning !== this.numAlive) {
       this.judge.wrong(
