@@ -1,6 +1,5 @@
 /** The engine behind the server: requests in, generations out, workers started again when they are lost. */
 
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { designByName } from '../capture/designs.ts';
 import type { EngineConfig, ModelConfig, PrefixRows, WorkerConfig, WorkerFault } from '../contract/config.ts';
 import type { DeviceInfo } from '../contract/device.ts';
@@ -73,7 +72,6 @@ export class EngineHost {
       queueDepth: options.queueDepth,
       onOutput: (output) => this.#onOutput(output),
       onStep: observer.onStep,
-      betweenSteps: () => nextTurn(),
       maxRestarts: options.maxRestarts,
       restart: () => this.#restart(),
     });

@@ -1,5 +1,6 @@
 /** Drives an engine core in real time: begins steps, awaits an executor, finishes steps, hands outputs out. */
 
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
@@ -24,11 +25,6 @@ export type EngineDriverOptions = Readonly<{
   queueDepth: number;
   onOutput: (output: EngineCoreOutput) => void;
   onStep?: (timing: StepTiming) => void;
-  /**
-   * Awaited after each step. A message port hands out messages for as long as there are any, up to a thousand: workers that answer faster than
-   * the outputs are handled would keep sockets and timers from their turn.
-   */
-  betweenSteps?: () => Promise<unknown>;
   /** Starts a new executor after the loss of a worker; absent = a loss is final. */
   restart?: () => Promise<Executor>;
   /** How often `restart` may be called. */
@@ -95,7 +91,10 @@ export class EngineDriver {
         const oldest = this.#inFlight[0];
         if (oldest !== undefined) {
           await this.#finish(oldest);
-          await this.#options.betweenSteps?.();
+          this.#fill();
+          // A message port hands out messages for as long as there are any, up to a thousand: without a turn of the event loop a worker that
+          // answers faster than its outputs are handled keeps sockets and timers waiting.
+          await nextTurn();
         } else if (this.#stopping && this.#options.engine.isIdle) return;
         else await new Promise<void>((resolve) => (this.#wake = resolve));
       } catch (error) {
