@@ -41,6 +41,13 @@ export interface CaptureEngineHalf {
   onPrefixHit(request: CaptureRequest, numHitBlocks: number): void;
 
   /**
+   * Whether a wanted request may use KV that was computed elsewhere, if rows come with it or not. Absent: it may not.
+   * With it goes `onExternalKv`: the KV of the positions `[from, to)` has come, with their rows or without. The blocks that it fills are cached.
+   */
+  acceptsExternalKv?(request: CaptureRequest, hasRows: boolean): boolean;
+  onExternalKv?(request: CaptureRequest, from: number, to: number, rows: RoutedRows | null): void;
+
+  /**
    * The blocks `[firstBlock, request.numCachedBlocks)` of the request's table can be hit from here on, even in the step that is being scheduled:
    * the forward pass that fills them may not have run. Called for wanted requests, hit blocks excepted.
    */

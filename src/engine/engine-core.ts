@@ -11,6 +11,7 @@ import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.t
 import type { EngineConfig } from '../contract/config.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
+import type { KvConnector, KvLoadOutcome } from '../contract/kv-connector.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { EngineRequest } from '../contract/request.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
@@ -38,6 +39,10 @@ export type EngineStats = Readonly<{
   numPrefixHitTokens: number;
   /** Tokens that were cached but computed again, because the capture design has no rows for them. */
   numPrefixRefusedTokens: number;
+  /** Requests that wait for KV from elsewhere (not counted as waiting), blocks kept for others to read, and tokens loaded since the start. */
+  numWaitingForRemoteKvs: number;
+  numKeptBlocks: number;
+  numExternalTokens: number;
   /** What the capture design holds, or `null` without one. */
   capture: CaptureLiveCounts | null;
 }>;
@@ -51,9 +56,15 @@ export class EngineCore {
 
   /**
    * @param capture the engine half of a capture design; `null` is design `off`
+   * @param connector where KV comes from and goes to; `null` = nowhere
    * @throws BAD_VALUE for the first field of `config` that is out of its range
    */
-  constructor(config: EngineConfig, capture: CaptureEngineHalf | null, hasher: BlockHasher = fastBlockHasher) {
+  constructor(
+    config: EngineConfig,
+    capture: CaptureEngineHalf | null,
+    hasher: BlockHasher = fastBlockHasher,
+    connector: KvConnector | null = null,
+  ) {
     validateEngineConfig(config);
     if (!config.enableChunkedPrefill && config.maxNumBatchedTokens < config.maxModelLen) {
       throw RoutedExpertsError.of(
@@ -65,12 +76,13 @@ export class EngineCore {
     }
     this.config = config;
     this.#capture = capture;
-    this.#scheduler = new Scheduler(config, capture, hasher);
+    this.#scheduler = new Scheduler(config, capture, hasher, connector);
   }
 
-  /** No request is alive, no step is in flight, and the workers know it. */
+  /** No request is alive, no step or load is in flight, and the workers know it. Blocks may still be kept for others. */
   get isIdle(): boolean {
-    return !this.#scheduler.hasWork && this.#scheduler.numStepsInFlight === 0;
+    const { hasWork, numStepsInFlight, handovers } = this.#scheduler;
+    return !hasWork && numStepsInFlight === 0 && (handovers === null || handovers.loading.size === 0);
   }
 
   /** Ids of the requests alive: `abort(requestIds)` ends all of them. */
@@ -126,6 +138,19 @@ export class EngineCore {
     return outputs;
   }
 
+  /** See `Scheduler.finishLoad`. */
+  finishLoad(loadId: number, outcome: KvLoadOutcome): EngineCoreOutput[] {
+    const output = this.#scheduler.finishLoad(loadId, outcome);
+    if (output === null) return [];
+    this.#requests.delete(output.requestId);
+    return [output];
+  }
+
+  /** See `Scheduler.releaseBlocks`. */
+  releaseBlocks(requestIndex: number): void {
+    this.#scheduler.releaseBlocks(requestIndex);
+  }
+
   /** See `Scheduler.resetPrefixCache`. */
   resetPrefixCache(resetRunning: boolean): boolean {
     return this.#scheduler.resetPrefixCache(resetRunning);
@@ -154,6 +179,9 @@ export class EngineCore {
       numPrefixQueryTokens: scheduler.numPrefixQueryTokens,
       numPrefixHitTokens: scheduler.numPrefixHitTokens,
       numPrefixRefusedTokens: scheduler.numPrefixRefusedTokens,
+      numWaitingForRemoteKvs: scheduler.handovers?.numWaiting ?? 0,
+      numKeptBlocks: scheduler.handovers?.numKeptBlocks ?? 0,
+      numExternalTokens: scheduler.numExternalTokens,
       capture: this.#capture === null ? null : this.#capture.liveCounts(),
     };
   }
@@ -161,7 +189,8 @@ export class EngineCore {
   /** See `integrity.ts`; also counts the requests alive. */
   checkIntegrity(): void {
     checkIntegrity(this.#scheduler);
-    const counted = this.#scheduler.numRunning + this.#scheduler.numWaiting;
+    const { numRunning, numWaiting, handovers } = this.#scheduler;
+    const counted = numRunning + numWaiting + (handovers?.numWaiting ?? 0);
     if (counted === this.#requests.size) return;
     throw RoutedExpertsError.of('INVARIANT', `${this.#requests.size} requests are alive, ${counted} run or wait`);
   }

@@ -31,9 +31,19 @@ export const checkIntegrity = (scheduler: Scheduler): void => {
   }
   for (const request of scheduler.waiting()) {
     const name = `waiting request "${request.requestId}"`;
-    must(request.blockIds.length === 0, () => `${name} holds ${request.blockIds.length} blocks`);
+    const isLoaded = scheduler.handovers?.loaded.has(request) === true;
+    must(isLoaded || request.blockIds.length === 0, () => `${name} holds ${request.blockIds.length} blocks`);
+    for (const id of request.blockIds) holders[id]! += 1;
     const waits = request.status === RequestStatus.waiting || request.status === RequestStatus.preempted;
     must(waits, () => `${name} has status ${request.status}`);
+  }
+  for (const request of [
+    ...(scheduler.handovers?.loading.values() ?? []),
+    ...(scheduler.handovers?.kept.values() ?? []),
+  ]) {
+    const name = `request "${request.requestId}", whose KV is handed over,`;
+    must(request.queueName === QueueName.none, () => `${name} is also in a queue`);
+    for (const id of request.blockIds) holders[id]! += 1;
   }
   const free = new Set(pool.freeQueue());
   must(free.size === pool.numFree, () => `${free.size} blocks are on the free list, ${pool.numFree} are counted`);

@@ -71,28 +71,25 @@ export class KVCacheManager {
     reserveBlocks: number,
   ): boolean {
     const blockSize = this.#blockSize;
-    const pool = this.pool;
-    const blockIds = request.blockIds;
     const numTokens = request.numComputedTokens + numHits * blockSize + numNewTokens;
     const numSlots = Math.min(numTokens + numLookaheadTokens, this.#maxModelLen);
-    if (numHits > 0 || reserveTokens > 0 || numSlots > blockIds.length * blockSize) {
-      // A hit that nobody holds is on the free list, and leaves it too.
-      let numFreeHits = 0;
-      for (let i = 0; i < numHits; i += 1) if (pool.refCount(hits[i]!) === 0) numFreeHits += 1;
-      const numHeld = blockIds.length + numHits;
-      const available = pool.numFree - numFreeHits - reserveBlocks;
-      const numNeeded = Math.ceil(numSlots / blockSize) - numHeld;
-      const numReserved = Math.ceil(Math.min(reserveTokens, this.#maxModelLen) / blockSize) - numHeld;
-      if (numNeeded > available || numReserved > available) return false;
-      for (let i = 0; i < numHits; i += 1) {
-        pool.touch(hits[i]!);
-        blockIds.push(hits[i]!);
-      }
-      if (numHits > 0) request.numCachedBlocks = numHits;
-      for (let i = 0; i < numNeeded; i += 1) blockIds.push(pool.take());
+    if (numHits > 0 || reserveTokens > 0 || numSlots > request.blockIds.length * blockSize) {
+      if (!this.takeBlocks(request, numSlots, hits, numHits, reserveTokens, reserveBlocks)) return false;
     }
     this.cacheBlocks(request, numTokens < request.numTokens ? numTokens : request.numTokens);
     return true;
+  }
+
+  /** The first `numTokens` tokens' KV was loaded: the blocks that they fill can be hit. */
+  cacheLoadedBlocks(request: Request, numTokens: number): void {
+    const numFull = Math.floor(numTokens / this.#blockSize);
+    if (!this.#enableCaching || numFull <= request.numCachedBlocks) return;
+    const words = this.#hasher.words;
+    if (numFull > request.numHashedBlocks) this.#hashBlocks(request, numFull);
+    for (let i = request.numCachedBlocks; i < numFull; i += 1) {
+      this.pool.cache(request.blockIds[i]!, request.blockHashes, i * words);
+    }
+    request.numCachedBlocks = numFull;
   }
 
   /** Gives the blocks that the first `numTokens` tokens fill their hashes. All of these tokens are known. */
@@ -121,6 +118,35 @@ export class KVCacheManager {
    */
   uncomputedBlocks(request: Request): number[] {
     return request.blockIds.slice(Math.floor(request.numComputedTokens / this.#blockSize), request.numCachedBlocks);
+  }
+
+  /** Appends the hits and new blocks until the table has `numSlots` slots. `false`, and nothing happens, if there are too few free blocks. */
+  takeBlocks(
+    request: Request,
+    numSlots: number,
+    hits: readonly number[],
+    numHits: number,
+    reserveTokens: number,
+    reserveBlocks: number,
+  ): boolean {
+    const blockSize = this.#blockSize;
+    const pool = this.pool;
+    const blockIds = request.blockIds;
+    // A hit that nobody holds is on the free list, and leaves it too.
+    let numFreeHits = 0;
+    for (let i = 0; i < numHits; i += 1) if (pool.refCount(hits[i]!) === 0) numFreeHits += 1;
+    const numHeld = blockIds.length + numHits;
+    const available = pool.numFree - numFreeHits - reserveBlocks;
+    const numNeeded = Math.ceil(numSlots / blockSize) - numHeld;
+    const numReserved = Math.ceil(Math.min(reserveTokens, this.#maxModelLen) / blockSize) - numHeld;
+    if (numNeeded > available || numReserved > available) return false;
+    for (let i = 0; i < numHits; i += 1) {
+      pool.touch(hits[i]!);
+      blockIds.push(hits[i]!);
+    }
+    if (numHits > 0) request.numCachedBlocks = numHits;
+    for (let i = 0; i < numNeeded; i += 1) blockIds.push(pool.take());
+    return true;
   }
 
   #hashBlocks(request: Request, numBlocks: number): void {

@@ -2,7 +2,7 @@
 
 import type { EngineRequest, CaptureRequest, SamplingParams } from '../contract/request.ts';
 
-export const RequestStatus = { waiting: 0, running: 1, preempted: 2, finished: 3 } as const;
+export const RequestStatus = { waiting: 0, running: 1, preempted: 2, finished: 3, waitingForRemoteKvs: 4 } as const;
 export type RequestStatus = (typeof RequestStatus)[keyof typeof RequestStatus];
 
 const NO_DRAFTS = new Uint32Array(0);
@@ -65,6 +65,12 @@ export class Request implements CaptureRequest {
   /** Prompt tokens that the first admission found cached; −1 before it. */
   numCachedTokens = -1;
   stopReason: number | null = null;
+
+  /** Tokens whose KV is elsewhere; −1 as long as nobody was asked, 0 once they were loaded. */
+  externalTokens = -1;
+  /** The positions of its load. */
+  loadFrom = 0;
+  loadTo = 0;
 
   /** What the step being scheduled gives it. Meaningful while `scheduledStepId` is that step. */
   scheduledStepId = -1;

@@ -6,8 +6,9 @@
  * second catch up with the first within the step's token budget.
  *
  *     add ─▶ waiting ──admit──▶ running ──last token──▶ finished          skipped: preempted with outputs still on their way;
- *               ▲                 │                                               resuming now could sample a token a second time
- *               └────preempt──────┘
+ *              ▲ │ ▲              │                                               resuming now could sample a token a second time
+ *              │ │ └───preempt────┘
+ *              └ waits for remote KV: see kv-handovers.ts
  *
  * One long file, since planning, taking in, preempting and ending all move the same counters of a request, and are only right together.
  */
@@ -16,12 +17,14 @@ import type { CaptureEngineHalf } from '../contract/capture.ts';
 import type { EngineConfig } from '../contract/config.ts';
 import type { EngineCoreOutput, FinishReason } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
+import type { KvConnector, KvLoadOutcome } from '../contract/kv-connector.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../contract/request.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import { PLACEHOLDER_TOKEN, RequestKind } from '../contract/scheduler-output.ts';
 import { fastBlockHasher, type BlockHasher } from './block-hash.ts';
 import { KVCacheManager, NO_HITS } from './kv-cache-manager.ts';
+import { KvHandovers } from './kv-handovers.ts';
 import { comesBefore, createRequestQueue, type RequestQueue } from './request-queue.ts';
 import { QueueName, RequestStatus, type Request } from './request.ts';
 import { ScheduledStep } from './scheduled-step.ts';
@@ -37,7 +40,10 @@ export class Scheduler {
   numPrefixQueryTokens = 0;
   numPrefixHitTokens = 0;
   numPrefixRefusedTokens = 0;
+  numExternalTokens = 0;
 
+  /** `null` without a KV connector. */
+  readonly handovers: KvHandovers | null;
   readonly #capture: CaptureEngineHalf | null;
   readonly #waiting: RequestQueue;
   readonly #skipped: RequestQueue;
@@ -56,10 +62,16 @@ export class Scheduler {
   readonly #live: (requestIndex: number) => CaptureRequest | null;
   #updatingStep: ScheduledStep | null = null;
 
-  constructor(config: EngineConfig, capture: CaptureEngineHalf | null, hasher: BlockHasher = fastBlockHasher) {
+  constructor(
+    config: EngineConfig,
+    capture: CaptureEngineHalf | null,
+    hasher: BlockHasher = fastBlockHasher,
+    connector: KvConnector | null = null,
+  ) {
     this.config = config;
     this.kv = new KVCacheManager(config, hasher);
     this.#capture = capture;
+    this.handovers = connector === null ? null : new KvHandovers(connector);
     const { numSpeculativeTokens, longPrefillTokenThreshold } = config;
     const fits = longPrefillTokenThreshold === 0 || numSpeculativeTokens < longPrefillTokenThreshold;
     this.#decodePadding = fits ? numSpeculativeTokens : 0;
@@ -222,9 +234,15 @@ export class Scheduler {
         this.#held.push(request);
         continue;
       }
-      const hits = this.kv.findPrefix(request);
+      // KV that came from elsewhere stands in the request's own blocks, and what is cached of its prefix too.
+      const isLoaded = request.blockIds.length > 0;
+      const hits = isLoaded ? NO_HITS : this.kv.findPrefix(request);
       const numHits = hits.length > 0 && request.wanted ? this.#usablePrefix(request, hits) : hits.length;
-      const numComputed = numHits * config.blockSize;
+      const numComputed = isLoaded ? request.numComputedTokens : numHits * config.blockSize;
+      if (this.handovers !== null && !isLoaded && this.#canLoad(request, numComputed)) {
+        if (!this.#beginLoad(request, hits, numHits, queue)) break;
+        continue;
+      }
       let numNew = request.numTokens - numComputed;
       let numPadding = 0;
       // A request that needs one token joins a batch of decodes in their shape, with drafts that stand for nothing and are rejected. It
@@ -248,10 +266,12 @@ export class Scheduler {
           hits,
           numHits,
           reserveTokens,
-          this.kv.watermarkBlocks,
+          isLoaded ? 0 : this.kv.watermarkBlocks,
         )
-      )
+      ) {
+        if (this.handovers !== null && this.#running.length === 0 && this.#dropLoaded(request)) continue;
         break;
+      }
 
       queue.remove(request);
       this.#running.push(request);
@@ -265,16 +285,99 @@ export class Scheduler {
       request.numDraftTokens = 0;
       request.stepFirstNewBlock = 0;
       if (request.numCachedTokens < 0) request.numCachedTokens = numComputed;
-      this.numPrefixQueryTokens += request.numTokens;
-      this.numPrefixHitTokens += numComputed;
-      this.numPrefixRefusedTokens += (hits.length - numHits) * config.blockSize;
-      if (numHits > 0 && request.wanted) this.#capture!.onPrefixHit(request, numHits);
+      request.externalTokens = 0;
+      if (isLoaded) this.handovers!.loaded.delete(request);
+      else this.#countPrefix(request, hits.length, numHits);
       step.add(request);
       budget -= numNew;
     }
     for (let request = this.#held.pop(); request !== undefined; request = this.#held.pop())
       this.#skipped.prepend(request);
     return budget;
+  }
+
+  #countPrefix(request: Request, numFound: number, numHits: number): void {
+    const { blockSize } = this.config;
+    this.numPrefixQueryTokens += request.numTokens;
+    this.numPrefixHitTokens += numHits * blockSize;
+    this.numPrefixRefusedTokens += (numFound - numHits) * blockSize;
+    if (numHits > 0 && request.wanted) this.#capture!.onPrefixHit(request, numHits);
+  }
+
+  /** There is KV elsewhere behind what is cached here, and the request may use it. */
+  #canLoad(request: Request, numComputed: number): boolean {
+    const accepts = (hasRows: boolean): boolean =>
+      !request.wanted || this.#capture!.acceptsExternalKv?.(request, hasRows) === true;
+    // The last token is computed here in any case.
+    const numUseful = Math.min(this.handovers!.numExternalTokens(request, accepts), request.numTokens - 1);
+    return numUseful > numComputed;
+  }
+
+  /** The request gets the blocks that its KV is loaded into, and leaves the queue until it has come. `false`: there are too few. */
+  #beginLoad(request: Request, hits: readonly number[], numHits: number, queue: RequestQueue): boolean {
+    const { blockSize, reserveFullIsl } = this.config;
+    const to = request.externalTokens;
+    const reserveTokens = reserveFullIsl ? request.numTokens : 0;
+    if (!this.kv.takeBlocks(request, to, hits, numHits, reserveTokens, this.kv.watermarkBlocks)) {
+      return this.#running.length === 0 && this.#dropLoaded(request);
+    }
+    queue.remove(request);
+    this.#countPrefix(request, hits.length, numHits);
+    this.handovers!.beginLoad(request, numHits * blockSize, to, blockSize);
+    return true;
+  }
+
+  /**
+   * Nothing runs, and loaded requests hold the blocks that `request` needs: one of them gives them back and computes its tokens instead. Without
+   * it two of them could wait for each other for ever.
+   */
+  #dropLoaded(request: Request): boolean {
+    const victim = this.handovers!.victimFor(request);
+    if (victim === null) return false;
+    this.handovers!.loaded.delete(victim);
+    this.#loseBlocks(victim);
+    return true;
+  }
+
+  #loseBlocks(request: Request): void {
+    if (request.wanted) this.#capture!.onPreempt(request);
+    this.kv.free(request);
+    request.numComputedTokens = 0;
+  }
+
+  /**
+   * A load has ended. Answers the request's last output if that ends it. Throws INVARIANT for a load that is not in flight.
+   *
+   * On a full hit the last token is computed again: only computing a token yields the one behind it.
+   */
+  finishLoad(loadId: number, outcome: KvLoadOutcome): EngineCoreOutput | null {
+    const request = this.handovers!.endLoad(loadId);
+    if (request.status === RequestStatus.finished) {
+      this.kv.free(request);
+      return null;
+    }
+    request.status = RequestStatus.waiting;
+    if (outcome.kind === 'fail') return this.#emit(request, [], 'error');
+    const { loadFrom } = request;
+    request.numComputedTokens = loadFrom;
+    if (outcome.kind === 'loaded') {
+      const to = Math.min(request.loadTo, request.numTokens - 1);
+      request.numComputedTokens = to;
+      this.numExternalTokens += request.loadTo - loadFrom;
+      this.kv.cacheLoadedBlocks(request, to);
+      if (request.wanted) this.#capture!.onExternalKv!(request, loadFrom, to, outcome.rows);
+    }
+    this.handovers!.loaded.add(request);
+    this.#waiting.prepend(request);
+    return null;
+  }
+
+  /** Nobody reads the blocks of an ended request any more. Unknown indices are ignored. */
+  releaseBlocks(requestIndex: number): void {
+    const request = this.handovers!.kept.get(requestIndex);
+    if (request === undefined) return;
+    this.handovers!.kept.delete(requestIndex);
+    this.kv.free(request);
   }
 
   /** Writes the message to the workers and runs the requests' counters ahead to the end of the step. */
@@ -429,11 +532,33 @@ export class Scheduler {
       step.end();
       this.#spareSteps.push(step);
     }
+    this.#loseHandovers();
     this.resetPrefixCache(true);
     this.#capture?.onStepsLost?.();
     // New workers have nothing to forget.
     this.#preempted.length = 0;
     this.#finished.length = 0;
+  }
+
+  /** What was loaded is gone, what is being loaded has nowhere to go, and nobody can read what was kept. */
+  #loseHandovers(): void {
+    const { handovers } = this;
+    if (handovers === null) return;
+    for (const request of handovers.kept.values()) this.kv.free(request);
+    handovers.kept.clear();
+    for (const request of handovers.loading.values()) {
+      if (request.status === RequestStatus.finished) {
+        this.kv.free(request);
+        continue;
+      }
+      this.#loseBlocks(request);
+      request.status = RequestStatus.waiting;
+      this.#waiting.prepend(request);
+    }
+    handovers.loading.clear();
+    for (const request of handovers.loaded) this.#loseBlocks(request);
+    handovers.loaded.clear();
+    handovers.connector.onWorkersLost();
   }
 
   #usablePrefix(request: Request, hits: readonly number[]): number {
@@ -501,7 +626,7 @@ export class Scheduler {
       };
     }
     if (request.wanted) this.#capture!.release(request);
-    this.kv.free(request);
+    this.#giveUpBlocks(request, finishReason);
     if (request.queueName === QueueName.waiting) this.#waiting.remove(request);
     else if (request.queueName === QueueName.skipped) this.#skipped.remove(request);
     request.status = RequestStatus.finished;
@@ -518,6 +643,21 @@ export class Scheduler {
       },
       routedExperts: rows,
     };
+  }
+
+  /** An ended request's blocks become free, unless a load still writes to them or somebody is going to read them. */
+  #giveUpBlocks(request: Request, finishReason: FinishReason): void {
+    const { handovers } = this;
+    if (handovers !== null) {
+      handovers.loaded.delete(request);
+      if (request.status === RequestStatus.waitingForRemoteKvs) return;
+      const isComplete = finishReason === 'stop' || finishReason === 'length';
+      if (isComplete && request.blockIds.length > 0 && handovers.connector.keepsBlocks(request, finishReason)) {
+        handovers.kept.set(request.index, request);
+        return;
+      }
+    }
+    this.kv.free(request);
   }
 
   #dropFinishedFromRunning(): void {

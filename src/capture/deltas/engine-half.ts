@@ -77,6 +77,28 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
     }
   }
 
+  acceptsExternalKv(_request: CaptureRequest, hasRows: boolean): boolean {
+    return hasRows || !this.#policy.recomputes;
+  }
+
+  /** Rows that come with KV stand like those that were computed here (L9); KV without rows leaves a gap (L4). Copies the rows: O(to − from). */
+  onExternalKv(request: CaptureRequest, from: number, to: number, rows: RoutedRows | null): void {
+    const table = this.#table(request);
+    if (rows === null) {
+      table.leaveOut(from, to);
+      return;
+    }
+    const origin = rows.chunkOrigin ?? 0;
+    for (let position = Math.max(from, request.routedExpertsPromptStart); position < to;) {
+      const chunkIndex = Math.floor((position - origin) / rows.rowsPerChunk);
+      const chunkStart = origin + chunkIndex * rows.rowsPerChunk;
+      const end = Math.min(to, chunkStart + rows.rowsPerChunk);
+      table.write(position, end - position, rows.chunks[chunkIndex]!, position - chunkStart);
+      position = end;
+    }
+    this.onBlocksCached(request, Math.ceil(from / this.#blockSize));
+  }
+
   onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[]): void {
     const record = this.#spareSteps.pop() ?? { stepId: 0, tables: new Map() };
     record.stepId = step.stepId;

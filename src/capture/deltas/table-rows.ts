@@ -55,6 +55,15 @@ export class TableRows {
     this.pages[i] = page;
   }
 
+  /** The KV of `[from, to)` came without rows. `from` is the first of a block; the block of `to` may be computed on from there. */
+  leaveOut(from: number, to: number): void {
+    const numRows = this.#rowsPerPage;
+    for (let i = from / numRows; i * numRows < to; i++) {
+      const first = Math.max(this.skippedRows(i), to - i * numRows);
+      this.hit(i, first < numRows ? new RowPage(this.#shape, numRows, first) : null);
+    }
+  }
+
   /** The output that computed `position` was thrown away: from there on, or altogether if it was the first, the rows are others' only. */
   disown(position: number): void {
     this.#ownEnd = Math.min(this.#ownEnd, this.hasOutput ? position : 0);
