@@ -24,9 +24,9 @@ export type DesignResources = Readonly<{
 
 /**
  * Rows that a design may report missing: all of them; those of positions that an admission found in the prefix cache; those of a request
- * that was aborted, that a stop token or EOS ended, that ended while it held no blocks, or whose worker died.
+ * that was aborted, that a stop token or EOS ended, or that ended while it held no blocks.
  */
-export type MissingRows = 'all' | 'prefix-hit' | 'aborted' | 'stopped' | 'ended-without-blocks' | 'worker-lost';
+export type MissingRows = 'all' | 'prefix-hit' | 'aborted' | 'stopped' | 'ended-without-blocks';
 
 /**
  * A law that a design breaks by nature, and why. The contract suite accepts a missing row only if `missing` explains it, and wants to see
@@ -94,12 +94,6 @@ const hostCache: Design = {
     { law: 'L1', reason: 'the worker does not foresee EOS or a stop token: no rows', missing: 'stopped' },
     { law: 'L1', reason: 'the worker does not foresee an abort: no rows', missing: 'aborted' },
     { law: 'L1', reason: 'rows of tokens that a cached block spared were never computed', missing: 'prefix-hit' },
-    {
-      law: 'L1',
-      reason: 'rows die with the worker that keeps them, and a cached block spares them later',
-      missing: 'worker-lost',
-      shows: 'in simulation',
-    },
   ],
   engineHalf: (model, engine) => new HostCacheEngineHalf(model, engine),
   workerHalf: (context) => new HostCacheWorkerHalf(context),

@@ -102,7 +102,6 @@ export class PlanCheck {
   loseAll(flights: readonly Flight[]): void {
     for (const flight of flights) for (const entry of flight.entries) forbidStep(entry.request, flight.stepId);
     for (const request of this.#requests) {
-      if (request.isAlive) request.hasLostWorker = true;
       if (request.state !== 'running') continue;
       if (request.numComputed > 0 && request.numComputed < request.spec.prompt.length) {
         this.#marks.add('respawn mid-prefill');

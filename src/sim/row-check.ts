@@ -98,11 +98,10 @@ export class RowCheck {
     const isHit = request.has(position, Flag.hit);
     if (isAborted && !hasArrived && !isUnmentioned) return;
     if (this.#judge.excuses('all')) return;
-    if (isHit && !hasArrived && !isUnmentioned && this.#judge.excuses('prefix-hit')) return;
+    if (isHit && !isUnmentioned && this.#judge.excuses('prefix-hit')) return;
     if (isAborted && this.#judge.excuses('aborted')) return;
     if (finish === 'stop' && this.#judge.excuses('stopped')) return;
     if (!request.endedWithBlocks && this.#judge.excuses('ended-without-blocks')) return;
-    if (isHit && request.hasLostWorker && this.#judge.excuses('worker-lost')) return;
     const how = isHit ? 'came from the prefix cache' : 'was computed by the request itself';
     if (isUnmentioned) {
       this.#judge.wrong(

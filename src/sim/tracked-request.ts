@@ -38,8 +38,6 @@ export class TrackedRequest {
   readonly tokens: number[];
   state: TrackedState = 'waiting';
   finish: FinishReason | null = null;
-  /** A worker died while it was alive. */
-  hasLostWorker = false;
   /** Whether it held blocks when it ended. */
   endedWithBlocks = false;
   /** Block table, as the scheduler gave it out. */

@@ -138,9 +138,6 @@ class LawCheck {
           return ran.finish === 'stop';
         case 'ended-without-blocks':
           return ran.endedWithoutBlocks;
-        case 'worker-lost':
-          // Here every cached block dies with its worker: rows are computed again, or a prefix hit explains them.
-          return false;
         default:
           return missing satisfies never;
       }
