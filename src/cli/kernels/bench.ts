@@ -58,6 +58,8 @@ const CHECKED_ROWS = 24;
 /** Device time that one pass should take, at most. */
 const PASS_US = 4000;
 const MAX_LAUNCHES = 200;
+/** A GPU that has waited runs slowly at first. */
+const WARM_UP_MS = 60;
 
 type Candidate = Readonly<{ name: string; kernel: Kernel; workgroups: number; isChosen: boolean }>;
 
@@ -170,11 +172,14 @@ async function measure(
     });
     return nanoseconds / 1000 / launches;
   };
-  const estimate = await pass(2);
+  let estimate = await pass(2);
+  for (const end = performance.now() + WARM_UP_MS; performance.now() < end;) {
+    estimate = await pass(Math.max(2, Math.min(MAX_LAUNCHES, Math.floor(PASS_US / estimate))));
+  }
   const launches = Math.max(2, Math.min(MAX_LAUNCHES, Math.floor(PASS_US / estimate)));
   const times: number[] = [];
-  for (let i = 0; i <= passes; i++) times.push(await pass(launches));
-  const sorted = times.slice(1).sort((a, b) => a - b);
+  for (let i = 0; i < passes; i++) times.push(await pass(launches));
+  const sorted = times.sort((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)]!;
 }
 

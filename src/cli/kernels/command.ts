@@ -10,6 +10,7 @@ import { list, whole } from '../options.ts';
 import { BENCH_SHAPES, BENCH_TOKENS } from './bench-shapes.ts';
 import type { BenchFigure } from './bench.ts';
 import { benchKernels } from './bench.ts';
+import { fuzzRouter } from './fuzz.ts';
 import type { VerifiedCase, VerifyDevice } from './verify.ts';
 import { goldenFiles, verifyFiles } from './verify.ts';
 
@@ -17,6 +18,7 @@ export function kernelsCommand(): Command {
   return new Command('kernels')
     .description('Verify and measure the router kernels: logits in, expert ids and weights out')
     .addCommand(verifyCommand())
+    .addCommand(fuzzCommand())
     .addCommand(benchKernelsCommand());
 }
 
@@ -65,6 +67,30 @@ function printCase({ name, variant, rows, wrongIds, maxRelativeWeightError, ok, 
   const figures = `${rows} rows, ${wrongIds} wrong ids, weights within ${maxRelativeWeightError.toExponential(1)}`;
   const shown = variant.startsWith('null/') && ok ? 'compiles' : figures;
   process.stdout.write(`${ok ? 'ok  ' : 'FAIL'} ${name}, ${variant}: ${problem ?? shown}\n`);
+}
+
+function fuzzCommand(): Command {
+  return new Command('fuzz')
+    .description('Compare every router kernel with the reference, for random routing functions on hostile logits')
+    .option('--cases <count>', 'cases, each with a seed of its own', whole(1), 20)
+    .option('--seed <seed>', 'seed of the first case', whole(0, 2 ** 32 - 1), 1)
+    .option('--adapter <name>', "part of an adapter's name; default: the best there is")
+    .action(async ({ cases, seed, adapter }: Readonly<{ cases: number; seed: number; adapter?: string }>) => {
+      await prepareAdapters();
+      const device = await openDevice('webgpu', adapter ?? null);
+      let failed = 0;
+      try {
+        for (let i = 0; i < cases; i++) {
+          const failures = await fuzzRouter(device, device.info, seed + i);
+          if (failures.length > 0) failed++;
+          for (const { kernel, problem } of failures) console.log(`seed ${seed + i}, ${kernel}: ${problem}`);
+        }
+      } finally {
+        await device.destroy();
+      }
+      console.log(`${cases - failed} passed, ${failed} failed`);
+      if (failed > 0) process.exitCode = 1;
+    });
 }
 
 type BenchOptions = Readonly<{

@@ -9,7 +9,7 @@ import { routeRow } from '../../kernels/reference/router-reference.ts';
 import { WEIGHT_TOLERANCE, countWrongIds, isGroupTie, marginOf } from '../../kernels/router/router-check.ts';
 import type { RoutedLogits } from '../../kernels/router/router-run.ts';
 import { runRouter } from '../../kernels/router/router-run.ts';
-import type { RouterHost, RouterVariant } from '../../kernels/router/router-variant.ts';
+import type { RouterAlgorithm, RouterHost, RouterVariant } from '../../kernels/router/router-variant.ts';
 import { routerVariants } from '../../kernels/router/router-variant.ts';
 import type { Golden, GoldenCase } from './golden-file.ts';
 import { readGolden } from './golden-file.ts';
@@ -27,8 +27,13 @@ export type VerifiedCase = {
 
 export type VerifyResult = Readonly<{ passed: number; failed: number; cases: readonly VerifiedCase[] }>;
 
-/** A device and how its cases are called; `isNull`: it computes nothing. */
-export type VerifyDevice = Readonly<{ device: Device; host: RouterHost; isNull: boolean }>;
+/** `isNull`: the device computes nothing. `algorithms`: those to run, absent = all that the host can. */
+export type VerifyDevice = Readonly<{
+  device: Device;
+  host: RouterHost;
+  isNull: boolean;
+  algorithms?: readonly RouterAlgorithm[];
+}>;
 
 /** The `*.json` of a directory in order of name. Throws `BAD_FILE` if it cannot be read or has none. */
 export function goldenFiles(directory: string): readonly string[] {
@@ -85,8 +90,9 @@ async function verifyGolden(
   };
   for (const [i, golden] of cases.entries()) {
     compare(of('reference'), golden, expected[i]!, answerOf(golden, expected[i]!));
-    for (const { device, host, isNull } of devices) {
+    for (const { device, host, isNull, algorithms } of devices) {
       for (const variant of routerVariants(golden.router, host)) {
+        if (algorithms !== undefined && !algorithms.includes(variant.algorithm)) continue;
         const verified = of(isNull ? `null/${variant.algorithm}` : variant.algorithm);
         const answer = await attempt(verified, device, golden, variant);
         if (answer !== null && !isNull) compare(verified, golden, expected[i]!, answer);

@@ -84,10 +84,11 @@ export function routerWorkgroups(variant: RouterVariant, numTokens: number): num
   return Math.min(65_535, Math.max(1, Math.ceil(numTokens / rowsPerWorkgroup(variant))));
 }
 
-function variantFiles({ groups }: RouterFunction, variant: RouterVariant): readonly string[] {
+function variantFiles({ topK, groups }: RouterFunction, variant: RouterVariant): readonly string[] {
   if (variant.algorithm === 'portable') return ['list', 'portable'];
   if (variant.algorithm === 'wide') return ['wide'];
-  return ['list', 'lanes', groups === null ? 'lanes-interleaved' : 'lanes-grouped', 'subgroup'];
+  const lanes = groups === null ? 'lanes-interleaved' : 'lanes-grouped';
+  return ['list', 'lanes', lanes, 'subgroup', topK <= variant.lanes ? 'settle-by-rank' : 'settle-anew'];
 }
 
 function functionConstants(router: RouterFunction): Record<string, number> {

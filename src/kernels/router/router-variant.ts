@@ -24,13 +24,16 @@ const SUBGROUP_THREADS = 128;
 /** Experts of one lane: few enough to be all in flight at once, enough for several rows in a subgroup. */
 const EXPERTS_PER_LANE = 16;
 
+/** From as many experts on a whole subgroup shares a row, where its size is known: one instruction finds its maximum then. */
+const MIN_WHOLE_EXPERTS = 256;
+
 /** Experts from which a workgroup a row beats an invocation a row on a GPU. */
 const MIN_WIDE_EXPERTS = 512;
 
-const LIST_LENGTHS = [4, 8, 16, 32] as const;
+const LIST_LENGTHS = [4, 6, 8, 16, 32] as const;
 
 function listLength(wanted: number): number {
-  return LIST_LENGTHS.find((length) => length >= wanted) ?? 32;
+  return LIST_LENGTHS.find((length) => length >= wanted && length !== 6) ?? 32;
 }
 
 export function portableRouter({ topK }: RouterFunction, isSoftware: boolean): RouterVariant {
@@ -46,7 +49,9 @@ export function subgroupRouter(router: RouterFunction, subgroups: Subgroups): Ro
   if (subgroups === null) return null;
   const [smallest, largest] = subgroups;
   const { numExperts, topK, groups } = router;
-  const wanted = groups === null ? Math.max(topK, Math.ceil(numExperts / EXPERTS_PER_LANE)) : groups.count;
+  const isWide = numExperts >= MIN_WHOLE_EXPERTS && smallest === largest;
+  const share = isWide ? smallest : Math.ceil(numExperts / EXPERTS_PER_LANE);
+  const wanted = groups === null ? Math.max(topK, share) : groups.count;
   const lanes = Math.min(32, smallest, powerOfTwo(wanted));
   if (groups !== null && lanes < groups.count) return null;
   const isWhole = lanes === smallest && lanes === largest;
@@ -55,20 +60,21 @@ export function subgroupRouter(router: RouterFunction, subgroups: Subgroups): Ro
 }
 
 /**
- * Keys that a lane keeps so that hardly a row (1 in 100, for choices in random order) has more of its K best in one lane. The rows that have
- * are found out and selected anew, so the length is a matter of time only.
+ * Keys that a lane keeps so that few rows (1 in 50, for choices in random order) have as many of their K best in one lane: that lane has to
+ * make a second list.
  */
 function laneList(topK: number, lanes: number): number {
-  return LIST_LENGTHS.find((length) => length >= topK || lanes * tail(topK, 1 / lanes, length) < 0.01) ?? 32;
+  return LIST_LENGTHS.find((length) => length >= topK || lanes * tail(topK, 1 / lanes, length) < 0.02) ?? 32;
 }
 
-/** P(X > length) for X ~ Binomial(n, p). */
-function tail(n: number, p: number, length: number): number {
+/** P(X ≥ count) for X ~ Binomial(n, p). */
+function tail(n: number, p: number, count: number): number {
+  if (p === 1) return 1;
   let term = (1 - p) ** n;
-  let below = term;
-  for (let i = 1; i <= length; i++) {
-    term *= ((n - i + 1) / i) * (p / (1 - p));
+  let below = 0;
+  for (let i = 0; i < count; i++) {
     below += term;
+    term *= ((n - i) / (i + 1)) * (p / (1 - p));
   }
   return 1 - below;
 }

@@ -34,6 +34,6 @@ fn finishRow(row: u32, thread: u32) {
       total += weightOf(row, row_ids[k], stats);
     }
     ids[row * TOP_K + thread] = row_ids[thread];
-    weights[row * TOP_K + thread] = weightOf(row, row_ids[thread], stats) * factorOf(total);
+    weights[row * TOP_K + thread] = finalWeight(weightOf(row, row_ids[thread], stats), total);
   }
 }

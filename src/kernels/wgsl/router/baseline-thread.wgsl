@@ -28,7 +28,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     }
     for (var k = 0u; k < TOP_K; k++) {
       ids[row * TOP_K + k] = chosen[k];
-      weights[row * TOP_K + k] = weightOf(row, chosen[k], stats) * factorOf(total);
+      weights[row * TOP_K + k] = finalWeight(weightOf(row, chosen[k], stats), total);
     }
   }
 }

@@ -13,8 +13,6 @@
 // choices in order. In any other row two choices that differ only in bits cut off are found out, and the row is selected anew with whole orders.
 
 @group(0) @binding(0) var<storage, read> params: array<u32>;
-// [E], read only by functions with a selection bias.
-@group(0) @binding(2) var<storage, read> selectionBias: array<f32>;
 // [T, K]
 @group(0) @binding(3) var<storage, read_write> ids: array<u32>;
 // [T, K]

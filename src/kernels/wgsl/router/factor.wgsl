@@ -1,9 +1,9 @@
-// Renormalisation and scale in one factor. Scores whose sum is under the smallest normal f32 have weights of 0.
+// Renormalisation and scale. Scores whose sum is under the smallest normal f32 have weights of 0.
 
-fn factorOf(total: f32) -> f32 {
+fn finalWeight(weight: f32, total: f32) -> f32 {
   if (RENORMALIZE == 0u) {
-    return SCALE;
+    return weight * SCALE;
   }
   let denominator = max(total + EPSILON, MIN_DENOMINATOR);
-  return select(0.0, SCALE / denominator, denominator >= SMALLEST);
+  return select(0.0, weight / denominator * SCALE, denominator >= SMALLEST);
 }

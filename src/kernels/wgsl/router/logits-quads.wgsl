@@ -1,6 +1,8 @@
 // Logits of rows whose length, and whose groups' length, is a multiple of four: [T, E / 4].
 
 @group(0) @binding(1) var<storage, read> logits: array<vec4u>;
+// [E / 4], read only by functions with a selection bias.
+@group(0) @binding(2) var<storage, read> selectionBias: array<vec4f>;
 
 // Bits of the logits of the experts `first` to `first + 3`, as far as they lie before `end`.
 fn readQuad(row: u32, first: u32, end: u32) -> vec4u {
@@ -17,4 +19,12 @@ fn isBefore(first: u32, end: u32) -> vec4<bool> {
 fn readOne(row: u32, expert: u32) -> u32 {
   let at = row * NUM_EXPERTS + expert;
   return logits[at >> 2u][at & 3u];
+}
+
+fn readBias(first: u32, end: u32) -> vec4f {
+  return selectionBias[first >> 2u];
+}
+
+fn readOneBias(expert: u32) -> f32 {
+  return selectionBias[expert >> 2u][expert & 3u];
 }

@@ -63,14 +63,22 @@ fn isKept(kept: u32, first: u32, end: u32) -> vec4<bool> {
   return isBefore(first, end) & (((vec4u(kept) >> groups) & vec4u(1u)) == vec4u(1u));
 }
 
-// The k-th key for k < LIST, the best one let go for k = LIST.
+fn lastOf(best: Best) -> i32 {
+  if (LIST == 4u) {
+    return best.a.w;
+  }
+  if (LIST == 8u) {
+    return best.b.w;
+  }
+  return select(best.d.w, best.h.w, LIST > 16u);
+}
+
 fn keysInOrder(best: Best) -> array<i32, 33> {
   var keys: array<i32, 33>;
   let rows = array<vec4i, 8>(best.a, best.b, best.c, best.d, best.e, best.f, best.g, best.h);
   for (var i = 0u; i < LIST; i++) {
     keys[i] = rows[i >> 2u][i & 3u];
   }
-  keys[LIST] = best.rejected;
   return keys;
 }
 
@@ -106,14 +114,21 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     var stats = statsOf(row);
     let kept = keptGroups(row, stats);
     var best = emptyBest();
+    // The best key that is not in the list.
+    var rejected = EMPTY;
     var cut = vec4i(0);
     for (var first = 0u; first < NUM_EXPERTS; first += 4u) {
       let orders = choiceOrders(readQuad(row, first, NUM_EXPERTS), first, NUM_EXPERTS, stats);
       let inside = isKept(kept, first, NUM_EXPERTS);
       cut |= select(vec4i(0), ~orders & vec4i(MASK), inside);
-      best = putQuad(best, select(vec4i(EMPTY), keysOf(orders, first), inside));
+      let keys = select(vec4i(EMPTY), keysOf(orders, first), inside);
+      for (var i = 0u; i < 4u; i++) {
+        rejected = max(rejected, min(keys[i], lastOf(best)));
+        best = put(best, keys[i]);
+      }
     }
-    let keys = keysInOrder(best);
+    var keys = keysInOrder(best);
+    keys[LIST] = rejected;
     var isClose = false;
     for (var k = 0u; k < TOP_K; k++) {
       ids[row * TOP_K + k] = expertOf(keys[k]);
@@ -132,9 +147,8 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
       weights[row * TOP_K + k] = weight;
       total += weight;
     }
-    let factor = factorOf(total);
     for (var k = 0u; k < TOP_K; k++) {
-      weights[row * TOP_K + k] *= factor;
+      weights[row * TOP_K + k] = finalWeight(weights[row * TOP_K + k], total);
     }
   }
 }

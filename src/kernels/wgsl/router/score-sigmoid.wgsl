@@ -1,5 +1,4 @@
-// By the exponential that does not overflow.
+// Below −87 the sigmoid is that of −87: still a normal f32, whose exponential does not overflow.
 fn scoresOf(logit: vec4f, stats: Stats) -> vec4f {
-  let small = exp(-abs(logit));
-  return select(small, vec4f(1.0), logit >= vec4f(0.0)) / (1.0 + small);
+  return 1.0 / (1.0 + exp(-max(logit, vec4f(-87.0))));
 }

@@ -5,8 +5,8 @@ enable subgroups;
 diagnostic(off, subgroup_uniformity);
 
 // Router with subgroups of any size ≥ LANES: LANES neighbouring lanes share a row, so a subgroup takes size / LANES rows at once. Each lane
-// sorts its best keys into a short list; K rounds of one integer max over the row take the heads. What a lane had to let go, and what is left at
-// the end, is below the K-th key, or the row is selected anew.
+// sorts its best keys into a short list; K rounds of one integer max over the row take the heads, and one round more shows the best key left
+// over. Rows in which keys were too coarse, or a lane gave its whole list away, are few, and settled by a slower way.
 //
 //     lane        0        1      …   LANES − 1   0        1     …
 //     experts     0–3      4–7    …               0–3      4–7   …      + 4 · LANES, …
@@ -97,26 +97,70 @@ fn statsOf(row: u32, lane: u32) -> Stats {
   return Stats(top, 1.0 / rowSum(total));
 }
 
+// The next list of a lane: its best keys below the last that it has given.
+fn refill(row: u32, lane: u32, hand: Hand, stats: Stats) -> Best {
+  let end = endOf(lane);
+  var best = emptyBest();
+  for (var i = 0u; i < CHUNKS * QUADS; i++) {
+    let first = startOf(lane) + i * QUAD_STEP;
+    let keys = keysOf(choiceOrders(readQuad(row, first, end), first, end, stats), first);
+    best = putQuad(best, select(vec4i(EMPTY), keys, isBefore(first, end) & ((keys < vec4i(hand.last)) | vec4<bool>(hand.given == 0u))));
+  }
+  return best;
+}
+
+// What a lane can give: its list, how many keys it has given, and the last of them.
+struct Hand {
+  best: Best,
+  given: u32,
+  last: i32,
+}
+
+// Whether the lane of `size` experts has some left that its list does not show.
+fn isEmptyBefore(hand: Hand, size: u32) -> bool {
+  return (hand.best.a.x == EMPTY) & (hand.given < size);
+}
+
+// A hand that shows a key, if the lane has one left.
+fn replenish(hand: Hand, row: u32, lane: u32, size: u32, stats: Stats) -> Hand {
+  var next = hand;
+  let isDry = isEmptyBefore(hand, size);
+  if (subgroupAny(isDry)) {
+    let other = refill(row, lane, hand, stats);
+    next.best.a = select(hand.best.a, other.a, isDry);
+    next.best.b = select(hand.best.b, other.b, isDry);
+    next.best.c = select(hand.best.c, other.c, isDry);
+    next.best.d = select(hand.best.d, other.d, isDry);
+    next.best.e = select(hand.best.e, other.e, isDry);
+    next.best.f = select(hand.best.f, other.f, isDry);
+    next.best.g = select(hand.best.g, other.g, isDry);
+    next.best.h = select(hand.best.h, other.h, isDry);
+  }
+  return next;
+}
+
+fn take(hand: Hand, key: i32) -> Hand {
+  let isOwn = hand.best.a.x == key;
+  return Hand(pop(hand.best, isOwn), hand.given + select(0u, 1u, isOwn), select(hand.last, key, isOwn));
+}
+
 @compute @workgroup_size(THREADS)
 fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) thread: u32,
   @builtin(subgroup_invocation_id) subgroupLane: u32,
-  @builtin(subgroup_size) size: u32,
+  @builtin(subgroup_size) subgroupSize: u32,
 ) {
   let lane = subgroupLane % LANES;
   let firstLane = subgroupLane - lane;
-  let numTokens = params[0];
-  let rowsAtOnce = size / LANES;
-  let stride = groups.x * (THREADS / LANES);
-  let subgroup = subgroupBroadcastFirst(thread) / size;
-  for (var base = group.x * (THREADS / LANES) + subgroup * rowsAtOnce; base < numTokens; base += stride) {
-    // Lanes without a row of their own repeat the last one, and write nothing.
-    let ownRow = base + subgroupLane / LANES;
-    let row = min(ownRow, numTokens - 1u);
+  let rowsAtOnce = subgroupSize / LANES;
+  let subgroup = subgroupBroadcastFirst(thread) / subgroupSize;
+  var base = group.x * (THREADS / LANES) + subgroup * rowsAtOnce;
+  // The first rows are read before their number is: reads beyond the buffer are clamped, and writes are guarded.
+  loop {
+    let row = base + subgroupLane / LANES;
     var stats = statsOf(row, lane);
-
     let end = endOf(lane);
     var selection = emptySelection();
     for (var chunk = 0u; chunk < CHUNKS; chunk++) {
@@ -124,57 +168,37 @@ fn main(
       selection = offerQuads(selection, readQuads(row, first, end), first, end, stats);
     }
     let isKept = isGroupKept(lane, firstLane, selection.first, selection.second);
-    if (!isKept) {
-      selection = emptySelection();
+    let size = select(0u, sizeOf(lane), isKept);
+    var hand = Hand(selection.best, 0u, HIGHEST);
+    if (GROUPS > 1u) {
+      hand.best = keepIf(selection.best, isKept);
     }
-    var best = selection.best;
 
     var chosen: array<i32, SLOTS>;
     var isClose = false;
     var found = EMPTY;
     for (var k = 0u; k < TOP_K; k++) {
       let previous = found;
-      found = rowMax(best.a.x);
-      isClose = isClose || ((found ^ previous) & ~MASK) == 0;
-      if (lane == k % LANES) {
-        chosen[k / LANES] = found;
+      found = rowMaxAtOnce(hand.best.a.x);
+      isClose = isClose | (((found ^ previous) & ~MASK) == 0);
+      if (SLOTS == 1u) {
+        chosen[0] = select(chosen[0], found, lane == k);
+      } else {
+        chosen[k / LANES] = select(chosen[k / LANES], found, lane == k % LANES);
       }
-      if (best.a.x == found) {
-        best = pop(best);
-      }
+      hand = take(hand, found);
     }
-    let next = rowMax(max(best.a.x, best.rejected));
-    isClose = isClose || next >= (found & ~MASK);
+    let next = rowMaxAtOnce(hand.best.a.x);
+    isClose = isClose | (((found ^ next) & ~MASK) == 0);
+    // Where a list cannot run dry, the compiler sees it.
+    let isDry = (CHUNKS * QUADS * 4u > LIST) & isEmptyBefore(hand, size);
 
-    if (subgroupAny(isClose)) {
+    if (subgroupAny(isClose | isDry)) {
       let cut = selection.cut.x | selection.cut.y | selection.cut.z | selection.cut.w;
-      let isLossless = rowMax(cut) == 0;
-      let isWrong = isClose && !(isLossless && next < found);
+      let isCoarse = isClose & (rowMax(select(0, cut, isKept)) != 0);
+      let isWrong = isCoarse | (rowMax(select(0, 1, isDry)) != 0);
       if (subgroupAny(isWrong)) {
-        var lastOrder = HIGHEST;
-        var lastExpert = -1;
-        for (var k = 0u; k < TOP_K; k++) {
-          var bestOrder = EMPTY;
-          var bestExpert = MASK;
-          for (var i = 0u; i < CHUNKS * QUADS; i++) {
-            let quad = startOf(lane) + i * QUAD_STEP;
-            let orders = choiceOrders(readQuad(row, quad, end), quad, end, stats);
-            let inside = isBefore(quad, end);
-            for (var j = 0u; j < 4u; j++) {
-              let expert = i32(quad + j);
-              let isBehind = orders[j] < lastOrder || (orders[j] == lastOrder && expert > lastExpert);
-              if (isKept && inside[j] && isBehind && orders[j] > bestOrder) {
-                bestOrder = orders[j];
-                bestExpert = expert;
-              }
-            }
-          }
-          lastOrder = rowMax(bestOrder);
-          lastExpert = MASK - rowMax(select(EMPTY, MASK - bestExpert, bestOrder == lastOrder));
-          if (isWrong && lane == k % LANES) {
-            chosen[k / LANES] = MASK - lastExpert;
-          }
-        }
+        chosen = settle(chosen, row, lane, firstLane, size, stats, isWrong);
       }
     }
 
@@ -184,20 +208,24 @@ fn main(
     var total = 0.0;
     var own: array<f32, SLOTS>;
     for (var slot = 0u; slot < SLOTS; slot++) {
-      if (slot * LANES + lane < TOP_K) {
-        own[slot] = weightOf(row, expertOf(chosen[slot]), stats);
-        total += own[slot];
-      }
+      let weight = weightOf(row, expertOf(chosen[slot]), stats);
+      own[slot] = weight;
+      total += select(0.0, weight, slot * LANES + lane < TOP_K);
     }
-    let factor = factorOf(rowSum(total));
-    if (ownRow < numTokens) {
+    total = rowSum(total);
+    let numTokens = params[0];
+    if (row < numTokens) {
       for (var slot = 0u; slot < SLOTS; slot++) {
         let k = slot * LANES + lane;
         if (k < TOP_K) {
           ids[row * TOP_K + k] = expertOf(chosen[slot]);
-          weights[row * TOP_K + k] = own[slot] * factor;
+          weights[row * TOP_K + k] = finalWeight(own[slot], total);
         }
       }
+    }
+    base += groups.x * (THREADS / LANES);
+    if (base >= numTokens) {
+      break;
     }
   }
 }

@@ -184,7 +184,7 @@ fn main(
         total += row_weights[i];
       }
       ids[row * TOP_K + thread] = sorted[thread];
-      weights[row * TOP_K + thread] = row_weights[thread] * factorOf(total);
+      weights[row * TOP_K + thread] = finalWeight(row_weights[thread], total);
     }
     workgroupBarrier();
   }

@@ -1,0 +1,175 @@
+/** Random routing functions on hostile logits: every variant of a device against the reference in f64. A case is a function of its seed. */
+
+import type { Device } from '../../contract/device.ts';
+import type { RoutedRow } from '../../kernels/reference/router-reference.ts';
+import { routeRow } from '../../kernels/reference/router-reference.ts';
+import { countWrongIds, isGroupTie } from '../../kernels/router/router-check.ts';
+import type { ExpertGroups, RouterFunction, Scoring } from '../../kernels/router/router-function.ts';
+import { routerFunction, routerFunctionName, selectsByLogit } from '../../kernels/router/router-function.ts';
+import { runRouter } from '../../kernels/router/router-run.ts';
+import type { RouterHost } from '../../kernels/router/router-variant.ts';
+import { routerVariantName, routerVariants } from '../../kernels/router/router-variant.ts';
+
+export type FuzzCase = Readonly<{
+  router: RouterFunction;
+  numTokens: number;
+  logits: Float32Array;
+  bias: Float32Array | null;
+}>;
+
+export type FuzzFailure = Readonly<{ seed: number; kernel: string; problem: string }>;
+
+type Random = () => number;
+
+/** mulberry32: numbers in [0, 1). */
+function randomNumbers(seed: number): Random {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+const SCORINGS: readonly Scoring[] = [
+  'softmax',
+  'sigmoid',
+  'sqrt-softplus',
+  'topk-softmax',
+  'topk-sigmoid',
+  'sparsemixer',
+];
+
+/** The routing function and the logits of a seed. */
+export function fuzzCase(seed: number): FuzzCase {
+  const random = randomNumbers(seed);
+  const below = (bound: number): number => Math.floor(random() * bound);
+  const oneOf = <T>(values: readonly T[]): T => values[below(values.length)]!;
+  const scoring = oneOf(SCORINGS);
+  const isWhole = scoring === 'softmax' || scoring === 'sigmoid' || scoring === 'sqrt-softplus';
+  const numExperts =
+    below(2) === 0 ? 2 + below(1023) : oneOf([8, 16, 32, 60, 64, 128, 160, 256, 384, 512, 768, 896, 1024]);
+  const groups = isWhole && below(3) === 0 ? randomGroups(numExperts, below, oneOf) : null;
+  const eligible = groups === null ? numExperts : (numExperts / groups.count) * groups.keep;
+  const renormalize = below(2) === 0;
+  const router = routerFunction({
+    numExperts,
+    topK: 1 + below(Math.min(32, eligible)),
+    scoring,
+    softCap: below(6) === 0 ? 30 : 0,
+    hasSelectionBias: isWhole && below(2) === 0,
+    groups,
+    renormalize,
+    epsilon: renormalize && isWhole ? oneOf([0, 1e-20]) : 0,
+    minDenominator: renormalize && isWhole ? oneOf([0, 1e-12]) : 0,
+    scale: oneOf([1, 2.5, 16]),
+    jitter: scoring === 'sparsemixer' ? 0.01 : 0,
+  });
+  const numTokens = 1 + below(40);
+  const logits = new Float32Array(numTokens * numExperts);
+  for (let row = 0; row < numTokens; row++) {
+    const draw = oneOf(VALUES);
+    for (let id = 0; id < numExperts; id++) logits[row * numExperts + id] = draw(random);
+  }
+  const biasDraw = oneOf([normal, (r: Random) => normal(r) * 0.1, () => 0, (r: Random) => -Math.floor(r() * 3)]);
+  const bias = router.hasSelectionBias ? Float32Array.from({ length: numExperts }, () => biasDraw(random)) : null;
+  return { router, numTokens, logits, bias };
+}
+
+function randomGroups(
+  numExperts: number,
+  below: (bound: number) => number,
+  oneOf: <T>(values: readonly T[]) => T,
+): ExpertGroups | null {
+  const counts = [2, 3, 4, 5, 8, 16, 32].filter((count) => numExperts % count === 0 && numExperts / count >= 2);
+  if (counts.length === 0) return null;
+  const count = oneOf(counts);
+  return { count, keep: 1 + below(count), score: oneOf(['max', 'top2-sum'] as const) };
+}
+
+function normal(random: Random): number {
+  return Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+}
+
+const SPECIAL = [Number.NaN, Infinity, -Infinity, 0, -0, 1e-45, -1e-45, 1e-39, 3.4e38, -3.4e38, 1e38, 1, -1];
+const words = new Uint32Array(1);
+const floats = new Float32Array(words.buffer);
+
+/** How the logits of a row are drawn. */
+const VALUES: readonly ((random: Random) => number)[] = [
+  normal,
+  (random) => normal(random) * 4,
+  // bf16, full of ties.
+  (random) => {
+    floats[0] = normal(random);
+    words[0] = words[0]! & 0xffff_0000;
+    return floats[0];
+  },
+  // Neighbours in f32, which a key cannot tell apart.
+  (random) => {
+    floats[0] = 1.5;
+    words[0] = words[0]! + Math.floor(random() * 64);
+    return floats[0];
+  },
+  () => 0.75,
+  () => Number.NaN,
+  () => -Infinity,
+  (random) => (random() < 0.5 ? 0 : -0),
+  (random) => SPECIAL[Math.floor(random() * SPECIAL.length)]!,
+  (random) => (random() < 0.1 ? SPECIAL[Math.floor(random() * SPECIAL.length)]! : normal(random)),
+  // Any bits at all: denormals, NaN with any payload.
+  (random) => {
+    words[0] = Math.floor(random() * 2 ** 32);
+    return floats[0]!;
+  },
+  (random) => normal(random) * 1e-40,
+  (random) => -60 - 40 * random(),
+];
+
+/** Runs the case of `seed` in every variant of the device. */
+export async function fuzzRouter(device: Device, host: RouterHost, seed: number): Promise<readonly FuzzFailure[]> {
+  const fuzz = fuzzCase(seed);
+  const { router, logits, bias, numTokens } = fuzz;
+  const { numExperts } = router;
+  const rows = Array.from({ length: numTokens }, (_, row) =>
+    routeRow(router, logits.subarray(row * numExperts, (row + 1) * numExperts), bias),
+  );
+  const failures: FuzzFailure[] = [];
+  for (const variant of routerVariants(router, host)) {
+    const { ids, weights } = await runRouter(device, router, variant, logits, bias);
+    const problem = rows
+      .map((expected, row) => problemOf(router, expected, ids, weights, row))
+      .find((found) => found !== null);
+    const kernel = `${routerFunctionName(router)}-${routerVariantName(variant)}`;
+    if (problem !== undefined && problem !== null) failures.push({ seed, kernel, problem });
+  }
+  return failures;
+}
+
+function problemOf(
+  router: RouterFunction,
+  expected: RoutedRow,
+  allIds: Uint32Array,
+  allWeights: Float32Array,
+  row: number,
+): string | null {
+  const { topK, groups } = router;
+  const ids = [...allIds.subarray(row * topK, (row + 1) * topK)];
+  const weights = allWeights.subarray(row * topK, (row + 1) * topK);
+  if (new Set(ids).size < topK || ids.some((id) => id >= router.numExperts)) return `row ${row}: ids ${ids.join(' ')}`;
+  const hasMargin = !selectsByLogit(router);
+  if (groups !== null && isGroupTie(expected.groupScores, groups.keep, hasMargin)) return null;
+  const wrong = countWrongIds(ids, expected, hasMargin);
+  if (wrong > 0) return `row ${row}: ${wrong} wrong ids: ${ids.join(' ')} ✗ ${expected.ids.join(' ')}`;
+  const wild = weights.findIndex((weight) => !Number.isFinite(weight));
+  if (wild >= 0) return `row ${row}: weight ${wild} is ${weights[wild]}`;
+  // The mixer's weights jump where a rival is just within reach, which rounding decides.
+  if (router.scoring === 'sparsemixer' || ids.some((id, k) => id !== expected.ids[k])) return null;
+  const tolerance = router.softCap > 0 ? 1e-4 : 3e-5;
+  const largest = Math.max(...expected.weights.map(Math.abs));
+  const off = expected.weights.findIndex(
+    (weight, k) => Math.abs(weight - weights[k]!) > tolerance * Math.abs(weight) + 1e-6 * largest + 1e-36,
+  );
+  return off < 0 ? null : `row ${row}: weight ${off} is ${weights[off]} ✗ ${expected.weights[off]}`;
+}

@@ -1,0 +1,91 @@
+/**
+ * Router kernels on whatever adapter there is, against the reference in f64 and against published models' own routers. The recorded answers
+ * lie outside the repository, in ../shared/golden.
+ */
+
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { fuzzRouter } from '../../src/cli/kernels/fuzz.ts';
+import type { VerifyDevice } from '../../src/cli/kernels/verify.ts';
+import { goldenFiles, verifyFiles } from '../../src/cli/kernels/verify.ts';
+import type { Device } from '../../src/contract/device.ts';
+import { routeRow } from '../../src/kernels/reference/router-reference.ts';
+import { routerFunction } from '../../src/kernels/router/router-function.ts';
+import { runRouter } from '../../src/kernels/router/router-run.ts';
+import { routerVariants } from '../../src/kernels/router/router-variant.ts';
+import { DEVICES, expectSame } from './harness.ts';
+
+const GOLDEN = fileURLToPath(new URL('../../../shared/golden/routers', import.meta.url));
+const files = existsSync(GOLDEN) ? goldenFiles(GOLDEN) : [];
+if (files.length === 0) console.warn(`SKIPPED: no recorded answers of real routers at ${GOLDEN}`);
+
+/** Compiling every variant of every function takes a software adapter a minute; these show what the variants differ in. */
+const IN_EVERY_VARIANT = /(deepseek-v3|qwen3-30b-a3b|gpt-oss-20b|phi-3.5-moe)\.json$/;
+const FUZZ_SEEDS = [1, 2, 3, 4, 5, 6];
+
+describe.each(DEVICES)('$name', ({ open }) => {
+  let device: Device;
+  let portableOnly: VerifyDevice;
+
+  beforeAll(async () => {
+    device = await open();
+    portableOnly = { device, host: device.info, isNull: false, algorithms: ['portable'] };
+  });
+
+  afterAll(async () => {
+    await device.destroy();
+  });
+
+  test.skipIf(files.length === 0)(
+    'answers of real routers, by the variant for software',
+    { timeout: 120_000 },
+    async () => {
+      const { cases } = await verifyFiles(files, [portableOnly]);
+      expect(cases.filter(({ ok }) => !ok)).toEqual([]);
+      expect(cases.length).toBe(2 * files.length);
+    },
+  );
+
+  test.skipIf(files.length === 0)('answers of real routers, in every variant', { timeout: 120_000 }, async () => {
+    if (device.info.kind === 'cpu') return;
+    const some = files.filter((file) => IN_EVERY_VARIANT.test(file));
+    const { cases } = await verifyFiles(some, [{ device, host: device.info, isNull: false }]);
+    expect(cases.filter(({ ok }) => !ok)).toEqual([]);
+  });
+
+  test('values that are no numbers, zeros of both signs, ties: in order, in every variant', async () => {
+    const router = routerFunction({ numExperts: 36, topK: 8, scoring: 'topk-softmax' });
+    const special = [NaN, Infinity, -Infinity, 0, -0, 1e-45, -1e-45, 3.4e38, 1, 1, -1, 0.5];
+    const rows = special.map((_, shift) =>
+      Float32Array.from({ length: 36 }, (__, id) => special[(id * (shift + 1) + shift) % special.length]!),
+    );
+    const logits = Float32Array.from(rows.flatMap((row) => [...row]));
+    const expected = rows.map((row) => routeRow(router, row, null));
+    for (const variant of routerVariants(router, device.info)) {
+      const { ids, weights } = await runRouter(device, router, variant, logits, null);
+      expectSame(
+        ids,
+        expected.flatMap((row) => row.ids),
+        `${variant.algorithm}: ids`,
+      );
+      for (const [i, weight] of expected.flatMap((row) => row.weights).entries()) {
+        expect(Math.abs(weights[i]! - weight)).toBeLessThan(1e-6);
+      }
+    }
+  });
+
+  test.each(FUZZ_SEEDS)('fuzz, seed %i (routed-experts kernels fuzz --cases 1 --seed …)', async (seed) => {
+    expect(await fuzzRouter(device, device.info, seed)).toEqual([]);
+  });
+});
+
+test('sizes that do not fit are refused', async () => {
+  const device = await DEVICES[0]!.open();
+  const router = routerFunction({ numExperts: 8, topK: 2 });
+  const [variant] = routerVariants(router, device.info);
+  await expect(runRouter(device, router, variant!, new Float32Array(12), null)).rejects.toThrow(/rows of 8/);
+  await expect(runRouter(device, router, variant!, new Float32Array(0), null)).rejects.toThrow(/one at least/);
+  await expect(runRouter(device, router, variant!, new Float32Array(8), new Float32Array(8))).rejects.toThrow(/bias/);
+  await device.destroy();
+});

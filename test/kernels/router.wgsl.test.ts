@@ -1,0 +1,70 @@
+/** Every router kernel, baselines too, compiles and binds on Dawn's null backend, for subgroups of every size. */
+
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Kernel } from '../../src/contract/device.ts';
+import { BENCH_SHAPES } from '../../src/cli/kernels/bench-shapes.ts';
+import { openNullAdapter } from '../../src/kernels/gpu.ts';
+import {
+  BASELINES,
+  baselineKernel,
+  copyKernel,
+  emptyKernel,
+  fillKernel,
+} from '../../src/kernels/router/router-baselines.ts';
+import type { RouterFunction } from '../../src/kernels/router/router-function.ts';
+import { routerFunction } from '../../src/kernels/router/router-function.ts';
+import { routerKernel } from '../../src/kernels/router/router-kernels.ts';
+import { portableRouter, subgroupRouter, wideRouter } from '../../src/kernels/router/router-variant.ts';
+import { WebGpuDevice } from '../../src/kernels/webgpu-device.ts';
+
+let device: WebGpuDevice;
+let lost: string | null = null;
+
+beforeAll(async () => {
+  device = await WebGpuDevice.on(await openNullAdapter());
+  void device.lost.then((reason) => {
+    lost = reason;
+  });
+});
+
+afterAll(async () => {
+  await device.destroy();
+});
+
+async function validate(kernel: Kernel): Promise<void> {
+  const buffers = kernel.bindings.map((_, i) => device.createBuffer(`${kernel.name} ${i}`, 256, 'storage'));
+  const bound = await device.bind(kernel, buffers);
+  device.submit((commands) => commands.dispatch(bound, 1, 1));
+  for (const buffer of buffers) buffer.destroy();
+}
+
+const OTHERS: readonly RouterFunction[] = [
+  routerFunction({ numExperts: 16, topK: 2, scoring: 'sparsemixer', jitter: 0.01 }),
+  routerFunction({ numExperts: 256, topK: 6, scoring: 'sqrt-softplus', hasSelectionBias: true, renormalize: true }),
+  routerFunction({ numExperts: 8, topK: 2, softCap: 30, renormalize: true }),
+  routerFunction({ numExperts: 61, topK: 5, scoring: 'topk-sigmoid' }),
+  routerFunction({ numExperts: 1024, topK: 32, hasSelectionBias: true, minDenominator: 1e-12, renormalize: true }),
+  routerFunction({ numExperts: 160, topK: 6, groups: { count: 8, keep: 3, score: 'max' }, scale: 16 }),
+  routerFunction({ numExperts: 30, topK: 4, groups: { count: 5, keep: 2, score: 'top2-sum' } }),
+];
+
+describe.each([...BENCH_SHAPES.map(({ router }) => router), ...OTHERS])('$numExperts/$topK $scoring', (router) => {
+  test('compiles in every variant', async () => {
+    await validate(routerKernel(router, portableRouter(router, true)));
+    await validate(routerKernel(router, portableRouter(router, false)));
+    await validate(routerKernel(router, wideRouter()));
+    for (const sizes of [4, 8, 16, 32, 64, 128].map((size) => [size, size] as const).concat([[8, 32]])) {
+      const variant = subgroupRouter(router, sizes);
+      if (variant !== null) await validate(routerKernel(router, variant));
+    }
+    for (const name of BASELINES) {
+      const baseline = baselineKernel(router, name);
+      if (baseline !== null) await validate(baseline.kernel);
+    }
+  });
+});
+
+test('what the bench needs besides compiles', async () => {
+  for (const kernel of [fillKernel(), copyKernel(), emptyKernel()]) await validate(kernel);
+  expect(lost).toBe(null);
+});
