@@ -9,7 +9,8 @@ import { prepareAdapters } from '../kernels/open-device.ts';
 import type { HttpLimits, ServeConfig } from '../serve/serve-config.ts';
 import { defaultLimits } from '../serve/serve-config.ts';
 import { Server } from '../serve/server.ts';
-import { finite, whole } from './options.ts';
+import type { KvExchangeOptions } from '../serve/kv/kv-exchange.ts';
+import { finite, list, whole } from './options.ts';
 
 /** One of the smaller published models: on a software adapter a token of a large one takes its time. */
 const SERVED_MODEL = 'gpt-oss-20b';
@@ -33,6 +34,12 @@ type Flags = {
   queueDepth: number;
   ballastMs: number;
   maxRestarts: number;
+  kvPort?: number;
+  kvHost: string;
+  kvLease: number;
+  kvLoadTimeout: number;
+  kvLoadFailure: 'recompute' | 'fail';
+  kvPeer: string[];
   maxConcurrent: number;
   maxBodyBytes: number;
   requestTimeout: number;
@@ -69,6 +76,21 @@ export function serveCommand(): Command {
     .option('--queue-depth <n>', 'steps in flight', whole(1, 16), 2)
     .option('--ballast-ms <ms>', 'stretch each forward pass on the device', finite(0, 60_000), 0)
     .option('--max-restarts <n>', 'how often lost workers are started again', whole(0, 1000), 3)
+    .option('--kv-port <n>', 'share KV with other engines over ZeroMQ on this port; 0 = any free one', whole(0, 65_535))
+    .option('--kv-host <address>', 'address of that port; anything but loopback lets others in', '127.0.0.1')
+    .option('--kv-lease <s>', 'how long blocks are kept for another engine to fetch them', finite(0.01, 86_400), 30)
+    .option('--kv-load-timeout <s>', 'how long fetching KV may take', finite(0.01, 3600), 10)
+    .addOption(
+      new Option('--kv-load-failure <policy>', 'what becomes of a request whose KV does not come')
+        .choices(['recompute', 'fail'])
+        .default('recompute'),
+    )
+    .option(
+      '--kv-peer <hosts>',
+      'hosts that KV may be fetched from, beside loopback',
+      list((host) => host),
+      [],
+    )
     .option(
       '--max-concurrent <n>',
       'choices served at once; more get 429',
@@ -143,6 +165,7 @@ function toConfig(flags: Flags): ServeConfig {
       ballastMs: flags.ballastMs,
       prefixRows: flags.prefixRows,
       maxRestarts: flags.maxRestarts,
+      kv: toKvOptions(flags),
       fault: null,
     },
     servedModel: flags.servedModelName ?? flags.model,
@@ -152,6 +175,18 @@ function toConfig(flags: Flags): ServeConfig {
     limits,
     logLevel: flags.logLevel,
     log: process.stderr,
+  };
+}
+
+function toKvOptions(flags: Flags): KvExchangeOptions | null {
+  if (flags.kvPort === undefined) return null;
+  return {
+    host: flags.kvHost,
+    port: flags.kvPort,
+    leaseMs: flags.kvLease * 1e3,
+    loadMs: flags.kvLoadTimeout * 1e3,
+    onLoadFailure: flags.kvLoadFailure,
+    peers: flags.kvPeer,
   };
 }
 

@@ -39,6 +39,7 @@ const messages = {
   DRAINING: () => 'the server is shutting down and takes no new requests; send it to another one',
   CANNOT_LISTEN: (address: string, problem: string) =>
     `cannot listen on ${address}: ${problem}; choose another --host or --port`,
+  KV_LOAD_FAILED: (reason: string) => `the KV that this request begins with could not be loaded: ${reason}`,
   ENGINE_DEAD: (reason: string) => `the engine has stopped: ${reason}`,
   INVARIANT: (what: string) => `internal invariant broken: ${what}; please report it with the command and seed`,
 } as const;

@@ -34,6 +34,8 @@ export class ForwardPass {
   readonly routedExperts: DeviceBuffer;
   /** `[maxNumBatchedTokens]` u32 KV slots, uploaded before the pass. */
   readonly slotMapping: DeviceBuffer;
+  /** `[numSlots, 2]` u32: the KV cache. Of a block the slots are neighbours. */
+  readonly kvKeys: DeviceBuffer;
   /** One record per request, see sampled-layout.ts. Read back `sampledLayout.byteLength(numRequests)` bytes. */
   readonly sampled: DeviceBuffer;
   /** For capture: see `CaptureWorkerContext`. `packWorkgroups` says how many workgroups to dispatch. */
@@ -58,6 +60,7 @@ export class ForwardPass {
     this.sampledLayout = new SampledLayout(shape.numSpeculativeTokens);
     this.routedExperts = buffers.routedExperts;
     this.slotMapping = buffers.slotMapping;
+    this.kvKeys = buffers.kvKeys;
     this.sampled = buffers.sampled;
     this.pack = { bound: pack, rows: buffers.packRows, packed: buffers.packed };
     this.#stepInput = buffers.stepInput;

@@ -2,7 +2,6 @@
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { countPositions } from '../capture/routed-rows.ts';
-import { RoutedExpertsError } from '../contract/errors.ts';
 import type { Dialect } from './dialect.ts';
 import type { Choice, Generation } from './generation.ts';
 import type { GenerationJob } from './generation-job.ts';
@@ -33,10 +32,12 @@ export type AnswerContext = Readonly<{
 /** From this many characters on, what was written waits for the next turn of the event loop: rows must not hold up the engine (L6). */
 const TURN_CHARACTERS = 128 * 1024;
 
-/** The whole answer, for a generation that has finished. Throws ENGINE_DEAD, before the first part, if the engine could not finish it. */
+/** The whole answer, for a generation that has finished. Throws ENGINE_DEAD or KV_LOAD_FAILED, before the first part, if the engine could not finish it. */
 export function jsonAnswer(context: AnswerContext): AsyncGenerator<string> {
   const { dialect, job, generation, id, created, model } = context;
-  if (generation.choices.some((choice) => choice.finishReason === 'error')) throw engineDead(context);
+  const failed = generation.choices.find((choice) => choice.finishReason === 'error');
+  if (failed !== undefined) throw failureOf(context, failed);
+  const kvTransfer = generation.choices.find((choice) => choice.kvTransfer !== null)?.kvTransfer;
   const choices = joinParts(
     generation.choices.map((choice) => {
       const text = context.tokenizer.decode(choice.tokenIds);
@@ -47,6 +48,7 @@ export function jsonAnswer(context: AnswerContext): AsyncGenerator<string> {
     objectWith(dialect.answer(id, created, model), [
       ['choices', choices],
       ['usage', [JSON.stringify(usage(generation))]],
+      ...(kvTransfer ? [['kv_transfer_params', [JSON.stringify(kvTransfer)]] as const] : []),
     ]),
   );
 }
@@ -61,7 +63,7 @@ export async function* streamAnswer(context: AnswerContext): AsyncGenerator<stri
   for (let updates = await generation.next(); updates.length > 0; updates = await generation.next()) {
     for (const { choice, newTokenIds, isLast } of updates) {
       if (choice.finishReason === 'error') {
-        yield `data: ${JSON.stringify(engineDead(context).body)}\n\ndata: [DONE]\n\n`;
+        yield `data: ${JSON.stringify(failureOf(context, choice).body)}\n\ndata: [DONE]\n\n`;
         return;
       }
       const decoder = decoders[choice.index]!;
@@ -143,6 +145,8 @@ function usage({ choices }: Generation): Readonly<Record<string, unknown>> {
   };
 }
 
-function engineDead({ deathReason }: AnswerContext): HttpError {
-  return new HttpError(RoutedExpertsError.of('ENGINE_DEAD', deathReason() ?? 'unknown'));
+function failureOf({ deathReason }: AnswerContext, { failure }: Choice): HttpError {
+  const reason = deathReason();
+  if (reason === null && failure !== null) return HttpError.of('KV_LOAD_FAILED', null, failure);
+  return HttpError.of('ENGINE_DEAD', null, reason ?? 'unknown');
 }

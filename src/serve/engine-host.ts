@@ -12,6 +12,9 @@ import type { StepTiming } from '../worker/engine-driver.ts';
 import { EngineDriver } from '../worker/engine-driver.ts';
 import type { Executor, TransferCounts, WorkerLiveCounts } from '../worker/executor.ts';
 import { ThreadExecutor } from '../worker/thread-executor.ts';
+import type { EngineSide, KvExchangeOptions } from './kv/kv-exchange.ts';
+import { KvExchange } from './kv/kv-exchange.ts';
+import type { TransferParams } from './kv/transfer-params.ts';
 import type { Choice } from './generation.ts';
 import { Generation } from './generation.ts';
 
@@ -25,6 +28,8 @@ export type EngineHostOptions = Readonly<{
   prefixRows: PrefixRows;
   /** How often lost workers are started again before the server gives up. */
   maxRestarts: number;
+  /** KV from and for other engines; `null` = none. */
+  kv: KvExchangeOptions | null;
   /** Of the first workers only. */
   fault: WorkerFault | null;
 }>;
@@ -34,6 +39,8 @@ export type EngineObserver = Readonly<{
   onStep: (timing: StepTiming) => void;
   onOutput: (choice: Choice, output: EngineCoreOutput) => void;
   onRestart: () => void;
+  /** KV from elsewhere did not come. */
+  onKvFailure: (requestId: string, error: Error) => void;
   /** The engine has stopped for good. */
   onDeath: (error: unknown) => void;
 }>;
@@ -44,6 +51,8 @@ const NOTHING_TRANSFERRED: TransferCounts = { deviceToHost: 0, captureDeviceToHo
 export class EngineHost {
   readonly options: EngineHostOptions;
   readonly devices: readonly DeviceInfo[];
+  /** `null` without `options.kv`. */
+  readonly kv: KvExchange | null;
   readonly #core: EngineCore;
   readonly #driver: EngineDriver;
   readonly #running: Promise<void>;
@@ -65,7 +74,9 @@ export class EngineHost {
       throw RoutedExpertsError.of('INVARIANT', `design ${DESIGN} asked for shared memory`);
     };
     const resources = { sharedRows: noSharedRows, prefixRows };
-    this.#core = new EngineCore(engine, designByName(DESIGN).engineHalf(model, engine, resources));
+    this.kv = options.kv === null ? null : this.#makeExchange(options.kv);
+    const capture = designByName(DESIGN).engineHalf(model, engine, resources);
+    this.#core = new EngineCore(engine, capture, undefined, this.kv);
     this.#driver = new EngineDriver({
       engine: this.#core,
       executor,
@@ -80,7 +91,14 @@ export class EngineHost {
 
   /** Rejects with NO_ADAPTER, BAD_VALUE or what else keeps the workers from starting. */
   static async start(options: EngineHostOptions, observer: EngineObserver): Promise<EngineHost> {
-    return new EngineHost(options, await startWorkers(options, options.fault), observer);
+    const host = new EngineHost(options, await startWorkers(options, options.fault), observer);
+    try {
+      await host.#openExchange();
+      return host;
+    } catch (error) {
+      await host.close();
+      throw error;
+    }
   }
 
   /** Why there will be no more answers, or `null`. */
@@ -96,13 +114,15 @@ export class EngineHost {
   /**
    * Hands the requests to the engine, all or none. Throws what `EngineCore.addRequest` throws, and ENGINE_DEAD.
    */
-  submit(requests: readonly EngineRequest[]): Generation {
+  submit(requests: readonly EngineRequest[], transfer: TransferParams | null = null): Generation {
     if (this.#deathReason !== null) throw RoutedExpertsError.of('ENGINE_DEAD', this.#deathReason);
     const generation = new Generation(requests);
     const added: string[] = [];
     try {
       for (const request of requests) {
         this.#driver.add(request);
+        // The engine asks for it when it schedules, which it does in a later turn.
+        if (transfer !== null) this.#announce(request, transfer);
         added.push(request.requestId);
       }
     } catch (error) {
@@ -138,7 +158,38 @@ export class EngineHost {
     this.#driver.abort([...this.#generations.keys()]);
     this.#driver.stop();
     await this.#running;
+    this.kv?.close();
     await this.#driver.executor.shutdown();
+  }
+
+  #announce(request: EngineRequest, transfer: TransferParams): void {
+    const { returnRoutedExperts, routedExpertsPromptStart } = request.sampling;
+    const rowsStart = returnRoutedExperts ? routedExpertsPromptStart : null;
+    this.kv!.announce(request.requestId, transfer, request.promptTokenIds, rowsStart);
+  }
+
+  #makeExchange(options: KvExchangeOptions): KvExchange {
+    const { model, engine } = this.options;
+    return new KvExchange(options, model, engine, (requestId, error) => {
+      const choice = this.#generations.get(requestId)?.choiceOf(requestId);
+      if (choice !== undefined) choice.failure = error.message;
+      this.#observer.onKvFailure(requestId, error);
+    });
+  }
+
+  /** Rejects with CANNOT_LISTEN. */
+  async #openExchange(): Promise<void> {
+    const kv = this.options.kv;
+    if (kv === null) return;
+    const engineSide: EngineSide = {
+      finishLoad: (loadId, outcome) => this.#driver.finishLoad(loadId, outcome),
+      releaseBlocks: (requestIndex) => this.#driver.releaseBlocks(requestIndex),
+      readKv: (blockIds) => this.#driver.executor.readKv(blockIds),
+      writeKv: (blockIds, keys) => this.#driver.executor.writeKv(blockIds, keys),
+    };
+    await this.kv!.open(engineSide).catch((error: Error) => {
+      throw RoutedExpertsError.of('CANNOT_LISTEN', `${kv.host}:${kv.port}`, error.message);
+    });
   }
 
   async #run(): Promise<void> {
@@ -165,7 +216,8 @@ export class EngineHost {
     const generation = this.#generations.get(output.requestId);
     if (generation === undefined) return;
     if (output.finishReason !== null) this.#generations.delete(output.requestId);
-    this.#observer.onOutput(generation.add(output), output);
+    const kvTransfer = this.kv?.onOutput(output) ?? null;
+    this.#observer.onOutput(generation.add(output, kvTransfer), output);
   }
 }
 

@@ -1,6 +1,7 @@
 /** What a client asks for, whichever endpoint it asks: the three request bodies are read into this. */
 
 import type { SamplingParams } from '../contract/request.ts';
+import type { TransferParams } from './kv/transfer-params.ts';
 import type { RowFormat } from './row-formats/row-formats.ts';
 
 export type GenerationJob = Readonly<{
@@ -17,6 +18,8 @@ export type GenerationJob = Readonly<{
   includeUsage: boolean;
   /** Answer the prompt's and each choice's token ids too. */
   returnTokenIds: boolean;
+  /** KV to begin with, or to keep; `null`: neither. */
+  transfer: TransferParams | null;
   /** `null`: no rows. */
   rowFormat: RowFormat | null;
   /** Fields that were sent and mean nothing here; they go to the log. */
@@ -30,6 +33,8 @@ export type JobLimits = Readonly<{
   maxModelLen: number;
   eosTokenId: number;
   hasPriorities: boolean;
+  /** Whether KV may be fetched from a host; `null`: this server shares no KV. */
+  isPeer: ((host: string) => boolean) | null;
   /** Prompts times n, at most. */
   maxChoices: number;
 }>;

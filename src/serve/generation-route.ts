@@ -12,6 +12,7 @@ import type { Generation } from './generation.ts';
 import type { GenerationJob, JobLimits } from './generation-job.ts';
 import { HttpError } from './http-error.ts';
 import type { Metrics } from './metrics.ts';
+import { checkTransfer } from './sampling-fields.ts';
 import { writeAnswer } from './response-writer.ts';
 import type { ByteTokenizer } from './tokenizer.ts';
 
@@ -34,6 +35,7 @@ export async function serveGeneration(
   readBody: BodyReader,
 ): Promise<void> {
   const job = readBody(fieldsOf(request), headerIdOf(request));
+  checkTransfer(job);
   const release = services.admission.admit(job.prompts.length * job.n);
   try {
     const id = dialect.idPrefix + job.requestId;
@@ -106,7 +108,7 @@ function submit({ host, metrics }: GenerationServices, id: string, job: Generati
       cacheSalt: job.cacheSalt,
     })),
   );
-  const generation = host.submit(requests);
+  const generation = host.submit(requests, job.transfer);
   metrics.submitted(
     requests.map(({ requestId }) => requestId),
     job.sampling.maxTokens,

@@ -3,6 +3,7 @@
 import { RowJoiner } from '../capture/row-joiner.ts';
 import type { EngineCoreOutput, FinishReason, PrefillStatistics } from '../contract/engine-core-output.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
+import type { TransferAnswer } from './kv/transfer-params.ts';
 
 /** One choice. Its tokens are those that came so far; everything else is set at its end. */
 export type Choice = {
@@ -14,6 +15,10 @@ export type Choice = {
   stopReason: number | null;
   prefill: PrefillStatistics | null;
   rows: RoutedRows | null;
+  /** For the proxy: where the KV of this choice can be fetched. */
+  kvTransfer: TransferAnswer | null;
+  /** Why it ended with `error`, if that is its own affair and not the engine's. */
+  failure: string | null;
 };
 
 /** What came of one choice since it was last asked for. */
@@ -44,6 +49,8 @@ export class Generation {
       stopReason: null,
       prefill: null,
       rows: null,
+      kvTransfer: null,
+      failure: null,
     }));
     this.#placeOf = new Map(requests.map(({ requestId }, i) => [requestId, i]));
     this.#handedOut = requests.map(() => 0);
@@ -59,8 +66,13 @@ export class Generation {
     return this.choices.filter((choice) => choice.finishReason === null).map((choice) => choice.requestId);
   }
 
+  /** The choice of a request. */
+  choiceOf(requestId: string): Choice {
+    return this.choices[this.#placeOf.get(requestId)!]!;
+  }
+
   /** An output of the engine, for one of the choices. */
-  add(output: EngineCoreOutput): Choice {
+  add(output: EngineCoreOutput, kvTransfer: TransferAnswer | null = null): Choice {
     const place = this.#placeOf.get(output.requestId)!;
     const choice = this.choices[place]!;
     for (const token of output.newTokenIds) choice.tokenIds.push(token);
@@ -68,6 +80,7 @@ export class Generation {
     if (output.finishReason !== null) {
       choice.finishReason = output.finishReason;
       choice.stopReason = output.stopReason;
+      choice.kvTransfer = kvTransfer;
       choice.prefill = output.prefill;
       choice.rows = this.#joiners.get(place)?.rows ?? null;
       this.#joiners.delete(place);

@@ -112,7 +112,7 @@ function checkMediaType({ headers }: FastifyRequest): void {
 
 function answerError(config: ShellConfig, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const known = toHttpError(config, error);
-  if (known.status === 500) request.log.error({ err: error }, 'request failed');
+  if (known.body.error.code === null && known.status === 500) request.log.error({ err: error }, 'request failed');
   request.failure = known.message;
   if (known.status === 429 || known.status === 503) void reply.header('retry-after', '1');
   if (known.status === 401) void reply.header('www-authenticate', 'Bearer');

@@ -8,6 +8,7 @@ import type { StepTiming } from '../worker/engine-driver.ts';
 import type { TransferCounts } from '../worker/executor.ts';
 import type { EngineHost } from './engine-host.ts';
 import type { Choice } from './generation.ts';
+import type { KvExchange } from './kv/kv-exchange.ts';
 
 const firstTokenBuckets = [
   0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80,
@@ -101,7 +102,7 @@ export class Metrics {
     this.#gauge(
       'vllm:num_requests_waiting',
       'Requests that wait for KV blocks',
-      stats((s) => s.numWaiting),
+      stats((s) => s.numWaiting + s.numWaitingForRemoteKvs),
     );
     const usage = stats((s) => s.numUsedBlocks / (s.numUsedBlocks + s.numFreeBlocks));
     this.#gauge('vllm:kv_cache_usage_perc', 'Share of the KV blocks in use, in [0, 1]', usage);
@@ -163,6 +164,31 @@ export class Metrics {
     this.#gauge('routed_experts:event_loop_stall_seconds', 'Longest stall since the scrape before', () =>
       this.#takeStall(),
     );
+  }
+
+  /** Adds what is read of KV that comes from and goes to other engines. */
+  observeKv(host: EngineHost, kv: KvExchange): void {
+    const stats = (pick: (stats: EngineStats) => number) => () => pick(host.stats());
+    this.#total(
+      'vllm:external_prefix_cache_hits_total',
+      'Tokens whose KV came from elsewhere',
+      stats((s) => s.numExternalTokens),
+    );
+    this.#gauge(
+      'routed_experts:kv_waiting_requests',
+      'Requests that wait for KV from elsewhere',
+      stats((s) => s.numWaitingForRemoteKvs),
+    );
+    this.#gauge(
+      'routed_experts:kv_kept_blocks',
+      'Blocks kept for others to fetch',
+      stats((s) => s.numKeptBlocks),
+    );
+    this.#total('routed_experts:kv_loads_total', 'Loads begun', () => kv.counts.loads);
+    this.#total('routed_experts:kv_failed_loads_total', 'Loads that failed', () => kv.counts.failedLoads);
+    this.#total('routed_experts:kv_loaded_bytes_total', 'Bytes of KV and rows that came', () => kv.counts.bytesLoaded);
+    this.#total('routed_experts:kv_sent_bytes_total', 'Bytes of KV and rows handed out', () => kv.numBytesSent);
+    this.#total('routed_experts:kv_expired_leases_total', 'Leases that ran out', () => kv.numExpired);
   }
 
   submitted(requestIds: readonly string[], maxTokens: number, n: number): void {

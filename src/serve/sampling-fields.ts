@@ -6,6 +6,8 @@ import type { BodyFields } from './body-fields.ts';
 import { badField, show } from './body-fields.ts';
 import type { GenerationJob, JobLimits } from './generation-job.ts';
 import { HttpError } from './http-error.ts';
+import type { TransferParams } from './kv/transfer-params.ts';
+import { readTransferParams } from './kv/transfer-params.ts';
 import type { RowFormat } from './row-formats/row-formats.ts';
 import { isRowFormat, rowFormats } from './row-formats/row-formats.ts';
 
@@ -45,7 +47,6 @@ const unsupported: readonly (readonly [name: string, isNeutral: (value: unknown)
   ['response_format', isTextFormat, 'leave it out'],
   ['structured_outputs', never, 'leave it out'],
   ['prompt_embeds', never, 'send text or token ids'],
-  ['kv_transfer_params', never, 'this server shares no KV'],
 ];
 
 export function refuseUnsupported(fields: BodyFields): void {
@@ -123,7 +124,7 @@ export function checkPromptStart(promptStart: number, prompts: readonly Uint32Ar
 
 type Identity = Pick<
   GenerationJob,
-  'requestId' | 'priority' | 'cacheSalt' | 'stream' | 'includeUsage' | 'returnTokenIds'
+  'requestId' | 'priority' | 'cacheSalt' | 'stream' | 'includeUsage' | 'returnTokenIds' | 'transfer'
 >;
 
 /** `headerId`: of the header `X-Request-Id`, which vLLM's proxies set. */
@@ -148,5 +149,24 @@ export function readIdentity(fields: BodyFields, headerId: string | null, limits
     stream,
     includeUsage: stream && includeUsage,
     returnTokenIds: fields.flag('return_token_ids'),
+    transfer: readTransfer(fields, limits),
   };
+}
+
+function readTransfer(fields: BodyFields, { isPeer }: JobLimits): TransferParams | null {
+  const name = 'kv_transfer_params';
+  const value = fields.raw(name);
+  if (value === undefined) return null;
+  if (isPeer === null) {
+    throw HttpError.of('UNSUPPORTED_FIELD', name, name, show(value), 'start the server with --kv-port');
+  }
+  return readTransferParams(fields, isPeer);
+}
+
+/** KV is that of one request, and what it is answered to is not a stream. */
+export function checkTransfer({ transfer, prompts, n, stream }: GenerationJob): void {
+  if (transfer === null) return;
+  if (prompts.length * n > 1)
+    throw badField('n', prompts.length * n, 'one prompt and one choice with kv_transfer_params');
+  if (transfer.kind === 'keep' && stream) throw badField('stream', stream, 'false where KV is to be kept');
 }

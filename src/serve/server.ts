@@ -35,6 +35,7 @@ export class Server {
     this.#metrics = metrics;
     this.#admission = new Admission(config.limits.maxConcurrent);
     metrics.observe(host, () => this.#admission.taken);
+    if (host.kv !== null) metrics.observeKv(host, host.kv);
     this.#addRoutes(config);
   }
 
@@ -49,6 +50,7 @@ export class Server {
         metrics.onRestart();
         app.log.warn('workers were lost and started again; what ran is computed anew');
       },
+      onKvFailure: (id, error) => app.log.warn({ id, reason: error.message }, 'KV from elsewhere did not come'),
       onDeath: (error) => app.log.error({ err: error }, 'the engine has stopped'),
     }).catch((error: unknown) => {
       metrics.close();
@@ -86,7 +88,8 @@ export class Server {
 
   async #close(drainMs: number): Promise<void> {
     const drained = this.#admission.drain();
-    await within(drainMs, drained);
+    // What others were promised they may still fetch.
+    await within(drainMs, Promise.all([drained, this.host.kv?.drained()]));
     await this.host.close();
     // What was aborted ends with the rows it has, and its clients are told.
     await within(LAST_WORDS_MS, drained);
@@ -110,6 +113,7 @@ export class Server {
         maxModelLen,
         // Published models keep their special tokens at the end of the vocabulary.
         eosTokenId: model.vocabSize - 1,
+        isPeer: this.host.kv === null ? null : (host) => this.host.kv!.isPeer(host),
         hasPriorities: engine.engine.policy === 'priority',
         maxChoices: limits.maxConcurrent,
       },
@@ -144,7 +148,7 @@ export class Server {
 }
 
 /** Resolves with `done`, or after `ms`. */
-async function within(ms: number, done: Promise<void>): Promise<void> {
+async function within(ms: number, done: Promise<unknown>): Promise<void> {
   const { promise: tooLong, resolve } = Promise.withResolvers<void>();
   const timer = setTimeout(resolve, ms);
   await Promise.race([done, tooLong]);

@@ -3,6 +3,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
+import type { KvLoadOutcome } from '../contract/kv-connector.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { EngineRequest } from '../contract/request.ts';
 import type { EngineCore } from '../engine/engine-core.ts';
@@ -74,6 +75,18 @@ export class EngineDriver {
     this.#wakeUp();
   }
 
+  /** See `Scheduler.finishLoad`. */
+  finishLoad(loadId: number, outcome: KvLoadOutcome): void {
+    for (const output of this.#options.engine.finishLoad(loadId, outcome)) this.#options.onOutput(output);
+    this.#wakeUp();
+  }
+
+  /** See `Scheduler.releaseBlocks`. */
+  releaseBlocks(requestIndex: number): void {
+    this.#options.engine.releaseBlocks(requestIndex);
+    this.#wakeUp();
+  }
+
   /** Lets `run` return once nothing is left to do. */
   stop(): void {
     this.#stopping = true;
@@ -129,7 +142,7 @@ export class EngineDriver {
     const outputs = this.#options.engine.finishStep(output);
     const finishedAt = performance.now();
     this.#executor.recycle(output);
-    for (const each of outputs) this.#options.onOutput(each);
+    this.#handOut(outputs);
     this.#options.onStep?.({
       numRequests: step.numRequests,
       numTokens: step.numTokens,
@@ -143,21 +156,37 @@ export class EngineDriver {
   async #recover(error: unknown): Promise<void> {
     const isLoss =
       error instanceof RoutedExpertsError && (error.code === 'WORKER_LOST' || error.code === 'DEVICE_LOST');
+    const { engine } = this.#options;
+    let reason = error;
     this.#inFlight.length = 0;
     await this.#executor.shutdown();
-    if (isLoss && this.#options.restart && this.#restartsLeft > 0) {
+    while (isLoss && this.#options.restart && this.#restartsLeft > 0) {
       this.#restartsLeft--;
-      this.#executor = await this.#options.restart();
-      this.#options.engine.onWorkersLost();
-      return;
+      try {
+        this.#executor = await this.#options.restart();
+        engine.onWorkersLost();
+        return;
+      } catch (restartError) {
+        reason = restartError;
+      }
     }
-    const { engine } = this.#options;
-    for (const output of engine.abort(engine.requestIds)) {
-      this.#options.onOutput({ ...output, finishReason: 'error' });
-    }
+    this.#handOut(engine.abort(engine.requestIds).map((output) => ({ ...output, finishReason: 'error' })));
     // Steps that will never be answered hold buffers of rows (L7).
     engine.onWorkersLost();
-    throw error;
+    throw reason;
+  }
+
+  /** The engine has forgotten a request whose last output it gave: a listener that throws must not cost the others theirs. */
+  #handOut(outputs: readonly EngineCoreOutput[]): void {
+    const failures: unknown[] = [];
+    for (const output of outputs) {
+      try {
+        this.#options.onOutput(output);
+      } catch (error) {
+        failures.push(error);
+      }
+    }
+    if (failures.length > 0) throw failures[0];
   }
 
   #wakeUp(): void {

@@ -25,12 +25,16 @@ export type WorkerLiveCounts = Readonly<{
 export interface Executor {
   readonly devices: readonly DeviceInfo[];
   /**
-   * Dispatches a step; it is read before the call returns. Several may be in flight, and their promises settle in order. Rejects with
-   * DEVICE_LOST or WORKER_LOST, and then so does everything in flight.
+   * Dispatches a step, which must stay as it is until its promise settles. Several may be in flight; those that run requests settle in order.
+   * Rejects with DEVICE_LOST or WORKER_LOST, and then so does everything in flight.
    */
   execute(step: SchedulerOutput): Promise<ModelRunnerOutput>;
   /** Takes back the memory of an output that nobody reads any more. */
   recycle(output: ModelRunnerOutput): void;
+  /** The KV of blocks, `[blockIds.length, blockSize, 2]` u32, as all steps dispatched before leave it. */
+  readKv(blockIds: readonly number[]): Promise<Uint32Array>;
+  /** Overwrites the KV of blocks, behind all steps dispatched before and ahead of those dispatched later. The keys are taken over. */
+  writeKv(blockIds: readonly number[], keys: Uint32Array<ArrayBuffer>): Promise<void>;
   transferCounts(): TransferCounts;
   liveCounts(): Promise<WorkerLiveCounts>;
   /** Stop → drain → await the last map → destroy the device → one event-loop turn → close. Idempotent. */

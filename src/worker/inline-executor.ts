@@ -24,6 +24,14 @@ export class InlineExecutor implements Executor {
     if (output.routedExpertDeltas !== null) this.#runner.recycle(output.routedExpertDeltas.rows.buffer as ArrayBuffer);
   }
 
+  readKv(blockIds: readonly number[]): Promise<Uint32Array> {
+    return this.#runner.readKv(Uint32Array.from(blockIds));
+  }
+
+  writeKv(blockIds: readonly number[], keys: Uint32Array<ArrayBuffer>): Promise<void> {
+    return this.#runner.writeKv(Uint32Array.from(blockIds), keys);
+  }
+
   transferCounts(): TransferCounts {
     const { all, capture } = this.#runner.readbackBytes();
     return { deviceToHost: all, captureDeviceToHost: capture, acrossThreads: 0 };

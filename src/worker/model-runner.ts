@@ -10,6 +10,7 @@ import type { Design, DesignResources } from '../capture/designs.ts';
 import { ForwardPass } from '../kernels/forward-pass.ts';
 import type { KernelSetFactory } from '../kernels/kernel-set.ts';
 import type { WorkerLiveCounts } from './executor.ts';
+import { KvBlocks } from './kv-blocks.ts';
 import { ReadbackRing } from './readback-ring.ts';
 import { emptyOutput, StepRunner } from './step-runner.ts';
 
@@ -23,6 +24,7 @@ export class ModelRunner {
   readonly #steps: StepRunner;
   readonly #capture: CaptureWorkerHalf | null;
   readonly #ring: ReadbackRing;
+  readonly #kv: KvBlocks;
   /** Where blocking reads land. */
   readonly #staging: DeviceBuffer | null;
   readonly #oneAtATime: boolean;
@@ -40,6 +42,7 @@ export class ModelRunner {
     this.#steps = new StepRunner(config.engine, device, forward, capture);
     this.#ring = new ReadbackRing(device, config.queueDepth + 1, this.#steps.maxResultBytes);
     this.#staging = isBlocking ? device.createBuffer('staging', forward.routedExperts.byteLength, 'readback') : null;
+    this.#kv = new KvBlocks(device, forward.kvKeys, config.engine.blockSize);
     this.#hasEpochs = config.routing?.kind === 'nondeterministic';
     this.#oneAtATime = isBlocking || config.engine.numSpeculativeTokens > 0;
     void device.lost.then((reason) => (this.#lostReason = reason));
@@ -60,15 +63,33 @@ export class ModelRunner {
     return new ModelRunner(config, device, forward, capture);
   }
 
-  /** Steps must be handed in in order; their outputs resolve in order. Rejects with DEVICE_LOST. */
-  async execute(step: SchedulerOutput): Promise<ModelRunnerOutput> {
+  /** Steps must be handed in in order; the outputs of those that run requests resolve in order. Rejects with DEVICE_LOST. */
+  execute(step: SchedulerOutput): Promise<ModelRunnerOutput> {
+    return this.#inTurn((passTurn) => this.#run(step, passTurn));
+  }
+
+  /** The KV of blocks as all steps handed in before leave it; see `KvBlocks`. Rejects with DEVICE_LOST. */
+  readKv(blockIds: Uint32Array): Promise<Uint32Array<ArrayBuffer>> {
+    return this.#inTurn((passTurn) => {
+      const keys = this.#kv.read(blockIds);
+      passTurn();
+      return keys;
+    });
+  }
+
+  /** Overwrites the KV of blocks, behind all steps handed in before and ahead of those handed in later. */
+  writeKv(blockIds: Uint32Array, keys: Uint32Array): Promise<void> {
+    return this.#inTurn(async () => this.#kv.write(blockIds, keys));
+  }
+
+  async #inTurn<T>(work: (passTurn: () => void) => Promise<T>): Promise<T> {
     const before = this.#turn;
     const { promise, resolve: passTurn } = Promise.withResolvers<void>();
     this.#turn = promise;
     await before;
     try {
       if (this.#lostReason !== null) throw RoutedExpertsError.of('DEVICE_LOST', this.#lostReason);
-      return await this.#run(step, passTurn);
+      return await work(passTurn);
     } catch (error) {
       throw this.#lostReason === null ? error : RoutedExpertsError.of('DEVICE_LOST', this.#lostReason);
     } finally {

@@ -15,6 +15,8 @@ export type RankTask =
       returnedRows: readonly ArrayBuffer[];
     }>
   | Readonly<{ kind: 'counts' }>
+  | Readonly<{ kind: 'read-kv'; blockIds: Uint32Array }>
+  | Readonly<{ kind: 'write-kv'; blockIds: Uint32Array; keys: Uint32Array }>
   | Readonly<{ kind: 'stop' }>;
 
 export type ExecuteReply = Readonly<{
@@ -30,6 +32,8 @@ export type RankReply =
   | Readonly<{ kind: 'started'; device: DeviceInfo }>
   | ExecuteReply
   | Readonly<{ kind: 'counts'; counts: WorkerLiveCounts }>
+  | Readonly<{ kind: 'kv'; keys: Uint32Array<ArrayBuffer> }>
+  | Readonly<{ kind: 'kv-written' }>
   | Readonly<{ kind: 'stopped' }>
   /** Errors travel as data: a cloned Error loses its code. */
   | Readonly<{ kind: 'failed'; code: ErrorCode; message: string }>;

@@ -38,7 +38,7 @@ class RankWorker {
       const { routing } = config;
       const kernels =
         routing?.kind === 'replay' ? replayKernels(wgslKernels, routing.recording, wgslSource) : wgslKernels;
-      const runner = await ModelRunner.create(device, config, kernels, design, designResources(config, 'open'));
+      const runner = await ModelRunner.create(device, config, kernels, design, designResources(config));
       return new RankWorker(device, runner);
     } catch (error) {
       await device.destroy();
@@ -71,7 +71,7 @@ let worker: RankWorker | null = null;
 export default async function handle(task: RankTask): Promise<unknown> {
   try {
     const reply = await answer(task);
-    return reply.kind === 'output' ? transferred(reply) : reply;
+    return reply.kind === 'output' || reply.kind === 'kv' ? transferred(reply) : reply;
   } catch (error) {
     return failure(error);
   }
@@ -88,13 +88,18 @@ async function answer(task: RankTask): Promise<RankReply> {
   }
   if (worker === null) throw RoutedExpertsError.of('WORKER_LOST', config.rank, 'its thread was replaced');
   if (task.kind === 'counts') return { kind: 'counts', counts: worker.runner.liveCounts() };
+  if (task.kind === 'read-kv') return { kind: 'kv', keys: await worker.runner.readKv(task.blockIds) };
+  if (task.kind === 'write-kv') {
+    await worker.runner.writeKv(task.blockIds, task.keys);
+    return { kind: 'kv-written' };
+  }
   return worker.execute(task);
 }
 
 /** Marks the reply's buffers for transfer instead of a structured clone. */
-function transferred(reply: RankReply & { kind: 'output' }): unknown {
-  const buffers = [reply.message, reply.words];
-  if (reply.rows !== null) buffers.push(reply.rows);
+function transferred(reply: RankReply & { kind: 'output' | 'kv' }): unknown {
+  const buffers = reply.kind === 'kv' ? [reply.keys.buffer] : [reply.message, reply.words];
+  if (reply.kind === 'output' && reply.rows !== null) buffers.push(reply.rows);
   return move({ [transferableSymbol]: buffers, [valueSymbol]: reply });
 }
 

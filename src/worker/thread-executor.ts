@@ -40,19 +40,15 @@ export class ThreadExecutor implements Executor {
   /** Starts one thread per rank and waits until each has its device. Rejects with the first rank's error; no thread is left then. */
   static async start(config: Omit<WorkerConfig, 'rank'>): Promise<ThreadExecutor> {
     const ranks = Array.from({ length: config.numRanks }, (_, rank) => startRank({ ...config, rank }));
-    try {
-      const devices = await Promise.all(
-        ranks.map(async (rank, i) => {
-          const reply = await ask(rank, i, { kind: 'start' }, []);
-          if (reply.kind !== 'started') throw RoutedExpertsError.of('INVARIANT', `start answered ${reply.kind}`);
-          return reply.device;
-        }),
-      );
-      return new ThreadExecutor(ranks, devices, rowShape(config.model).bytesPerRow);
-    } catch (error) {
-      await Promise.allSettled(ranks.map((rank) => rank.pool.destroy()));
-      throw error;
+    const started = await Promise.allSettled(ranks.map((rank, i) => ask(rank, i, { kind: 'start' }, [])));
+    const devices: DeviceInfo[] = [];
+    for (const result of started) {
+      if (result.status === 'fulfilled' && result.value.kind === 'started') devices.push(result.value.device);
     }
+    if (devices.length === ranks.length) return new ThreadExecutor(ranks, devices, rowShape(config.model).bytesPerRow);
+    await stopRanks(ranks);
+    const failed = started.find((result) => result.status === 'rejected');
+    throw failed?.reason ?? RoutedExpertsError.of('INVARIANT', 'a rank did not start');
   }
 
   async execute(step: SchedulerOutput): Promise<ModelRunnerOutput> {
@@ -71,6 +67,26 @@ export class ThreadExecutor implements Executor {
     origins.delete(output);
     origin.rank.returnedWords.push(origin.words);
     if (origin.rows !== null) origin.rank.returnedRows.push(origin.rows);
+  }
+
+  /** All ranks hold the same KV; rank 0 answers. */
+  async readKv(blockIds: readonly number[]): Promise<Uint32Array> {
+    const reply = await ask(this.#ranks[0]!, 0, { kind: 'read-kv', blockIds: Uint32Array.from(blockIds) }, []);
+    if (reply.kind !== 'kv') throw RoutedExpertsError.of('INVARIANT', `read-kv answered ${reply.kind}`);
+    this.#acrossThreads += reply.keys.byteLength;
+    return reply.keys;
+  }
+
+  async writeKv(blockIds: readonly number[], keys: Uint32Array<ArrayBuffer>): Promise<void> {
+    const ids = Uint32Array.from(blockIds);
+    // Copied before the first is transferred, which leaves nothing to copy.
+    const copies = this.#ranks.map((_, i) => (i === 0 ? keys : keys.slice()));
+    this.#acrossThreads += copies.length * keys.byteLength;
+    await Promise.all(
+      this.#ranks.map((rank, i) =>
+        ask(rank, i, { kind: 'write-kv', blockIds: ids, keys: copies[i]! }, [copies[i]!.buffer]),
+      ),
+    );
   }
 
   transferCounts(): TransferCounts {
@@ -94,11 +110,7 @@ export class ThreadExecutor implements Executor {
   }
 
   shutdown(): Promise<void> {
-    this.#shutdown ??= (async () => {
-      // The pool is destroyed only after the thread has closed its device: a map pending at thread exit kills the process.
-      await Promise.allSettled(this.#ranks.map((rank, i) => ask(rank, i, { kind: 'stop' }, [])));
-      await Promise.allSettled(this.#ranks.map((rank) => rank.pool.destroy()));
-    })();
+    this.#shutdown ??= stopRanks(this.#ranks);
     return this.#shutdown;
   }
 
@@ -136,14 +148,20 @@ function startRank(config: WorkerConfig): Rank {
     filename: new URL('./rank.worker.ts', import.meta.url).href,
     minThreads: 1,
     maxThreads: 1,
-    // Steps in flight, and one place for a task that asks or stops.
-    concurrentTasksPerWorker: config.queueDepth + 1,
+    // Steps in flight, and places for tasks that ask, stop or move KV.
+    concurrentTasksPerWorker: config.queueDepth + 4,
     // The default parks the thread in Atomics.wait between tasks, where a map never resolves.
     atomics: 'disabled',
     recordTiming: false,
     workerData: config,
   });
   return { pool, returnedWords: [], returnedRows: [], readbackBytes: { all: 0, capture: 0 } };
+}
+
+/** A pool is destroyed only after its thread has closed its device: a map pending at thread exit kills the process. */
+async function stopRanks(ranks: readonly Rank[]): Promise<void> {
+  await Promise.allSettled(ranks.map((rank, i) => ask(rank, i, { kind: 'stop' }, [])));
+  await Promise.allSettled(ranks.map((rank) => rank.pool.destroy()));
 }
 
 async function ask(rank: Rank, rankNumber: number, task: RankTask, transferList: ArrayBuffer[]): Promise<RankReply> {

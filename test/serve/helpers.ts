@@ -61,6 +61,7 @@ export async function startServer({
       ballastMs: 0,
       prefixRows: 'complete',
       maxRestarts: 0,
+      kv: null,
       fault: null,
       ...host,
       engine: { ...smallEngine, ...engine },

@@ -1,0 +1,71 @@
+/**
+ * The messages between two engines, multipart over ZeroMQ. The first frame is JSON; numbers in the others are little-endian.
+ *
+ *     read      DEALER ─▶ ROUTER   [ header ]                          what is wanted, and of which model, tokens, block size
+ *     answer    DEALER ◀─ ROUTER   [ header ][ keys ][ rows ]          or [ header ] with an error
+ *     release   DEALER ─▶ ROUTER   [ header ]                          nobody reads these blocks any more; no answer
+ *
+ * keys: `[blocks of [from, to), blockSize, 2]` u32. rows: `[rowsEnd − rowsStart, L, K]` u8 or u16, or empty.
+ */
+
+import { createHash } from 'node:crypto';
+import { crc32 } from 'node:zlib';
+import type { ModelConfig } from '../../contract/config.ts';
+
+export const PROTOCOL = 1;
+
+export type ReadHeader = Readonly<{
+  protocol: number;
+  kind: 'read';
+  /** The asker's; comes back with the answer. */
+  id: number;
+  engineId: string;
+  requestId: string;
+  from: number;
+  to: number;
+  /** Rows are wanted from this position on; `null`: none. */
+  rowsStart: number | null;
+  shape: string;
+  /** Digest of the tokens `[0, to)`. */
+  tokens: string;
+}>;
+
+export type ReleaseHeader = Readonly<{ protocol: number; kind: 'release'; engineId: string; requestId: string }>;
+
+export type AnswerHeader = Readonly<{
+  protocol: number;
+  id: number;
+  /** `null`: the other frames follow. */
+  error: string | null;
+  checksum: number;
+  /** The rows are those of `[rowsStart, rowsEnd)`. */
+  rowsStart: number;
+  rowsEnd: number;
+}>;
+
+/** KV fits another engine only if this is equal: the model's shape, and the block size. */
+export function shapeOf(
+  { name, numLayers, numExperts, topK, vocabSize, gateWidth }: ModelConfig,
+  blockSize: number,
+): string {
+  return [name, numLayers, numExperts, topK, vocabSize, gateWidth, blockSize].join('/');
+}
+
+export function tokenDigest(tokens: Uint32Array, numTokens: number): string {
+  const bytes = new Uint8Array(tokens.buffer, tokens.byteOffset, 4 * numTokens);
+  return createHash('sha256').update(bytes).digest('base64');
+}
+
+export function checksumOf(keys: Uint8Array, rows: Uint8Array): number {
+  return crc32(rows, crc32(keys));
+}
+
+/** The object that a frame holds, or `null`. What a peer sends may be anything. */
+export function parseHeader(frame: Uint8Array | undefined): Readonly<Record<string, unknown>> | null {
+  try {
+    const value: unknown = JSON.parse(Buffer.from(frame ?? []).toString('utf8'));
+    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : null;
+  } catch {
+    return null;
+  }
+}
