@@ -54,7 +54,7 @@ async function matrix(flags: Flags): Promise<void> {
     ? new SingleBar({ format: '{bar} {value}/{total} scenarios', stream: process.stderr, clearOnComplete: true })
     : null;
   bar?.start(flags.design.length * flags.seeds + names.length * MUTANT_SEEDS, 0);
-  const shared = { from, jobs: flags.jobs, onProgress: (done: number) => void bar?.increment(done) };
+  const shared = { from, jobs: flags.jobs, onProgress: (done: number) => bar?.increment(done) };
   const run = (plan: Pick<CampaignPlan, 'designs' | 'numSeeds' | 'options'>): Promise<CampaignPart[]> =>
     runCampaign({ ...shared, ...plan });
   const parts = await run({ designs: flags.design, numSeeds: flags.seeds, options: { twice: true, stopAfter: 0 } });

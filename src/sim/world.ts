@@ -163,7 +163,7 @@ export class World {
     this.log.words(plan.requestIndices, plan.numRequests);
     this.log.words(plan.numComputedTokens, plan.numRequests);
     this.log.words(plan.numScheduledTokens, plan.numRequests);
-    this.log.words(plan.newBlockIds, plan.newBlockOffsets[plan.numRequests]!);
+    this.log.words(plan.newBlockIds, plan.newBlockOffsets[plan.numRequests]);
     if (this.log.isTracing) this.#say(this.#plans.describe(flight));
     return flight;
   }

@@ -5,20 +5,14 @@ import { join } from 'node:path';
 import type { WorkerConfig } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { DesignResources } from '../capture/designs.ts';
-import { createSharedRows, openSharedRows, sharedRowsBytes } from '../capture/shm-flock/posix-shared-rows.ts';
+import { openSharedRows, sharedRowsBytes } from '../capture/shm-flock/posix-shared-rows.ts';
 
-/** `create` on the engine's side, which goes first and removes them at its end; `open` on the workers'. */
-export function designResources(
-  config: Pick<WorkerConfig, 'model' | 'engine' | 'sharedMemory'>,
-  mode: 'create' | 'open',
-): DesignResources {
+/** On a worker's side: opens what the engine's side has created. */
+export function designResources(config: Pick<WorkerConfig, 'model' | 'engine' | 'sharedMemory'>): DesignResources {
   return {
     sharedRows: () => {
       if (config.sharedMemory === null) throw RoutedExpertsError.of('INVARIANT', 'shared memory has no name');
-      const byteLength = sharedRowsBytes(config.model, config.engine);
-      return mode === 'create'
-        ? createSharedRows(config.sharedMemory, byteLength)
-        : openSharedRows(config.sharedMemory, byteLength);
+      return openSharedRows(config.sharedMemory, sharedRowsBytes(config.model, config.engine));
     },
   };
 }

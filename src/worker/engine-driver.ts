@@ -157,23 +157,30 @@ export class EngineDriver {
     const isLoss =
       error instanceof RoutedExpertsError && (error.code === 'WORKER_LOST' || error.code === 'DEVICE_LOST');
     const { engine } = this.#options;
-    let reason = error;
     this.#inFlight.length = 0;
     await this.#executor.shutdown();
-    while (isLoss && this.#options.restart && this.#restartsLeft > 0) {
-      this.#restartsLeft--;
-      try {
-        this.#executor = await this.#options.restart();
-        engine.onWorkersLost();
-        return;
-      } catch (restartError) {
-        reason = restartError;
-      }
-    }
+    const failure = isLoss ? await this.#restart(error) : error;
+    if (failure === null) return;
     this.#handOut(engine.abort(engine.requestIds).map((output) => ({ ...output, finishReason: 'error' })));
     // Steps that will never be answered hold buffers of rows (L7).
     engine.onWorkersLost();
-    throw reason;
+    throw failure;
+  }
+
+  /** Answers `null` if there is a new executor, else why there is none. */
+  async #restart(loss: unknown): Promise<unknown> {
+    let failure = loss;
+    while (this.#options.restart && this.#restartsLeft > 0) {
+      this.#restartsLeft--;
+      try {
+        this.#executor = await this.#options.restart();
+        this.#options.engine.onWorkersLost();
+        return null;
+      } catch (error) {
+        failure = error;
+      }
+    }
+    return failure;
   }
 
   /** The engine has forgotten a request whose last output it gave: a listener that throws must not cost the others theirs. */

@@ -21,6 +21,7 @@ function served(prompt: readonly number[]): ServedRequest & { rows: RoutedRows }
     requestId: prompt.join(),
     promptTokenIds: Uint32Array.from(prompt),
     optedIn: true,
+    mostOutputTokens: NUM_OUTPUTS,
     outputTokenIds: tokens.slice(prompt.length),
     finishReason: 'length',
     refusal: null,
@@ -74,6 +75,15 @@ describe('verifier', () => {
     const short = { ...request, rows: { ...request.rows, count: request.rows.count - 1 } };
     expect(new Verifier(model).verify([short]).requestsWithWrongCount).toBe(1);
     expect(new Verifier(model).verify([{ ...request, rows: null }]).requestsWithWrongCount).toBe(1);
+  });
+
+  test('an output that ends too early, and rows that begin too late', () => {
+    const request = served([1, 2, 3]);
+    expect(new Verifier(model).verify([{ ...request, mostOutputTokens: NUM_OUTPUTS + 1 }]).requestsWithWrongCount).toBe(
+      1,
+    );
+    const late = { ...request, rows: { ...request.rows, start: 1, count: request.rows.count - 1 } };
+    expect(new Verifier(model).verify([late]).requestsWithWrongCount).toBe(1);
   });
 
   test("another request's rows", () => {

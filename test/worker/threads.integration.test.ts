@@ -127,12 +127,13 @@ describe('a loss', () => {
     const session = await start('deltas', sessionConfig('webgpu', 2, fault));
     const engine = new EngineCore(tightEngine(2), session.engineHalf());
     const served = new Map(
-      workload.requests.map(({ requestId, promptTokenIds }) => [
+      workload.requests.map(({ requestId, promptTokenIds, maxTokens }) => [
         requestId,
         {
           requestId,
           promptTokenIds,
           optedIn: true,
+          mostOutputTokens: maxTokens,
           outputTokenIds: [] as number[],
           finishReason: null as EngineCoreOutput['finishReason'],
           refusal: null,

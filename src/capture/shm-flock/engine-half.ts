@@ -45,8 +45,9 @@ export class ShmFlockEngineHalf implements CaptureEngineHalf {
     if (finishReason === null) return null;
     const end = Math.max(0, request.numTokens - 1);
     const start = Math.min(end, request.routedExpertsPromptStart);
-    const stored = finishReason === 'abort' ? start : Math.min(end, request.blockIds.length * this.#blockSize);
-    const rows = this.#readSlots(request.blockIds, stored);
+    // The source reads when a request stops, never when it is aborted.
+    const stored = finishReason === 'abort' ? 0 : Math.min(end, request.blockIds.length * this.#blockSize);
+    const rows = stored > 0 ? this.#readSlots(request.blockIds, stored) : null;
     if (!request.returnRoutedExperts) return null;
     const missing: PositionRange[] = stored < end ? [[Math.max(start, stored), end]] : [];
     return {

@@ -1,6 +1,6 @@
-/** `SharedRows` over real `shm_open`, `mmap` and `flock`, called through koffi. Linux with glibc ≥ 2.34 or musl. */
+/** `SharedRows` over real `shm_open`, `mmap` and `flock`, called through koffi. Linux with glibc ≥ 2.34. */
 
-import { closeSync, openSync, statfsSync, unlinkSync } from 'node:fs';
+import { closeSync, openSync, rmSync, statfsSync } from 'node:fs';
 import koffi from 'koffi';
 import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
@@ -67,11 +67,14 @@ export function sharedRowsBytes(model: ModelConfig, engine: EngineConfig): numbe
   return engine.numBlocks * engine.blockSize * rowShape(model, 'int32').bytesPerRow;
 }
 
+/** `unlink` takes the names away, once everybody has mapped them: whatever becomes of the process, nothing is left behind then. */
+export type CreatedSharedRows = SharedRows & Readonly<{ unlink: () => void }>;
+
 /**
- * Creates the shared memory object and its lock file; the creator removes both on `close`. Throws SHARED_MEMORY when there is no
- * `/dev/shm` or too little room in it: memory is claimed here, so that a full file system is an error now and not a SIGBUS later.
+ * Creates the shared memory object and its lock file. Throws SHARED_MEMORY when there is no `/dev/shm` or too little room in it, and leaves
+ * nothing then: memory is claimed here, so that a full file system is an error now and not a SIGBUS later.
  */
-export function createSharedRows(where: SharedMemoryName, byteLength: number): SharedRows {
+export function createSharedRows(where: SharedMemoryName, byteLength: number): CreatedSharedRows {
   const free = freeSharedMemoryBytes();
   if (free < byteLength) {
     throw RoutedExpertsError.of(
@@ -82,33 +85,45 @@ export function createSharedRows(where: SharedMemoryName, byteLength: number): S
   }
   const fd = libc().shmOpen(where.name, O_CREAT | O_EXCL | O_RDWR, 0o600);
   if (fd < 0) throw systemError(`shm_open("${where.name}") failed`);
-  const claimed = libc().posixFallocate(fd, 0, byteLength);
-  if (claimed !== 0) {
-    libc().close(fd);
+  const unlink = () => {
+    process.removeListener('exit', unlink);
     libc().shmUnlink(where.name);
-    throw systemError(`posix_fallocate of ${byteLength} bytes failed with errno ${claimed}`);
-  }
-  const lockFd = openSync(where.lockFile, 'w', 0o600);
-  const removeAll = () => {
-    libc().shmUnlink(where.name);
-    try {
-      unlinkSync(where.lockFile);
-    } catch {
-      // Another cleaner of temporary files was faster.
-    }
+    rmSync(where.lockFile, { force: true });
   };
-  process.once('exit', removeAll);
-  return new PosixSharedRows(fd, lockFd, byteLength, () => {
-    process.removeListener('exit', removeAll);
-    removeAll();
-  });
+  process.once('exit', unlink);
+  try {
+    const claimed = libc().posixFallocate(fd, 0, byteLength);
+    if (claimed !== 0) throw systemError(`posix_fallocate of ${byteLength} bytes failed with errno ${claimed}`);
+    return Object.assign(new PosixSharedRows(fd, openLockFile(where.lockFile, 'w'), byteLength, unlink), { unlink });
+  } catch (error) {
+    libc().close(fd);
+    unlink();
+    throw error;
+  }
 }
 
 /** Maps what the other half created. Its own open file: `flock` excludes threads only if each opened the lock file itself. */
 export function openSharedRows(where: SharedMemoryName, byteLength: number): SharedRows {
   const fd = libc().shmOpen(where.name, O_RDWR, 0o600);
   if (fd < 0) throw systemError(`shm_open("${where.name}") failed in the worker`);
-  return new PosixSharedRows(fd, openSync(where.lockFile, 'r+'), byteLength, () => {});
+  try {
+    return new PosixSharedRows(fd, openLockFile(where.lockFile, 'r+'), byteLength, () => {});
+  } catch (error) {
+    libc().close(fd);
+    throw error;
+  }
+}
+
+function openLockFile(path: string, flags: string): number {
+  try {
+    return openSync(path, flags, 0o600);
+  } catch (error) {
+    throw RoutedExpertsError.of(
+      'SHARED_MEMORY',
+      `its lock file cannot be opened (${String(error)})`,
+      'set TMPDIR to a folder that can be written',
+    );
+  }
 }
 
 class PosixSharedRows implements SharedRows {
@@ -118,13 +133,17 @@ class PosixSharedRows implements SharedRows {
   readonly #afterClose: () => void;
   #rows: Int32Array | null;
 
+  /** Takes both descriptors over, unless it throws: then `fd` is still the caller's. */
   constructor(fd: number, lockFd: number, byteLength: number, afterClose: () => void) {
     this.#byteLength = byteLength;
     this.#lockFd = lockFd;
     this.#afterClose = afterClose;
     this.#address = libc().mmap(null, byteLength, PROT_READ_WRITE, MAP_SHARED, fd, 0);
+    if (BigInt.asIntN(64, this.#address) === -1n) {
+      closeSync(lockFd);
+      throw systemError(`mmap of ${byteLength} bytes failed`);
+    }
     libc().close(fd);
-    if (BigInt.asIntN(64, this.#address) === -1n) throw systemError(`mmap of ${byteLength} bytes failed`);
     this.#rows = new Int32Array(koffi.view(this.#address, byteLength));
   }
 

@@ -1,7 +1,11 @@
 /** The bench: every design at every share of opted-in requests, in one process, each row checked. */
 
 import type { CaptureLiveCounts } from '../../contract/capture.ts';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import type { DesignName } from '../../contract/config.ts';
+import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
+import { designByName } from '../../capture/designs.ts';
 import { EngineCore } from '../../engine/engine-core.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import { optIn } from '../../workload/opt-in.ts';
@@ -69,11 +73,13 @@ export type BenchResult = Readonly<{
   options: Omit<BenchOptions, 'workload'> & Readonly<{ workload: string }>;
   cells: readonly Cell[];
   runs: readonly RunResult[];
+  /** What was not as it must be, in any run. */
+  problems: readonly string[];
 }>;
 
 /**
- * Runs all repeats of all cells; one unmeasured run per design goes first. `onProgress` hears of each run before it starts.
- * Rejects with what makes a run impossible; the workers are shut down then.
+ * Runs all repeats of all cells; one run per design goes first, which is checked like the others and not measured. `onProgress` hears of each
+ * run before it starts. Rejects with what makes a run impossible; the workers are shut down then.
  */
 export async function runBench(
   options: BenchOptions,
@@ -85,6 +91,7 @@ export async function runBench(
   const verifier = new Verifier(model, routing?.kind === 'replay' ? routing.recording : null);
   const sessions = new Map<DesignName, DesignSession>();
   const results: RunResult[] = [];
+  const problems: string[] = [];
   const total = runs.length + new Set(cells.map((cell) => cell.design)).size;
   let done = 0;
   try {
@@ -92,34 +99,48 @@ export async function runBench(
       if (sessions.has(design)) continue;
       onProgress(done++, total, `${design}: start and warm-up`);
       sessions.set(design, await DesignSession.start(design, options.session));
-      await runCell(
-        sessions.get(design)!,
-        { cell: { design, optInShare: 1 }, repeat: -1, group: -1 },
-        options,
-        verifier,
-      );
+      const warmUp: PlannedRun = { cell: { design, optInShare: 1 }, repeat: -1, group: -1 };
+      const result = await runCell(sessions.get(design)!, warmUp, done, options, verifier);
+      for (const problem of problemsOf(result, options)) problems.push(`${design}, warm-up: ${problem}`);
     }
     for (const run of runs) {
       onProgress(done++, total, cellName(run.cell));
-      results.push(await runCell(sessions.get(run.cell.design)!, run, options, verifier));
+      const result = await runCell(sessions.get(run.cell.design)!, run, done, options, verifier);
+      results.push(result);
+      for (const problem of problemsOf(result, options)) problems.push(`${cellName(run.cell)}: ${problem}`);
     }
     onProgress(done, total, 'done');
     const { workload, session, ...rest } = options;
     const { routing: _, ...told } = session;
     const environment = describeEnvironment(sessions.get('off')!.executor.devices[0]!);
-    return { environment, options: { ...rest, session: told, workload: workload.name }, cells, runs: results };
+    return {
+      environment,
+      options: { ...rest, session: told, workload: workload.name },
+      cells,
+      runs: results,
+      problems,
+    };
   } finally {
     for (const session of sessions.values()) await session.close();
   }
 }
 
+setFlagsFromString('--expose-gc');
+
+/** What a run leaves behind is collected before the next one, so that none pays for its neighbour. */
+const collectGarbage = runInNewContext('gc') as () => void;
+
 async function runCell(
   session: DesignSession,
   { cell, repeat, group }: PlannedRun,
+  number: number,
   options: BenchOptions,
   verifier: Verifier,
 ): Promise<RunResult> {
-  const { workload } = options;
+  const { model, routing } = options.session;
+  const isRecorded = routing?.kind === 'replay';
+  const workload = isRecorded ? options.workload : relabelled(options.workload, number, model.vocabSize);
+  collectGarbage();
   const capture = session.engineHalf();
   const engine = new EngineCore(options.session.engine, capture);
   const result = await serveWorkload({
@@ -160,9 +181,21 @@ async function runCell(
       ringSlots: workers.ringSlots,
       batchEntries: workers.batchEntries,
     },
-    cachedRowBytes: held.cachedBytes ?? null,
+    cachedRowBytes: held.cachedBytes ?? workers.capture.cachedBytes ?? null,
     refusal: requests.find((request) => request.refusal !== null)?.refusal ?? null,
   };
+}
+
+/**
+ * The same workload with other tokens: equal stays equal, so lengths, sharing and schedule are the same, but no token, key, hash or row of the
+ * run before can pass for one of this run. Workers, their tables and the device's memory live through all runs.
+ */
+function relabelled(workload: Workload, number: number, vocabSize: number): Workload {
+  const requests = workload.requests.map((request) => ({
+    ...request,
+    promptTokenIds: request.promptTokenIds.map((token) => (token + number) % vocabSize),
+  }));
+  return { ...workload, requests };
 }
 
 /** Which requests are aborted, and after how many output tokens: drawn from the seed, the same in every cell. */
@@ -175,10 +208,22 @@ function planAborts(workload: Workload, share: number, seed: number): (number | 
   });
 }
 
+/** Whether a request that ended by itself may lack rows: the design says so, or the policy under which `deltas` runs. */
+function mayMissRows({ design }: Cell, { session }: BenchOptions): boolean {
+  const policy = session.prefixRows ?? DEFAULT_PREFIX_ROWS;
+  if (design === 'deltas') return policy === 'share' || policy === 'computed-only';
+  return designByName(design).gaps.some(
+    ({ missing }) => missing === 'prefix-hit' || missing === 'ended-without-blocks',
+  );
+}
+
 /** Everything that must be true of a run, or what is not. */
-export function problemsOf({ verification, accounting, leaks }: RunResult): string[] {
+export function problemsOf({ cell, verification, accounting, leaks }: RunResult, options: BenchOptions): string[] {
   const problems: string[] = [];
-  const { rowsMismatched, wrongTokens, requestsWithWrongCount, firstProblem } = verification;
+  const { rowsMismatched, rowsMissingOfFinished, wrongTokens, requestsWithWrongCount, firstProblem } = verification;
+  if (rowsMissingOfFinished > 0 && !mayMissRows(cell, options)) {
+    problems.push(`${rowsMissingOfFinished} rows are missing that ${cell.design} does not give up (L1)`);
+  }
   if (rowsMismatched > 0) problems.push(`${rowsMismatched} rows differ from the oracle (L2)`);
   if (wrongTokens > 0) problems.push(`${wrongTokens} tokens differ from the oracle`);
   if (requestsWithWrongCount > 0) problems.push(`${requestsWithWrongCount} requests got a wrong number of rows (L1)`);

@@ -29,7 +29,7 @@ import type { Workload } from '../../workload/workload.ts';
 import { workloadTotals } from '../../workload/workload.ts';
 import { findWorkload, workloadNames, workloads } from '../../workload/workloads.ts';
 import { finite, list, whole } from '../options.ts';
-import { problemsOf, runBench } from './bench.ts';
+import { runBench } from './bench.ts';
 import { recordedModel, recordingOf } from './replay.ts';
 import { renderTable, toJson } from './report.ts';
 
@@ -223,7 +223,7 @@ async function bench(flags: Flags): Promise<void> {
     progress.stop();
     if (flags.json !== undefined) writeJson(flags.json, toJson(result));
     console.log(renderTable(result));
-    if (result.runs.some((run) => problemsOf(run).length > 0)) process.exitCode = 1;
+    if (result.problems.length > 0) process.exitCode = 1;
   } finally {
     progress.stop();
   }

@@ -3,7 +3,6 @@
 import Table from 'cli-table3';
 import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
 import type { BenchResult, RunResult } from './bench.ts';
-import { problemsOf } from './bench.ts';
 import type { Cell } from './plan.ts';
 import { cellName } from './plan.ts';
 import { median, quantile } from './statistics.ts';
@@ -33,7 +32,6 @@ export type CellReport = Readonly<{
   cachedRowBytesMax: number | null;
   rows: Readonly<{ delivered: number; verified: number; mismatched: number; missing: number }>;
   requests: RunResult['accounting'];
-  problems: readonly string[];
 }>;
 
 export function reportCells(result: BenchResult): readonly CellReport[] {
@@ -77,7 +75,6 @@ export function reportCells(result: BenchResult): readonly CellReport[] {
         refused: sum((run) => run.accounting.refused),
         lost: sum((run) => run.accounting.lost),
       },
-      problems: [...new Set(runs.flatMap(problemsOf))],
     };
   });
 }
@@ -92,16 +89,17 @@ export function renderTable(result: BenchResult): string {
       'step p50',
       'p99 ms',
       'sched µs',
+      'longest ms',
       'stall ms',
       'capture D→H',
-      'threads',
+      'messages',
       'rows',
       'verified',
       'wrong',
       'missing',
     ],
     style: { head: [], border: [], compact: true },
-    colAligns: ['left', ...Array.from({ length: 12 }, () => 'right' as const)],
+    colAligns: ['left', ...Array.from({ length: 13 }, () => 'right' as const)],
   });
   reports.forEach((report, i) => {
     const { ratioToOff: ratio, rows } = report;
@@ -112,6 +110,7 @@ export function renderTable(result: BenchResult): string {
       report.stepMs.p50.toFixed(1),
       report.stepMs.p99.toFixed(1),
       report.schedulerUsPerRequestStep.toFixed(2),
+      report.schedulerStepMsMax.toFixed(1),
       report.eventLoopStallMsMax.toFixed(1),
       bytes(report.bytesDeviceToHostForCapture),
       bytes(report.bytesAcrossThreads),
@@ -125,13 +124,13 @@ export function renderTable(result: BenchResult): string {
 }
 
 export function toJson(result: BenchResult): unknown {
-  const { environment, options, runs } = result;
-  return { environment, seed: options.seed, options, cells: reportCells(result), runs };
+  const { environment, options, runs, problems } = result;
+  return { environment, seed: options.seed, options, problems, cells: reportCells(result), runs };
 }
 
 const legend = [
-  'tokens/s: output tokens, median of the runs · vs off: ratio to the off run of the same seconds · sched: engine time per request and step',
-  'stall: longest event-loop stall of the main thread · capture D→H: bytes read back for capture, per run · threads: bytes moved between threads',
+  'tokens/s: output tokens, median of the runs · vs off: ratio to the off run of the same seconds · sched: engine time per request and step · longest: of one step',
+  'stall: longest event-loop stall of the main thread · capture D→H: bytes read back for capture, per run · messages: bytes transferred between threads, without shared memory',
   'missing: rows that a design, or its prefix-rows policy, gives up; reported, never made up',
 ].join('\n');
 
@@ -159,7 +158,7 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string[] {
   const policy = result.options.session.prefixRows ?? DEFAULT_PREFIX_ROWS;
   reports.forEach((report, i) => {
     const { cachedRowBytesMax } = report;
-    if (cachedRowBytesMax === null) return;
+    if (report.design !== 'deltas' || cachedRowBytesMax === null) return;
     lines.push(
       `${cellName(result.cells[i]!)}, prefix rows ${policy}: ${Math.round(report.prefixHitTokens)} tokens from the prefix cache per run, ` +
         `${Math.round(report.prefixRecomputedTokens)} more computed again for their rows, ${bytes(cachedRowBytesMax)} of rows kept with cached blocks`,
@@ -167,9 +166,7 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string[] {
   });
   const refusal = result.runs.find((run) => run.refusal !== null)?.refusal;
   if (refusal) lines.push(`refused, for example: ${refusal}`);
-  reports.forEach((report, i) => {
-    for (const problem of report.problems) lines.push(`PROBLEM ${cellName(result.cells[i]!)}: ${problem}`);
-  });
+  for (const problem of new Set(result.problems)) lines.push(`PROBLEM ${problem}`);
   return lines;
 }
 

@@ -18,6 +18,8 @@ export type ServedRequest = {
   readonly requestId: string;
   readonly promptTokenIds: Uint32Array;
   readonly optedIn: boolean;
+  /** It ends at this length unless it is aborted. */
+  readonly mostOutputTokens: number;
   readonly outputTokenIds: number[];
   finishReason: FinishReason | 'refused' | null;
   /** Why it was refused. */
@@ -64,6 +66,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
     requestId: request.requestId,
     promptTokenIds: request.promptTokenIds,
     optedIn: options.optedIn[i]!,
+    mostOutputTokens: Math.min(request.maxTokens, engine.config.maxModelLen - request.promptTokenIds.length),
     outputTokenIds: [],
     finishReason: null,
     refusal: null,
@@ -123,7 +126,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
     try {
       driver.add(toEngineRequest(request, options.optedIn[place]!));
     } catch (error) {
-      if (!(error instanceof RoutedExpertsError)) throw error;
+      if (!(error instanceof RoutedExpertsError) || error.code === 'INVARIANT') throw error;
       served[place]!.finishReason = 'refused';
       served[place]!.refusal = error.message;
       numInFlight--;

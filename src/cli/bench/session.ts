@@ -4,9 +4,10 @@ import type { CaptureEngineHalf } from '../../contract/capture.ts';
 import type { DesignName, PrefixRows, WorkerConfig } from '../../contract/config.ts';
 import type { DesignResources } from '../../capture/designs.ts';
 import { designByName } from '../../capture/designs.ts';
+import { createSharedRows, sharedRowsBytes } from '../../capture/shm-flock/posix-shared-rows.ts';
 import type { SharedRows } from '../../capture/shm-flock/shared-rows.ts';
 import type { Executor } from '../../worker/executor.ts';
-import { designResources, sharedMemoryName } from '../../worker/design-resources.ts';
+import { sharedMemoryName } from '../../worker/design-resources.ts';
 import { ThreadExecutor } from '../../worker/thread-executor.ts';
 
 export type SessionConfig = Omit<WorkerConfig, 'rank' | 'design' | 'sharedMemory'> &
@@ -41,9 +42,11 @@ export class DesignSession {
   static async start(design: DesignName, config: SessionConfig): Promise<DesignSession> {
     const sharedMemory = design === 'shm-flock' ? sharedMemoryName() : null;
     const workerConfig = { ...config, design, sharedMemory };
-    const shared = sharedMemory === null ? null : designResources(workerConfig, 'create').sharedRows();
+    const shared =
+      sharedMemory === null ? null : createSharedRows(sharedMemory, sharedRowsBytes(config.model, config.engine));
     try {
       const executor = await ThreadExecutor.start(workerConfig);
+      shared?.unlink();
       return new DesignSession(design, config, executor, { sharedRows: () => lent(shared!) }, () => shared?.close());
     } catch (error) {
       shared?.close();
@@ -66,7 +69,9 @@ export class DesignSession {
 /** The same rows for another engine half, which must not close them. */
 function lent(shared: SharedRows): SharedRows {
   return {
-    rows: shared.rows,
+    get rows() {
+      return shared.rows;
+    },
     lock: () => shared.lock(),
     unlock: () => shared.unlock(),
     close: () => {},

@@ -15,9 +15,10 @@ export type Verification = {
   rowsDelivered: number;
   rowsVerified: number;
   rowsMismatched: number;
-  /** Rows reported missing (L4). */
+  /** Rows reported missing (L4), and of these of requests that ended by themselves, which lack a row only if their design gives it up. */
   rowsMissing: number;
-  /** Requests whose rows are not as many as L1 says, or absent altogether. */
+  rowsMissingOfFinished: number;
+  /** Requests whose rows or output tokens are not those that L1 says, or absent altogether. */
   requestsWithWrongCount: number;
   /** The first thing found wrong, for the report. */
   firstProblem: string | null;
@@ -26,20 +27,16 @@ export type Verification = {
 /** `rows` is `[numKnown, L, K]`, or `null` as long as only tokens were asked for. */
 type Expected = Readonly<{ rows: Uint16Array | null; nextTokens: Uint32Array; numKnown: number }>;
 
-/**
- * Remembers the oracle's answers by request id, so that the same workload served again is compared, not computed again. One verifier
- * belongs to one workload and model.
- */
 export class Verifier {
   readonly #router: Router;
   readonly #rowLength: number;
-  readonly #expected: Map<string, Expected> = new Map();
+  readonly #recorded: Map<string, Expected> = new Map();
 
   /** `recording`: what the workload's requests must get, in place of the oracle's answers. */
   constructor(model: ModelConfig, recording: RecordedRouting | null = null) {
     this.#router = new Router(model);
     this.#rowLength = model.numLayers * model.topK;
-    for (const request of recording?.requests ?? []) this.#expected.set(request.requestId, recorded(request));
+    for (const request of recording?.requests ?? []) this.#recorded.set(request.requestId, recorded(request));
   }
 
   verify(requests: readonly ServedRequest[]): Verification {
@@ -49,6 +46,7 @@ export class Verifier {
       rowsVerified: 0,
       rowsMismatched: 0,
       rowsMissing: 0,
+      rowsMissingOfFinished: 0,
       requestsWithWrongCount: 0,
       firstProblem: null,
     };
@@ -66,14 +64,20 @@ export class Verifier {
       result.wrongTokens++;
       result.firstProblem ??= `request ${request.requestId}: output token ${i} is ${outputTokenIds[i]}`;
     }
-    if (!request.optedIn) return;
-    if (rows === null || rows.start + rows.count !== numInputs) {
+    if (request.finishReason === 'length' && outputTokenIds.length !== request.mostOutputTokens) {
       result.requestsWithWrongCount++;
-      const count = rows === null ? 'no rows' : `rows up to ${rows.start + rows.count}`;
-      result.firstProblem ??= `request ${request.requestId}: ${count}, expected up to ${numInputs} (L1)`;
+      result.firstProblem ??= `request ${request.requestId}: ${outputTokenIds.length} output tokens of ${request.mostOutputTokens}`;
+    }
+    if (!request.optedIn) return;
+    if (rows === null || rows.start !== 0 || rows.count !== numInputs) {
+      result.requestsWithWrongCount++;
+      const range = rows === null ? 'no rows' : `rows [${rows.start}, ${rows.start + rows.count})`;
+      result.firstProblem ??= `request ${request.requestId}: ${range}, expected [0, ${numInputs}) (L1)`;
       if (rows === null) return;
     }
-    result.rowsMissing += countPositions(rows.missing);
+    const missing = countPositions(rows.missing);
+    result.rowsMissing += missing;
+    if (request.finishReason !== 'abort') result.rowsMissingOfFinished += missing;
     this.#compareRows(request.requestId, rows, expected, result);
   }
 
@@ -102,8 +106,8 @@ export class Verifier {
 
   /** The oracle's answers for the inputs `[0, numInputs)`: prompt, then the *oracle's* outputs. */
   #expectedOf({ requestId, promptTokenIds }: ServedRequest, numInputs: number, withRows: boolean): Expected {
-    const known = this.#expected.get(requestId);
-    if (known !== undefined && known.numKnown >= numInputs && (known.rows !== null || !withRows)) return known;
+    const known = this.#recorded.get(requestId);
+    if (known !== undefined) return known;
     const oracle = new Oracle(this.#router);
     const expected: Expected = {
       rows: withRows ? new Uint16Array(numInputs * this.#rowLength) : null,
@@ -115,7 +119,6 @@ export class Verifier {
       expected.nextTokens[position] = oracle.push(token);
       if (expected.rows !== null) oracle.row(expected.rows, position * this.#rowLength);
     }
-    this.#expected.set(requestId, expected);
     return expected;
   }
 }
