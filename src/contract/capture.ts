@@ -56,7 +56,7 @@ export interface CaptureEngineHalf {
   /** After scheduling; `requests` are the wanted ones of the step, in the scheduler's order, `stepPositions` their places in it. */
   onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void;
 
-  /** The output of a step, before any request of it is updated. `live` answers null if the request has ended, or if its part of this output was dropped by a cache reset. */
+  /** The output of a step with a wanted request in it, before any request of it is updated. `live` answers null if the request has ended, or if its part of this output was dropped by a cache reset. */
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void;
 
   /**

@@ -3,9 +3,11 @@
  *
  * Source    RFC vllm#38079, the proposed design; prefix hits after vllm#45635 and LMDeploy.
  * Store     none but the requests' own rows: a page per KV block, filled as outputs arrive, and kept with the block while that is cached.
- * Key       (request, position); after that the KV block.
+ * Key       (request, position); a page stays under its KV block for later hits: the picture is in block-rows.ts.
  * Leaves    with the output of the step that computed them; joined (as a list, without a copy) when the request ends.
  * Gives up  nothing of L1–L9 under its default policy. See prefix-rows.ts for the others.
+ * Costs     an opted-in request computes the tokens of a cached block again if that has no rows, so who opts in changes what is a hit; and rows
+ *           take host memory as long as their block is cached.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';

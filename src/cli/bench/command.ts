@@ -51,7 +51,7 @@ function byDevice(of: (defaults: Defaults) => number): string {
 type Flags = {
   design: DesignName[];
   optIn: number[];
-  repeats: number;
+  repeats?: number;
   model: string;
   device: DeviceKind;
   adapter?: string;
@@ -99,7 +99,7 @@ export function benchCommand(): Command {
         .argParser(list(finite(0, 1)))
         .default([0, 0.1, 1], '0,0.1,1'),
     )
-    .option('--repeats <n>', 'interleaved repeats of each cell', whole(1, 1000), 5)
+    .option('--repeats <n>', 'interleaved repeats of each cell (default: 5, of a trace 1)', whole(1, 1000))
     .option('--model <name>', `model shape: ${MODEL_NAMES.join(', ')}`, DEFAULT_MODEL)
     .addOption(
       new Option('--device <kind>', 'webgpu, or the TypeScript kernels').choices(['webgpu', 'cpu']).default('webgpu'),
@@ -200,7 +200,7 @@ async function bench(flags: Flags): Promise<void> {
       {
         designs: flags.design,
         optInShares: flags.optIn,
-        repeats: flags.repeats,
+        repeats: flags.repeats ?? (flags.trace === undefined ? 5 : 1),
         seed: flags.seed,
         workload,
         mode,

@@ -102,11 +102,11 @@ export function renderTable(result: BenchResult): string {
     colAligns: ['left', ...Array.from({ length: 13 }, () => 'right' as const)],
   });
   reports.forEach((report, i) => {
-    const { ratioToOff: ratio, rows } = report;
+    const { rows } = report;
     table.push([
       cellName(result.cells[i]!),
       report.tokensPerSecond.toFixed(0),
-      report.design === 'off' ? '1' : `${ratio.median.toFixed(3)} (${ratio.min.toFixed(2)}–${ratio.max.toFixed(2)})`,
+      ratioText(report, result),
       report.stepMs.p50.toFixed(1),
       report.stepMs.p99.toFixed(1),
       report.schedulerUsPerRequestStep.toFixed(2),
@@ -168,6 +168,12 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string[] {
   if (refusal) lines.push(`refused, for example: ${refusal}`);
   for (const problem of new Set(result.problems)) lines.push(`PROBLEM ${problem}`);
   return lines;
+}
+
+/** In an open loop the arrivals set the pace of every design that keeps up: a ratio of rates would say nothing. */
+function ratioText({ design, ratioToOff: ratio }: CellReport, { options }: BenchResult): string {
+  if (options.mode.kind === 'open') return '–';
+  return design === 'off' ? '1' : `${ratio.median.toFixed(3)} (${ratio.min.toFixed(2)}–${ratio.max.toFixed(2)})`;
 }
 
 function runsOf(result: BenchResult, cell: Cell): RunResult[] {
