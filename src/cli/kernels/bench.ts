@@ -59,7 +59,7 @@ const CHECKED_ROWS = 24;
 const PASS_US = 4000;
 const MAX_LAUNCHES = 200;
 /** A GPU that has waited runs slowly at first. */
-const WARM_UP_MS = 60;
+const WARM_UP_MS = 40;
 
 type Candidate = Readonly<{ name: string; kernel: Kernel; workgroups: number; isChosen: boolean }>;
 
@@ -68,23 +68,27 @@ export async function benchKernels(
   plan: BenchPlan,
   onFigure: (figure: BenchFigure) => void,
 ): Promise<BenchResult> {
-  const copyGigabytesPerSecond = await measureCopy(device, plan.passes);
-  const emptyLaunchUs = await measureEmpty(device, plan.passes);
+  const copy = await Copy.on(device);
+  const copyGigabytesPerSecond =
+    (2 * copy.byteLength) / (await measure(device, copy, [copy.bound], copy.workgroups, plan.passes)) / 1000;
+  const emptyLaunchUs = await measureEmpty(device, copy, plan.passes);
   const figures: BenchFigure[] = [];
   for (const shape of plan.shapes) {
     for (const tokens of plan.tokens) {
       if (4 * tokens * shape.router.numExperts > device.info.maxStorageBufferBytes) continue;
-      for (const figure of await benchShape(device, shape, tokens, plan, copyGigabytesPerSecond)) {
+      for (const figure of await benchShape(device, copy, shape, tokens, plan, copyGigabytesPerSecond)) {
         figures.push(figure);
         onFigure(figure);
       }
     }
   }
+  copy.destroy();
   return { copyGigabytesPerSecond, emptyLaunchUs, figures };
 }
 
 async function benchShape(
   device: Device,
+  warmer: Copy,
   shape: BenchShape,
   tokens: number,
   plan: BenchPlan,
@@ -117,7 +121,7 @@ async function benchShape(
     for (const { name, kernel, workgroups, isChosen } of candidates(device, shape, tokens, plan)) {
       const bounds: BoundKernel[] = [];
       for (const input of inputs) bounds.push(await device.bind(kernel, [params, input, bias, ids, weights]));
-      const launchUs = await measure(device, bounds, workgroups, plan.passes);
+      const launchUs = await measure(device, warmer, bounds, workgroups, plan.passes);
       device.submit((commands) => commands.dispatch(bounds[0]!, workgroups));
       const wrongIds = await countWrong(device, shape, tokens, inputs[0]!, biases, ids);
       const gigabytesPerSecond = bytes / launchUs / 1000;
@@ -162,6 +166,7 @@ function candidates(device: Device, { router }: BenchShape, tokens: number, plan
 /** Median over passes of the mean microseconds of a launch. */
 async function measure(
   device: Device,
+  warmer: Copy,
   bounds: readonly BoundKernel[],
   workgroups: number,
   passes: number,
@@ -172,36 +177,57 @@ async function measure(
     });
     return nanoseconds / 1000 / launches;
   };
-  let estimate = await pass(2);
-  for (const end = performance.now() + WARM_UP_MS; performance.now() < end;) {
-    estimate = await pass(Math.max(2, Math.min(MAX_LAUNCHES, Math.floor(PASS_US / estimate))));
-  }
+  await warmer.run();
+  const estimate = await pass(2);
   const launches = Math.max(2, Math.min(MAX_LAUNCHES, Math.floor(PASS_US / estimate)));
   const times: number[] = [];
-  for (let i = 0; i < passes; i++) times.push(await pass(launches));
-  const sorted = times.sort((a, b) => a - b);
+  for (let i = 0; i <= passes; i++) times.push(await pass(launches));
+  const sorted = times.slice(1).sort((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)]!;
 }
 
-async function measureCopy(device: Device, passes: number): Promise<number> {
-  const byteLength = Math.min(device.info.isSoftware ? 2 ** 24 : 2 ** 29, device.info.maxStorageBufferBytes);
-  const buffers = ['params', 'source', 'target'].map((label, i) =>
-    device.createBuffer(label, i === 0 ? 4 : byteLength, 'storage'),
-  );
-  try {
+/** A plain copy: the bandwidth that there is, and work that brings a GPU to its full clock. */
+class Copy {
+  readonly byteLength: number;
+  readonly bound: BoundKernel;
+  readonly workgroups: number;
+  readonly #device: Device;
+  readonly #buffers: readonly DeviceBuffer[];
+
+  private constructor(device: Device, buffers: readonly DeviceBuffer[], bound: BoundKernel) {
+    this.#device = device;
+    this.#buffers = buffers;
+    this.bound = bound;
+    this.byteLength = buffers[1]!.byteLength;
+    this.workgroups = Math.min(65_535, this.byteLength / 16 / 256);
+  }
+
+  static async on(device: Device): Promise<Copy> {
+    const byteLength = Math.min(device.info.isSoftware ? 2 ** 22 : 2 ** 29, device.info.maxStorageBufferBytes);
+    const buffers = ['params', 'source', 'output'].map((label, i) =>
+      device.createBuffer(label, i === 0 ? 4 : byteLength, 'storage'),
+    );
     device.write(buffers[0]!, 0, Uint32Array.of(byteLength / 16));
     await fill(device, buffers[1]!, 0);
-    const bound = await device.bind(copyKernel(), buffers);
-    const us = await measure(device, [bound], Math.min(65_535, byteLength / 16 / 256), passes);
-    return (2 * byteLength) / us / 1000;
-  } finally {
-    for (const buffer of buffers) buffer.destroy();
+    return new Copy(device, buffers, await device.bind(copyKernel(), buffers));
+  }
+
+  async run(): Promise<void> {
+    for (const end = performance.now() + WARM_UP_MS; performance.now() < end;) {
+      await this.#device.time((commands) => {
+        for (let i = 0; i < 8; i++) commands.dispatch(this.bound, this.workgroups);
+      });
+    }
+  }
+
+  destroy(): void {
+    for (const buffer of this.#buffers) buffer.destroy();
   }
 }
 
-async function measureEmpty(device: Device, passes: number): Promise<number> {
+async function measureEmpty(device: Device, warmer: Copy, passes: number): Promise<number> {
   const target = device.createBuffer('target', 16, 'storage');
-  const us = await measure(device, [await device.bind(emptyKernel(), [target])], 1, passes);
+  const us = await measure(device, warmer, [await device.bind(emptyKernel(), [target])], 1, passes);
   target.destroy();
   return us;
 }

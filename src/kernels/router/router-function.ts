@@ -67,7 +67,7 @@ export function routerFunction(
   const { numExperts, topK, scoring, groups, hasSelectionBias } = router;
   whole('experts', numExperts, 1, MAX_ROUTER_EXPERTS);
   whole('topK', topK, 1, Math.min(MAX_ROUTER_TOP_K, numExperts));
-  if (!SCORINGS.includes(scoring)) throw RoutedExpertsError.of('UNKNOWN_NAME', 'scoring', String(scoring), SCORINGS);
+  if (!SCORINGS.includes(scoring)) throw RoutedExpertsError.of('UNKNOWN_NAME', 'scoring', scoring, SCORINGS);
   for (const name of ['softCap', 'epsilon', 'minDenominator', 'jitter'] as const) finite(name, router[name], 0);
   finite('scale', router.scale, -1e30);
   const isBare = scoring === 'sparsemixer' || scoring.startsWith('topk-');

@@ -24,9 +24,6 @@ const SUBGROUP_THREADS = 128;
 /** Experts of one lane: few enough to be all in flight at once, enough for several rows in a subgroup. */
 const EXPERTS_PER_LANE = 16;
 
-/** From as many experts on a whole subgroup shares a row, where its size is known: one instruction finds its maximum then. */
-const MIN_WHOLE_EXPERTS = 256;
-
 /** Experts from which a workgroup a row beats an invocation a row on a GPU. */
 const MIN_WIDE_EXPERTS = 512;
 
@@ -49,22 +46,22 @@ export function subgroupRouter(router: RouterFunction, subgroups: Subgroups): Ro
   if (subgroups === null) return null;
   const [smallest, largest] = subgroups;
   const { numExperts, topK, groups } = router;
-  const isWide = numExperts >= MIN_WHOLE_EXPERTS && smallest === largest;
-  const share = isWide ? smallest : Math.ceil(numExperts / EXPERTS_PER_LANE);
-  const wanted = groups === null ? Math.max(topK, share) : groups.count;
+  const wanted = groups === null ? Math.max(topK, Math.ceil(numExperts / EXPERTS_PER_LANE)) : groups.count;
   const lanes = Math.min(32, smallest, powerOfTwo(wanted));
   if (groups !== null && lanes < groups.count) return null;
   const isWhole = lanes === smallest && lanes === largest;
   const sharers = groups === null ? lanes : Math.min(groups.keep, lanes);
-  return { algorithm: 'subgroup', threads: SUBGROUP_THREADS, lanes, isWhole, list: laneList(topK, sharers) };
+  const list = laneList(topK, sharers, groups !== null);
+  return { algorithm: 'subgroup', threads: SUBGROUP_THREADS, lanes, isWhole, list };
 }
 
 /**
- * Keys that a lane keeps so that few rows (1 in 50, for choices in random order) have as many of their K best in one lane: that lane has to
- * make a second list.
+ * Keys that a lane keeps so that hardly a row, for choices in random order, has as many of its K best in one lane: what that row takes longer,
+ * a small launch takes longer. With groups half of the lanes share all of the K best, and a longer list costs more than it saves.
  */
-function laneList(topK: number, lanes: number): number {
-  return LIST_LENGTHS.find((length) => length >= topK || lanes * tail(topK, 1 / lanes, length) < 0.02) ?? 32;
+function laneList(topK: number, sharers: number, hasGroups: boolean): number {
+  const share = hasGroups ? 0.05 : 0.0015;
+  return LIST_LENGTHS.find((length) => length > topK || sharers * tail(topK, 1 / sharers, length) < share) ?? 32;
 }
 
 /** P(X ≥ count) for X ~ Binomial(n, p). */

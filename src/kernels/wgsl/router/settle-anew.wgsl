@@ -3,12 +3,14 @@
 
 fn settle(
   keys: array<i32, SLOTS>,
+  hand: Hand,
   row: u32,
   lane: u32,
   firstLane: u32,
   size: u32,
   stats: Stats,
   isWrong: bool,
+  isAnyDry: bool,
 ) -> array<i32, SLOTS> {
   let end = endOf(lane);
   var settled = keys;

@@ -1,4 +1,4 @@
-// Settles a row where each chosen expert has a lane of its own. The K rounds again, by lanes that make another list when one is given away.
+// Settles a row where each chosen expert has a lane of its own. Where a list ran dry, the K rounds again, by lanes that make another one then.
 // Then experts whose keys begin like the K-th's are all that may belong there in place of another: each is compared with the last of the chosen
 // by whole orders. At last the chosen find their places by counting who is ahead.
 
@@ -8,21 +8,26 @@ fn isAhead(order: i32, key: i32, otherOrder: i32, otherKey: i32) -> bool {
 
 fn settle(
   keys: array<i32, SLOTS>,
+  hand: Hand,
   row: u32,
   lane: u32,
   firstLane: u32,
   size: u32,
   stats: Stats,
   isWrong: bool,
+  isAnyDry: bool,
 ) -> array<i32, SLOTS> {
   let isSlot = lane < TOP_K;
   var key = keys[0];
-  var rest = Hand(emptyBest(), 0u, HIGHEST);
-  for (var k = 0u; k < TOP_K; k++) {
-    rest = replenish(rest, row, lane, size, stats);
-    let found = rowMax(rest.best.a.x);
-    key = select(key, found, lane == k);
-    rest = take(rest, found);
+  var rest = hand;
+  if (isAnyDry) {
+    rest = Hand(emptyBest(), 0u, HIGHEST);
+    for (var k = 0u; k < TOP_K; k++) {
+      rest = replenish(rest, row, lane, size, stats);
+      let found = rowMax(rest.best.a.x);
+      key = select(key, found, lane == k);
+      rest = take(rest, found);
+    }
   }
   var order = select(HIGHEST, orderAt(row, expertOf(key), stats), isSlot);
   let coarse = subgroupShuffle(key, firstLane + TOP_K - 1u) & ~MASK;

@@ -157,7 +157,8 @@ fn main(
   let rowsAtOnce = subgroupSize / LANES;
   let subgroup = subgroupBroadcastFirst(thread) / subgroupSize;
   var base = group.x * (THREADS / LANES) + subgroup * rowsAtOnce;
-  // The first rows are read before their number is: reads beyond the buffer are clamped, and writes are guarded.
+  // Read early, needed late: reads beyond the buffer are clamped, and writes are guarded.
+  let numTokens = params[0];
   loop {
     let row = base + subgroupLane / LANES;
     var stats = statsOf(row, lane);
@@ -198,7 +199,7 @@ fn main(
       let isCoarse = isClose & (rowMax(select(0, cut, isKept)) != 0);
       let isWrong = isCoarse | (rowMax(select(0, 1, isDry)) != 0);
       if (subgroupAny(isWrong)) {
-        chosen = settle(chosen, row, lane, firstLane, size, stats, isWrong);
+        chosen = settle(chosen, hand, row, lane, firstLane, size, stats, isWrong, subgroupAny(isDry));
       }
     }
 
@@ -213,7 +214,6 @@ fn main(
       total += select(0.0, weight, slot * LANES + lane < TOP_K);
     }
     total = rowSum(total);
-    let numTokens = params[0];
     if (row < numTokens) {
       for (var slot = 0u; slot < SLOTS; slot++) {
         let k = slot * LANES + lane;
