@@ -128,8 +128,11 @@ async function* inTurns(parts: JsonParts): AsyncGenerator<string> {
 }
 
 function usage({ choices }: Generation): Readonly<Record<string, unknown>> {
-  // Choices of one prompt share it, and it is counted once.
-  const prompts = new Map(choices.map((choice) => [choice.promptTokenIds, choice.prefill?.numCachedTokens ?? 0]));
+  // Choices of one prompt share it, and it is counted once. What the later ones find cached is the first one's work.
+  const prompts = new Map<Uint32Array, number>();
+  for (const { promptTokenIds, prefill } of choices) {
+    if (!prompts.has(promptTokenIds)) prompts.set(promptTokenIds, prefill?.numCachedTokens ?? 0);
+  }
   let promptTokens = 0;
   let cachedTokens = 0;
   for (const [prompt, numCached] of prompts) {

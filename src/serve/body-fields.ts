@@ -3,6 +3,8 @@
 import { HttpError } from './http-error.ts';
 
 const SHOWN_CHARACTERS = 80;
+/** How many fields that mean nothing here are named, at most: a body can hold as many as it has bytes. */
+const MAX_UNREAD = 20;
 
 /** A value as an error message shows it: never longer than a line, whatever the client sent. */
 export function show(value: unknown): string {
@@ -28,6 +30,7 @@ export class BodyFields {
   readonly #object: Readonly<Record<string, unknown>>;
   readonly #path: string;
   readonly #read: Set<string> = new Set();
+  readonly #children: BodyFields[] = [];
 
   constructor(object: Readonly<Record<string, unknown>>, path: string = '') {
     this.#object = object;
@@ -82,15 +85,21 @@ export class BodyFields {
   /** An object's fields; none if it is absent. */
   object(name: string): BodyFields {
     const value = this.raw(name) ?? {};
-    if (isObject(value)) return new BodyFields(value, `${this.nameOf(name)}.`);
-    throw badField(this.nameOf(name), value, 'an object');
+    if (!isObject(value)) throw badField(this.nameOf(name), value, 'an object');
+    const child = new BodyFields(value, `${this.nameOf(name)}.`);
+    this.#children.push(child);
+    return child;
   }
 
-  /** Names of the fields that were sent and not asked for. */
+  /** Names of the first fields that were sent and not asked for, here and in the objects inside. */
   unread(): string[] {
-    return Object.keys(this.#object)
-      .filter((name) => !this.#read.has(name) && this.#object[name] !== null)
-      .map((name) => this.nameOf(name));
+    const names: string[] = [];
+    for (const name of Object.keys(this.#object)) {
+      if (names.length === MAX_UNREAD) break;
+      if (this.#read.has(name) || this.#object[name] === null) continue;
+      names.push(this.nameOf(name).slice(0, SHOWN_CHARACTERS));
+    }
+    return [...names, ...this.#children.flatMap((child) => child.unread())].slice(0, MAX_UNREAD);
   }
 }
 

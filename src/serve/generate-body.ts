@@ -39,6 +39,6 @@ export function readGenerateBody(fields: BodyFields, headerId: string | null, li
     n: sampling.n,
     sampling: withMaxTokens(params, sampling, maxTokens),
     rowFormat: rows.format,
-    ignoredFields: [...fields.unread(), ...params.unread()],
+    ignoredFields: fields.unread(),
   };
 }

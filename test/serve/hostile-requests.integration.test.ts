@@ -393,3 +393,23 @@ describe('too much', () => {
     expect((await first).status).toBe(200);
   });
 });
+
+test('fields that mean nothing here are named in the log, but no more of them than fit a line', async () => {
+  const lines: string[] = [];
+  const logged = closeAfterTest(
+    await startServer({ logLevel: 'info', log: { write: (line: string) => void lines.push(line) } }),
+  );
+  const many = Object.fromEntries(Array.from({ length: 5000 }, (_, i) => [`unknown${i}`, i]));
+  const xargs = { return_routed_expert: true };
+  await post(logged, completions, { prompt: 'x', max_tokens: 1, vllm_xargs: xargs, user: 'me' });
+  await post(logged, completions, { prompt: 'x', max_tokens: 1, ...many });
+  await expect.poll(() => lines.filter((line) => line.includes('"msg":"request"')).length, { interval: 2 }).toBe(2);
+  const requests = lines.filter((line) => line.includes('"msg":"request"')).map((line) => JSON.parse(line) as object);
+  expect(requests[0]).toMatchObject({
+    status: 200,
+    completionTokens: 1,
+    finishReasons: ['length'],
+    ignoredFields: ['user', 'vllm_xargs.return_routed_expert'],
+  });
+  expect((requests[1] as { ignoredFields: string[] }).ignoredFields.length).toBe(20);
+});

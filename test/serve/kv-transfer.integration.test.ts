@@ -61,6 +61,30 @@ function expectRight({ status, body }: Answer, prompt: readonly number[], rowsSt
   expectOracle(prompt, choice.token_ids, decodeNpy(choice.routed_experts), rowsStart);
 }
 
+/** Another engine, of which nothing is right. */
+async function impostor(
+  answer: (header: Record<string, unknown>) => readonly (string | Buffer)[] | null,
+): Promise<Params> {
+  const router = new Router({ linger: 0 });
+  await router.bind('tcp://127.0.0.1:*');
+  onTestFinished(() => router.close());
+  void (async () => {
+    for await (const [peer, frame] of router) {
+      const frames = answer(JSON.parse(frame!.toString()) as Record<string, unknown>);
+      if (frames !== null) await router.send([peer!, ...frames]);
+    }
+  })();
+  return {
+    do_remote_prefill: true,
+    remote_engine_id: 'x',
+    remote_request_id: 'y',
+    remote_host: '127.0.0.1',
+    remote_port: Number(/:(\d+)$/.exec(router.lastEndpoint!)![1]),
+    remote_num_tokens: 30,
+    remote_rows: true,
+  };
+}
+
 describe('a hand-over', () => {
   test('of prompts of many lengths: KV and rows come from the other engine', async () => {
     const [p, d] = [await start(), await start()];
@@ -255,30 +279,6 @@ describe('a hand-over that goes wrong', () => {
     expectRight(await decode(d, prompt, await prefill(p, prompt), { max_tokens: 12 }), prompt);
     await expectNothingLeft(d);
   });
-
-  /** Another engine, of which nothing is right. */
-  async function impostor(
-    answer: (header: Record<string, unknown>) => readonly (string | Buffer)[] | null,
-  ): Promise<Params> {
-    const router = new Router({ linger: 0 });
-    await router.bind('tcp://127.0.0.1:*');
-    onTestFinished(() => router.close());
-    void (async () => {
-      for await (const [peer, frame] of router) {
-        const frames = answer(JSON.parse(frame!.toString()) as Record<string, unknown>);
-        if (frames !== null) await router.send([peer!, ...frames]);
-      }
-    })();
-    return {
-      do_remote_prefill: true,
-      remote_engine_id: 'x',
-      remote_request_id: 'y',
-      remote_host: '127.0.0.1',
-      remote_port: Number(/:(\d+)$/.exec(router.lastEndpoint!)![1]),
-      remote_num_tokens: 30,
-      remote_rows: true,
-    };
-  }
 
   const ok = { protocol: 1, error: null, rowsStart: 0, rowsEnd: 30 };
   const lies: readonly (readonly [string, Parameters<typeof impostor>[0]])[] = [

@@ -4,6 +4,8 @@ import type { BodyFields } from '../body-fields.ts';
 import { badField } from '../body-fields.ts';
 
 const MAX_ID_LENGTH = 512;
+/** Of vLLM's fields those that say nothing here: blocks are asked for by position, and the lease is the other engine's affair. */
+const unused = ['remote_block_ids', 'tp_size', 'remote_blocks_expiry_time', 'transfer_mode'];
 
 /** Keep this request's KV for somebody who will ask for it. */
 export type KeepKv = Readonly<{ kind: 'keep' }>;
@@ -43,6 +45,7 @@ export type TransferAnswer = Readonly<{
 /** Throws BAD_FIELD. `null`: the parameters ask for nothing. `isPeer` says whether KV may be fetched from a host. */
 export function readTransferParams(body: BodyFields, isPeer: (host: string) => boolean): TransferParams | null {
   const fields = body.object('kv_transfer_params');
+  for (const name of unused) fields.raw(name);
   const keeps = fields.flag('do_remote_decode');
   const loads = fields.flag('do_remote_prefill');
   if (keeps && loads) throw badField(fields.nameOf('do_remote_prefill'), true, 'false where do_remote_decode is true');
