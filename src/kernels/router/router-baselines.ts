@@ -24,7 +24,7 @@ export function baselineKernel(
   const threads = name === 'thread' ? 64 : Math.max(32, Math.min(256, padded / 2));
   const files = name === 'thread' ? ['baseline-thread'] : ['baseline-finish', `baseline-${name}`];
   const constants: Record<string, number> =
-    name === 'thread' ? { THREADS: threads } : { THREADS: threads, PADDED: padded };
+    name === 'thread' ? { GUARDED: 0, THREADS: threads } : { GUARDED: 0, THREADS: threads, PADDED: padded };
   const kernel = assembleRouter(router, `baseline-${name}`, files, constants, false);
   return { kernel, rows: name === 'thread' ? threads : 1 };
 }

@@ -114,9 +114,11 @@ function variantConstants(
   { numExperts, topK, groups }: RouterFunction,
   variant: RouterVariant,
 ): Record<string, number> {
-  if (variant.algorithm === 'wide') return {};
-  if (variant.algorithm === 'portable') return { LIST: variant.list };
+  if (variant.algorithm === 'wide') return { GUARDED: 0 };
+  if (variant.algorithm === 'portable') return { GUARDED: 0, LIST: variant.list };
   const { lanes, list, isWhole } = variant;
+  const share = numExperts / (groups?.count ?? 1);
+  const isEven = groups === null ? numExperts % (4 * lanes) === 0 : lanes === groups.count && share % 4 === 0;
   const quads = groups === null ? Math.ceil(numExperts / 4 / lanes) : Math.ceil(numExperts / groups.count / 4);
   const chunks = Math.ceil(quads / MAX_QUADS);
   return {
@@ -127,6 +129,7 @@ function variantConstants(
     CHUNKS: chunks,
     QUADS: Math.ceil(quads / chunks),
     QUAD_STEP: groups === null ? 4 * lanes : 4,
+    GUARDED: Number(!isEven || quads % chunks !== 0),
   };
 }
 

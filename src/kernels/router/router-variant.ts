@@ -22,7 +22,7 @@ type Subgroups = DeviceInfo['subgroupSizes'];
 const SUBGROUP_THREADS = 128;
 
 /** Experts of one lane: few enough to be all in flight at once, enough for several rows in a subgroup. */
-const EXPERTS_PER_LANE = 16;
+const EXPERTS_PER_LANE = 24;
 
 /** Experts from which a workgroup a row beats an invocation a row on a GPU. */
 const MIN_WIDE_EXPERTS = 512;
@@ -51,17 +51,16 @@ export function subgroupRouter(router: RouterFunction, subgroups: Subgroups): Ro
   if (groups !== null && lanes < groups.count) return null;
   const isWhole = lanes === smallest && lanes === largest;
   const sharers = groups === null ? lanes : Math.min(groups.keep, lanes);
-  const list = laneList(topK, sharers, groups !== null);
+  const list = laneList(topK, sharers);
   return { algorithm: 'subgroup', threads: SUBGROUP_THREADS, lanes, isWhole, list };
 }
 
 /**
  * Keys that a lane keeps so that hardly a row, for choices in random order, has as many of its K best in one lane: what that row takes longer,
- * a small launch takes longer. With groups half of the lanes share all of the K best, and a longer list costs more than it saves.
+ * a small launch takes longer.
  */
-function laneList(topK: number, sharers: number, hasGroups: boolean): number {
-  const share = hasGroups ? 0.05 : 0.0015;
-  return LIST_LENGTHS.find((length) => length > topK || sharers * tail(topK, 1 / sharers, length) < share) ?? 32;
+function laneList(topK: number, sharers: number): number {
+  return LIST_LENGTHS.find((length) => length > topK || sharers * tail(topK, 1 / sharers, length) < 0.0015) ?? 32;
 }
 
 /** P(X ≥ count) for X ~ Binomial(n, p). */

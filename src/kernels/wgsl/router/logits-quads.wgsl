@@ -1,4 +1,4 @@
-// Logits of rows whose length, and whose groups' length, is a multiple of four: [T, E / 4].
+// Logits of rows whose length, and whose groups' length, is a multiple of four: [T, E / 4]. GUARDED: quads beyond `end` are asked for.
 
 @group(0) @binding(1) var<storage, read> logits: array<vec4u>;
 // [E / 4], read only by functions with a selection bias.
@@ -6,13 +6,18 @@
 
 // Bits of the logits of the experts `first` to `first + 3`, as far as they lie before `end`.
 fn readQuad(row: u32, first: u32, end: u32) -> vec4u {
-  if (first >= end) {
-    return vec4u(0xff800000u);
+  if (GUARDED != 0u) {
+    if (first >= end) {
+      return vec4u(0xff800000u);
+    }
   }
   return logits[(row * NUM_EXPERTS + first) >> 2u];
 }
 
 fn isBefore(first: u32, end: u32) -> vec4<bool> {
+  if (GUARDED == 0u) {
+    return vec4<bool>(true);
+  }
   return vec4<bool>(first < end);
 }
 
