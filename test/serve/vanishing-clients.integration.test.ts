@@ -70,8 +70,9 @@ test('a short soak: after a warm-up, memory does not grow', async () => {
   const collectGarbage = runInNewContext('gc') as () => void;
   const usedBytes = (): number => {
     collectGarbage();
-    const { heapUsed, external } = process.memoryUsage();
-    return heapUsed + external;
+    // Not `external`: it follows the clients' parsers and sockets, which are in this process too.
+    const { heapUsed, arrayBuffers } = process.memoryUsage();
+    return heapUsed + arrayBuffers;
   };
   const round = async (seed: number): Promise<void> => {
     const streams = Array.from({ length: 16 }, async (_, i) => {
@@ -85,12 +86,18 @@ test('a short soak: after a warm-up, memory does not grow', async () => {
     });
     await Promise.all(streams);
   };
-  for (let seed = 0; seed < 12; seed++) await round(seed);
-  await expectNothingLeft(server);
-  const before = usedBytes();
-  for (let seed = 12; seed < 36; seed++) await round(seed);
-  await expectNothingLeft(server);
-  expect((usedBytes() - before) / 2 ** 20).toBeLessThan(3);
+  /** The least of a few looks: a buffer on its way at the moment of one is no growth. */
+  const usedAfter = async (firstSeed: number): Promise<number> => {
+    let least = Infinity;
+    for (let look = 0; look < 3; look++) {
+      for (let seed = firstSeed; seed < firstSeed + 6; seed++) await round(seed + look * 6);
+      await expectNothingLeft(server);
+      least = Math.min(least, usedBytes());
+    }
+    return least;
+  };
+  const before = await usedAfter(0);
+  expect(((await usedAfter(18)) - before) / 2 ** 20).toBeLessThan(3);
 });
 
 /** Rows of 1 KiB that cost little to compute. */
