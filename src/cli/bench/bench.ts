@@ -1,8 +1,6 @@
 /** The bench: every design at every share of opted-in requests, in one process, each row checked. */
 
 import type { CaptureLiveCounts } from '../../contract/capture.ts';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import type { DesignName } from '../../contract/config.ts';
 import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
 import { designByName } from '../../capture/designs.ts';
@@ -125,11 +123,6 @@ export async function runBench(
   }
 }
 
-setFlagsFromString('--expose-gc');
-
-/** What a run leaves behind is collected before the next one, so that none pays for its neighbour. */
-const collectGarbage = runInNewContext('gc') as () => void;
-
 async function runCell(
   session: DesignSession,
   { cell, repeat, group }: PlannedRun,
@@ -140,7 +133,6 @@ async function runCell(
   const { model, routing } = options.session;
   const isRecorded = routing?.kind === 'replay';
   const workload = isRecorded ? options.workload : relabelled(options.workload, number, model.vocabSize);
-  collectGarbage();
   const capture = session.engineHalf();
   const engine = new EngineCore(options.session.engine, capture);
   const result = await serveWorkload({

@@ -39,7 +39,7 @@ import { renderTable, toJson } from './report.ts';
  */
 const DEFAULTS = {
   gpu: { ballastMs: 10, maxNumBatchedTokens: 2048, concurrency: 64, chat: { requests: 128, lengthScale: 4 } },
-  software: { ballastMs: 2, maxNumBatchedTokens: 256, concurrency: 16, chat: { requests: 64, lengthScale: 1 } },
+  software: { ballastMs: 2, maxNumBatchedTokens: 256, concurrency: 16, chat: { requests: 48, lengthScale: 1 } },
 } as const;
 
 type Defaults = (typeof DEFAULTS)[keyof typeof DEFAULTS];
