@@ -62,7 +62,7 @@ export async function run(): Promise<void> {
 async function addTasks(bench: Bench, device: Device): Promise<void> {
   const model = modelPreset('gpt-oss-120b');
   const shape = kernelShape(model, ENGINE);
-  const variants = [portableVariant(shape)];
+  const variants = [portableVariant(shape, device.info.isSoftware)];
   if (device.info.subgroupSizes !== null) variants.push(subgroupVariant(shape, device.info.subgroupSizes[0]));
   const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, words * 4, 'storage');
   const stepInput = storage('stepInput', stepInputWords(shape));

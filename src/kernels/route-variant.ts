@@ -23,9 +23,12 @@ const MIN_USEFUL_SUBGROUP = 16;
 /** Threads of a workgroup of the subgroup variant: a multiple of every subgroup size there is (4–128). */
 const SUBGROUP_THREADS = 128;
 
-/** The variant without subgroups that fits the shape. */
-export function portableVariant(shape: RouteShape): RouteVariant {
-  const threads = 16;
+/**
+ * The variant without subgroups that fits the shape. A software adapter runs a workgroup's threads one small vector after another; a GPU
+ * wants two subgroups' worth to hide what the loads take.
+ */
+export function portableVariant(shape: RouteShape, isSoftware: boolean): RouteVariant {
+  const threads = isSoftware ? 16 : 64;
   if (shape.gateWidth !== 8 || shape.topK > 8 || shape.numExperts % 2 !== 0) {
     return { algorithm: 'wide', threads, keysPerLane: 0, rowsPerWorkgroup: threads };
   }
@@ -47,7 +50,7 @@ export function chooseRouteVariant(
   info: Pick<DeviceInfo, 'isSoftware' | 'subgroupSizes'>,
 ): RouteVariant {
   const smallest = info.subgroupSizes?.[0] ?? 0;
-  if (info.isSoftware || smallest < MIN_USEFUL_SUBGROUP) return portableVariant(shape);
+  if (info.isSoftware || smallest < MIN_USEFUL_SUBGROUP) return portableVariant(shape, info.isSoftware);
   return subgroupVariant(shape, smallest);
 }
 
@@ -55,7 +58,7 @@ export function chooseRouteVariant(
 export function routeVariantName(shape: RouteShape, variant: RouteVariant): string {
   const { numLayers, numExperts, topK, gateWidth } = shape;
   const name = `route/l${numLayers}-e${numExperts}-k${topK}-g${gateWidth}-${variant.algorithm}`;
-  return variant.algorithm === 'subgroup' ? `${name}-n${variant.keysPerLane}` : name;
+  return variant.algorithm === 'subgroup' ? `${name}-n${variant.keysPerLane}` : `${name}-t${variant.threads}`;
 }
 
 /** The gate weights as the variant's WGSL wants them: f32, `[L, E, G]`, or pairs of experts `[L, E / 2, G]` for `portable`. */

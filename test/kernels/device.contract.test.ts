@@ -279,8 +279,8 @@ describe('route variants', () => {
     const shape = model({ numLayers: 2, numExperts: 60, topK: 6 });
     const sizes = device.info.subgroupSizes;
     const variants = [
-      portableVariant(shape),
-      { ...portableVariant(shape), algorithm: 'wide' as const, rowsPerWorkgroup: 16 },
+      portableVariant(shape, true),
+      { ...portableVariant(shape, true), algorithm: 'wide' as const, rowsPerWorkgroup: 16 },
     ];
     if (sizes !== null) variants.push(subgroupVariant(shape, sizes[0]));
     for (const variant of variants) {

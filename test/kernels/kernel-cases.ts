@@ -137,8 +137,8 @@ export function runKernelCases(device: () => Device): void {
     test(`route, ${title}: every variant that the device can run`, async () => {
       const { info } = device();
       const variants = [
-        portableVariant(shape),
-        { ...portableVariant(shape), algorithm: 'wide' as const, rowsPerWorkgroup: 16 },
+        portableVariant(shape, true),
+        { ...portableVariant(shape, true), algorithm: 'wide' as const, rowsPerWorkgroup: 16 },
       ];
       if (info.subgroupSizes !== null) variants.push(subgroupVariant(shape, info.subgroupSizes[0]));
       for (const variant of variants) {

@@ -41,7 +41,7 @@ describe.each(MODEL_NAMES)('%s', (name) => {
     for (const gateWidth of [8, 16]) {
       const model = modelPreset(name, gateWidth);
       const shape = kernelShape(model, engineConfig({ numSpeculativeTokens, maxNumSeqs: 256, maxModelLen: 131_072 }));
-      const portable = portableVariant(shape);
+      const portable = portableVariant(shape, true);
       const variants: RouteVariant[] = [portable, { ...portable, algorithm: 'wide' }];
       for (const subgroup of [4, 8, 32, 64, 128]) variants.push(subgroupVariant(shape, subgroup));
       for (const isSoftware of [false, true]) {

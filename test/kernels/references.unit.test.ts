@@ -167,17 +167,17 @@ describe('router', () => {
     const oldGpu = chooseRouteVariant(shape, { isSoftware: false, subgroupSizes: null });
     const wide = chooseRouteVariant(modelPreset('gpt-oss-120b', 16), { isSoftware: true, subgroupSizes: null });
     expect([software, gpu, oldGpu, wide].map((variant) => routeVariantName(shape, variant))).toEqual([
-      'route/l36-e128-k4-g8-portable',
+      'route/l36-e128-k4-g8-portable-t16',
       'route/l36-e128-k4-g8-subgroup-n4',
-      'route/l36-e128-k4-g8-portable',
-      'route/l36-e128-k4-g8-wide',
+      'route/l36-e128-k4-g8-portable-t64',
+      'route/l36-e128-k4-g8-wide-t16',
     ]);
   });
 
   test('a pair of experts shares an f32 from which both come back', () => {
     const shape = model();
     const plain = gateWeights(shape);
-    const pairs = new Float32Array(packGateWeights(shape, portableVariant(shape)).buffer);
+    const pairs = new Float32Array(packGateWeights(shape, portableVariant(shape, true)).buffer);
     for (let expert = 0; expert < shape.numExperts; expert++) {
       const value = pairs[(expert >> 1) * 8]!;
       expect((expert % 2 === 0 ? value % 2048 : Math.floor(value / 2048)) - 8).toBe(plain[expert * 8]);

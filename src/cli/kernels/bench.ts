@@ -46,13 +46,14 @@ export type BenchPlan = Readonly<{
   allVariants: boolean;
   /** Also the baselines, up to so many tokens; 0 = none. */
   maxBaselineTokens: number;
+  /** Most inputs that launches take turns with; 1: those that the device's cache can hold stay there. */
+  maxInputs: number;
   /** Passes per figure. */
   passes: number;
 }>;
 
 /** Inputs of one shape take turns until they are this large together. */
 const ROTATION_BYTES = 160e6;
-const MAX_INPUTS = 8;
 /** Rows at each end of the output that are compared with the reference. */
 const CHECKED_ROWS = 24;
 /** Device time that one pass should take, at most. */
@@ -111,7 +112,7 @@ async function benchShape(
     device.write(bias, 0, new Uint32Array(biases.buffer));
     const ids = storage('ids', 4 * tokens * topK);
     const weights = storage('weights', 4 * tokens * topK);
-    const numInputs = Math.min(MAX_INPUTS, Math.ceil(ROTATION_BYTES / inputBytes));
+    const numInputs = Math.min(plan.maxInputs, Math.ceil(ROTATION_BYTES / inputBytes));
     const inputs: DeviceBuffer[] = [];
     for (let i = 0; i < numInputs; i++) {
       inputs.push(storage(`logits ${i}`, inputBytes));

@@ -100,6 +100,7 @@ type BenchOptions = Readonly<{
   shapes?: string[];
   allVariants?: boolean;
   baselines: number;
+  inputs: number;
   passes: number;
 }>;
 
@@ -119,6 +120,12 @@ function benchKernelsCommand(): Command {
     )
     .option('--all-variants', 'also the variants that are not chosen')
     .option('--baselines <tokens>', 'also the baselines, for at most so many rows; 0 = none', whole(0), 0)
+    .option(
+      '--inputs <count>',
+      'most inputs that launches take turns with; 1 leaves them in the cache',
+      whole(1, 64),
+      8,
+    )
     .option('--passes <count>', 'passes of which each figure is the median', whole(1, 1000), 5)
     .option('--json', 'print JSON')
     .action(async (options: BenchOptions) => {
@@ -132,6 +139,7 @@ function benchKernelsCommand(): Command {
           shapes: BENCH_SHAPES.filter(({ name }) => options.shapes?.includes(name) ?? true),
           tokens: device.info.isSoftware ? tokens.filter((count) => count <= MAX_SOFTWARE_TOKENS) : tokens,
           allVariants: options.allVariants === true,
+          maxInputs: options.inputs,
           maxBaselineTokens: options.baselines,
           passes: options.passes,
         };

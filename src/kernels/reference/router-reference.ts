@@ -19,8 +19,8 @@ export type RoutedRow = Readonly<{
 
 /** Bound of a logit where arithmetic is done on it: the difference of two stays in f32. */
 export const LOGIT_BOUND: number = Math.fround(1e38);
-/** Below it the sigmoid is constant, and a normal f32. */
-const SIGMOID_FROM = -87;
+/** Below it sigmoid and softplus are constant, and normal in f32. */
+const FLAT_BELOW = -87;
 /** Smallest normal f32; less is 0, as it may be on a device. */
 const SMALLEST = 2 ** -126;
 
@@ -50,9 +50,11 @@ function scoresOf({ scoring }: RouterFunction, logits: readonly number[]): numbe
       return softmax(logits);
     case 'sigmoid':
     case 'topk-sigmoid':
-      return logits.map((logit) => 1 / (1 + Math.exp(-Math.max(logit, SIGMOID_FROM))));
+      return logits.map((logit) => 1 / (1 + Math.exp(-Math.max(logit, FLAT_BELOW))));
     case 'sqrt-softplus':
-      return logits.map((logit) => Math.sqrt(flush(Math.max(logit, 0) + Math.log1p(Math.exp(-Math.abs(logit))))));
+      return logits.map((logit) =>
+        Math.sqrt(Math.log1p(Math.exp(-Math.abs(Math.max(logit, FLAT_BELOW)))) + Math.max(logit, 0)),
+      );
     case 'topk-softmax':
     case 'sparsemixer':
       return [...logits];
