@@ -2,29 +2,30 @@
 
 import { Command, CommanderError } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import { benchCommand } from './bench/command.ts';
-import { conformanceCommand } from './conformance.ts';
-import { devicesCommand } from './devices.ts';
-import { fuzzCommand } from './fuzz.ts';
-import { kernelsCommand } from './kernels/command.ts';
-import { matrixCommand } from './matrix.ts';
-import { serveCommand } from './serve.ts';
 
 const BAD_USAGE = 2;
+
+/** Each command is loaded when it is called, or when all of them are to be listed: no command waits for the packages of another. */
+const commands: Readonly<Record<string, () => Promise<Command>>> = {
+  bench: async () => (await import('./bench/command.ts')).benchCommand(),
+  devices: async () => (await import('./devices.ts')).devicesCommand(),
+  conformance: async () => (await import('./conformance.ts')).conformanceCommand,
+  fuzz: async () => (await import('./fuzz.ts')).fuzzCommand(),
+  matrix: async () => (await import('./matrix.ts')).matrixCommand(),
+  kernels: async () => (await import('./kernels/command.ts')).kernelsCommand(),
+  serve: async () => (await import('./serve.ts')).serveCommand(),
+};
 
 const program = new Command('routed-experts')
   .description(
     'A small serving-engine core that returns the experts each token was routed to, and every known way to get them',
   )
-  .showHelpAfterError('(see --help)')
-  .addCommand(benchCommand())
-  .addCommand(devicesCommand())
-  .addCommand(fuzzCommand())
-  .addCommand(matrixCommand())
-  .addCommand(kernelsCommand())
-  .addCommand(conformanceCommand)
-  .addCommand(serveCommand());
+  .showHelpAfterError('(see --help)');
 
+const called = process.argv[2] ?? '';
+for (const name of Object.hasOwn(commands, called) ? [called] : Object.keys(commands)) {
+  program.addCommand(await commands[name]!());
+}
 throwInsteadOfExit(program);
 
 try {
