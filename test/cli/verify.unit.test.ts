@@ -39,7 +39,14 @@ function served(prompt: readonly number[]): ServedRequest & { rows: RoutedRows }
   };
 }
 
-const clean = { wrongTokens: 0, rowsMismatched: 0, rowsMissing: 0, requestsWithWrongCount: 0, firstProblem: null };
+const clean = {
+  wrongTokens: 0,
+  rowsImpossible: 0,
+  rowsMismatched: 0,
+  rowsMissing: 0,
+  requestsWithWrongCount: 0,
+  firstProblem: null,
+};
 
 describe('verifier', () => {
   test('passes what is right, and counts it', () => {
@@ -51,6 +58,16 @@ describe('verifier', () => {
     const request = served([1, 2, 3]);
     request.outputTokenIds[2] = (request.outputTokenIds[2]! + 1) % model.vocabSize;
     expect(new Verifier(model).verify([request])).toMatchObject({ wrongTokens: 1, rowsMismatched: 0 });
+  });
+
+  test.each([
+    ['an id twice in a layer', (ids: Uint8Array | Uint16Array | Int32Array) => (ids[1] = ids[0]!)],
+    ["an id that is no expert's", (ids: Uint8Array | Uint16Array | Int32Array) => (ids[3] = model.numExperts)],
+  ])('%s, which no router makes', (_, spoil) => {
+    const request = served([1, 2, 3]);
+    spoil(request.rows.chunks[1]!);
+    expect(new Verifier(model).verify([request])).toMatchObject({ rowsImpossible: 1, rowsMismatched: 1 });
+    expect(new Verifier(model).verify([served([1, 2, 3])])).toMatchObject({ rowsImpossible: 0 });
   });
 
   test('one wrong id in one row', () => {

@@ -212,11 +212,13 @@ function mayMissRows({ design }: Cell, { session }: BenchOptions): boolean {
 /** Everything that must be true of a run, or what is not. */
 export function problemsOf({ cell, verification, accounting, leaks }: RunResult, options: BenchOptions): string[] {
   const problems: string[] = [];
-  const { rowsMismatched, rowsMissingOfFinished, wrongTokens, requestsWithWrongCount, firstProblem } = verification;
+  const { rowsMismatched, rowsImpossible, rowsMissingOfFinished, wrongTokens, requestsWithWrongCount, firstProblem } =
+    verification;
   if (rowsMissingOfFinished > 0 && !mayMissRows(cell, options)) {
     problems.push(`${rowsMissingOfFinished} rows are missing that ${cell.design} does not give up (L1)`);
   }
   if (rowsMismatched > 0) problems.push(`${rowsMismatched} rows differ from the oracle (L2)`);
+  if (rowsImpossible > 0) problems.push(`${rowsImpossible} rows hold a layer without K distinct experts`);
   if (wrongTokens > 0) problems.push(`${wrongTokens} tokens differ from the oracle`);
   if (requestsWithWrongCount > 0) problems.push(`${requestsWithWrongCount} requests got a wrong number of rows (L1)`);
   if (accounting.lost > 0) problems.push(`${accounting.lost} requests are unaccounted for`);

@@ -15,6 +15,8 @@ export type Verification = {
   rowsDelivered: number;
   rowsVerified: number;
   rowsMismatched: number;
+  /** Rows that no router makes, whatever the oracle says: a layer with an id twice, or one that is no expert's. */
+  rowsImpossible: number;
   /** Rows reported missing (L4), and of these of requests that ended by themselves, which lack a row only if their design gives it up. */
   rowsMissing: number;
   rowsMissingOfFinished: number;
@@ -45,6 +47,7 @@ export class Verifier {
       rowsDelivered: 0,
       rowsVerified: 0,
       rowsMismatched: 0,
+      rowsImpossible: 0,
       rowsMissing: 0,
       rowsMissingOfFinished: 0,
       requestsWithWrongCount: 0,
@@ -101,7 +104,26 @@ export class Verifier {
         result.rowsMismatched++;
         result.firstProblem ??= `request ${requestId}: row ${position} is not the oracle's (L2)`;
       }
+      const layer = chunk === null || chunk === undefined ? null : this.#impossibleLayer(chunk, offset);
+      if (layer !== null) {
+        result.rowsImpossible++;
+        const ids = chunk!.slice(offset + layer * rows.topK, offset + (layer + 1) * rows.topK).join(', ');
+        result.firstProblem ??= `request ${requestId}: row ${position}, layer ${layer}: ${ids} are not ${rows.topK} experts`;
+      }
     }
+  }
+
+  /** The first layer of the row that does not hold K distinct ids of experts, or `null`. */
+  #impossibleLayer(ids: ArrayLike<number>, row: number): number | null {
+    const { numLayers, numExperts, topK } = this.#router.model;
+    for (let layer = 0; layer < numLayers; layer++) {
+      const first = row + layer * topK;
+      for (let k = first; k < first + topK; k++) {
+        if (!(ids[k]! < numExperts)) return layer;
+        for (let other = first; other < k; other++) if (ids[other] === ids[k]) return layer;
+      }
+    }
+    return null;
   }
 
   /** The oracle's answers for the inputs `[0, numInputs)`: prompt, then the *oracle's* outputs. */
