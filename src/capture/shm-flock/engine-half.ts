@@ -49,7 +49,8 @@ export class ShmFlockEngineHalf implements CaptureEngineHalf {
     const stored = finishReason === 'abort' ? 0 : Math.min(end, request.blockIds.length * this.#blockSize);
     const rows = stored > 0 ? this.#readSlots(request.blockIds, stored) : null;
     if (!request.returnRoutedExperts) return null;
-    const missing: PositionRange[] = stored < end ? [[Math.max(start, stored), end]] : [];
+    const missingFrom = Math.max(start, stored);
+    const missing: PositionRange[] = missingFrom < end ? [[missingFrom, end]] : [];
     return {
       start,
       count: end - start,
