@@ -60,6 +60,9 @@ describe.each(DEVICES)('$name', ({ open }) => {
     const rows = special.map((_, shift) =>
       Float32Array.from({ length: 36 }, (__, id) => special[(id * (shift + 1) + shift) % special.length]!),
     );
+    // NaN of either sign and any payload, among −∞: all one value.
+    const lowest = new Float32Array(Uint32Array.of(0x7fc00000, 0xffc00001, 0x7f800001, 0xff800000, 0xffffffff).buffer);
+    rows.push(Float32Array.from({ length: 36 }, (_, id) => (id === 20 ? 1 : lowest[(id * 3) % lowest.length]!)));
     const logits = Float32Array.from(rows.flatMap((row) => [...row]));
     const expected = rows.map((row) => routeRow(router, row, null));
     for (const variant of routerVariants(router, device.info)) {
