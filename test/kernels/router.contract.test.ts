@@ -14,7 +14,7 @@ import { routeRow } from '../../src/kernels/reference/router-reference.ts';
 import { routerFunction } from '../../src/kernels/router/router-function.ts';
 import { runRouter } from '../../src/kernels/router/router-run.ts';
 import { routerVariants } from '../../src/kernels/router/router-variant.ts';
-import { DEVICES, expectSame } from './harness.ts';
+import { DEVICES, expectSame, randomNumbers } from './harness.ts';
 
 const GOLDEN = fileURLToPath(new URL('../../../shared/golden/routers', import.meta.url));
 const files = existsSync(GOLDEN) ? goldenFiles(GOLDEN) : [];
@@ -75,6 +75,35 @@ describe.each(DEVICES)('$name', ({ open }) => {
       for (const [i, weight] of expected.flatMap((row) => row.weights).entries()) {
         expect(Math.abs(weights[i]! - weight)).toBeLessThan(1e-6);
       }
+    }
+  });
+
+  test.each([
+    ['no groups', null],
+    ['groups by their best', { count: 4, keep: 2, score: 'max' }],
+    ['groups by the sum of two', { count: 4, keep: 3, score: 'top2-sum' }],
+  ] as const)('choices that a key cannot tell apart, and long runs of them: %s', async (_, groups) => {
+    // K and groups fit the smallest subgroup that there is, so that every variant takes its own way.
+    const router = routerFunction({ numExperts: 48, topK: 4, groups, scoring: 'sigmoid' });
+    const random = randomNumbers(7);
+    const nearOne = new Float32Array(1);
+    const bits = new Uint32Array(nearOne.buffer);
+    const logits = Float32Array.from({ length: 64 * 48 }, (__, i) => {
+      if (groups?.score === 'top2-sum') return (((i * 29) % 48) - 24) / 4;
+      nearOne[0] = 1.5;
+      bits[0]! += random(i < 32 * 48 ? 40 : 4000);
+      return nearOne[0];
+    });
+    const expected = Array.from({ length: 64 }, (__, row) =>
+      routeRow(router, logits.subarray(row * 48, row * 48 + 48), null),
+    );
+    for (const variant of routerVariants(router, device.info)) {
+      const { ids } = await runRouter(device, router, variant, logits, null);
+      expectSame(
+        ids,
+        expected.flatMap((row) => row.ids),
+        `${variant.algorithm}: ids`,
+      );
     }
   });
 
