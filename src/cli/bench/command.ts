@@ -38,7 +38,7 @@ import { renderTable, toJson } from './report.ts';
  * ballast burns a core and a token costs a tenth of a millisecond, gets steps that two cores do in a few milliseconds.
  */
 const DEFAULTS = {
-  gpu: { ballastMs: 10, maxNumBatchedTokens: 2048, concurrency: 64, chat: { requests: 64, lengthScale: 4 } },
+  gpu: { ballastMs: 10, maxNumBatchedTokens: 2048, concurrency: 64, chat: { requests: 64, lengthScale: 2 } },
   software: { ballastMs: 2, maxNumBatchedTokens: 256, concurrency: 16, chat: { requests: 48, lengthScale: 1 } },
 } as const;
 

@@ -37,7 +37,7 @@ export function renderMatrix(found: {
 }): string {
   const { seeds, from, parts, rows } = found;
   const command = `routed-experts matrix --seeds ${seeds}${from === 1 ? '' : ` --from ${from}`}`;
-  return `${[
+  return [
     '# Who keeps which law',
     '',
     `Written by \`${command}\`: each design runs the seeds ${from} to ${from + seeds - 1}, the same storms for all, each twice. ` +
@@ -86,7 +86,7 @@ export function renderMatrix(found: {
       parts.map((part) => [`\`${part.design}\``, `${part.scenarios}`, `${part.steps}`, `\`${part.hash}\``]),
     ),
     '',
-  ].join('\n')}`;
+  ].join('\n');
 }
 
 function showCell({ state, seeds, first }: MatrixCell): string {
