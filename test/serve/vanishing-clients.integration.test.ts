@@ -74,6 +74,7 @@ test('a short soak: after a warm-up, memory does not grow', async () => {
     const { heapUsed, arrayBuffers } = process.memoryUsage();
     return heapUsed + arrayBuffers;
   };
+  // oxlint-disable-next-line unicorn/consistent-function-scoping -- uses the suite's server
   const round = async (seed: number): Promise<void> => {
     const streams = Array.from({ length: 16 }, async (_, i) => {
       const prompt = Array.from({ length: 60 }, (__, p) => (seed * 13 + i * 5 + p) % 97);
