@@ -133,22 +133,25 @@ export type CaptureWorkerContext = Readonly<{
 /** A part of a device buffer, in bytes, from `byteOffset` on (absent = 0). */
 export type DeviceRange = Readonly<{ buffer: DeviceBuffer; byteOffset?: number; byteLength: number }>;
 
+/** What a design reads while the device's queue stands still, and takes in before anything else happens. `bytes` is valid only inside the call. */
+export interface BlockingReads {
+  /** Before the forward pass. */
+  readBefore(step: WorkerStep): DeviceRange;
+  takeBefore(step: WorkerStep, bytes: Uint8Array): void;
+
+  /** After the forward pass, before the step's results are looked at. */
+  readAfter(step: WorkerStep): DeviceRange;
+  takeAfter(step: WorkerStep, bytes: Uint8Array): void;
+}
+
 /** The half that lives with the model runner. Synchronous like the other: where a design waits for the device, the runner does the waiting. */
 export interface CaptureWorkerHalf {
   readonly design: DesignName;
-  /** `true`: the runner keeps one step in flight and makes the two blocking reads below. */
-  readonly blocking: boolean;
-
-  /** Blocking designs: what to read back before the forward pass, while the queue stands still. */
-  readBefore(step: WorkerStep): DeviceRange | null;
-  takeBefore(step: WorkerStep, bytes: Uint8Array): void;
+  /** Of a design that waits for the device in every step. With it the runner keeps one step in flight. */
+  readonly blockingReads?: BlockingReads;
 
   /** Adds its kernels to the step's own command buffer, behind the router. Answers what to read back with the step, or `null`. */
   record(step: WorkerStep, commands: CommandRecorder): DeviceRange | null;
-
-  /** Blocking designs: what to read back after the forward pass, before the step's results are looked at. */
-  readAfter(step: WorkerStep): DeviceRange | null;
-  takeAfter(step: WorkerStep, bytes: Uint8Array): void;
 
   /**
    * The step's results are on the host: `bytes` is the range that `record` asked for, valid only inside this call.

@@ -74,10 +74,10 @@ export class VirtualRank {
       device.createBuffer(`readback/${i}`, this.#runner.maxResultBytes, 'readback'),
     );
     this.#ring.push(...this.#allSlots);
-    const stagingBytes = this.#half?.blocking === true ? routedExperts.byteLength : 4;
+    const stagingBytes = this.#half?.blockingReads ? routedExperts.byteLength : 4;
     this.#staging = device.createBuffer('staging', stagingBytes, 'readback');
-    this.#oneAtATime = this.#half?.blocking === true || engine.numSpeculativeTokens > 0;
-    if (this.#half?.blocking) world.judge.wrong('L6', `${design.name} makes blocking reads in every step`);
+    this.#oneAtATime = this.#half?.blockingReads !== undefined || engine.numSpeculativeTokens > 0;
+    if (this.#half?.blockingReads) world.judge.wrong('L6', `${design.name} makes blocking reads in every step`);
   }
 
   /** A step arrives; steps arrive in order. */
@@ -125,11 +125,11 @@ export class VirtualRank {
       return;
     }
     this.#hasTurn = true;
-    const half = this.#half;
-    if (half?.blocking !== true) this.#submit(flight, frame, slot);
+    const reads = this.#half?.blockingReads;
+    if (!reads) this.#submit(flight, frame, slot);
     else {
       const submit = (): void => this.#submit(flight, frame, slot);
-      this.#readNow(flight, half.readBefore(frame.step), (bytes) => half.takeBefore(frame.step, bytes), submit);
+      this.#readNow(flight, reads.readBefore(frame.step), (bytes) => reads.takeBefore(frame.step, bytes), submit);
     }
   }
 
@@ -138,8 +138,7 @@ export class VirtualRank {
     if (frame.rowBytes > 0 && !flight.isWanted) this.#copiedForNobody(flight, frame.rowBytes);
     this.#events.onPhase(this, flight, 'submitted');
     if (this.isDead) return;
-    const half = this.#half;
-    const isBlocking = half?.blocking === true;
+    const reads = this.#half?.blockingReads;
     const finish = (): void => {
       const output = this.#runner.collect(frame, this.#device.view(slot, numBytes));
       this.#release(slot);
@@ -150,15 +149,15 @@ export class VirtualRank {
       this.#pump();
     };
     const readRows = (): void => {
-      if (half === null) return;
-      this.#readNow(flight, half.readAfter(frame.step), (bytes) => half.takeAfter(frame.step, bytes), finish);
+      if (!reads) return;
+      this.#readNow(flight, reads.readAfter(frame.step), (bytes) => reads.takeAfter(frame.step, bytes), finish);
     };
     this.#fence(this.#pace.pass(), {
       onExecuted: () => {
         if (this.number === 0) this.#record(flight, frame);
         this.#events.onPhase(this, flight, 'executed');
       },
-      onMapped: isBlocking ? readRows : finish,
+      onMapped: reads ? readRows : finish,
     });
     if (!this.#oneAtATime) this.#passTurn();
   }
@@ -169,12 +168,12 @@ export class VirtualRank {
   }
 
   /** A blocking read: the rank does nothing else until it is there. */
-  #readNow(flight: Flight, range: DeviceRange | null, take: (bytes: Uint8Array) => void, then: () => void): void {
-    if (range === null) {
-      then();
-      return;
-    }
-    const { buffer, byteLength } = range;
+  #readNow(
+    flight: Flight,
+    { buffer, byteLength }: DeviceRange,
+    take: (bytes: Uint8Array) => void,
+    then: () => void,
+  ): void {
     if (!flight.isWanted) this.#copiedForNobody(flight, byteLength);
     this.#device.submit((commands) => commands.copy(buffer, 0, this.#staging, 0, byteLength));
     this.#fence(1, {

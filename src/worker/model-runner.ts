@@ -36,7 +36,7 @@ export class ModelRunner {
   #captureBytesRead = 0;
 
   private constructor(config: WorkerConfig, device: Device, forward: ForwardPass, capture: CaptureWorkerHalf | null) {
-    const isBlocking = capture?.blocking === true;
+    const isBlocking = capture?.blockingReads !== undefined;
     this.#device = device;
     this.#capture = capture;
     this.#steps = new StepRunner(config.engine, device, forward, capture);
@@ -127,13 +127,13 @@ export class ModelRunner {
     try {
       const frame = this.#steps.begin(step, this.#hasEpochs ? step.stepId + 1 : 0);
       if (frame === null) return emptyOutput(step.stepId);
-      const capture = this.#capture?.blocking ? this.#capture : null;
-      if (capture) await this.#readNow(capture.readBefore(frame.step), (b) => capture.takeBefore(frame.step, b));
+      const reads = this.#capture?.blockingReads;
+      if (reads) await this.#readNow(reads.readBefore(frame.step), (b) => reads.takeBefore(frame.step, b));
       const resultBytes = this.#steps.submit(frame, slot);
       this.#resultBytesRead += frame.sampledBytes;
       this.#captureBytesRead += frame.rowBytes;
       if (!this.#oneAtATime) passTurn();
-      if (capture) await this.#readNow(capture.readAfter(frame.step), (b) => capture.takeAfter(frame.step, b));
+      if (reads) await this.#readNow(reads.readAfter(frame.step), (b) => reads.takeAfter(frame.step, b));
       return await this.#device.read(slot, resultBytes, (bytes) => this.#steps.collect(frame, bytes));
     } finally {
       this.#ring.release(slot);
@@ -141,9 +141,7 @@ export class ModelRunner {
   }
 
   /** A blocking read: everything submitted before has run, and nothing is submitted until it returns. */
-  async #readNow(range: DeviceRange | null, take: (bytes: Uint8Array) => void): Promise<void> {
-    if (range === null) return;
-    const { buffer, byteOffset, byteLength } = range;
+  async #readNow({ buffer, byteOffset, byteLength }: DeviceRange, take: (bytes: Uint8Array) => void): Promise<void> {
     const staging = this.#staging!;
     this.#device.submit((commands) => commands.copy(buffer, byteOffset ?? 0, staging, 0, byteLength));
     await this.#device.read(staging, byteLength, take);

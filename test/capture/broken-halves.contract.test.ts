@@ -61,8 +61,10 @@ const broken: readonly Broken[] = [
       };
       const collect = half.collect.bind(half);
       half.collect = (step, bytes, counts) => collect(step, bytes === null ? null : exchange(bytes), counts);
-      const takeAfter = half.takeAfter.bind(half);
-      half.takeAfter = (step, bytes) => takeAfter(step, exchange(bytes));
+      const reads = half.blockingReads;
+      if (!reads) return;
+      const takeAfter = reads.takeAfter.bind(reads);
+      reads.takeAfter = (step, bytes) => takeAfter(step, exchange(bytes));
     },
   },
   {
@@ -79,8 +81,10 @@ const broken: readonly Broken[] = [
           bytes,
           counts,
         );
-      const takeBefore = half.takeBefore.bind(half);
-      half.takeBefore = (step, bytes) => {
+      const reads = half.blockingReads;
+      if (!reads) return;
+      const takeBefore = reads.takeBefore.bind(reads);
+      reads.takeBefore = (step, bytes) => {
         const slots = new Uint32Array(bytes.slice().buffer, 0, step.numTokens).toReversed();
         takeBefore(step, new Uint8Array(slots.buffer));
       };

@@ -180,7 +180,7 @@ class DesignRun {
       ...design,
       workerHalf: (context, resources) => {
         const half = design.workerHalf(context, resources);
-        this.#isBlocking = half?.blocking === true;
+        this.#isBlocking = half?.blockingReads !== undefined;
         return half;
       },
     };

@@ -58,11 +58,12 @@ describe.each(Object.values(designs).filter(({ name }) => name !== 'off'))('$nam
 
     const staging = device.createBuffer('staging', 4096, 'readback');
     let rows: readonly number[] = [];
-    if (half.blocking) {
-      half.takeBefore(step, new Uint8Array(step.slotMapping.slice().buffer));
-      const range = half.readAfter(step)!;
+    const reads = half.blockingReads;
+    if (reads) {
+      reads.takeBefore(step, new Uint8Array(step.slotMapping.slice().buffer));
+      const range = reads.readAfter(step);
       device.submit((commands) => commands.copy(range.buffer, range.byteOffset ?? 0, staging, 0, range.byteLength));
-      await device.read(staging, range.byteLength, (bytes) => half.takeAfter(step, bytes));
+      await device.read(staging, range.byteLength, (bytes) => reads.takeAfter(step, bytes));
       const shared = resources.sharedRows();
       shared.lock();
       rows = [...step.slotMapping].flatMap((slot) => [...shared.rows.subarray(slot * WIDTH, (slot + 1) * WIDTH)]);

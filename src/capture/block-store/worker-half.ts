@@ -34,7 +34,6 @@ type Segment = Readonly<{ requestIndex: number; position: number; numRows: numbe
 
 export class BlockStoreWorkerHalf implements CaptureWorkerHalf {
   readonly design = 'block-store';
-  readonly blocking = false;
   readonly #context: CaptureWorkerContext;
   readonly #rowBytes: number;
   readonly #blockSize: number;
@@ -124,16 +123,6 @@ export class BlockStoreWorkerHalf implements CaptureWorkerHalf {
     };
   }
 
-  readBefore(): null {
-    return null;
-  }
-
-  readAfter(): null {
-    return null;
-  }
-
-  takeBefore(): void {}
-  takeAfter(): void {}
   close(): void {}
 
   #request(requestIndex: number, firstPosition: number): CapturedRequest {

@@ -24,7 +24,6 @@ const IDLE_BUFFERS = 8;
 
 export class DeltasWorkerHalf implements CaptureWorkerHalf {
   readonly design = 'deltas';
-  readonly blocking = false;
   readonly #context: CaptureWorkerContext;
   readonly #shape: RowShape;
   readonly #rowList: Uint32Array;
@@ -67,16 +66,6 @@ export class DeltasWorkerHalf implements CaptureWorkerHalf {
     return { rows, numRows, index, indexLength };
   }
 
-  readBefore(): null {
-    return null;
-  }
-
-  readAfter(): null {
-    return null;
-  }
-
-  takeBefore(): void {}
-  takeAfter(): void {}
   forget(): void {}
 
   recycle(rows: ArrayBuffer): void {

@@ -28,7 +28,6 @@ type Finish = Readonly<{ requestIndex: number; cache: CachedRows; start: number;
 
 export class HostCacheWorkerHalf implements CaptureWorkerHalf {
   readonly design = 'host-cache';
-  readonly blocking = false;
   readonly #context: CaptureWorkerContext;
   readonly #shape: RowShape;
   readonly #maxModelLen: number;
@@ -99,16 +98,6 @@ export class HostCacheWorkerHalf implements CaptureWorkerHalf {
     return { requests: this.#caches.size, bytes };
   }
 
-  readBefore(): null {
-    return null;
-  }
-
-  readAfter(): null {
-    return null;
-  }
-
-  takeBefore(): void {}
-  takeAfter(): void {}
   close(): void {}
 
   /** `numTokens` counts the tokens just sampled. */

@@ -5,6 +5,7 @@
  */
 
 import type {
+  BlockingReads,
   CaptureLiveCounts,
   CaptureWorkerContext,
   CaptureWorkerHalf,
@@ -15,9 +16,9 @@ import type { RowShape } from '../row-shape.ts';
 import { rowShape } from '../row-shape.ts';
 import type { SharedRows } from './shared-rows.ts';
 
-export class ShmFlockWorkerHalf implements CaptureWorkerHalf {
+export class ShmFlockWorkerHalf implements CaptureWorkerHalf, BlockingReads {
   readonly design = 'shm-flock';
-  readonly blocking = true;
+  readonly blockingReads: BlockingReads = this;
   readonly #context: CaptureWorkerContext;
   readonly #shape: RowShape;
   readonly #shared: SharedRows;

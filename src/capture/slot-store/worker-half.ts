@@ -21,7 +21,6 @@ const IDLE_BUFFERS = 8;
 
 export class SlotStoreWorkerHalf implements CaptureWorkerHalf {
   readonly design = 'slot-store';
-  readonly blocking = false;
   readonly #context: CaptureWorkerContext;
   readonly #rowList: Uint32Array;
   readonly #buffers: BytePool = new BytePool(IDLE_BUFFERS);
@@ -43,16 +42,6 @@ export class SlotStoreWorkerHalf implements CaptureWorkerHalf {
     return { rows, numRows: step.numTokens, ...writeStepIndex(step) };
   }
 
-  readBefore(): null {
-    return null;
-  }
-
-  readAfter(): null {
-    return null;
-  }
-
-  takeBefore(): void {}
-  takeAfter(): void {}
   forget(): void {}
 
   recycle(rows: ArrayBuffer): void {

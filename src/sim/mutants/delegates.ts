@@ -1,6 +1,7 @@
 /** Halves that do nothing but pass on: a mutant overrides the one call that it gets wrong. */
 
 import type {
+  BlockingReads,
   CaptureEngineHalf,
   CaptureLiveCounts,
   CaptureWorkerHalf,
@@ -83,33 +84,17 @@ export class DelegatingEngineHalf implements CaptureEngineHalf {
 
 export class DelegatingWorkerHalf implements CaptureWorkerHalf {
   readonly design: DesignName;
-  readonly blocking: boolean;
+  readonly blockingReads?: BlockingReads;
   protected readonly half: CaptureWorkerHalf;
 
   constructor(half: CaptureWorkerHalf) {
     this.design = half.design;
-    this.blocking = half.blocking;
+    if (half.blockingReads) this.blockingReads = half.blockingReads;
     this.half = half;
-  }
-
-  readBefore(step: WorkerStep): DeviceRange | null {
-    return this.half.readBefore(step);
-  }
-
-  takeBefore(step: WorkerStep, bytes: Uint8Array): void {
-    this.half.takeBefore(step, bytes);
   }
 
   record(step: WorkerStep, commands: CommandRecorder): DeviceRange | null {
     return this.half.record(step, commands);
-  }
-
-  readAfter(step: WorkerStep): DeviceRange | null {
-    return this.half.readAfter(step);
-  }
-
-  takeAfter(step: WorkerStep, bytes: Uint8Array): void {
-    this.half.takeAfter(step, bytes);
   }
 
   collect(step: WorkerStep, bytes: Uint8Array | null, numSampledTokens: Uint32Array): RoutedExpertDeltas | null {
