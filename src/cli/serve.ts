@@ -3,6 +3,7 @@
 import { Command, Option } from 'commander';
 import { DEFAULT_PREFIX_ROWS, prefixRowsByName, prefixRowsNames } from '../capture/deltas/prefix-rows.ts';
 import type { DeviceKind, EngineConfig, PrefixRows, SchedulingPolicy } from '../contract/config.ts';
+import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
 import { MODEL_NAMES, modelPreset } from '../kernels/model-presets.ts';
 import { prepareAdapters } from '../kernels/open-device.ts';
@@ -10,6 +11,8 @@ import type { HttpLimits, ServeConfig } from '../serve/serve-config.ts';
 import { defaultLimits } from '../serve/serve-config.ts';
 import { Server } from '../serve/server.ts';
 import type { KvExchangeOptions } from '../serve/kv/kv-exchange.ts';
+import type { KvRole, PdRows } from '../serve/kv/transfer-params.ts';
+import { kvRoles, pdRowsWays } from '../serve/kv/transfer-params.ts';
 import { finite, list, whole } from './options.ts';
 
 /** One of the smaller published models: on a software adapter a token of a large one takes its time. */
@@ -34,6 +37,9 @@ type Flags = {
   queueDepth: number;
   ballastMs: number;
   maxRestarts: number;
+  epoch: number;
+  role?: KvRole;
+  pdRows: PdRows;
   kvPort?: number;
   kvHost: string;
   kvLease: number;
@@ -76,7 +82,31 @@ export function serveCommand(): Command {
     .option('--queue-depth <n>', 'steps in flight', whole(1, 16), 2)
     .option('--ballast-ms <ms>', 'stretch each forward pass on the device', finite(0, 60_000), 0)
     .option('--max-restarts <n>', 'how often lost workers are started again', whole(0, 1000), 3)
-    .option('--kv-port <n>', 'share KV with other engines over ZeroMQ on this port; 0 = any free one', whole(0, 65_535))
+    .option(
+      '--epoch <n>',
+      'for debugging: folded into every key computed here, so that rows tell whose they are; 0 = none',
+      whole(0, 2 ** 32 - 1),
+      0,
+    )
+    .addOption(
+      new Option(
+        '--role <role>',
+        'share KV with other servers: keep it for those that decode, fetch it from those that prefill (default: both with --kv-port, else none)',
+      ).choices(kvRoles),
+    )
+    .addOption(
+      new Option(
+        '--pd-rows <way>',
+        'rows of a prompt prefilled elsewhere: with its KV; in kv_transfer_params; or put in by the proxy',
+      )
+        .choices(pdRowsWays)
+        .default('with-kv'),
+    )
+    .option(
+      '--kv-port <n>',
+      'hand out KV over ZeroMQ on this port; 0 = any free one (default: 0 with --role)',
+      whole(0, 65_535),
+    )
     .option('--kv-host <address>', 'address of that port; anything but loopback lets others in', '127.0.0.1')
     .option('--kv-lease <s>', 'how long blocks are kept for another engine to fetch them', finite(0.01, 86_400), 30)
     .option('--kv-load-timeout <s>', 'how long fetching KV may take', finite(0.01, 3600), 10)
@@ -116,7 +146,20 @@ export function serveCommand(): Command {
         .choices(['silent', 'error', 'warn', 'info', 'debug'])
         .default('info'),
     )
-    .action((flags: Flags) => serve(flags));
+    .action((flags: Flags, command: Command) => {
+      checkKvFlags(flags, command);
+      return serve(flags);
+    });
+}
+
+/** Flags that say how KV is shared, without one that says that it is, would be ignored. */
+function checkKvFlags({ role, kvPort }: Flags, command: Command): void {
+  if (role !== undefined || kvPort !== undefined) return;
+  for (const name of ['pdRows', 'kvHost', 'kvLease', 'kvLoadTimeout', 'kvLoadFailure', 'kvPeer']) {
+    if (command.getOptionValueSource(name) !== 'cli') continue;
+    const { long } = command.options.find((option) => option.attributeName() === name)!;
+    throw RoutedExpertsError.of('BAD_VALUE', 'role', 'not given', `--role too, or leave out ${long}`);
+  }
 }
 
 async function serve(flags: Flags): Promise<void> {
@@ -165,6 +208,7 @@ function toConfig(flags: Flags): ServeConfig {
       ballastMs: flags.ballastMs,
       prefixRows: flags.prefixRows,
       maxRestarts: flags.maxRestarts,
+      epoch: flags.epoch,
       kv: toKvOptions(flags),
       fault: null,
     },
@@ -179,10 +223,12 @@ function toConfig(flags: Flags): ServeConfig {
 }
 
 function toKvOptions(flags: Flags): KvExchangeOptions | null {
-  if (flags.kvPort === undefined) return null;
+  if (flags.kvPort === undefined && flags.role === undefined) return null;
   return {
+    role: flags.role ?? 'both',
+    rows: flags.pdRows,
     host: flags.kvHost,
-    port: flags.kvPort,
+    port: flags.kvPort ?? 0,
     leaseMs: flags.kvLease * 1e3,
     loadMs: flags.kvLoadTimeout * 1e3,
     onLoadFailure: flags.kvLoadFailure,

@@ -6,6 +6,8 @@ import type { Dialect } from './dialect.ts';
 import type { Choice, Generation } from './generation.ts';
 import type { GenerationJob } from './generation-job.ts';
 import { HttpError } from './http-error.ts';
+import { carriedParts } from './kv/carried-rows.ts';
+import type { TransferAnswer } from './kv/transfer-params.ts';
 import type { Metrics } from './metrics.ts';
 import type { JsonParts } from './row-formats/json-parts.ts';
 import { objectWith } from './row-formats/json-parts.ts';
@@ -48,7 +50,7 @@ export function jsonAnswer(context: AnswerContext): AsyncGenerator<string> {
     objectWith(dialect.answer(id, created, model), [
       ['choices', choices],
       ['usage', [JSON.stringify(usage(generation))]],
-      ...(kvTransfer ? [['kv_transfer_params', [JSON.stringify(kvTransfer)]] as const] : []),
+      ...(kvTransfer ? [['kv_transfer_params', transferParts(context, kvTransfer)] as const] : []),
     ]),
   );
 }
@@ -98,9 +100,15 @@ function* joinParts(items: Iterable<JsonParts>): Generator<string> {
   yield separator === '[' ? '[]' : ']';
 }
 
+function transferParts({ metrics }: AnswerContext, { params, carried }: TransferAnswer): JsonParts {
+  if (carried === null) return [JSON.stringify(params)];
+  return objectWith(params, [['remote_routed_experts', counted(carriedParts(carried), metrics)]]);
+}
+
 function* rowsOf(context: AnswerContext, choice: Choice): Generator<readonly [string, JsonParts]> {
   const { job, metrics } = context;
   if (choice.rows === null || job.rowFormat === null) return;
+  if (job.transfer?.kind === 'keep' && !job.transfer.returnsRows) return;
   metrics.rowsSent(choice.rows.count, countPositions(choice.rows.missing));
   for (const [key, parts] of rowMembers(job.rowFormat, choice.rows, context.numExperts)) {
     yield [key, counted(parts, metrics)];

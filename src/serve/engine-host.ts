@@ -30,6 +30,8 @@ export type EngineHostOptions = Readonly<{
   maxRestarts: number;
   /** KV from and for other engines; `null` = none. */
   kv: KvExchangeOptions | null;
+  /** Folded into every key that is computed here, so that rows and tokens tell whose they are; 0 = none, and all engines agree. */
+  epoch: number;
   /** Of the first workers only. */
   fault: WorkerFault | null;
 }>;
@@ -121,15 +123,14 @@ export class EngineHost {
     try {
       for (const request of requests) {
         this.#driver.add(request);
-        // The engine asks for it when it schedules, which it does in a later turn.
-        if (transfer !== null) this.#announce(request, transfer);
         added.push(request.requestId);
       }
     } catch (error) {
       this.#driver.abort(added);
       throw error;
     }
-    // No step can end between the calls above: outputs come from later turns of the event loop.
+    // No step can begin or end between the calls above: that happens in later turns of the event loop.
+    if (transfer !== null) this.#announce(requests, transfer);
     for (const requestId of added) this.#generations.set(requestId, generation);
     return generation;
   }
@@ -162,10 +163,11 @@ export class EngineHost {
     await this.#driver.executor.shutdown();
   }
 
-  #announce(request: EngineRequest, transfer: TransferParams): void {
-    const { returnRoutedExperts, routedExpertsPromptStart } = request.sampling;
-    const rowsStart = returnRoutedExperts ? routedExpertsPromptStart : null;
-    this.kv!.announce(request.requestId, transfer, request.promptTokenIds, rowsStart);
+  #announce(requests: readonly EngineRequest[], transfer: TransferParams): void {
+    const { promptTokenIds, sampling } = requests[0]!;
+    const rowsStart = sampling.returnRoutedExperts ? sampling.routedExpertsPromptStart : null;
+    const ids = requests.map(({ requestId }) => requestId);
+    this.kv!.announce(ids, transfer, promptTokenIds, rowsStart);
   }
 
   #makeExchange(options: KvExchangeOptions): KvExchange {
@@ -197,9 +199,6 @@ export class EngineHost {
       await this.#driver.run();
     } catch (error) {
       this.#deathReason = error instanceof Error ? error.message : String(error);
-      // A restart that failed leaves requests behind: nobody may wait for an answer that will not come.
-      const unfinished = this.#core.abort(this.#core.requestIds);
-      for (const output of unfinished) this.#onOutput({ ...output, finishReason: 'error' });
       this.#observer.onDeath(error);
     }
   }
@@ -222,7 +221,7 @@ export class EngineHost {
 }
 
 function startWorkers(options: EngineHostOptions, fault: WorkerFault | null): Promise<ThreadExecutor> {
-  const { model, engine, device, adapter, queueDepth, ballastMs } = options;
+  const { model, engine, device, adapter, queueDepth, ballastMs, epoch } = options;
   return ThreadExecutor.start({
     numRanks: 1,
     model,
@@ -234,6 +233,7 @@ function startWorkers(options: EngineHostOptions, fault: WorkerFault | null): Pr
     ballastMs,
     sharedMemory: null,
     fault,
+    routing: epoch === 0 ? { kind: 'deterministic' } : { kind: 'nondeterministic', epoch },
   });
 }
 

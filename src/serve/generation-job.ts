@@ -1,7 +1,7 @@
 /** What a client asks for, whichever endpoint it asks: the three request bodies are read into this. */
 
 import type { SamplingParams } from '../contract/request.ts';
-import type { TransferParams } from './kv/transfer-params.ts';
+import type { TransferParams, TransferRules } from './kv/transfer-params.ts';
 import type { RowFormat } from './row-formats/row-formats.ts';
 
 export type GenerationJob = Readonly<{
@@ -33,8 +33,8 @@ export type JobLimits = Readonly<{
   maxModelLen: number;
   eosTokenId: number;
   hasPriorities: boolean;
-  /** Whether KV may be fetched from a host; `null`: this server shares no KV. */
-  isPeer: ((host: string) => boolean) | null;
+  /** What `kv_transfer_params` may ask for; `null`: this server shares no KV. */
+  transfer: TransferRules | null;
   /** Prompts times n, at most. */
   maxChoices: number;
 }>;

@@ -153,20 +153,27 @@ export function readIdentity(fields: BodyFields, headerId: string | null, limits
   };
 }
 
-function readTransfer(fields: BodyFields, { isPeer }: JobLimits): TransferParams | null {
+function readTransfer(fields: BodyFields, { transfer }: JobLimits): TransferParams | null {
   const name = 'kv_transfer_params';
   const value = fields.raw(name);
   if (value === undefined) return null;
-  if (isPeer === null) {
-    throw HttpError.of('UNSUPPORTED_FIELD', name, name, show(value), 'start the server with --kv-port');
+  if (transfer === null) {
+    throw HttpError.of('UNSUPPORTED_FIELD', name, name, show(value), 'start the server with --role');
   }
-  return readTransferParams(fields, isPeer);
+  return readTransferParams(fields, transfer);
 }
 
-/** KV is that of one request, and what it is answered to is not a stream. */
-export function checkTransfer({ transfer, prompts, n, stream }: GenerationJob): void {
+/** KV is that of one prompt, what it is answered to is not a stream, and rows that come along must be those that are wanted. */
+export function checkTransfer({ transfer, prompts, stream, sampling }: GenerationJob): void {
   if (transfer === null) return;
-  if (prompts.length * n > 1)
-    throw badField('n', prompts.length * n, 'one prompt and one choice with kv_transfer_params');
-  if (transfer.kind === 'keep' && stream) throw badField('stream', stream, 'false where KV is to be kept');
+  if (prompts.length > 1) throw badField('prompt', prompts, 'one prompt with kv_transfer_params');
+  if (transfer.kind === 'keep') {
+    if (stream) throw badField('stream', stream, 'false where KV is to be kept');
+    return;
+  }
+  const { carried } = transfer;
+  const wantedFrom = sampling.routedExpertsPromptStart;
+  if (carried === null || !sampling.returnRoutedExperts || carried.start <= wantedFrom) return;
+  const name = 'kv_transfer_params.remote_routed_experts.start';
+  throw badField(name, carried.start, `at most routed_experts_prompt_start (${wantedFrom})`);
 }

@@ -113,7 +113,7 @@ export class Server {
         maxModelLen,
         // Published models keep their special tokens at the end of the vocabulary.
         eosTokenId: model.vocabSize - 1,
-        isPeer: this.host.kv === null ? null : (host) => this.host.kv!.isPeer(host),
+        transfer: this.host.kv?.rules ?? null,
         hasPriorities: engine.engine.policy === 'priority',
         maxChoices: limits.maxConcurrent,
       },

@@ -28,8 +28,9 @@ export class ModelRunner {
   /** Where blocking reads land. */
   readonly #staging: DeviceBuffer | null;
   readonly #oneAtATime: boolean;
-  /** Each pass folds its own number into the keys that it writes. */
+  /** Each pass folds its own number, or this one, into the keys that it writes. */
   readonly #hasEpochs: boolean;
+  readonly #epoch: number | null;
   #turn: Promise<void> = Promise.resolve();
   #lostReason: string | null = null;
   #resultBytesRead = 0;
@@ -44,6 +45,7 @@ export class ModelRunner {
     this.#staging = isBlocking ? device.createBuffer('staging', forward.routedExperts.byteLength, 'readback') : null;
     this.#kv = new KvBlocks(device, forward.kvKeys, config.engine.blockSize);
     this.#hasEpochs = config.routing?.kind === 'nondeterministic';
+    this.#epoch = config.routing?.kind === 'nondeterministic' ? (config.routing.epoch ?? null) : null;
     this.#oneAtATime = isBlocking || config.engine.numSpeculativeTokens > 0;
     void device.lost.then((reason) => (this.#lostReason = reason));
   }
@@ -125,7 +127,7 @@ export class ModelRunner {
   async #run(step: SchedulerOutput, passTurn: () => void): Promise<ModelRunnerOutput> {
     const slot = await this.#ring.acquire();
     try {
-      const frame = this.#steps.begin(step, this.#hasEpochs ? step.stepId + 1 : 0);
+      const frame = this.#steps.begin(step, this.#hasEpochs ? (this.#epoch ?? step.stepId + 1) : 0);
       if (frame === null) return emptyOutput(step.stepId);
       const reads = this.#capture?.blockingReads;
       if (reads) await this.#readNow(reads.readBefore(frame.step), (b) => reads.takeBefore(frame.step, b));

@@ -8,6 +8,7 @@ import type { EngineConfig, ModelConfig } from '../../src/contract/config.ts';
 import { modelPreset } from '../../src/kernels/model-presets.ts';
 import { oracle } from '../../src/kernels/oracle.ts';
 import type { EngineHostOptions } from '../../src/serve/engine-host.ts';
+import type { KvExchangeOptions } from '../../src/serve/kv/kv-exchange.ts';
 import type { HttpLimits, ServeConfig } from '../../src/serve/serve-config.ts';
 import { defaultLimits } from '../../src/serve/serve-config.ts';
 import { Server } from '../../src/serve/server.ts';
@@ -62,6 +63,7 @@ export async function startServer({
       prefixRows: 'complete',
       maxRestarts: 0,
       kv: null,
+      epoch: 0,
       fault: null,
       ...host,
       engine: { ...smallEngine, ...engine },
@@ -69,6 +71,18 @@ export async function startServer({
   });
   return server;
 }
+
+/** KV for and from other servers; each test changes what it is about. */
+export const smallKv: KvExchangeOptions = {
+  role: 'both',
+  rows: 'with-kv',
+  host: '127.0.0.1',
+  port: 0,
+  leaseMs: 30_000,
+  loadMs: 2000,
+  onLoadFailure: 'recompute',
+  peers: [],
+};
 
 export function closeAfterTest(server: Server): Server {
   onTestFinished(() => server.close(0));

@@ -24,6 +24,10 @@ export class KvClient {
   constructor(host: string, port: number) {
     const name = host.includes(':') ? `[${host}]` : host;
     this.#dealer = new Dealer({ linger: 0 });
+    // An engine that comes back has another id and none of the blocks: nobody waits for it.
+    const lost = (): void => this.#rejectAll(`${host}:${port} cannot be reached`);
+    this.#dealer.events.on('disconnect', lost);
+    this.#dealer.events.on('connect:retry', lost);
     this.#dealer.connect(`tcp://${name}:${port}`);
     this.#queue = new SendQueue((frames) => this.#dealer.send(frames));
     void this.#receive();
@@ -51,8 +55,12 @@ export class KvClient {
   }
 
   close(): void {
-    for (const id of this.#pending.keys()) this.#settle(id)?.reject(new Error('the connection was closed'));
+    this.#rejectAll('the connection was closed');
     this.#dealer.close();
+  }
+
+  #rejectAll(reason: string): void {
+    for (const id of this.#pending.keys()) this.#settle(id)?.reject(new Error(reason));
   }
 
   async #receive(): Promise<void> {

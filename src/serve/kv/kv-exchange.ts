@@ -7,17 +7,21 @@ import type { EngineCoreOutput } from '../../contract/engine-core-output.ts';
 import type { ExternalKv, KvConnector, KvLoad, KvLoadOutcome } from '../../contract/kv-connector.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
+import { completeRows, rowsDigest } from './carried-rows.ts';
 import { KeptKv } from './kept-kv.ts';
 import { KvClient } from './kv-client.ts';
 import type { KvAnswer } from './kv-client.ts';
 import { shapeOf, tokenDigest } from './kv-frames.ts';
 import { KvServer } from './kv-server.ts';
-import type { RemoteKv, TransferAnswer, TransferParams } from './transfer-params.ts';
+import type { KvRole, PdRows, RemoteKv, TransferAnswer, TransferParams, TransferRules } from './transfer-params.ts';
 
 export type KvExchangeOptions = Readonly<{
+  role: KvRole;
+  /** How rows are handed over; as the one that loads, whether they are taken over at all. */
+  rows: PdRows;
   /** Where the KV of this engine is handed out; loopback unless others are to come. */
   host: string;
-  /** 0: any free one. */
+  /** 0: any free one. An engine that only decodes opens none. */
   port: number;
   /** How long blocks are kept for somebody to fetch them, ms. */
   leaseMs: number;
@@ -37,12 +41,16 @@ export type EngineSide = Readonly<{
   writeKv: (blockIds: readonly number[], keys: Uint32Array<ArrayBuffer>) => Promise<void>;
 }>;
 
-type Handover = {
-  readonly params: TransferParams;
-  readonly promptTokenIds: Uint32Array;
-  readonly rowsStart: number | null;
-  isReleased: boolean;
-};
+/** Of the choices of one request: they have one prompt. */
+type Handover = Readonly<{
+  params: TransferParams;
+  promptTokenIds: Uint32Array;
+  rowsStart: number | null;
+  /** Requests of the engine that may still fetch. */
+  readers: Set<string>;
+  /** Answers under way, by the range that was asked for: choices that begin together fetch once. */
+  reads: Map<string, Promise<KvAnswer>>;
+}>;
 
 export type KvCounts = { loads: number; failedLoads: number; tokensLoaded: number; bytesLoaded: number };
 
@@ -83,7 +91,8 @@ export class KvExchange implements KvConnector {
   /** Before the first request. Rejects if the port is taken. */
   async open(engine: EngineSide): Promise<void> {
     this.#engine = engine;
-    const { host, port } = this.options;
+    const { host, port, role } = this.options;
+    if (role === 'decode') return;
     this.#server = await KvServer.listen({
       host,
       port,
@@ -107,13 +116,25 @@ export class KvExchange implements KvConnector {
     return this.#server?.numBytesSent ?? 0;
   }
 
-  isPeer(host: string): boolean {
-    return LOOPBACK.includes(host) || this.options.peers.includes(host);
+  get rules(): TransferRules {
+    const { role, peers } = this.options;
+    const isPeer = (host: string): boolean => LOOPBACK.includes(host) || peers.includes(host);
+    return { role, isPeer, rowShape: rowShape(this.#model) };
   }
 
-  /** Tells of a request before the engine schedules it. `rowsStart`: from where on it wants rows, `null` = none. */
-  announce(requestId: string, params: TransferParams, promptTokenIds: Uint32Array, rowsStart: number | null): void {
-    this.#handovers.set(requestId, { params, promptTokenIds, rowsStart, isReleased: false });
+  /**
+   * Tells of a request before the engine schedules its choices; of several the first one's KV is kept, and all begin with KV from elsewhere.
+   * `rowsStart`: from where on rows are wanted, `null` = none.
+   */
+  announce(
+    requestIds: readonly string[],
+    params: TransferParams,
+    promptTokenIds: Uint32Array,
+    rowsStart: number | null,
+  ): void {
+    const concerned = params.kind === 'keep' ? requestIds.slice(0, 1) : requestIds;
+    const handover = { params, promptTokenIds, rowsStart, readers: new Set(concerned), reads: new Map() };
+    for (const requestId of concerned) this.#handovers.set(requestId, handover);
   }
 
   /** An output of the engine, in passing. Answers what the proxy is to be told, with the last output of a request that is kept. */
@@ -123,13 +144,15 @@ export class KvExchange implements KvConnector {
     if (handover === undefined) return null;
     this.#handovers.delete(output.requestId);
     if (handover.params.kind === 'remote') {
-      this.#release(handover, handover.params);
+      this.#release(handover, handover.params, output.requestId);
       return null;
     }
     const kept = this.#kept.get(output.requestId);
     if (kept === null) return null;
     kept.rows = output.routedExperts;
-    return {
+    const { rows } = this.options;
+    const complete = completeRows(kept.rows, kept.numTokens);
+    const params = {
       do_remote_prefill: true,
       do_remote_decode: false,
       remote_engine_id: this.engineId,
@@ -141,14 +164,18 @@ export class KvExchange implements KvConnector {
       remote_num_tokens: kept.numTokens,
       remote_blocks_expiry_time: kept.expiresAt / 1e3,
       transfer_mode: 'pull',
-      remote_rows: kept.rows !== null && kept.rows.missing.length === 0,
-    };
+      remote_rows: rows === 'with-kv' && complete !== null,
+    } as const;
+    return { params, carried: rows === 'carry' ? complete : null };
   }
 
   externalKv(request: CaptureRequest): ExternalKv | null {
     const params = this.#handovers.get(request.requestId)?.params;
     if (params?.kind !== 'remote') return null;
-    return { numTokens: Math.min(params.numTokens, request.numPromptTokens), hasRows: params.hasRows };
+    const numTokens = Math.min(params.numTokens, request.numPromptTokens);
+    // To be spliced is to be declared missing: whoever asked for that wants the KV all the same.
+    const hasRows = this.options.rows === 'splice' || params.carried !== null || params.hasRows;
+    return { numTokens, hasRows };
   }
 
   startLoad(load: KvLoad): void {
@@ -198,12 +225,16 @@ export class KvExchange implements KvConnector {
       if (handover?.params.kind !== 'remote') throw new Error('its request is gone');
       const answer = await this.#fetch(load, handover, handover.params);
       if (generation !== this.#generation) return;
+      const numBlocks = load.blockIds.length;
+      if (answer.keys.length !== numBlocks * this.#blockSize * 2) {
+        throw new Error(`${answer.keys.length} words of KV came for ${numBlocks} blocks`);
+      }
       const rows = this.#rowsOf(answer, load, handover, handover.params);
-      await engine.writeKv(load.blockIds, answer.keys);
+      // The keys go to another thread, and other choices may be waiting for them too.
+      await engine.writeKv(load.blockIds, answer.keys.slice());
       this.counts.tokensLoaded += load.to - load.from;
-      this.counts.bytesLoaded += answer.keys.byteLength + answer.rows.byteLength;
       outcome = { kind: 'loaded', rows };
-      this.#release(handover, handover.params);
+      this.#release(handover, handover.params, load.requestId);
     } catch (error) {
       this.counts.failedLoads++;
       this.#onFailure(load.requestId, error as Error);
@@ -213,53 +244,73 @@ export class KvExchange implements KvConnector {
   }
 
   #fetch(load: KvLoad, handover: Handover, remote: RemoteKv): Promise<KvAnswer> {
-    const wanted = handover.rowsStart === null || !remote.hasRows ? null : Math.max(handover.rowsStart, load.from);
-    return this.#client(remote).read(
+    const key = `${load.from} ${load.to}`;
+    let read = handover.reads.get(key);
+    if (read === undefined) {
+      read = this.#read(load, handover, remote).finally(() => handover.reads.delete(key));
+      handover.reads.set(key, read);
+    }
+    return read;
+  }
+
+  async #read({ from, to }: KvLoad, { promptTokenIds, rowsStart }: Handover, remote: RemoteKv): Promise<KvAnswer> {
+    const way = this.#wayOf(remote, rowsStart);
+    const start = Math.max(rowsStart ?? 0, from);
+    const answer = await this.#client(remote).read(
       {
         engineId: remote.engineId,
         requestId: remote.requestId,
-        from: load.from,
-        to: load.to,
-        rowsStart: wanted !== null && wanted < load.to ? wanted : null,
+        from,
+        to,
+        rowsStart: way === 'with-kv' && start < to ? start : null,
+        ...(way === 'carry' ? { rowsDigest: await rowsDigest(remote.carried!) } : {}),
         shape: this.#shape,
-        tokens: tokenDigest(handover.promptTokenIds, load.to),
+        tokens: tokenDigest(promptTokenIds, to),
       },
       this.options.loadMs,
     );
+    this.counts.bytesLoaded += answer.keys.byteLength + answer.rows.byteLength;
+    return answer;
   }
 
-  /** The rows that came, or `null` if none were promised. Throws if they are not those that were: L4 leaves no third way. */
+  /** Which way the rows of a load come; `null`: none are wanted, or there are none. */
+  #wayOf(remote: RemoteKv, rowsStart: number | null): PdRows | null {
+    if (rowsStart === null) return null;
+    if (this.options.rows === 'splice') return 'splice';
+    if (remote.carried !== null) return 'carry';
+    return remote.hasRows ? 'with-kv' : null;
+  }
+
+  /** The rows to go with the load, or `null` if there are none. Throws if they are not those that were promised: L4 leaves no third way. */
   #rowsOf(answer: KvAnswer, load: KvLoad, handover: Handover, remote: RemoteKv): RoutedRows | null {
-    const numBlocks = load.blockIds.length;
-    if (answer.keys.length !== numBlocks * this.#blockSize * 2) {
-      throw new Error(`${answer.keys.length} words of KV came for ${numBlocks} blocks`);
-    }
-    if (handover.rowsStart === null || !remote.hasRows) return null;
-    const start = Math.max(handover.rowsStart, load.from);
+    const way = this.#wayOf(remote, handover.rowsStart);
+    if (way === null) return null;
+    if (way === 'carry') return remote.carried;
+    const start = Math.max(handover.rowsStart!, load.from);
+    const count = Math.max(0, load.to - start);
     const shape = rowShape(this.#model);
-    const count = load.to - start;
-    if (count > 0) {
-      const isWhole = answer.rowsStart === start && answer.rowsEnd === load.to;
-      if (!isWhole || answer.rows.length !== count * shape.bytesPerRow)
-        throw new Error('the rows did not come with the KV');
-    }
-    const bytes = answer.rows.slice();
-    return {
+    const none: RoutedRows = {
       start,
-      count: Math.max(0, count),
+      count,
       numLayers: shape.numLayers,
       topK: shape.topK,
       dtype: shape.dtype,
       rowsPerChunk: Math.max(1, count),
       chunkOrigin: start,
-      chunks: [viewRows(shape, bytes, Math.max(0, count))],
-      missing: [],
+      chunks: [null],
+      missing: count > 0 ? [[start, load.to]] : [],
     };
+    if (way === 'splice' || count === 0) return none;
+    const isWhole = answer.rowsStart === start && answer.rowsEnd === load.to;
+    if (!isWhole || answer.rows.length !== count * shape.bytesPerRow) {
+      throw new Error('the rows did not come with the KV');
+    }
+    return { ...none, chunks: [viewRows(shape, answer.rows.slice(), count)], missing: [] };
   }
 
-  #release(handover: Handover, { engineId, requestId, host, port }: RemoteKv): void {
-    if (handover.isReleased) return;
-    handover.isReleased = true;
+  /** The request fetches no more. When none of its kind does, the other engine is told. */
+  #release({ readers }: Handover, { engineId, requestId, host, port }: RemoteKv, reader: string): void {
+    if (!readers.delete(reader) || readers.size > 0) return;
     this.#client({ host, port }).release(engineId, requestId);
   }
 

@@ -25,6 +25,8 @@ export type ReadHeader = Readonly<{
   to: number;
   /** Rows are wanted from this position on; `null`: none. */
   rowsStart: number | null;
+  /** Digest of rows that came by another way and are used only if they are this request's; absent: there are none. */
+  rowsDigest?: string;
   shape: string;
   /** Digest of the tokens `[0, to)`. */
   tokens: string;

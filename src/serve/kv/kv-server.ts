@@ -4,6 +4,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Router } from 'zeromq';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import { rowPieces } from '../row-formats/row-pieces.ts';
+import { completeRows, rowsDigest as digestOf } from './carried-rows.ts';
 import type { KeptKv, KeptRequest } from './kept-kv.ts';
 import type { AnswerHeader, ReadHeader } from './kv-frames.ts';
 import { checksumOf, parseHeader, PROTOCOL, tokenDigest } from './kv-frames.ts';
@@ -89,7 +90,8 @@ export class KvServer {
     this.numBytesSent += keys.length + rows.length;
   }
 
-  async #read({ engineId, requestId, from, to, rowsStart, shape, tokens }: ReadHeader): Promise<Answer> {
+  async #read(question: ReadHeader): Promise<Answer> {
+    const { engineId, requestId, from, to, rowsStart, rowsDigest, shape, tokens } = question;
     const { kept, blockSize, readKv } = this.#options;
     if (engineId !== this.#options.engineId) throw new Error(`engine ${engineId} is not here; it may have restarted`);
     if (shape !== this.#options.shape) throw new Error(`the KV here is of ${this.#options.shape}, not of ${shape}`);
@@ -102,6 +104,9 @@ export class KvServer {
       throw new Error(`request ${requestId} has other tokens here`);
     }
     return kept.reading(requestId, async () => {
+      if (rowsDigest !== undefined && rowsDigest !== (await carriedDigest(request))) {
+        throw new Error(`the rows that were carried are not those of request ${requestId}`);
+      }
       const keys = await readKv(request.blockIds.slice(from / blockSize, Math.ceil(to / blockSize)));
       return {
         keys: new Uint8Array(keys.buffer, keys.byteOffset, keys.byteLength),
@@ -109,6 +114,12 @@ export class KvServer {
       };
     });
   }
+}
+
+/** Of the rows that the proxy was given, if it was given any. */
+async function carriedDigest({ rows, numTokens }: KeptRequest): Promise<string | null> {
+  const complete = completeRows(rows, numTokens);
+  return complete === null ? null : digestOf(complete);
 }
 
 /** The rows from `start` to `to`, or none if they are not all there: a gap must not be filled in by anybody (L4). */
