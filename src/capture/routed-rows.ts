@@ -33,18 +33,36 @@ export function toArray(rows: RoutedRows, fill: number): RowArray {
   const width = rows.numLayers * rows.topK;
   const shape = { ...rows, entriesPerRow: width, bytesPerRow: 0 };
   const all = allocateRows(shape, rows.count);
-  const end = rows.start + rows.count;
-  const origin = rows.chunkOrigin ?? 0;
-  for (let position = rows.start; position < end;) {
-    const chunkIndex = Math.floor((position - origin) / rows.rowsPerChunk);
-    const chunkEnd = Math.min(end, origin + (chunkIndex + 1) * rows.rowsPerChunk);
-    const chunk = rows.chunks[chunkIndex];
-    if (chunk) {
-      const first = ((position - origin) % rows.rowsPerChunk) * width;
-      all.set(chunk.subarray(first, first + (chunkEnd - position) * width), (position - rows.start) * width);
-    }
-    position = chunkEnd;
+  for (const { position, count, chunk, row } of pieces(rows, rows.start, rows.start + rows.count)) {
+    if (chunk) all.set(chunk.subarray(row * width, (row + count) * width), (position - rows.start) * width);
   }
   for (const [from, to] of rows.missing) all.fill(fill, (from - rows.start) * width, (to - rows.start) * width);
   return all;
+}
+
+/** What of `[from, to)` is there. */
+export function presentRanges(rows: RoutedRows, from: number, to: number): PositionRange[] {
+  const end = Math.min(to, rows.start + rows.count);
+  const present: PositionRange[] = [];
+  let at = Math.max(from, rows.start);
+  for (const [gapFrom, gapTo] of [...rows.missing, [end, end] as const]) {
+    if (at < Math.min(gapFrom, end)) present.push([at, Math.min(gapFrom, end)]);
+    at = Math.max(at, gapTo);
+  }
+  return present;
+}
+
+/** The rows of `count` positions lie in one chunk, from its row `row` on. */
+type Piece = Readonly<{ position: number; count: number; chunk: RowArray | null; row: number }>;
+
+/** The chunks that hold the rows `[from, to)`, and where in them. */
+export function* pieces(rows: RoutedRows, from: number, to: number): Generator<Piece> {
+  const origin = rows.chunkOrigin ?? 0;
+  for (let position = from; position < to;) {
+    const index = Math.floor((position - origin) / rows.rowsPerChunk);
+    const chunkStart = origin + index * rows.rowsPerChunk;
+    const count = Math.min(to, chunkStart + rows.rowsPerChunk) - position;
+    yield { position, count, chunk: rows.chunks[index] ?? null, row: position - chunkStart };
+    position += count;
+  }
 }

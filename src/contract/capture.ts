@@ -12,7 +12,7 @@ import type { SchedulerOutput } from './scheduler-output.ts';
 export type CaptureLiveCounts = Readonly<{
   /** Requests for which the half holds anything. */
   requests: number;
-  /** Row pages, snapshots and tables that grow with live tokens, in bytes. What is counted in `cachedBytes` is not counted here. */
+  /** Memory of rows, snapshots and tables that grow with live tokens, in bytes. What is counted in `cachedBytes` is not counted here. */
   bytes: number;
   /** Rows that stay with cached KV blocks after their requests, in bytes: bounded by the pool, 0 after a cache reset. */
   cachedBytes?: number;

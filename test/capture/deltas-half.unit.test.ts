@@ -3,12 +3,14 @@
  * moment at which the producer, its output or its block can get lost (L3, L4, L8, L9).
  */
 
-import { expect, test } from 'vitest';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
 import { DeltasEngineHalf } from '../../src/capture/deltas/engine-half.ts';
 import { toArray } from '../../src/capture/routed-rows.ts';
 import type { ModelConfig, PrefixRows } from '../../src/contract/config.ts';
 import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../src/contract/request.ts';
+import type { RoutedRows } from '../../src/contract/routed-rows.ts';
 import type { SchedulerOutput } from '../../src/contract/scheduler-output.ts';
 import { modelPreset } from '../../src/kernels/model-presets.ts';
 import { BASE_ENGINE } from './scenarios.ts';
@@ -158,7 +160,7 @@ test('the producer is aborted before its rows arrive: they still come, to the bl
   calls.expectNothingHeld();
 });
 
-test('an aborted producer’s user holds the rows that had come; the later ones go to a page of their own', () => {
+test('an aborted producer’s user holds the rows that had come: those that come later change none of them', () => {
   const calls = new Calls();
   const a = calls.request(9);
   calls.admit(a, [1, 2, 3]);
@@ -168,9 +170,10 @@ test('an aborted producer’s user holds the rows that had come; the later ones 
   const rows = calls.half.take(a, 0, 'abort')!;
   calls.half.release(a);
   a.isOver = true;
-  const before = [...rows.chunks[0]!];
+  const delivered = (): number[] => Array.from(rows.chunks[0]!.subarray(0, 2));
+  expect([delivered(), rows.missing]).toEqual([rowsOf(0, 0, 2), [[2, 8]]]);
   calls.arrive(second, [a]);
-  expect([...rows.chunks[0]!]).toEqual(before);
+  expect([delivered(), rows.missing]).toEqual([rowsOf(0, 0, 2), [[2, 8]]]);
   const b = calls.request(6);
   calls.admit(b, [1, 4], 1);
   expect(calls.end(b)).toEqual([...rowsOf(0, 0, 2), ...rowsOf(1, 2, 4), -1]);
@@ -331,7 +334,7 @@ test('recompute: nothing is kept, every cached block is a miss; computed-only: e
   }
 });
 
-test('two requests and their users hold one page, not two', () => {
+test('two requests and their users hold the same memory, not a copy each', () => {
   const calls = new Calls();
   const [a, b] = [calls.request(6), calls.request(6)];
   calls.admit(a, [1, 2]);
@@ -339,11 +342,12 @@ test('two requests and their users hold one page, not two', () => {
   calls.admit(b, [1, 3], 1);
   calls.arrive(calls.schedule([b, 2]), [a, b]);
   const chunks = [a, b].map((request) => calls.half.take(request, 0, 'abort')!.chunks);
-  expect(chunks[0]![0]).toBe(chunks[1]![0]);
-  expect(chunks[0]![1]).not.toBe(chunks[1]![1]);
+  const memory = chunks.map((each) => each.map((chunk) => chunk!.buffer));
+  expect(memory[0]![0]).toBe(memory[1]![0]);
+  expect(memory[0]![1]).not.toBe(memory[1]![1]);
 });
 
-test('what is counted: pages of cached blocks once, and apart from those of requests', () => {
+test('what is counted: memory of cached blocks once, and apart from that of requests', () => {
   const calls = new Calls();
   const [a, b] = [calls.request(10), calls.request(10)];
   calls.admit(a, [1, 2, 3]);
@@ -351,8 +355,9 @@ test('what is counted: pages of cached blocks once, and apart from those of requ
   expect(calls.half.liveCounts()).toEqual({ requests: 1, bytes: BLOCK_SIZE, cachedBytes: 2 * BLOCK_SIZE });
   calls.admit(b, [1, 2, 4], 2);
   expect(calls.half.liveCounts()).toEqual({ requests: 2, bytes: BLOCK_SIZE, cachedBytes: 2 * BLOCK_SIZE });
-  calls.half.onBlockEvicted(1);
-  expect(calls.half.liveCounts()).toEqual({ requests: 2, bytes: 2 * BLOCK_SIZE, cachedBytes: BLOCK_SIZE });
+  // The one block that is still cached gets memory of its own; the requests hold what they held.
+  calls.half.onBlockEvicted(2);
+  expect(calls.half.liveCounts()).toEqual({ requests: 2, bytes: 3 * BLOCK_SIZE, cachedBytes: BLOCK_SIZE });
 });
 
 test('the workers die: steps in flight are let go with their rows', () => {
@@ -367,4 +372,90 @@ test('the workers die: steps in flight are let go with their rows', () => {
   calls.end(a);
   calls.expectNothingHeld();
   expect(() => calls.arrive(second, [a])).toThrow(/the output of step 1 came in place of step undefined/);
+});
+
+/** The rows of `[start, start + values.length)` as another engine hands them over; negative = missing. */
+function handedOver(start: number, values: readonly number[], rowsPerChunk = 3): RoutedRows {
+  const end = start + values.length;
+  const chunks: (Uint8Array | null)[] = [];
+  for (let from = 0; from < end; from += rowsPerChunk) {
+    const chunk = Array.from({ length: rowsPerChunk }, (_, i) => values[from + i - start] ?? -1);
+    chunks.push(chunk.every((value) => value < 0) ? null : Uint8Array.from(chunk));
+  }
+  const missingRanges = values.flatMap((value, i) => (value < 0 ? [[start + i, start + i + 1] as const] : []));
+  return { ...SHAPE, start, count: values.length, rowsPerChunk, chunks, missing: missingRanges };
+}
+
+const SHAPE = { numLayers: 1, topK: 1, dtype: 'uint8' } as const;
+
+/** A request of 13 tokens to whose blocks 1, 2 and 3 the KV of `[0, 11)` came. */
+function load(rows: RoutedRows | null, promptStart = 0): { calls: Calls; a: TestRequest } {
+  const calls = new Calls('share');
+  const a = calls.request(13, promptStart);
+  calls.admit(a, [1, 2, 3, 4]);
+  a.numCachedBlocks = 2;
+  calls.half.onExternalKv(a, 0, 11, rows);
+  a.numComputedTokens = 11;
+  calls.arrive(calls.schedule([a, 2]), [a]);
+  return { calls, a };
+}
+
+describe('KV from elsewhere', () => {
+  const own = rowsOf(0, 11, 12);
+
+  test('its rows are the request’s, and go to who hits its blocks', () => {
+    const { calls, a } = load(handedOver(0, [9, 8, 7, 6, 5, 4, 3, 2, 1, 9, 8]));
+    expect(calls.end(a)).toEqual([9, 8, 7, 6, 5, 4, 3, 2, 1, 9, 8, ...own]);
+    const b = calls.request(9);
+    calls.admit(b, [1, 2, 5], 2);
+    calls.arrive(calls.schedule([b, 1]), [b]);
+    expect(calls.end(b)).toEqual([9, 8, 7, 6, 5, 4, 3, 2]);
+    calls.expectNothingHeld();
+  });
+
+  test('rows that did not come are missing, those before them in their block too; none stands for another', () => {
+    const { calls, a } = load(handedOver(1, [8, 7, 6, 5, 4, -1, 2, 1, -1]));
+    expect(calls.end(a)).toEqual([-1, 8, 7, 6, -1, -1, -1, 2, ...missing(3), ...own]);
+    expect(calls.half.usablePrefix(calls.request(9, 1), [1])).toBe(1);
+  });
+
+  test('no rows: all of them are missing, and the request’s own follow', () => {
+    const { calls, a } = load(null);
+    expect(calls.end(a)).toEqual([...missing(11), ...own]);
+    expect(calls.half.liveCounts().cachedBytes).toBe(BLOCK_SIZE);
+  });
+
+  test('rows before the prompt start are not looked at', () => {
+    const { calls, a } = load(handedOver(4, [5, 4, 3, 2, 1, 9, 8]), 6);
+    expect(calls.end(a)).toEqual([3, 2, 1, 9, 8, ...own]);
+  });
+
+  test('any rows, any gaps: every row is the one handed over, or missing', () => {
+    const values = fc.array(fc.integer({ min: -1, max: 40 }), { minLength: 1, maxLength: 14 });
+    fc.assert(
+      fc.property(
+        fc.nat(6),
+        values,
+        fc.nat(11),
+        fc.integer({ min: 1, max: 5 }),
+        (start, all, promptStart, perChunk) => {
+          const { calls, a } = load(handedOver(start, all, perChunk), promptStart);
+          const rows = calls.end(a);
+          for (let p = promptStart; p < 11; p++) {
+            const handed = all[p - start] ?? -1;
+            const got = rows[p - promptStart]!;
+            if (got !== -1) expect(got).toBe(handed);
+            // A row is given up only with a gap behind it in its block.
+            const end = Math.min(11, (Math.floor(p / BLOCK_SIZE) + 1) * BLOCK_SIZE);
+            const isWhole = Array.from({ length: end - p }, (_, i) => all[p + i - start] ?? -1).every(
+              (value) => value >= 0,
+            );
+            if (isWhole) expect(got).toBe(handed);
+          }
+          expect(rows.slice(11 - promptStart)).toEqual(own);
+        },
+      ),
+      { numRuns: 300 },
+    );
+  });
 });

@@ -48,6 +48,7 @@ export type PrefixRunRequest = {
   delivered: RowArray | null;
   /** Positions that its delivered outputs attended to. */
   arrivedEnd: number;
+  admissions: number;
   /** Tokens that its last admission found in the cache, and the most of any admission. */
   lastHits: number;
   mostHits: number;
@@ -93,6 +94,8 @@ class Run {
   readonly #prefixes: readonly Uint32Array[];
   readonly #inFlight: StepInFlight[] = [];
   readonly #happened = { preemptions: 0, hits: 0, aborts: 0, resets: 0, rowsShared: 0 };
+  /** Where the rows lie that were delivered: byte offsets of each buffer. */
+  readonly #lent: Map<ArrayBufferLike, Set<number>> = new Map();
   #executor: InlineExecutor | null = null;
   #brokenBound: string | null = null;
   #mostCachedBytes = 0;
@@ -215,7 +218,7 @@ class Run {
       cacheSalt: null,
     };
     this.#engine.addRequest(request);
-    const blank = { finish: null, rows: null, delivered: null, arrivedEnd: 0, lastHits: 0, mostHits: 0 };
+    const blank = { finish: null, rows: null, delivered: null, arrivedEnd: 0, admissions: 0, lastHits: 0, mostHits: 0 };
     this.#requests.push({ request, tokens: [], ...blank });
   }
 
@@ -246,6 +249,7 @@ class Run {
       ends.set(index, computed + step.numScheduledTokens[i]!);
       if (step.kinds[i] === 0) continue;
       const ran = this.#requests[index]!;
+      ran.admissions++;
       ran.lastHits = computed;
       ran.mostHits = Math.max(ran.mostHits, computed);
       if (computed > 0) this.#happened.hits++;
@@ -279,26 +283,35 @@ class Run {
     ran.rows = output.routedExperts;
     if (ran.rows === null) return;
     ran.delivered = toArray(ran.rows, 0xff);
-    const earlier = new Set(this.#requests.flatMap((other) => (other === ran ? [] : (other.rows?.chunks ?? []))));
-    this.#happened.rowsShared += ran.rows.chunks.filter((chunk) => chunk !== null && earlier.has(chunk)).length;
+    for (const chunk of ran.rows.chunks) {
+      if (chunk === null) continue;
+      const places = this.#lent.get(chunk.buffer) ?? new Set();
+      this.#lent.set(chunk.buffer, places);
+      if (places.has(chunk.byteOffset)) this.#happened.rowsShared++;
+      places.add(chunk.byteOffset);
+    }
     if (countPositions(ran.rows.missing) > ran.rows.count) this.#brokenBound ??= 'more rows missing than there are';
   }
 
-  /** L7: rows with blocks are bounded by the cached blocks, rows of requests by their tokens. */
+  /**
+   * L7: rows with blocks are bounded by the cached blocks, rows of requests by their tokens. Blocks that were filled together are let go together:
+   * of those of a cache at most half are not cached, unless their step is in flight, and each block table of a request may hold what another replaced.
+   */
   #checkBounds(): void {
     const { requests, bytes, cachedBytes = 0 } = this.#half.liveCounts();
-    const pageBytes = BLOCK_SIZE * rowShape(this.#model).bytesPerRow;
-    this.#mostCachedBytes = Math.max(this.#mostCachedBytes, cachedBytes);
-    if (cachedBytes > this.#engine.stats().numCachedBlocks * pageBytes) this.#brokenBound ??= 'cachedBytes';
+    const blockBytes = BLOCK_SIZE * rowShape(this.#model).bytesPerRow;
+    const blocksOf = ({ request, tokens }: PrefixRunRequest) =>
+      Math.ceil((request.promptTokenIds.length + tokens.length) / BLOCK_SIZE) + 1;
     const alive = this.#requests.filter((ran) => ran.finish === null && ran.request.sampling.returnRoutedExperts);
+    const inFlight = new Set(this.#inFlight.flatMap(({ ends }) => [...ends.keys()].map((i) => this.#requests[i]!)));
+    let numInFlight = 0;
+    for (const ran of inFlight) numInFlight += blocksOf(ran);
+    let most = 0;
+    for (const ran of new Set([...alive, ...inFlight])) most += (2 + ran.admissions) * blocksOf(ran);
+    this.#mostCachedBytes = Math.max(this.#mostCachedBytes, cachedBytes);
+    const mostCached = 2 * this.#engine.stats().numCachedBlocks + numInFlight;
+    if (cachedBytes > mostCached * blockBytes) this.#brokenBound ??= 'cachedBytes';
     if (requests > alive.length) this.#brokenBound ??= 'requests';
-    const involved = new Set(alive);
-    for (const { ends } of this.#inFlight) for (const index of ends.keys()) involved.add(this.#requests[index]!);
-    let mostPages = 0;
-    for (const { request, tokens } of involved) {
-      // Two block tables: the present one, and what is left of those before.
-      mostPages += 2 * (Math.ceil((request.promptTokenIds.length + tokens.length) / BLOCK_SIZE) + 1);
-    }
-    if (bytes > mostPages * pageBytes) this.#brokenBound ??= 'bytes';
+    if (bytes > most * blockBytes) this.#brokenBound ??= 'bytes';
   }
 }

@@ -1,55 +1,95 @@
 /** The rows that stay with cached KV blocks. */
 
-import type { RowPage } from './row-page.ts';
+import type { RowRun } from './row-run.ts';
 
 /**
  *     block pool     5: H(a)      9: H(ab)     2: H(abc)     7: –
  *                      │            │            │
- *     pages          [ full ]     [ full ]     [ 3 of 16 ]        page of block 2: its step is in flight, its rows are on their way
+ *     runs           [ stand            ]      [ 3 of 16 ]        of block 2: its step is in flight, its rows are on their way
  *                      ▲  ▲         ▲            ▲
  *     request A ───────┘──│─────────┘────────────┘                computes them; may be preempted or aborted meanwhile
- *     request B ──────────┘                                       hit block 5 and holds the same page: nothing is copied
+ *     request B ──────────┘                                       hit block 5 and holds the same run: nothing is copied
  *
- * A block has its hash, and can be hit, before its forward pass has run. A page is therefore attached when the block is cached, empty or not,
+ * A block has its hash, and can be hit, before its forward pass has run. A run is therefore attached when its blocks are cached, empty or not,
  * and the rows come to it with the outputs of the steps that were scheduled by then, whatever becomes of the request that scheduled them.
  *
- * Invariant: a page is attached only to a cached block, and all rows of the block from the page's `first` on stand or are under way. Hence there
- * are at most as many pages as cached blocks, and a block without a page is one whose rows nobody asked for. Where the step that was to fill a
- * block is taken back, the scheduler takes the hash back with it, and the page goes as in an eviction.
+ * Invariant: a run is attached only to cached blocks, and all rows of a block from the run's `first` on stand or are under way. A block without
+ * a run is one whose rows nobody asked for. Where the step that was to fill a block is taken back, the scheduler takes the hash back with it,
+ * and the run goes as in an eviction.
+ *
+ * Memory: a run is released as a whole. When at most half of its blocks are still cached, they get a run of their own, so that what is
+ * kept is at most twice what can be hit, but for runs whose rows are still under way; a copy of n blocks pays for n evictions.
  */
 export class BlockRows {
-  readonly #pages: Map<number, RowPage> = new Map();
+  readonly #blockSize: number;
+  /** By block id: as long as the highest one that was ever attached. */
+  readonly #byBlock: (AttachedRun | null)[] = [];
+  readonly #byRun: Map<RowRun, AttachedRun> = new Map();
 
-  /** The block was cached, and its rows are those of `page`. */
-  attach(blockId: number, page: RowPage): void {
-    this.#pages.set(blockId, page);
+  constructor(blockSize: number) {
+    this.#blockSize = blockSize;
   }
 
-  of(blockId: number): RowPage | null {
-    return this.#pages.get(blockId) ?? null;
+  /** The block was cached as number `i` of its table, and its rows are in `run`. */
+  attach(blockId: number, i: number, run: RowRun): void {
+    let attached = this.#byRun.get(run);
+    if (attached === undefined) {
+      const numBlocks = (run.to - run.from) / this.#blockSize;
+      attached = { run, blockIds: Array.from({ length: numBlocks }, () => NONE), numAttached: 0 };
+      this.#byRun.set(run, attached);
+    }
+    attached.blockIds[i - run.from / this.#blockSize] = blockId;
+    attached.numAttached++;
+    while (this.#byBlock.length <= blockId) this.#byBlock.push(null);
+    this.#byBlock[blockId] = attached;
   }
 
-  /** The block lost its hash. Requests that hold the page keep it. */
+  of(blockId: number): RowRun | null {
+    return this.#byBlock[blockId]?.run ?? null;
+  }
+
+  /** The block lost its hash. Requests that hold the run keep it. */
   evict(blockId: number): void {
-    this.#pages.delete(blockId);
+    const attached = this.#byBlock[blockId];
+    if (!attached) return;
+    this.#byBlock[blockId] = null;
+    attached.blockIds[attached.blockIds.indexOf(blockId)] = NONE;
+    attached.numAttached--;
+    if (attached.numAttached === 0) this.#byRun.delete(attached.run);
+    else if (attached.numAttached * 2 <= attached.blockIds.length) this.#thin(attached);
   }
 
   /** Every block lost its hash. */
   clear(): void {
-    this.#pages.clear();
+    this.#byBlock.fill(null);
+    this.#byRun.clear();
   }
 
-  get pages(): Iterable<RowPage> {
-    return this.#pages.values();
-  }
-
-  get numPages(): number {
-    return this.#pages.size;
+  get runs(): Iterable<RowRun> {
+    return this.#byRun.keys();
   }
 
   get byteLength(): number {
     let bytes = 0;
-    for (const page of this.#pages.values()) bytes += page.byteLength;
+    for (const run of this.#byRun.keys()) bytes += run.byteLength;
     return bytes;
   }
+
+  /** Gives the blocks that are left a run that ends where they end. Blocks are evicted from the back of a request to its front. */
+  #thin(attached: AttachedRun): void {
+    const { run, blockIds } = attached;
+    const first = blockIds.findIndex((id) => id !== NONE);
+    const end = blockIds.findLastIndex((id) => id !== NONE) + 1;
+    const to = run.from + end * this.#blockSize;
+    if (run.end < to || end - first === blockIds.length) return;
+    this.#byRun.delete(run);
+    attached.run = run.copy(run.from + first * this.#blockSize, to);
+    attached.blockIds = blockIds.slice(first, end);
+    this.#byRun.set(attached.run, attached);
+  }
 }
+
+const NONE = -1;
+
+/** A run, the cached block of each of its places, and how many of these there are. */
+type AttachedRun = { run: RowRun; blockIds: number[]; numAttached: number };

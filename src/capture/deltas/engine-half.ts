@@ -2,12 +2,13 @@
  * deltas, engine half.
  *
  * Source    RFC vllm#38079, the proposed design; prefix hits after vllm#45635 and LMDeploy.
- * Store     none but the requests' own rows: a page per KV block, filled as outputs arrive, and kept with the block while that is cached.
- * Key       (request, position); a page stays under its KV block for later hits: the picture is in block-rows.ts.
+ * Store     none but the requests' own rows: runs of neighbouring KV blocks, filled as outputs arrive, and kept with the blocks while they are cached.
+ * Key       (request, position); a run stays under its KV blocks for later hits: the picture is in block-rows.ts.
  * Leaves    with the output of the step that computed them; joined (as a list, without a copy) when the request ends.
  * Gives up  nothing of L1–L9 under its default policy. See prefix-rows.ts for the others.
  * Costs     an opted-in request computes the tokens of a cached block again if that has no rows, so who opts in changes what is a hit; and rows
- *           take host memory as long as their block is cached.
+ *           take host memory as long as their block is cached. Rows that come with KV from elsewhere are copied when it arrives: a prompt's worth
+ *           in one call.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
@@ -19,12 +20,13 @@ import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 import type { RowShape } from '../row-shape.ts';
+import { pieces, presentRanges } from '../routed-rows.ts';
 import { rowShape, viewRows } from '../row-shape.ts';
 import { BlockRows } from './block-rows.ts';
 import type { PrefixRowsPolicy } from './prefix-rows.ts';
 import { DEFAULT_PREFIX_ROWS, prefixRowsPolicies } from './prefix-rows.ts';
 import { RowAccumulator } from './row-accumulator.ts';
-import type { RowPage } from './row-page.ts';
+import type { RowRun } from './row-run.ts';
 import { SPAN_LENGTH } from './span.ts';
 import type { TableRows } from './table-rows.ts';
 
@@ -37,13 +39,14 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
   readonly #blockSize: number;
   readonly #policy: PrefixRowsPolicy;
   readonly #accumulators: Map<number, RowAccumulator> = new Map();
-  readonly #blocks: BlockRows = new BlockRows();
+  readonly #blocks: BlockRows;
   readonly #inFlight: StepInFlight[] = [];
   readonly #spareSteps: StepInFlight[] = [];
 
   constructor(model: ModelConfig, engine: EngineConfig, prefixRows: PrefixRows = DEFAULT_PREFIX_ROWS) {
     this.#shape = rowShape(model);
     this.#blockSize = engine.blockSize;
+    this.#blocks = new BlockRows(engine.blockSize);
     this.#policy = prefixRowsPolicies[prefixRows];
   }
 
@@ -53,11 +56,10 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
 
   usablePrefix(request: CaptureRequest, hitBlockIds: readonly number[]): number {
     if (!this.#policy.recomputes) return hitBlockIds.length;
-    const firstWanted = Math.floor(request.routedExpertsPromptStart / this.#blockSize);
-    for (let i = firstWanted; i < hitBlockIds.length; i++) {
-      const page = this.#blocks.of(hitBlockIds[i]!);
-      const from = Math.max(0, request.routedExpertsPromptStart - i * this.#blockSize);
-      if (page === null || page.first > from) return i;
+    const promptStart = request.routedExpertsPromptStart;
+    for (let i = this.#firstWantedBlock(request); i < hitBlockIds.length; i++) {
+      const run = this.#blocks.of(hitBlockIds[i]!);
+      if (run === null || run.first > Math.max(promptStart, i * this.#blockSize)) return i;
     }
     return hitBlockIds.length;
   }
@@ -65,17 +67,16 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
   onBlocksCached(request: CaptureRequest, firstBlock: number): void {
     if (!this.#policy.keeps) return;
     const table = this.#table(request);
-    for (let i = firstBlock; i < request.numCachedBlocks; i++) {
-      const page = table.page(i);
-      if (page.first < page.numRows) this.#blocks.attach(request.blockIds[i]!, page);
-    }
+    const first = Math.max(firstBlock, this.#firstWantedBlock(request));
+    table.reserve(first, request.numCachedBlocks);
+    for (let i = first; i < request.numCachedBlocks; i++) this.#blocks.attach(request.blockIds[i]!, i, table.runs[i]!);
   }
 
   onPrefixHit(request: CaptureRequest, numHitBlocks: number): void {
     const table = this.#table(request);
+    const firstWanted = this.#firstWantedBlock(request);
     for (let i = 0; i < numHitBlocks; i++) {
-      const isWanted = table.skippedRows(i) < this.#blockSize;
-      table.hit(i, isWanted ? this.#blocks.of(request.blockIds[i]!) : null);
+      table.hit(i, i < firstWanted ? null : this.#blocks.of(request.blockIds[i]!));
     }
   }
 
@@ -83,22 +84,22 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
     return hasRows || !this.#policy.recomputes;
   }
 
-  /** Rows that come with KV stand like those that were computed here (L9); KV without rows leaves a gap (L4). Copies the rows: O(to − from). */
+  /** Rows that come with KV stand like those that were computed here (L9); where none came, there is a gap (L4). Copies the rows: O(to − from). */
   onExternalKv(request: CaptureRequest, from: number, to: number, rows: RoutedRows | null): void {
     const table = this.#table(request);
-    if (rows === null) {
-      table.leaveOut(from, to);
-      return;
+    let known = Math.max(from, request.routedExpertsPromptStart);
+    for (const [start, end] of rows === null ? [] : presentRanges(rows, known, to)) {
+      if (known < start) table.leaveOut(known, start);
+      for (const { position, count, chunk, row } of pieces(rows!, start, end))
+        table.write(position, count, chunk!, row);
+      known = end;
     }
-    const origin = rows.chunkOrigin ?? 0;
-    for (let position = Math.max(from, request.routedExpertsPromptStart); position < to;) {
-      const chunkIndex = Math.floor((position - origin) / rows.rowsPerChunk);
-      const chunkStart = origin + chunkIndex * rows.rowsPerChunk;
-      const end = Math.min(to, chunkStart + rows.rowsPerChunk);
-      table.write(position, end - position, rows.chunks[chunkIndex]!, position - chunkStart);
-      position = end;
+    if (known < to) table.leaveOut(known, to);
+    if (!this.#policy.keeps) return;
+    for (let i = Math.ceil(from / this.#blockSize); i < request.numCachedBlocks; i++) {
+      const run = table.runs[i];
+      if (run) this.#blocks.attach(request.blockIds[i]!, i, run);
     }
-    this.onBlocksCached(request, Math.ceil(from / this.#blockSize));
   }
 
   onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[]): void {
@@ -167,16 +168,16 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
     for (const step of this.#inFlight.splice(0)) this.#spare(step);
   }
 
-  /** Counts pages: O(live tokens / block size). */
+  /** Counts runs: O(live tokens / block size). */
   liveCounts(): CaptureLiveCounts {
-    const pages: Set<RowPage> = new Set();
-    for (const accumulator of this.#accumulators.values()) accumulator.collectPages(pages);
+    const runs: Set<RowRun> = new Set();
+    for (const accumulator of this.#accumulators.values()) accumulator.collectRuns(runs);
     for (const { tables } of this.#inFlight) {
-      for (const table of tables.values()) for (const page of table.pages) if (page) pages.add(page);
+      for (const table of tables.values()) for (const run of table.runs) if (run) runs.add(run);
     }
-    for (const page of this.#blocks.pages) pages.delete(page);
+    for (const run of this.#blocks.runs) runs.delete(run);
     let bytes = 0;
-    for (const page of pages) bytes += page.byteLength;
+    for (const run of runs) bytes += run.byteLength;
     return { requests: this.#accumulators.size, bytes, cachedBytes: this.#blocks.byteLength };
   }
 
@@ -189,6 +190,11 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
       this.#accumulators.set(request.index, accumulator);
     }
     return accumulator;
+  }
+
+  /** The first block of which the request wants a row. */
+  #firstWantedBlock(request: CaptureRequest): number {
+    return Math.floor(request.routedExpertsPromptStart / this.#blockSize);
   }
 
   #table(request: CaptureRequest): TableRows {

@@ -1,26 +1,27 @@
 /** The rows of one block table: of what a request computes and hits between an admission and the loss of its blocks. */
 
 import type { RowArray, RowShape } from '../row-shape.ts';
-import { allocateRows } from '../row-shape.ts';
-import { RowPage } from './row-page.ts';
+import { RowRun } from './row-run.ts';
 
 /**
- * Pages that one output fills share an allocation, of this many at most: a prefill step makes hundreds, and each array of its own is three objects
- * for the garbage collector. A page that outlives its neighbours pins so much and no more, and never another request's.
+ * Blocks that are filled together share a run of this size at most: a prefill step fills hundreds, and memory for each alone would be
+ * thousands of objects a second for the garbage collector to visit. A request that hits one block holds so much and no more.
  */
-const PAGES_PER_SLAB = 8;
+const RUN_BYTES = 64 * 1024;
 
 /**
  *     block table    [ 5 ][ 9 ][ 2 ][ 7 ]
- *     pages          [ p ][ p ][ q ][ q ]      p: of hit blocks, shared, or `null` if the block has no rows; q: computed here
+ *     runs           [ p ][ p ][ q ][ q ]      p: of hit blocks, shared, or `null` if the block has no rows; q: computed here
  *
- * A page is as long as a block, so page i holds exactly the rows of the table's i-th block. Steps in flight keep the table for which they were
- * scheduled: their rows belong to those blocks, even if the request has another table by then, or is over.
+ * Steps in flight keep the table for which they were scheduled: their rows belong to those blocks, even if the request has another table by
+ * then, or is over.
  */
 export class TableRows {
-  readonly pages: (RowPage | null)[] = [];
+  /** The run of each block. */
+  readonly runs: (RowRun | null)[] = [];
   readonly #shape: RowShape;
-  readonly #rowsPerPage: number;
+  readonly #blockSize: number;
+  readonly #blocksPerRun: number;
   readonly #promptStart: number;
   /** An output of the table has reached its owner. */
   hasOutput = false;
@@ -28,39 +29,49 @@ export class TableRows {
   arrivedEnd = 0;
   #ownEnd = Infinity;
 
-  constructor(shape: RowShape, rowsPerPage: number, promptStart: number) {
+  constructor(shape: RowShape, blockSize: number, promptStart: number) {
     this.#shape = shape;
-    this.#rowsPerPage = rowsPerPage;
+    this.#blockSize = blockSize;
+    this.#blocksPerRun = Math.max(1, Math.floor(RUN_BYTES / (blockSize * shape.bytesPerRow)));
     this.#promptStart = promptStart;
   }
 
-  /** The first rows of block `i` that its owner does not want. */
-  skippedRows(i: number): number {
-    return Math.min(this.#rowsPerPage, Math.max(0, this.#promptStart - i * this.#rowsPerPage));
+  /** The first position of block `i` whose row its owner wants; the end of the block if there is none. */
+  firstWanted(i: number): number {
+    return Math.min((i + 1) * this.#blockSize, Math.max(i * this.#blockSize, this.#promptStart));
   }
 
-  /** The page of block `i`, which is computed here. */
-  page(i: number): RowPage {
-    const existing = this.pages[i];
-    if (existing) return existing;
-    while (this.pages.length < i) this.pages.push(null);
-    const page = new RowPage(this.#shape, this.#rowsPerPage, this.skippedRows(i));
-    this.pages[i] = page;
-    return page;
+  /** The blocks `[first, end)` are computed here: those that have no run get one. */
+  reserve(first: number, end: number): void {
+    const { runs } = this;
+    while (runs.length < first) runs.push(null);
+    for (let i = first; i < end;) {
+      if (runs[i]) {
+        i++;
+        continue;
+      }
+      const start = i;
+      const most = Math.min(end, start + this.#blocksPerRun);
+      while (i < most && !runs[i]) i++;
+      const from = start * this.#blockSize;
+      const to = i * this.#blockSize;
+      const run = new RowRun(this.#shape, { from, to, first: Math.min(to, Math.max(from, this.#promptStart)) });
+      for (let j = start; j < i; j++) runs[j] = run;
+    }
   }
 
   /** Block `i` was found in the prefix cache, with these rows. */
-  hit(i: number, page: RowPage | null): void {
-    while (this.pages.length < i) this.pages.push(null);
-    this.pages[i] = page;
+  hit(i: number, run: RowRun | null): void {
+    while (this.runs.length < i) this.runs.push(null);
+    this.runs[i] = run;
   }
 
-  /** The KV of `[from, to)` came without rows. `from` is the first of a block; the block of `to` may be computed on from there. */
+  /** The KV of `[from, to)` came without rows. The block of `to` may be computed on from there; what it had before is given up. */
   leaveOut(from: number, to: number): void {
-    const numRows = this.#rowsPerPage;
-    for (let i = from / numRows; i * numRows < to; i++) {
-      const first = Math.max(this.skippedRows(i), to - i * numRows);
-      this.hit(i, first < numRows ? new RowPage(this.#shape, numRows, first) : null);
+    const size = this.#blockSize;
+    for (let i = Math.floor(from / size); i * size < to; i++) {
+      const positions = { from: i * size, to: (i + 1) * size, first: Math.max(this.firstWanted(i), to) };
+      this.hit(i, positions.first < positions.to ? new RowRun(this.#shape, positions) : null);
     }
   }
 
@@ -69,40 +80,21 @@ export class TableRows {
     this.#ownEnd = Math.min(this.#ownEnd, this.hasOutput ? position : 0);
   }
 
-  /** Where the rows of page `i` end that stand, are the owner's, and are those of positions before `end`. */
+  /** Where the rows of block `i` end that stand, are the owner's, and are those of positions before `end`. */
   ownRowsEnd(i: number, end: number): number {
-    return Math.min(this.pages[i]?.end ?? 0, Math.max(0, Math.min(this.#ownEnd, end) - i * this.#rowsPerPage));
+    return Math.min(this.runs[i]?.end ?? 0, (i + 1) * this.#blockSize, this.#ownEnd, end);
   }
 
   /** Copies `count` rows of `source`, from its row `sourceRow` on, to the positions from `position` on: O(count). */
   write(position: number, count: number, source: RowArray, sourceRow: number): void {
     const end = position + count;
-    this.#reserve(Math.floor(position / this.#rowsPerPage), Math.ceil(end / this.#rowsPerPage));
-    let row = sourceRow;
+    this.reserve(Math.floor(position / this.#blockSize), Math.ceil(end / this.#blockSize));
     for (let at = position; at < end;) {
-      const i = Math.floor(at / this.#rowsPerPage);
-      const pageStart = i * this.#rowsPerPage;
-      const segment = Math.min(end, pageStart + this.#rowsPerPage) - at;
-      this.page(i).write(at - pageStart, segment, source, row);
+      const run = this.runs[Math.floor(at / this.#blockSize)]!;
+      const segment = Math.min(end, run.to) - at;
+      run.write(at, segment, source, sourceRow + at - position);
       at += segment;
-      row += segment;
     }
     this.arrivedEnd = end;
-  }
-
-  /** Makes the pages of blocks `[first, end)` that do not exist yet. */
-  #reserve(first: number, end: number): void {
-    while (this.pages.length < first) this.pages.push(null);
-    for (let i = first; i < end;) {
-      if (this.pages[i]) {
-        i++;
-        continue;
-      }
-      const slabEnd = Math.min(end, i + PAGES_PER_SLAB);
-      const slab = slabEnd - i > 1 ? allocateRows(this.#shape, (slabEnd - i) * this.#rowsPerPage) : null;
-      for (let base = 0; i < slabEnd; i++, base += this.#rowsPerPage) {
-        this.pages[i] ??= new RowPage(this.#shape, this.#rowsPerPage, this.skippedRows(i), slab, base);
-      }
-    }
   }
 }

@@ -4,7 +4,8 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { BlockRows } from '../../src/capture/deltas/block-rows.ts';
 import { RowAccumulator } from '../../src/capture/deltas/row-accumulator.ts';
-import { RowPage } from '../../src/capture/deltas/row-page.ts';
+import { RowRun } from '../../src/capture/deltas/row-run.ts';
+import { TableRows } from '../../src/capture/deltas/table-rows.ts';
 import { PositionRanges } from '../../src/capture/position-ranges.ts';
 import { rowAt, toArray } from '../../src/capture/routed-rows.ts';
 import { rowShape } from '../../src/capture/row-shape.ts';
@@ -38,55 +39,104 @@ describe('PositionRanges', () => {
   });
 });
 
-describe('RowPage', () => {
+describe('RowRun', () => {
   test('takes its rows in order, once each', () => {
-    const page = new RowPage(shape, 4, 1);
-    expect(() => page.write(0, 1, rowsOf([1]), 0)).toThrow(/rows \[0, 1\) of a block arrived where \[1, 4\) were due/);
-    page.write(1, 2, rowsOf([9, 5, 6]), 1);
-    expect([page.end, ...page.rows!]).toEqual([3, 0, 0, 5, 5, 6, 6, 0, 0]);
-    expect(() => page.write(2, 1, rowsOf([7]), 0)).toThrow(/INVARIANT|invariant/);
-    expect(() => page.write(3, 2, rowsOf([7, 8]), 0)).toThrow(/rows \[3, 5\)/);
+    const run = new RowRun(shape, { from: 4, to: 8, first: 5 });
+    expect(run.rows(4, 8)).toBe(null);
+    expect(() => run.write(4, 1, rowsOf([1]), 0)).toThrow(/rows \[4, 5\) arrived where \[5, 8\) were due/);
+    run.write(5, 2, rowsOf([9, 5, 6]), 1);
+    expect([run.end, ...run.rows(5, 7)!]).toEqual([7, 5, 5, 6, 6]);
+    expect(() => run.write(6, 1, rowsOf([7]), 0)).toThrow(/INVARIANT|invariant/);
+    expect(() => run.write(7, 2, rowsOf([7, 8]), 0)).toThrow(/rows \[7, 9\)/);
   });
 
-  test('a lent array is left behind by the next write; a full page is lent as it is', () => {
-    const page = new RowPage(shape, 2, 0);
-    expect(page.lend()).toBe(null);
-    page.write(0, 1, rowsOf([3]), 0);
-    const lent = page.lend()!;
-    page.write(1, 1, rowsOf([4]), 0);
-    expect([...lent]).toEqual([3, 3, 0, 0]);
-    expect([...page.rows!]).toEqual([3, 3, 4, 4]);
-    expect(page.lend()).toBe(page.lend());
+  test('a copy has memory of its own, and as much of it as it covers', () => {
+    const run = new RowRun(shape, { from: 0, to: 8, first: 1 });
+    run.write(1, 7, rowsOf([1, 2, 3, 4, 5, 6, 7]), 0);
+    const copy = run.copy(0, 4);
+    expect([copy.first, copy.end, ...copy.rows(1, 4)!]).toEqual([1, 4, 1, 1, 2, 2, 3, 3]);
+    expect([copy.byteLength, copy.rows(1, 4)!.buffer === run.rows(1, 4)!.buffer]).toEqual([
+      4 * shape.bytesPerRow,
+      false,
+    ]);
+  });
+});
+
+describe('TableRows', () => {
+  test('blocks that are filled together share memory, up to 64 KiB of it', () => {
+    const [blockSize, numBlocks] = [4, 40_000];
+    const table = new TableRows(shape, blockSize, 0);
+    table.write(0, numBlocks * blockSize, new Uint8Array(numBlocks * blockSize * shape.entriesPerRow), 0);
+    const runs = new Set(table.runs);
+    expect(table.runs.length).toBe(numBlocks);
+    expect(runs.size).toBe(Math.ceil((numBlocks * blockSize * shape.bytesPerRow) / 65_536));
+    for (const run of runs) expect(run!.byteLength).toBeLessThanOrEqual(65_536);
   });
 });
 
 describe('BlockRows', () => {
-  test('agrees with a map of blocks', () => {
-    const command = fc.tuple(fc.constantFrom('attach', 'attach', 'evict', 'clear'), fc.nat(5));
+  const BLOCK = 2;
+  const command = fc.tuple(fc.constantFrom('attach', 'evict', 'evict', 'evict', 'clear'), fc.nat(11), fc.nat(5));
+
+  test('agrees with a map of blocks to their rows, and holds at most twice as many', () => {
     fc.assert(
-      fc.property(fc.array(command, { maxLength: 30 }), (commands) => {
-        const blocks = new BlockRows();
-        const model = new Map<number, RowPage>();
-        for (const [name, block] of commands) {
+      fc.property(fc.array(command, { maxLength: 40 }), (commands) => {
+        const blocks = new BlockRows(BLOCK);
+        const model = new Map<number, number[]>();
+        let value = 0;
+        for (const [name, block, length] of commands) {
           if (name === 'attach') {
-            const page = new RowPage(shape, 2, 0);
-            if (block % 2 === 0) page.write(0, 1, rowsOf([block]), 0);
-            blocks.attach(block, page);
-            model.set(block, page);
+            // A request's blocks, as many as are free, evicted back to front below.
+            const free = Array.from({ length: 12 }, (_, id) => id).filter((id) => !model.has(id));
+            const ids = free.slice(0, 1 + length);
+            const run = new RowRun(shape, { from: 0, to: ids.length * BLOCK, first: 0 });
+            const values = Array.from({ length: ids.length * BLOCK }, () => (value = (value + 1) % 251));
+            if (ids.length > 0) run.write(0, values.length, rowsOf(values), 0);
+            for (const [i, id] of ids.entries()) {
+              blocks.attach(id, i, run);
+              model.set(id, [i, ...values.slice(i * BLOCK, (i + 1) * BLOCK)]);
+            }
           } else if (name === 'evict') {
-            blocks.evict(block);
-            model.delete(block);
+            const last = Math.max(-1, ...[...model.keys()].filter((id) => id <= block));
+            blocks.evict(last === -1 ? block : last);
+            model.delete(last);
           } else {
             blocks.clear();
             model.clear();
           }
-          for (let id = 0; id < 6; id++) expect(blocks.of(id)).toBe(model.get(id) ?? null);
-          expect(blocks.numPages).toBe(model.size);
-          expect(blocks.byteLength).toBe([...model.keys()].filter((id) => id % 2 === 0).length * 2 * shape.bytesPerRow);
+          for (let id = 0; id < 12; id++) {
+            const [i, ...values] = model.get(id) ?? [];
+            const rows = i === undefined ? null : blocks.of(id)!.rows(i * BLOCK, (i + 1) * BLOCK);
+            expect(i === undefined ? blocks.of(id) : [...rows!]).toEqual(i === undefined ? null : [...rowsOf(values)]);
+          }
+          expect(blocks.byteLength).toBe([...blocks.runs].reduce((bytes, run) => bytes + run.byteLength, 0));
         }
       }),
-      { numRuns: 200 },
+      { numRuns: 300 },
     );
+  });
+
+  test('evicted from the back, as a pool does, blocks pin no more than as much again', () => {
+    const blocks = new BlockRows(BLOCK);
+    const run = new RowRun(shape, { from: 0, to: 16 * BLOCK, first: 0 });
+    for (let i = 0; i < 16; i++) blocks.attach(i, i, run);
+    run.write(0, 16 * BLOCK, rowsOf(Array.from({ length: 16 * BLOCK }, (_, p) => p)), 0);
+    for (let left = 15; left >= 0; left--) {
+      blocks.evict(left);
+      expect(blocks.byteLength).toBeLessThanOrEqual(2 * left * BLOCK * shape.bytesPerRow);
+      if (left > 0) expect([...blocks.of(0)!.rows(0, 2)!]).toEqual([0, 0, 1, 1]);
+    }
+    expect([...blocks.runs]).toEqual([]);
+  });
+
+  test('a run whose rows are under way is not copied: they come to it', () => {
+    const blocks = new BlockRows(BLOCK);
+    const run = new RowRun(shape, { from: 0, to: 2 * BLOCK, first: 0 });
+    blocks.attach(1, 0, run);
+    blocks.attach(2, 1, run);
+    blocks.evict(2);
+    run.write(0, 4, rowsOf([1, 2, 3, 4]), 0);
+    expect([...blocks.of(1)!.rows(0, 2)!]).toEqual([1, 1, 2, 2]);
   });
 });
 
@@ -106,17 +156,17 @@ describe('RowAccumulator', () => {
       fc.property(fc.array(stay, { maxLength: 4 }), fc.nat(9), fc.nat(LENGTH), (stays, start, length) => {
         const end = Math.max(start, length);
         const accumulator = new RowAccumulator(shape, PAGE, start);
-        // The value that each position may have, per page the newest stay that knows most.
+        // The value that each position may have, per block the newest stay that knows most.
         const candidates: Set<number>[] = Array.from({ length: LENGTH }, () => new Set());
         const newest: (number | null)[] = Array.from({ length: LENGTH }, () => null);
         let value = 0;
         for (const { hitBlocks, knownHits, chunks, isDropped } of stays) {
           const table = accumulator.table(LENGTH);
           for (let i = 0; i < hitBlocks; i++) {
-            const page = new RowPage(shape, PAGE, 0);
+            const run = new RowRun(shape, { from: i * PAGE, to: (i + 1) * PAGE, first: i * PAGE });
             const values = Array.from({ length: PAGE }, () => (value = (value + 1) % 251));
-            page.write(0, PAGE, rowsOf(values), 0);
-            table.hit(i, knownHits && (i + 1) * PAGE > start ? page : null);
+            run.write(i * PAGE, PAGE, rowsOf(values), 0);
+            table.hit(i, knownHits && (i + 1) * PAGE > start ? run : null);
             if (!knownHits) continue;
             for (const [row, v] of values.entries()) candidates[i * PAGE + row]!.add((newest[i * PAGE + row] = v));
           }
@@ -140,7 +190,7 @@ describe('RowAccumulator', () => {
         expect([rows.start, rows.count]).toEqual([start, end - start]);
         for (let p = start; p < end; p++) {
           const row = rowAt(rows, p);
-          // Nothing known may be reported missing unless a later stay's page took over; nothing unknown may be delivered.
+          // Nothing known may be reported missing unless a later stay's block took over; nothing unknown may be delivered.
           if (row !== null) expect(candidates[p]!.has(row[0]!)).toBe(true);
           else if (stays.length <= 1) expect(newest[p]).toBe(null);
           if (stays.length === 1) expect(row?.[0] ?? null).toBe(newest[p]);
@@ -151,7 +201,7 @@ describe('RowAccumulator', () => {
     );
   });
 
-  test('after a preemption the earlier rows count until a page is as full again, then the new ones do', () => {
+  test('after a preemption the earlier rows count until a block is as full again, then the new ones do', () => {
     const accumulator = new RowAccumulator(shape, 4, 0);
     accumulator.table(9).write(0, 7, rowsOf([1, 2, 3, 4, 5, 6, 7]), 0);
     accumulator.closeTable();
