@@ -125,7 +125,7 @@ export type Answer = Readonly<{ status: number; headers: Headers; body: WireBody
 
 /** `body` is sent as it is if it is a string or bytes. */
 export async function post(
-  server: Server,
+  server: Pick<Server, 'url'>,
   path: string,
   body: unknown,
   headers: Record<string, string> = {},

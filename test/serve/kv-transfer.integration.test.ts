@@ -8,42 +8,12 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { Dealer, Router } from 'zeromq';
 import { prepareAdapters } from '../../src/kernels/open-device.ts';
-import type { KvExchangeOptions } from '../../src/serve/kv/kv-exchange.ts';
-import type { Server } from '../../src/serve/server.ts';
 import type { Answer } from './helpers.ts';
 import { closeAfterTest, decodeNpy, expectNothingLeft, expectOracle, post, smallKv, startServer } from './helpers.ts';
+import type { Params } from './pd-helpers.ts';
+import { decode, keep, prefill, promptOf, startKvServer, withRows } from './pd-helpers.ts';
 
-const start = async (overrides: Partial<KvExchangeOptions> = {}): Promise<Server> =>
-  closeAfterTest(await startServer({ host: { kv: { ...smallKv, ...overrides } } }));
-
-const promptOf = (seed: number, length: number): number[] =>
-  Array.from({ length }, (_, i) => (seed * 31 + i * 17) % 97);
-
-/** What vLLM's toy proxy sends to the engine that prefills. */
-const keep = {
-  do_remote_decode: true,
-  do_remote_prefill: false,
-  remote_engine_id: null,
-  remote_block_ids: null,
-  remote_host: null,
-  remote_port: null,
-};
-
-const common = { ignore_eos: true, return_token_ids: true, vllm_xargs: { return_routed_experts: true } };
-
-type Params = Record<string, unknown>;
-
-async function prefill(url: Pick<Server, 'url'>, prompt: readonly number[], fields: object = {}): Promise<Params> {
-  const body = { prompt, max_tokens: 1, ...common, ...fields, kv_transfer_params: keep };
-  const answer = await post(url as Server, '/v1/completions', body);
-  expect(answer.status).toBe(200);
-  return (answer.body as unknown as { kv_transfer_params: Params }).kv_transfer_params;
-}
-
-function decode(server: Server, prompt: readonly number[], params: Params, fields: object = {}): Promise<Answer> {
-  const body = { prompt, max_tokens: 6, ...common, ...fields, kv_transfer_params: params };
-  return post(server, '/v1/completions', body);
-}
+const start = startKvServer;
 
 function expectRight({ status, body }: Answer, prompt: readonly number[], rowsStart: number = 0): void {
   expect(status).toBe(200);
@@ -114,7 +84,7 @@ describe('a hand-over', () => {
     const [p, d] = [await start(), await start()];
     const prompt = promptOf(3, 48);
     expectRight(
-      await post(d, '/v1/completions', { prompt: prompt.slice(0, 33), max_tokens: 1, ...common }),
+      await post(d, '/v1/completions', { prompt: prompt.slice(0, 33), max_tokens: 1, ...withRows }),
       prompt.slice(0, 33),
     );
     expectRight(await decode(d, prompt, await prefill(p, prompt)), prompt);
@@ -124,7 +94,7 @@ describe('a hand-over', () => {
     expect(d.host.stats().numExternalTokens).toBe(16 + 78 - 48);
     expectRight(await decode(d, longer, await prefill(p, longer)), longer);
     // What was loaded is cached like what was computed, with its rows.
-    expectRight(await post(d, '/v1/completions', { prompt: longer, max_tokens: 3, ...common }), longer);
+    expectRight(await post(d, '/v1/completions', { prompt: longer, max_tokens: 3, ...withRows }), longer);
     await expectNothingLeft(d);
     await expectNothingLeft(p);
   });
@@ -162,7 +132,7 @@ describe('a hand-over', () => {
         return;
       }
       const abort = AbortSignal.timeout(1 + i);
-      const body = JSON.stringify({ prompt, max_tokens: 3000, ...common, kv_transfer_params: params });
+      const body = JSON.stringify({ prompt, max_tokens: 3000, ...withRows, kv_transfer_params: params });
       const headers = { 'content-type': 'application/json' };
       const answer = fetch(`${d.url}/v1/completions`, { method: 'POST', headers, body, signal: abort });
       await expect(answer.then((response) => response.text())).rejects.toThrow();
@@ -228,7 +198,7 @@ describe('a hand-over that goes wrong', () => {
     const params = await prefill(p, prompt);
     const [bad, good] = await Promise.all([
       decode(d, prompt, { ...params, remote_request_id: 'another' }),
-      post(d, '/v1/completions', { prompt, max_tokens: 4, ...common }),
+      post(d, '/v1/completions', { prompt, max_tokens: 4, ...withRows }),
     ]);
     expect([bad.status, bad.body.error.code]).toEqual([500, 'kv_load_failed']);
     expect(bad.body.error.message).toMatch(/no KV is kept for request another/);
