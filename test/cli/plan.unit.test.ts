@@ -1,7 +1,9 @@
 // The plan of a bench: every cell in every repeat, each design's runs beside an `off` run of their own, the same plan for the same seed.
 
 import { expect, test } from 'vitest';
+import { LabelledWorkloads } from '../../src/cli/bench/labelled-workloads.ts';
 import { planCells, planRuns } from '../../src/cli/bench/plan.ts';
+import { findWorkload } from '../../src/workload/workloads.ts';
 
 test('off is always there, once, and other designs at every share', () => {
   expect(planCells(['deltas', 'deltas'], [0, 1, 1])).toEqual([
@@ -30,4 +32,28 @@ test('the seed decides the order, nothing else does', () => {
   const cells = planCells(['shm-flock', 'deltas'], [0, 1]);
   expect(planRuns(cells, 5, 1)).toEqual(planRuns(cells, 5, 1));
   expect(planRuns(cells, 5, 1)).not.toEqual(planRuns(cells, 5, 2));
+});
+
+test('no design gets a label twice, and designs share labels within a repeat', () => {
+  for (const designs of [['deltas'], ['shm-flock', 'deltas', 'host-cache', 'slot-store']] as const) {
+    const runs = planRuns(planCells(designs, [0, 0.1, 1]), 3, 9);
+    const seen = new Set(runs.map(({ cell, label }) => `${cell.design} ${label}`));
+    expect(seen.size).toBe(runs.length);
+    const labelsOf = (repeat: number): Set<number> =>
+      new Set(runs.flatMap((run) => (run.repeat === repeat ? [run.label] : [])));
+    expect([labelsOf(0).size, new Set([...labelsOf(0), ...labelsOf(1)]).size]).toEqual(
+      designs.length > 3 ? [4, 8] : [3, 6],
+    );
+  }
+});
+
+test('a label is a workload of its own tokens, the same for all that share it', () => {
+  const workload = findWorkload('chat').generate({ seed: 1, vocabSize: 50, maxNumBatchedTokens: 64, requests: 3 });
+  const labelled = new LabelledWorkloads(workload, 50, false);
+  const run = { ...planRuns(planCells(['deltas'], [1]), 1, 0)[0]!, label: 7 };
+  const [first, again, other] = [labelled.of(run), labelled.of(run), labelled.of({ ...run, label: 8 })];
+  expect(again.requests[0]!.promptTokenIds).toBe(first.requests[0]!.promptTokenIds);
+  const token = workload.requests[0]!.promptTokenIds[0]!;
+  expect(first.requests[0]!.promptTokenIds[0]).toBe((token + 7) % 50);
+  expect(other.requests[0]!.promptTokenIds[0]).toBe((token + 8) % 50);
 });

@@ -11,6 +11,7 @@ import { random } from '../../workload/random.ts';
 import type { Workload } from '../../workload/workload.ts';
 import type { Environment } from '../environment.ts';
 import { describeEnvironment } from '../environment.ts';
+import { LabelledWorkloads } from './labelled-workloads.ts';
 import type { Cell, PlannedRun } from './plan.ts';
 import { cellName, planCells, planRuns } from './plan.ts';
 import type { ServeResult } from './serve-workload.ts';
@@ -88,6 +89,7 @@ export async function runBench(
   const { model, routing } = options.session;
   const verifier = new Verifier(model, routing?.kind === 'replay' ? routing.recording : null);
   const sessions = new Map<DesignName, DesignSession>();
+  const labelled = new LabelledWorkloads(options.workload, model.vocabSize, routing?.kind === 'replay');
   const results: RunResult[] = [];
   const problems: string[] = [];
   const total = runs.length + new Set(cells.map((cell) => cell.design)).size;
@@ -97,13 +99,13 @@ export async function runBench(
       if (sessions.has(design)) continue;
       onProgress(done++, total, `${design}: start and warm-up`);
       sessions.set(design, await DesignSession.start(design, options.session));
-      const warmUp: PlannedRun = { cell: { design, optInShare: 1 }, repeat: -1, group: -1 };
-      const result = await runCell(sessions.get(design)!, warmUp, done, options, verifier);
+      const warmUp: PlannedRun = { cell: { design, optInShare: 1 }, repeat: -1, group: -1, label: 0 };
+      const result = await runCell(sessions.get(design)!, warmUp, labelled.of(warmUp), options, verifier);
       for (const problem of problemsOf(result, options)) problems.push(`${design}, warm-up: ${problem}`);
     }
     for (const run of runs) {
       onProgress(done++, total, cellName(run.cell));
-      const result = await runCell(sessions.get(run.cell.design)!, run, done, options, verifier);
+      const result = await runCell(sessions.get(run.cell.design)!, run, labelled.of(run), options, verifier);
       results.push(result);
       for (const problem of problemsOf(result, options)) problems.push(`${cellName(run.cell)}: ${problem}`);
     }
@@ -126,13 +128,10 @@ export async function runBench(
 async function runCell(
   session: DesignSession,
   { cell, repeat, group }: PlannedRun,
-  number: number,
+  workload: Workload,
   options: BenchOptions,
   verifier: Verifier,
 ): Promise<RunResult> {
-  const { model, routing } = options.session;
-  const isRecorded = routing?.kind === 'replay';
-  const workload = isRecorded ? options.workload : relabelled(options.workload, number, model.vocabSize);
   const capture = session.engineHalf();
   const engine = new EngineCore(options.session.engine, capture);
   const result = await serveWorkload({
@@ -176,18 +175,6 @@ async function runCell(
     cachedRowBytes: held.cachedBytes ?? workers.capture.cachedBytes ?? null,
     refusal: requests.find((request) => request.refusal !== null)?.refusal ?? null,
   };
-}
-
-/**
- * The same workload with other tokens: equal stays equal, so lengths, sharing and schedule are the same, but no token, key, hash or row of the
- * run before can pass for one of this run. Workers, their tables and the device's memory live through all runs.
- */
-function relabelled(workload: Workload, number: number, vocabSize: number): Workload {
-  const requests = workload.requests.map((request) => ({
-    ...request,
-    promptTokenIds: request.promptTokenIds.map((token) => (token + number) % vocabSize),
-  }));
-  return { ...workload, requests };
 }
 
 /** Which requests are aborted, and after how many output tokens: drawn from the seed, the same in every cell. */

@@ -8,8 +8,11 @@ export type Cell = Readonly<{ design: DesignName; optInShare: number }>;
 
 const OFF: Cell = { design: 'off', optInShare: 0 };
 
-/** `group`: runs of one group are neighbours in time, and compared with the `off` among them. */
-export type PlannedRun = Readonly<{ cell: Cell; repeat: number; group: number }>;
+/**
+ * `group`: runs of one group are neighbours in time, and compared with the `off` among them. `label`: which tokens the run serves, > 0; a design
+ * never gets the same twice, since its worker lives through all its runs; different designs do, so that one answer serves for all.
+ */
+export type PlannedRun = Readonly<{ cell: Cell; repeat: number; group: number; label: number }>;
 
 /** Every design at every share; `off`, which knows no opt-in and is always among them, once. */
 export function planCells(designs: readonly DesignName[], optInShares: readonly number[]): readonly Cell[] {
@@ -29,12 +32,19 @@ export function planRuns(cells: readonly Cell[], repeats: number, seed: number):
   const groups = designs.map((design) => [OFF, ...cells.filter((cell) => cell.design === design)]);
   if (groups.length === 0) groups.push([OFF]);
   const runs: PlannedRun[] = [];
+  const mostRuns = Math.max(...groups.map((members) => members.length - 1), groups.length);
   for (let repeat = 0; repeat < repeats; repeat++) {
     const stream = random(seed, `bench/order/${repeat}`);
+    const numRuns = new Map<DesignName, number>();
     for (const place of stream.permutation(groups.length)) {
       const members = groups[place]!;
       const group = repeat * groups.length + place;
-      for (const member of stream.permutation(members.length)) runs.push({ cell: members[member]!, repeat, group });
+      for (const member of stream.permutation(members.length)) {
+        const cell = members[member]!;
+        const before = numRuns.get(cell.design) ?? 0;
+        numRuns.set(cell.design, before + 1);
+        runs.push({ cell, repeat, group, label: 1 + repeat * mostRuns + before });
+      }
     }
   }
   return runs;
