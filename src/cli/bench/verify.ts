@@ -86,7 +86,7 @@ export class Verifier {
     this.#compareRows(request.requestId, rows, expected, result);
   }
 
-  #compareRows(requestId: string, rows: RoutedRows, expected: Expected, numInputs: number, result: Verification): void {
+  #compareRows(requestId: string, rows: RoutedRows, expected: Expected, result: Verification): void {
     const width = this.#rowLength;
     const expectedRows = expected.rows!;
     let gap = 0;
