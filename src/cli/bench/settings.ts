@@ -1,0 +1,126 @@
+/** What a bench runs with: the flags, and what follows from them and from the device where they leave something open. */
+
+import type {
+  DeviceKind,
+  DesignName,
+  EngineConfig,
+  ModelConfig,
+  PrefixRows,
+  WorkerFault,
+} from '../../contract/config.ts';
+import { validateEngineConfig } from '../../engine/engine-config.ts';
+import { listDevices } from '../../kernels/open-device.ts';
+import type { LoopMode } from '../../workload/arrivals.ts';
+import { readTrace } from '../../workload/read-trace.ts';
+import type { Workload } from '../../workload/workload.ts';
+import { workloadTotals } from '../../workload/workload.ts';
+import { findWorkload } from '../../workload/workloads.ts';
+
+/**
+ * What is not asked for is sized to the device: a GPU gets a large model's decode step and vLLM's token budget; a software adapter, where
+ * ballast burns a core and a token costs a tenth of a millisecond, gets steps that two cores do in a few milliseconds.
+ */
+export const DEFAULTS = {
+  gpu: { ballastMs: 10, maxNumBatchedTokens: 2048, concurrency: 64, chat: { requests: 64, lengthScale: 2 } },
+  software: { ballastMs: 2, maxNumBatchedTokens: 256, concurrency: 16, chat: { requests: 48, lengthScale: 1 } },
+} as const;
+
+export type Defaults = (typeof DEFAULTS)[keyof typeof DEFAULTS];
+
+export type Flags = {
+  design: DesignName[];
+  optIn: number[];
+  repeats?: number;
+  model: string;
+  device: DeviceKind;
+  adapter?: string;
+  workload: string;
+  trace?: string;
+  requests?: number;
+  scaleLengths: number;
+  lengthScale?: number;
+  speedup: number;
+  concurrency?: number;
+  openLoop?: boolean;
+  abortShare: number;
+  ballastMs?: number;
+  gateWidth: number;
+  queueDepth: number;
+  ranks: number;
+  blockSize: number;
+  numBlocks?: number;
+  maxNumSeqs?: number;
+  maxNumBatchedTokens?: number;
+  maxModelLen?: number;
+  policy: 'fcfs' | 'priority';
+  prefixCaching: boolean;
+  prefixRows: PrefixRows;
+  routing: 'deterministic' | 'replay';
+  recording?: string;
+  loseDeviceAt?: number;
+  killWorkerAt?: number;
+  seed: number;
+  json?: string;
+};
+
+export async function isSoftwareAdapter(adapter: string | null): Promise<boolean> {
+  const devices = (await listDevices()).filter((device) => device.kind === 'webgpu');
+  const wanted = devices.find(({ description }) => description.toLowerCase().includes((adapter ?? '').toLowerCase()));
+  return wanted?.isSoftware ?? true;
+}
+
+export function makeWorkload(
+  flags: Flags,
+  defaults: Defaults,
+  model: ModelConfig,
+  maxNumBatchedTokens: number,
+): Workload {
+  const { seed, requests } = flags;
+  const { vocabSize } = model;
+  if (flags.trace !== undefined) {
+    const { scaleLengths, speedup } = flags;
+    return readTrace(flags.trace, { seed, vocabSize, requests, scaleLengths, speedup });
+  }
+  const sizes = { requests, lengthScale: flags.lengthScale };
+  if (flags.workload === 'chat') {
+    sizes.requests ??= defaults.chat.requests;
+    sizes.lengthScale ??= defaults.chat.lengthScale;
+  }
+  return findWorkload(flags.workload).generate({ seed, vocabSize, ...sizes, maxNumBatchedTokens });
+}
+
+export function faultOf({ loseDeviceAt, killWorkerAt }: Flags): WorkerFault | null {
+  if (loseDeviceAt !== undefined) return { kind: 'lose-device', stepId: loseDeviceAt };
+  return killWorkerAt === undefined ? null : { kind: 'exit-thread', stepId: killWorkerAt };
+}
+
+/** Fills in what the flags leave open, so that the workload fits without a preemption. */
+export function makeEngineConfig(
+  flags: Flags,
+  workload: Workload,
+  mode: LoopMode,
+  maxNumBatchedTokens: number,
+): EngineConfig {
+  const { blockSize, queueDepth } = flags;
+  const largest = workloadTotals(workload).largestRequestTokens;
+  const maxNumSeqs = flags.maxNumSeqs ?? (mode.kind === 'closed' ? mode.concurrency : 256);
+  const maxModelLen = flags.maxModelLen ?? largest + 1;
+  const blocksPerRequest = Math.ceil(largest / blockSize) + 1;
+  const engine: EngineConfig = {
+    blockSize,
+    numBlocks: flags.numBlocks ?? 1 + blocksPerRequest * Math.min(maxNumSeqs, workload.requests.length),
+    maxNumSeqs,
+    maxNumBatchedTokens,
+    maxModelLen,
+    policy: flags.policy,
+    asyncScheduling: queueDepth > 1,
+    enablePrefixCaching: flags.prefixCaching,
+    enableChunkedPrefill: true,
+    longPrefillTokenThreshold: 0,
+    reserveFullIsl: true,
+    watermark: 0,
+    numSpeculativeTokens: 0,
+  };
+  validateEngineConfig(engine);
+  return engine;
+}
