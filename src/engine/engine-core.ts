@@ -81,7 +81,8 @@ export class EngineCore {
 
   /** No request is alive, no step or load is in flight, and the workers know it. Blocks may still be kept for others. */
   get isIdle(): boolean {
-    const { hasWork, numStepsInFlight, handovers } = this.#scheduler;
+    const { hasWork, numStepsInFlight, requests } = this.#scheduler;
+    const { handovers } = requests;
     return !hasWork && numStepsInFlight === 0 && (handovers === null || handovers.loading.size === 0);
   }
 
@@ -138,7 +139,7 @@ export class EngineCore {
     return outputs;
   }
 
-  /** See `Scheduler.finishLoad`. */
+  /** A load has ended. See `KvHandovers.endLoad`. */
   finishLoad(loadId: number, outcome: KvLoadOutcome): EngineCoreOutput[] {
     const output = this.#scheduler.finishLoad(loadId, outcome);
     if (output === null) return [];
@@ -146,9 +147,9 @@ export class EngineCore {
     return [output];
   }
 
-  /** See `Scheduler.releaseBlocks`. */
+  /** See `KvHandovers.release`. */
   releaseBlocks(requestIndex: number): void {
-    this.#scheduler.releaseBlocks(requestIndex);
+    this.#scheduler.requests.handovers!.release(requestIndex);
   }
 
   /** See `Scheduler.resetPrefixCache`. */
@@ -166,22 +167,23 @@ export class EngineCore {
 
   stats(): EngineStats {
     const scheduler = this.#scheduler;
-    const { pool } = scheduler.kv;
+    const { requests } = scheduler;
+    const { pool } = requests.kv;
     return {
-      numWaiting: scheduler.numWaiting,
-      numRunning: scheduler.numRunning,
+      numWaiting: requests.waiting.length,
+      numRunning: requests.running.length,
       numStepsInFlight: scheduler.numStepsInFlight,
       numFreeBlocks: pool.numFree,
       numUsedBlocks: pool.numUsed,
       numCachedBlocks: pool.numCached,
-      numPreemptions: scheduler.numPreemptions,
+      numPreemptions: requests.numPreemptions,
       numScheduledTokens: scheduler.numScheduledTokens,
-      numPrefixQueryTokens: scheduler.numPrefixQueryTokens,
-      numPrefixHitTokens: scheduler.numPrefixHitTokens,
-      numPrefixRefusedTokens: scheduler.numPrefixRefusedTokens,
-      numWaitingForRemoteKvs: scheduler.handovers?.numWaiting ?? 0,
-      numKeptBlocks: scheduler.handovers?.numKeptBlocks ?? 0,
-      numExternalTokens: scheduler.numExternalTokens,
+      numPrefixQueryTokens: scheduler.prefixes.numQueryTokens,
+      numPrefixHitTokens: scheduler.prefixes.numHitTokens,
+      numPrefixRefusedTokens: scheduler.prefixes.numRefusedTokens,
+      numWaitingForRemoteKvs: requests.handovers?.numWaiting ?? 0,
+      numKeptBlocks: requests.handovers?.numKeptBlocks ?? 0,
+      numExternalTokens: requests.handovers?.numExternalTokens ?? 0,
       capture: this.#capture === null ? null : this.#capture.liveCounts(),
     };
   }
@@ -189,8 +191,8 @@ export class EngineCore {
   /** See `integrity.ts`; also counts the requests alive. */
   checkIntegrity(): void {
     checkIntegrity(this.#scheduler);
-    const { numRunning, numWaiting, handovers } = this.#scheduler;
-    const counted = numRunning + numWaiting + (handovers?.numWaiting ?? 0);
+    const { running, waiting, handovers } = this.#scheduler.requests;
+    const counted = running.length + waiting.length + (handovers?.numWaiting ?? 0);
     if (counted === this.#requests.size) return;
     throw RoutedExpertsError.of('INVARIANT', `${this.#requests.size} requests are alive, ${counted} run or wait`);
   }

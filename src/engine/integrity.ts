@@ -13,9 +13,10 @@ const must = (holds: boolean, what: () => string): void => {
  * two lists, or if one that waits holds blocks. O(requests · blocks).
  */
 export const checkIntegrity = (scheduler: Scheduler): void => {
-  const { pool } = scheduler.kv;
+  const { kv, running, waiting, handovers } = scheduler.requests;
+  const { pool } = kv;
   const holders = new Int32Array(pool.numBlocks);
-  for (const request of scheduler.running) {
+  for (const request of running) {
     const name = `running request "${request.requestId}"`;
     must(request.status === RequestStatus.running, () => `${name} has status ${request.status}`);
     must(request.queueName === QueueName.none, () => `${name} is also in a queue`);
@@ -29,18 +30,15 @@ export const checkIntegrity = (scheduler: Scheduler): void => {
     must(!runsAhead, () => `${name} was resumed before its own tokens arrived`);
     must(request.numOutputPlaceholders >= 0, () => `${name} has ${request.numOutputPlaceholders} placeholders`);
   }
-  for (const request of scheduler.waiting()) {
+  for (const request of waiting.toArray()) {
     const name = `waiting request "${request.requestId}"`;
-    const isLoaded = scheduler.handovers?.loaded.has(request) === true;
+    const isLoaded = handovers?.loaded.has(request) === true;
     must(isLoaded || request.blockIds.length === 0, () => `${name} holds ${request.blockIds.length} blocks`);
     for (const id of request.blockIds) holders[id]! += 1;
     const waits = request.status === RequestStatus.waiting || request.status === RequestStatus.preempted;
     must(waits, () => `${name} has status ${request.status}`);
   }
-  for (const request of [
-    ...(scheduler.handovers?.loading.values() ?? []),
-    ...(scheduler.handovers?.kept.values() ?? []),
-  ]) {
+  for (const request of [...(handovers?.loading.values() ?? []), ...(handovers?.kept.values() ?? [])]) {
     const name = `request "${request.requestId}", whose KV is handed over,`;
     must(request.queueName === QueueName.none, () => `${name} is also in a queue`);
     for (const id of request.blockIds) holders[id]! += 1;

@@ -1,24 +1,36 @@
-/** The requests whose KV is on its way in, has come in, or is kept for somebody else. */
+/** The requests whose KV is on its way in, has come in, or is kept for somebody else, and the blocks that they hold meanwhile. */
 
+import type { CaptureEngineHalf } from '../contract/capture.ts';
+import type { FinishReason } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import type { KvConnector } from '../contract/kv-connector.ts';
+import type { KvConnector, KvLoadOutcome } from '../contract/kv-connector.ts';
+import type { KVCacheManager } from './kv-cache-manager.ts';
 import { RequestStatus, type Request } from './request.ts';
+import type { WaitingRequests } from './waiting-requests.ts';
 
 /**
  *     waiting ──▶ loading ──▶ loaded ──▶ running ──▶ kept
  *                    │ aborted: stays here, finished, until its load has ended
  *
- * Invariant: a request is in at most one of the three, and holds its blocks as long as it is in one. Loaded ones stand in a waiting queue too.
+ * Invariant: a request is in at most one of the three, and holds its blocks as long as it is in one. Loaded ones wait to be admitted, too.
  */
 export class KvHandovers {
-  readonly connector: KvConnector;
   /** By request index, which is also the load's id. */
   readonly loading: Map<number, Request> = new Map();
   readonly loaded: Set<Request> = new Set();
   readonly kept: Map<number, Request> = new Map();
+  /** Tokens loaded since the start. */
+  numExternalTokens = 0;
+  readonly #connector: KvConnector;
+  readonly #kv: KVCacheManager;
+  readonly #capture: CaptureEngineHalf | null;
+  readonly #waiting: WaitingRequests;
 
-  constructor(connector: KvConnector) {
-    this.connector = connector;
+  constructor(connector: KvConnector, kv: KVCacheManager, capture: CaptureEngineHalf | null, waiting: WaitingRequests) {
+    this.#connector = connector;
+    this.#kv = kv;
+    this.#capture = capture;
+    this.#waiting = waiting;
   }
 
   /** Loads whose request is alive. */
@@ -34,24 +46,34 @@ export class KvHandovers {
     return count;
   }
 
-  /** Tokens from the front of the request that can be loaded; asked once. `accepts` says whether the request may use KV with or without rows. */
-  numExternalTokens(request: Request, accepts: (hasRows: boolean) => boolean): number {
-    if (request.externalTokens < 0) {
-      const external = this.connector.externalKv(request);
-      const usable = external !== null && accepts(external.hasRows) ? external.numTokens : 0;
-      request.externalTokens = Math.min(usable, request.numTokens);
-    }
-    return request.externalTokens;
+  /** Somebody outside the engine writes to blocks or reads them: they cannot be taken back. */
+  get isUnderWay(): boolean {
+    return this.loading.size + this.kept.size > 0;
   }
 
-  /** The request has its blocks, and those of the positions `[from, to)` are to be filled. */
-  beginLoad(request: Request, from: number, to: number, blockSize: number): void {
+  /** There is KV elsewhere behind the `numComputed` tokens that are cached here, and the request may use it. */
+  canLoad(request: Request, numComputed: number): boolean {
+    if (request.externalTokens < 0) request.externalTokens = this.#numExternal(request);
+    // The last token is computed here in any case.
+    return Math.min(request.externalTokens, request.numTokens - 1) > numComputed;
+  }
+
+  #numExternal(request: Request): number {
+    const external = this.#connector.externalKv(request);
+    if (external === null) return 0;
+    if (request.wanted && this.#capture!.acceptsExternalKv?.(request, external.hasRows) !== true) return 0;
+    return Math.min(external.numTokens, request.numTokens);
+  }
+
+  /** The request has left the queue and has its blocks; those of the positions from `from` on are to be filled. */
+  beginLoad(request: Request, from: number, blockSize: number): void {
+    const to = request.externalTokens;
     request.status = RequestStatus.waitingForRemoteKvs;
     request.externalTokens = 0;
     request.loadFrom = from;
     request.loadTo = to;
     this.loading.set(request.index, request);
-    this.connector.startLoad({
+    this.#connector.startLoad({
       loadId: request.index,
       requestId: request.requestId,
       from,
@@ -60,18 +82,95 @@ export class KvHandovers {
     });
   }
 
-  /** Throws INVARIANT for a load that is not in flight. */
-  endLoad(loadId: number): Request {
+  /**
+   * A load has ended: its request waits at the front. Answers a request that has to end instead, or `null`. Throws INVARIANT for a load that is
+   * not in flight.
+   *
+   * On a full hit the last token is computed again: only computing a token yields the one behind it.
+   */
+  endLoad(loadId: number, outcome: KvLoadOutcome): Request | null {
     const request = this.loading.get(loadId);
     if (request === undefined) throw RoutedExpertsError.of('INVARIANT', `load ${loadId} ended, but is not in flight`);
     this.loading.delete(loadId);
-    return request;
+    if (request.status === RequestStatus.finished) {
+      this.#kv.free(request);
+      return null;
+    }
+    request.status = RequestStatus.waiting;
+    if (outcome.kind === 'fail') return request;
+    const { loadFrom } = request;
+    request.numComputedTokens = loadFrom;
+    if (outcome.kind === 'loaded') {
+      const to = Math.min(request.loadTo, request.numTokens - 1);
+      request.numComputedTokens = to;
+      this.numExternalTokens += request.loadTo - loadFrom;
+      this.#kv.cacheLoadedBlocks(request, to);
+      if (request.wanted) this.#capture!.onExternalKv!(request, loadFrom, to, outcome.rows);
+    }
+    this.loaded.add(request);
+    this.#waiting.prepend(request);
+    return null;
   }
 
-  /** A loaded request that can give its blocks to `request`: the one that came last. */
-  victimFor(request: Request): Request | null {
+  /**
+   * Nothing runs, and loaded requests hold the blocks that `request` needs: the one of them that came last gives them back and computes its
+   * tokens instead. Without it two of them could wait for each other for ever. `false`: there is none.
+   */
+  dropOneFor(request: Request): boolean {
     let victim: Request | null = null;
     for (const loaded of this.loaded) if (loaded !== request) victim = loaded;
-    return victim;
+    if (victim === null) return false;
+    this.loaded.delete(victim);
+    this.#loseBlocks(victim);
+    return true;
+  }
+
+  /** All loaded requests that are not admitted yet give their blocks back and compute their tokens instead. */
+  dropLoaded(): void {
+    for (const request of this.loaded) this.#loseBlocks(request);
+    this.loaded.clear();
+  }
+
+  /** A request ends. `true`: its blocks are not to be freed now, since a load still writes to them or somebody is going to read them. */
+  keepsBlocks(request: Request, finishReason: FinishReason): boolean {
+    this.loaded.delete(request);
+    if (request.status === RequestStatus.waitingForRemoteKvs) return true;
+    const isComplete = finishReason === 'stop' || finishReason === 'length';
+    if (!isComplete || request.blockIds.length === 0) return false;
+    if (!this.#connector.keepsBlocks(request, finishReason)) return false;
+    this.kept.set(request.index, request);
+    return true;
+  }
+
+  /** Nobody reads the blocks of an ended request any more. Unknown indices are ignored. */
+  release(requestIndex: number): void {
+    const request = this.kept.get(requestIndex);
+    if (request === undefined) return;
+    this.kept.delete(requestIndex);
+    this.#kv.free(request);
+  }
+
+  /** The workers died: what was loaded is gone, what is being loaded has nowhere to go, and nobody can read what was kept. */
+  onWorkersLost(): void {
+    for (const request of this.kept.values()) this.#kv.free(request);
+    this.kept.clear();
+    for (const request of this.loading.values()) {
+      if (request.status === RequestStatus.finished) {
+        this.#kv.free(request);
+        continue;
+      }
+      this.#loseBlocks(request);
+      request.status = RequestStatus.waiting;
+      this.#waiting.prepend(request);
+    }
+    this.loading.clear();
+    this.dropLoaded();
+    this.#connector.onWorkersLost();
+  }
+
+  #loseBlocks(request: Request): void {
+    if (request.wanted) this.#capture!.onPreempt(request);
+    this.#kv.free(request);
+    request.numComputedTokens = 0;
   }
 }

@@ -107,6 +107,50 @@ export class Request implements CaptureRequest {
     return this.numTokens - this.numPromptTokens;
   }
 
+  /**
+   * A step is planned that computes `stepNumTokens` more tokens: the counters run ahead to its end. Answers whether it samples, which it does if it
+   * reaches the end of the known tokens.
+   */
+  runAhead(asyncScheduling: boolean): boolean {
+    this.numComputedTokens += this.stepNumTokens;
+    this.numInFlightTokens += this.stepNumTokens;
+    this.isPrefillChunk = this.numComputedTokens < this.numTokens + this.numOutputPlaceholders;
+    if (this.isPrefillChunk) return false;
+    if (asyncScheduling) {
+      this.numOutputPlaceholders += 1 + this.stepNumDrafts;
+      this.numInFlightSamples += 1;
+    }
+    return true;
+  }
+
+  /** An output has arrived that is not stale, and in which `numRejected` drafts were wrong. */
+  fallBack(numRejected: number, asyncScheduling: boolean): void {
+    this.numComputedTokens -= numRejected;
+    if (!asyncScheduling) return;
+    this.numOutputPlaceholders -= numRejected;
+    this.numInFlightSamples -= 1;
+  }
+
+  /** Its KV is gone: everything is to be computed again. Outputs on their way become stale; with `dropStaleOutput` they are to be thrown away. */
+  startOver(dropStaleOutput: boolean): void {
+    this.status = RequestStatus.preempted;
+    this.numComputedTokens = 0;
+    this.numDraftTokens = 0;
+    this.numOutputPlaceholders = 0;
+    this.numInFlightSamples = 0;
+    // A share that is being dropped stays dropped: its positions have been sampled again.
+    this.dropStaleOutput = dropStaleOutput || (this.dropStaleOutput && this.numStaleOutputTokens > 0);
+    this.numStaleOutputTokens = this.numInFlightTokens;
+    this.numPreemptions += 1;
+  }
+
+  /** Outputs on their way will never arrive. */
+  forgetInFlight(): void {
+    this.numInFlightTokens = 0;
+    this.numStaleOutputTokens = 0;
+    this.dropStaleOutput = false;
+  }
+
   /** A copy of the output tokens. */
   outputTokenIds(): number[] {
     return Array.from(this.tokenIds.subarray(this.numPromptTokens, this.numTokens));
@@ -122,10 +166,14 @@ export class Request implements CaptureRequest {
     this.numTokens += 1;
   }
 
-  /** Replaces the drafts by the first `limit` of `tokens[from … to)`. */
+  /**
+   * Synchronous speculative decoding: the first `limit` of the drafts `tokens[from … to)` are to be verified in the next step. Drafts follow the last
+   * token: they are void if the request lost its KV meanwhile, or if steps in flight will bring more tokens.
+   */
   setDrafts(tokens: Uint32Array, from: number, to: number, limit: number): void {
-    const count = Math.min(to - from, limit);
-    if (this.draftTokenIds.length < limit) this.draftTokenIds = new Uint32Array(limit);
+    const areNext = this.status === RequestStatus.running && this.numInFlightTokens === 0 && !this.isPrefillChunk;
+    const count = areNext ? Math.min(to - from, limit) : 0;
+    if (count > 0 && this.draftTokenIds.length < limit) this.draftTokenIds = new Uint32Array(limit);
     for (let i = 0; i < count; i += 1) this.draftTokenIds[i] = tokens[from + i]!;
     this.numDraftTokens = count;
   }

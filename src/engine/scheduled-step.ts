@@ -83,6 +83,25 @@ export class ScheduledStep {
     this.requests[this.count] = NO_REQUEST;
   }
 
+  /** What the workers are to forget. */
+  tell(preemptedIndices: readonly number[], finishedIndices: readonly number[]): void {
+    for (const index of preemptedIndices) this.output.preemptedIndices.push(index);
+    for (const index of finishedIndices) this.output.finishedIndices.push(index);
+  }
+
+  /** Writes the message about `requests`, and runs their counters ahead to the end of the step. */
+  dispatch(numTokens: number, asyncScheduling: boolean): void {
+    const { output, count, requests } = this;
+    this.reserve();
+    output.numRequests = count;
+    output.totalNumScheduledTokens = numTokens;
+    for (let i = 0; i < count; i += 1) {
+      const request = requests[i]!;
+      this.write(i, request);
+      this.samples[i] = request.runAhead(asyncScheduling) ? 1 : 0;
+    }
+  }
+
   /** Makes room for `count` requests. */
   reserve(): void {
     const { output, count } = this;

@@ -115,7 +115,12 @@ class Replay {
       case 'drafts':
         for (const [i, id] of event.ids.entries()) {
           const drafts = Uint32Array.from(event.drafts[i]!);
-          this.#scheduler.setDrafts(this.#request(id, 'drafts.ids'), drafts, 0, drafts.length);
+          this.#request(id, 'drafts.ids').setDrafts(
+            drafts,
+            0,
+            drafts.length,
+            this.#scheduler.config.numSpeculativeTokens,
+          );
         }
         return undefined;
       case 'abort':
@@ -180,7 +185,7 @@ class Replay {
     const preempted = sorted(step.preemptedIndices.map((index) => this.#id(index)));
     this.#expect('preempted', sorted(event.preempted), preempted);
     this.#expect('finished', sorted(event.finished), sorted(step.finishedIndices.map((index) => this.#id(index))));
-    const running = this.#scheduler.running.map(({ requestId }) => requestId);
+    const running = this.#scheduler.requests.running.map(({ requestId }) => requestId);
     this.#expect('running', event.running, running);
     this.#expectFreeQueue('schedule', event.freeQueue);
     this.#inFlight.push({ stepId: step.stepId, spans: this.#capture === null ? new Map() : this.#spans(step) });
@@ -294,7 +299,8 @@ class Replay {
     }
     if (this.#capture === null) return;
     const { requests, bytes } = this.#capture.liveCounts();
-    const isDrained = this.#scheduler.numRunning + this.#scheduler.numWaiting === 0;
+    const { running, waiting } = this.#scheduler.requests;
+    const isDrained = running.length + waiting.length === 0;
     if (isDrained) this.#expect('final.liveRequests', 0, requests);
     if (isDrained) this.#expect('final.liveBytes', 0, bytes);
   }

@@ -236,6 +236,49 @@ describe('blocks kept for others', () => {
   });
 });
 
+describe('a cache reset that preempts', () => {
+  test('does nothing at all while a load is under way, and succeeds when it has ended', () => {
+    const f = new Fixture();
+    f.connector.external.set('a', 10);
+    f.engine.addRequest(makeRequest('a', 10, 2));
+    f.engine.addRequest(makeRequest('b', 6, 5, 1));
+    f.step();
+    const before = f.engine.stats();
+    expect(before).toMatchObject({ numWaitingForRemoteKvs: 1, numRunning: 1 });
+    expect(f.engine.resetPrefixCache(true)).toBe(false);
+    expect(f.engine.stats()).toEqual(before);
+    expect(f.step()).toMatchObject({ computed: [6], scheduled: [1] });
+    f.engine.finishLoad(f.connector.loads[0]!.loadId, { kind: 'loaded', rows: null });
+    expect(f.engine.resetPrefixCache(true)).toBe(true);
+    f.engine.checkIntegrity();
+    expect(f.engine.stats()).toMatchObject({ numUsedBlocks: 0, numCachedBlocks: 0, numPreemptions: 1, numWaiting: 2 });
+    // What was loaded before the reset is not used behind it.
+    f.known.clear();
+    expect(f.step()!.computed).toEqual([0, 0]);
+    f.drain();
+    expect(f.outputs.filter((output) => output.finishReason === 'length').length).toBe(2);
+  });
+
+  test('does nothing at all while blocks are kept for others, or a load of an aborted request is under way', () => {
+    const f = new Fixture();
+    f.connector.keeps.add('p');
+    f.engine.addRequest(makeRequest('p', 10, 1, 5));
+    f.drain();
+    f.connector.external.set('a', 10);
+    f.engine.addRequest(makeRequest('a', 10, 2));
+    f.engine.addRequest(makeRequest('b', 6, 5, 1));
+    f.step();
+    f.engine.abort(['a']);
+    expect(f.engine.resetPrefixCache(true)).toBe(false);
+    f.engine.releaseBlocks(f.connector.kept[0]!);
+    expect(f.engine.resetPrefixCache(true)).toBe(false);
+    expect(f.engine.stats()).toMatchObject({ numRunning: 1, numPreemptions: 0 });
+    f.engine.finishLoad(f.connector.loads[0]!.loadId, { kind: 'recompute' });
+    expect(f.engine.resetPrefixCache(true)).toBe(true);
+    expect(f.engine.stats()).toMatchObject({ numRunning: 0, numPreemptions: 1, numUsedBlocks: 0 });
+  });
+});
+
 test('lost workers void loads and kept blocks; who waited computes', () => {
   const f = new Fixture();
   f.connector.keeps.add('p');
@@ -282,6 +325,7 @@ test('any order of arrivals, steps, ends of loads, aborts, releases and losses l
     { weight: 1, arbitrary: fc.record({ kind: fc.constant('abort' as const), pick: fc.nat() }) },
     { weight: 2, arbitrary: fc.record({ kind: fc.constant('release' as const), pick: fc.nat() }) },
     { weight: 1, arbitrary: fc.record({ kind: fc.constant('lose' as const) }) },
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('reset' as const), preempts: fc.boolean() }) },
   );
   const run = fc.property(fc.array(event, { maxLength: 60 }), (events) => {
     const f = new Fixture();
@@ -303,6 +347,12 @@ test('any order of arrivals, steps, ends of loads, aborts, releases and losses l
       else if (each.kind === 'release' && f.connector.kept.length > 0) {
         f.engine.releaseBlocks(f.connector.kept.splice(each.pick % f.connector.kept.length, 1)[0]!);
       } else if (each.kind === 'lose') f.engine.onWorkersLost();
+      else if (each.kind === 'reset') {
+        const before = f.engine.stats();
+        const isReset = f.engine.resetPrefixCache(each.preempts);
+        if (!isReset) expect(f.engine.stats()).toEqual(before);
+        else expect(f.engine.stats()).toMatchObject({ numUsedBlocks: 0, numCachedBlocks: 0, numRunning: 0 });
+      }
       f.engine.checkIntegrity();
     }
     for (let rounds = 0; !f.engine.isIdle; rounds += 1) {
