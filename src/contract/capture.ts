@@ -128,6 +128,11 @@ export type CaptureWorkerContext = Readonly<{
    * many rows, then their numbers.
    */
   pack: Readonly<{ bound: BoundKernel; rows: DeviceBuffer; packed: DeviceBuffer }>;
+  /**
+   * Brings the step's rows to `routedExperts`, behind the router. Of a monolithic router, whose ids lie elsewhere; a design that reads
+   * `routedExperts` itself records it, and `pack` needs it not. Absent: the router writes there.
+   */
+  recordRows?: (commands: CommandRecorder, numTokens: number) => void;
 }>;
 
 /** A part of a device buffer, in bytes, from `byteOffset` on (absent = 0). */

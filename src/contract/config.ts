@@ -32,6 +32,24 @@ export type EngineConfig = Readonly<{
 }>;
 
 /**
+ * What a router compares. `softmax`, `sigmoid` and `sqrt-softplus` score all experts, `topk-…` and `sparsemixer` only those that were chosen by
+ * logit.
+ */
+export type RouterScoring = 'softmax' | 'sigmoid' | 'sqrt-softplus' | 'topk-softmax' | 'topk-sigmoid' | 'sparsemixer';
+
+/** How a published model chooses experts; how it weighs them shows in no row. */
+export type RoutingFunction = Readonly<{
+  scoring: RouterScoring;
+  /** Each expert's score is raised by a bias of its own, for selection only. */
+  hasSelectionBias: boolean;
+  /**
+   * Experts `[g · E / count, (g + 1) · E / count)` are group g. Only the experts of the `keep` best groups can be chosen; a group is as good as
+   * its best expert, or its best two together.
+   */
+  groups: Readonly<{ count: number; keep: number; score: 'max' | 'top2-sum' }> | null;
+}>;
+
+/**
  * The shape of a mixture-of-experts model as far as routing shows it.
  * `numLayers` counts the layers that have a router: dense layers have no row.
  */
@@ -46,7 +64,15 @@ export type ModelConfig = Readonly<{
   vocabSize: number;
   /** Width of the integer gate: multiplications per logit. A stand-in for the hidden size, which shapes no row. */
   gateWidth: number;
+  /** Absent: plain top-k of the logits. */
+  routingFunction?: RoutingFunction;
 }>;
+
+/**
+ * `modular`: selection is a kernel of its own, and the capture hook reads the ids that it writes. `monolithic`: gate, selection and expert work
+ * are one kernel, and no hook runs behind it: rows exist only if it is given the output `routing_replay_out`.
+ */
+export type RouterConfig = Readonly<{ kind: 'modular' }> | Readonly<{ kind: 'monolithic'; hasRoutingReplay: boolean }>;
 
 /**
  * Element type of a row on its way to the user: `uint8` holds ids of up to 256 experts, `uint16` of up to 65,536. Only `shm-flock`, true to
@@ -84,4 +110,6 @@ export type WorkerConfig = Readonly<{
   fault: WorkerFault | null;
   /** Absent = deterministic. */
   routing?: Routing;
+  /** Absent = modular. */
+  router?: RouterConfig;
 }>;

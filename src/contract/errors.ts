@@ -18,6 +18,8 @@ const messages = {
   NO_ADAPTER: (tried: readonly string[]) =>
     `no WebGPU adapter found; tried ${tried.join('; ')}. Use --device cpu to run without one`,
   SHARED_MEMORY: (what: string, hint: string) => `shm-flock needs POSIX shared memory: ${what}; ${hint}`,
+  ROUTING_NOT_CAPTURED: (design: string) =>
+    `design "${design}" returns routed experts, and a monolithic router without routing_replay_out writes none; give it that output (leave out --no-routing-replay), take --router modular, or --design off`,
   DEVICE_LOST: (reason: string) => `the device is gone: ${reason}; the run cannot go on`,
   WORKER_LOST: (rank: number, reason: string) => `worker of rank ${rank} died: ${reason}; the run cannot go on`,
   BAD_FIELD: (name: string, shown: string, wanted: string) => `${name} is ${shown}; give ${wanted}`,
@@ -39,6 +41,12 @@ const messages = {
   DRAINING: () => 'the server is shutting down and takes no new requests; send it to another one',
   CANNOT_LISTEN: (address: string, problem: string) =>
     `cannot listen on ${address}: ${problem}; choose another --host or --port`,
+  NO_BACKEND: (role: string, urls: string) =>
+    `no ${role} server is up (${urls}); start one, or name another with --${role}`,
+  BACKEND_FAILED: (role: string, url: string, problem: string) =>
+    `the ${role} server ${url} gave no answer that can be used: ${problem}; try again, or look at its log`,
+  BACKEND_TOO_SLOW: (role: string, url: string, problem: string) =>
+    `the ${role} server ${url} was given up: ${problem}; try again, or raise --${role}-timeout`,
   KV_LOAD_FAILED: (reason: string) => `the KV that this request begins with could not be loaded: ${reason}`,
   ENGINE_DEAD: (reason: string) => `the engine has stopped: ${reason}`,
   INVARIANT: (what: string) => `internal invariant broken: ${what}; please report it with the command and seed`,

@@ -5,15 +5,20 @@
  *     upload(input) ─► attend-write ─► attend ─► route ─► sample ─► ballast        (one command buffer; capture adds itself behind)
  *                      │ kvKeys        │ hidden   │ routedExperts   │ sampled, lastTokens
  *                      └ blockTable    └─────────►┴────────────────►┘
+ *
+ * A monolithic router puts out the sums of the experts' work instead of ids, and ids to `routing_replay_out` if it has it.
  */
 
-import type { EngineConfig, ModelConfig } from '../contract/config.ts';
+import type { CaptureWorkerContext } from '../contract/capture.ts';
+import type { EngineConfig, ModelConfig, RouterConfig } from '../contract/config.ts';
 import type { BoundKernel, CommandRecorder, Device, DeviceBuffer, Kernel } from '../contract/device.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { Ballast } from './ballast.ts';
 import type { KernelSet, KernelSetFactory, StepKernel, StepSizes } from './kernel-set.ts';
 import type { KernelShape } from './kernel-shape.ts';
 import { kernelShape, packedBytes } from './kernel-shape.ts';
+import { routingReplayWords } from './reference/routing-replay.ts';
+import { MODULAR } from './route-variant.ts';
 import { SampledLayout } from './sampled-layout.ts';
 import type { StepInput } from './step-input.ts';
 import { stepInputWords } from './step-input.ts';
@@ -27,19 +32,24 @@ export type ForwardPassOptions = Readonly<{
   kernels: KernelSetFactory;
 }>;
 
+/** Where the rows of a pass can be had. */
+export type RowSource = Pick<CaptureWorkerContext, 'routedExperts' | 'pack' | 'recordRows'>;
+
 export class ForwardPass {
   readonly shape: KernelShape;
   readonly sampledLayout: SampledLayout;
-  /** `[maxNumBatchedTokens, L, K]` u32 ids. */
+  /** `[maxNumBatchedTokens, L, K]` u32 ids, written by a modular router; by a monolithic one never. */
   readonly routedExperts: DeviceBuffer;
+  /** `[maxNumBatchedTokens, L]` u32, written by a monolithic router; by a modular one never. */
+  readonly expertOutput: DeviceBuffer;
   /** `[maxNumBatchedTokens]` u32 KV slots, uploaded before the pass. */
   readonly slotMapping: DeviceBuffer;
   /** `[numSlots, 2]` u32: the KV cache. Of a block the slots are neighbours. */
   readonly kvKeys: DeviceBuffer;
   /** One record per request, see sampled-layout.ts. Read back `sampledLayout.byteLength(numRequests)` bytes. */
   readonly sampled: DeviceBuffer;
-  /** For capture: see `CaptureWorkerContext`. `packWorkgroups` says how many workgroups to dispatch. */
-  readonly pack: Readonly<{ bound: BoundKernel; rows: DeviceBuffer; packed: DeviceBuffer }>;
+  /** For capture. `null`: the router writes no rows anywhere, and nothing can be captured. */
+  readonly rows: RowSource | null;
 
   readonly #device: Device;
   readonly #stepInput: DeviceBuffer;
@@ -52,7 +62,7 @@ export class ForwardPass {
     shape: KernelShape,
     buffers: Buffers,
     steps: readonly BoundStep[],
-    pack: BoundKernel,
+    rows: RowSource | null,
     ballast: Ballast | null,
   ) {
     this.#device = device;
@@ -62,7 +72,8 @@ export class ForwardPass {
     this.slotMapping = buffers.slotMapping;
     this.kvKeys = buffers.kvKeys;
     this.sampled = buffers.sampled;
-    this.pack = { bound: pack, rows: buffers.packRows, packed: buffers.packed };
+    this.expertOutput = buffers.expertOutput;
+    this.rows = rows;
     this.#stepInput = buffers.stepInput;
     this.#owned = Object.values(buffers);
     this.#steps = steps;
@@ -76,7 +87,7 @@ export class ForwardPass {
     const { shape, kernels, buffers, bindings } = prepare(device, options);
     const bound = await Promise.all(bindings.map(([kernel, bindTo]) => device.bind(kernel, bindTo)));
     const ballast = ballastMs > 0 ? await Ballast.create(device, kernels.ballast, ballastMs) : null;
-    return new ForwardPass(device, shape, buffers, stepsOf(kernels, bound), bound[PACK]!, ballast);
+    return new ForwardPass(device, shape, buffers, stepsOf(kernels, bound), rowsOf(kernels, buffers, bound), ballast);
   }
 
   /** `create` without promises and ballast, for a device that binds at once. */
@@ -86,7 +97,7 @@ export class ForwardPass {
   ): ForwardPass {
     const { shape, kernels, buffers, bindings } = prepare(device, options);
     const bound = bindings.map(([kernel, bindTo]) => device.bindNow(kernel, bindTo));
-    return new ForwardPass(device, shape, buffers, stepsOf(kernels, bound), bound[PACK]!, null);
+    return new ForwardPass(device, shape, buffers, stepsOf(kernels, bound), rowsOf(kernels, buffers, bound), null);
   }
 
   /** Sends a step's input, `end`ed, to the device. It is taken before this returns: the object can be refilled for the next step. */
@@ -110,10 +121,11 @@ export class ForwardPass {
   }
 }
 
-/** What each kernel is bound to; the steps of a pass in their order, then `pack`. */
-type Bindings = readonly (readonly [kernel: Kernel, buffers: readonly DeviceBuffer[]])[];
+/** What each kernel is bound to; the steps of a pass in their order, then `pack` and `expand`, as far as there are rows. */
+type Bindings = (readonly [kernel: Kernel, buffers: readonly DeviceBuffer[]])[];
 
 const PACK = 4;
+const EXPAND = 5;
 
 function prepare(
   device: Device,
@@ -122,7 +134,8 @@ function prepare(
   const shape = kernelShape(model, engine);
   const kernels = factory(model, shape, device.info);
   const weights = kernels.gateWeights();
-  const b = createBuffers(device, model, shape, weights.length);
+  const router = kernels.router ?? MODULAR;
+  const b = createBuffers(device, model, shape, weights.length, router);
   device.write(b.gateWeights, 0, weights);
   const sampleBuffers = [b.stepInput, b.hidden, b.sampled, b.lastTokens];
   // A sampler that replays a recording reads it where the router does.
@@ -130,11 +143,37 @@ function prepare(
   const bindings: Bindings = [
     [kernels.attendWrite.kernel, [b.stepInput, b.slotMapping, b.lastTokens, b.kvKeys, b.blockTable]],
     [kernels.attend.kernel, [b.stepInput, b.kvKeys, b.blockTable, b.hidden]],
-    [kernels.route.kernel, [b.stepInput, b.hidden, b.gateWeights, b.routedExperts]],
+    [kernels.route.kernel, [b.stepInput, b.hidden, b.gateWeights, ...routerOutputs(router, b)]],
     [kernels.sample.kernel, sampleBuffers],
-    [kernels.pack, [b.routedExperts, b.packRows, b.packed]],
   ];
+  if (router.kind === 'modular') bindings.push([kernels.pack, [b.routedExperts, b.packRows, b.packed]]);
+  if (kernels.expand) {
+    bindings.push([kernels.pack, [b.routingReplayOut, b.packRows, b.packed]]);
+    bindings.push([kernels.expand.kernel, [b.routingReplayOut, b.stepInput, b.expandedRows]]);
+  }
   return { shape, kernels, buffers: b, bindings };
+}
+
+function routerOutputs(router: RouterConfig, b: Buffers): DeviceBuffer[] {
+  if (router.kind === 'modular') return [b.routedExperts];
+  return router.hasRoutingReplay ? [b.expertOutput, b.routingReplayOut] : [b.expertOutput];
+}
+
+/** A design reads ids where the router writes them: packed straight from there, or, whole, as a modular router's. */
+function rowsOf(kernels: KernelSet, b: Buffers, bound: readonly BoundKernel[]): RowSource | null {
+  const packBound = bound[PACK];
+  if (packBound === undefined) return null;
+  const pack = { bound: packBound, rows: b.packRows, packed: b.packed };
+  const { expand } = kernels;
+  if (!expand) return { routedExperts: b.routedExperts, pack };
+  return {
+    routedExperts: b.expandedRows,
+    pack,
+    recordRows: (commands, numTokens) => {
+      const [x, y] = expand.grid({ numTokens, numRequests: 0, numTableUpdates: 0 });
+      commands.dispatch(bound[EXPAND]!, x, y);
+    },
+  };
 }
 
 function stepsOf(kernels: KernelSet, bound: readonly BoundKernel[]): BoundStep[] {
@@ -156,6 +195,9 @@ type Buffers = Readonly<
     | 'hidden'
     | 'gateWeights'
     | 'routedExperts'
+    | 'expertOutput'
+    | 'routingReplayOut'
+    | 'expandedRows'
     | 'sampled'
     | 'packRows'
     | 'packed',
@@ -163,9 +205,20 @@ type Buffers = Readonly<
   >
 >;
 
-function createBuffers(device: Device, model: ModelConfig, shape: KernelShape, weightWords: number): Buffers {
+/** Words of a buffer that this router never touches. */
+const UNUSED = 1;
+
+function createBuffers(
+  device: Device,
+  model: ModelConfig,
+  shape: KernelShape,
+  weightWords: number,
+  router: RouterConfig,
+): Buffers {
   const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, 4 * words, 'storage');
   const { maxNumBatchedTokens, maxNumSeqs, numLayers, topK } = shape;
+  const isMonolithic = router.kind === 'monolithic';
+  const hasReplay = isMonolithic && router.hasRoutingReplay;
   return {
     stepInput: storage('stepInput', stepInputWords(shape)),
     slotMapping: storage('slotMapping', maxNumBatchedTokens),
@@ -175,6 +228,9 @@ function createBuffers(device: Device, model: ModelConfig, shape: KernelShape, w
     hidden: storage('hidden', 4 * maxNumBatchedTokens),
     gateWeights: storage('gateWeights', weightWords),
     routedExperts: storage('routedExperts', maxNumBatchedTokens * numLayers * topK),
+    expertOutput: storage('expertOutput', isMonolithic ? maxNumBatchedTokens * numLayers : UNUSED),
+    routingReplayOut: storage('routingReplayOut', hasReplay ? routingReplayWords(shape, maxNumBatchedTokens) : UNUSED),
+    expandedRows: storage('expandedRows', hasReplay ? maxNumBatchedTokens * numLayers * topK : UNUSED),
     sampled: storage('sampled', maxNumSeqs * new SampledLayout(shape.numSpeculativeTokens).stride),
     packRows: storage('packRows', 1 + maxNumBatchedTokens),
     packed: storage('packed', packedBytes(model, maxNumBatchedTokens) / 4),

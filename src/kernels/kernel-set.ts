@@ -1,14 +1,16 @@
 /** The kernels of one forward pass, and how many workgroups each wants for a step. What builds them is in `wgsl-kernels.ts` and here. */
 
-import type { ModelConfig } from '../contract/config.ts';
+import type { ModelConfig, RouterConfig } from '../contract/config.ts';
 import type { DeviceInfo, Kernel, KernelAccess } from '../contract/device.ts';
 import type { KernelShape } from './kernel-shape.ts';
 import { packedBytes } from './kernel-shape.ts';
 import { attend } from './reference/attend.ts';
 import { attendWrite } from './reference/attend-write.ts';
 import { ballast } from './reference/ballast.ts';
+import { monolithicRoute } from './reference/monolithic-route.ts';
 import { pack } from './reference/pack.ts';
 import { Router, route } from './reference/route.ts';
+import { expandRoutingReplay, packRoutingReplay } from './reference/routing-replay.ts';
 import { sample } from './reference/sample.ts';
 
 /** Sizes of one step; a `StepInput` is one. */
@@ -28,26 +30,38 @@ export type KernelSet = Readonly<{
   ballast: Kernel;
   /** Content of the router's weight buffer, in the layout that its variant wants. */
   gateWeights: () => Uint32Array;
+  /** What the router puts out, and so what `pack` reads. Absent = modular. */
+  router?: RouterConfig;
+  /** Of a monolithic router with `routing_replay_out`: its rows as a modular router's. */
+  expand?: StepKernel | null;
 }>;
 
-export type KernelRole = Exclude<keyof KernelSet, 'gateWeights'>;
+export type KernelRole = Exclude<keyof KernelSet, 'gateWeights' | 'router' | 'expand'>;
 
 export type KernelSetFactory = (model: ModelConfig, shape: KernelShape, info: DeviceInfo) => KernelSet;
 
-export const BINDINGS: Readonly<Record<KernelRole, readonly KernelAccess[]>> = {
+export const BINDINGS: Readonly<Record<KernelRole | 'expand', readonly KernelAccess[]>> = {
   /** stepInput, slotMapping, lastTokens, kvKeys, blockTable */
   attendWrite: ['read', 'read', 'read', 'read-write', 'read-write'],
   /** stepInput, kvKeys, blockTable, hidden */
   attend: ['read', 'read', 'read', 'read-write'],
-  /** stepInput, hidden, gateWeights, routedExperts */
+  /** stepInput, hidden, gateWeights, routedExperts; of a monolithic router see `routeBindings` */
   route: ['read', 'read', 'read', 'read-write'],
   /** stepInput, hidden, sampled, lastTokens */
   sample: ['read', 'read', 'read-write', 'read-write'],
-  /** routedExperts, rows, packed */
+  /** routedExperts or routingReplayOut, rows, packed */
   pack: ['read', 'read', 'read-write'],
+  /** routingReplayOut, stepInput, routedExperts */
+  expand: ['read', 'read', 'read-write'],
   /** ballast */
   ballast: ['read-write'],
 };
+
+/** stepInput, hidden, gateWeights, then routedExperts; or expertOutput and, if it has it, routingReplayOut. */
+export function routeBindings(router: RouterConfig): readonly KernelAccess[] {
+  const hasReplay = router.kind === 'monolithic' && router.hasRoutingReplay;
+  return hasReplay ? [...BINDINGS.route, 'read-write'] : BINDINGS.route;
+}
 
 /** Threads per workgroup of the kernels that have a thread per item. */
 export const THREADS = 64;
@@ -58,14 +72,26 @@ export function packWorkgroups(model: ModelConfig, numRows: number): number {
 }
 
 /** The reference of each kernel, over the buffers of `BINDINGS`. */
-export function references(model: ModelConfig, shape: KernelShape): Readonly<Record<KernelRole, Kernel['reference']>> {
+export function references(
+  model: ModelConfig,
+  shape: KernelShape,
+  { kind, ...rest }: RouterConfig = { kind: 'modular' },
+): Readonly<Record<KernelRole | 'expand', Kernel['reference']>> {
   const router = new Router(model);
+  const maxTokens = shape.maxNumBatchedTokens;
+  const isReplay = 'hasRoutingReplay' in rest && rest.hasRoutingReplay;
   return {
     attendWrite: (b) => attendWrite(shape, b[0]!, b[1]!, b[2]!, b[3]!, b[4]!),
     attend: (b) => attend(shape, b[0]!, b[1]!, b[2]!, b[3]!),
-    route: (b) => route(router, b[0]!, b[1]!, b[3]!),
+    route:
+      kind === 'modular'
+        ? (b) => route(router, b[0]!, b[1]!, b[3]!)
+        : (b) => monolithicRoute(router, maxTokens, b[0]!, b[1]!, b[3]!, b[4] ?? null),
     sample: (b) => sample(shape, b[0]!, b[1]!, b[2]!, b[3]!),
-    pack: (b) => pack(model, b[0]!, b[1]!, b[2]!),
+    pack: isReplay
+      ? (b) => packRoutingReplay(model, maxTokens, b[0]!, b[1]!, b[2]!)
+      : (b) => pack(model, b[0]!, b[1]!, b[2]!),
+    expand: (b) => expandRoutingReplay(model, maxTokens, b[0]!, b[1]!, b[2]!),
     ballast: (b) => ballast(b[0]!),
   };
 }

@@ -1,7 +1,8 @@
 /** Every size that a kernel is specialised for, derived from model and engine; and the limits that the kernels' arithmetic sets. */
 
-import type { EngineConfig, ModelConfig, RowDtype } from '../contract/config.ts';
+import type { EngineConfig, ModelConfig, RoutingFunction, RowDtype } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
+import { checkRoutingFunction, PLAIN } from './routing-function.ts';
 
 export type KernelShape = Readonly<{
   numLayers: number;
@@ -9,6 +10,7 @@ export type KernelShape = Readonly<{
   topK: number;
   gateWidth: number;
   vocabSize: number;
+  routingFunction: RoutingFunction;
   blockSize: number;
   /** Entries of one row of the block table. */
   maxBlocksPerSeq: number;
@@ -45,6 +47,7 @@ export function kernelShape(model: ModelConfig, engine: EngineConfig): KernelSha
     topK: model.topK,
     gateWidth: model.gateWidth,
     vocabSize: model.vocabSize,
+    routingFunction: model.routingFunction ?? PLAIN,
     blockSize: engine.blockSize,
     maxBlocksPerSeq,
     maxNumSeqs: engine.maxNumSeqs,
@@ -64,6 +67,7 @@ export function checkModel(model: ModelConfig): void {
   if (model.gateWidth % 8 !== 0) {
     throw RoutedExpertsError.of('BAD_VALUE', 'gateWidth', model.gateWidth, 'a multiple of 8');
   }
+  checkRoutingFunction(model);
 }
 
 export function rowDtype(numExperts: number): RowDtype {

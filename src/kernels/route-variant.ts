@@ -1,21 +1,24 @@
 /** Which router kernel serves a shape on a device, and with which constants: pure functions, so that a test can ask for every answer. */
 
-import type { ModelConfig } from '../contract/config.ts';
+import type { ModelConfig, RouterConfig } from '../contract/config.ts';
 import type { DeviceInfo } from '../contract/device.ts';
-import type { KernelShape } from './kernel-shape.ts';
+import { scoreTable, selectionBias } from './expert-scores.ts';
 import { gateWeights } from './reference/route.ts';
+import { isPlainTopK, PLAIN, routingFunctionName } from './routing-function.ts';
 
 export type RouteVariant = Readonly<{
   /** Also the WGSL file: `wgsl/route-<algorithm>.wgsl`. */
-  algorithm: 'portable' | 'wide' | 'subgroup';
+  algorithm: 'portable' | 'wide' | 'subgroup' | 'scored' | 'scored-subgroup';
   threads: number;
-  /** Subgroup: experts that a lane of the smallest subgroup holds; else 0. */
-  keysPerLane: number;
-  /** Rows that a workgroup takes, or, for `subgroup` (whose loop takes the rest), starts with. */
+  /** With subgroups: lanes of the smallest one; else 0. */
+  leastLanes: number;
+  /** Rows that a workgroup takes, or, with subgroups (whose loop takes the rest), starts with. */
   rowsPerWorkgroup: number;
 }>;
 
-type RouteShape = Pick<KernelShape, 'numLayers' | 'numExperts' | 'topK' | 'gateWidth'>;
+type RouteShape = Pick<ModelConfig, 'numLayers' | 'numExperts' | 'topK' | 'gateWidth' | 'routingFunction'>;
+
+export const MODULAR: RouterConfig = { kind: 'modular' };
 
 /** Subgroups under this size win nothing over a thread per token. */
 const MIN_USEFUL_SUBGROUP = 16;
@@ -24,46 +27,84 @@ const MIN_USEFUL_SUBGROUP = 16;
 const SUBGROUP_THREADS = 128;
 
 /**
- * The variant without subgroups that fits the shape. A software adapter runs a workgroup's threads one small vector after another; a GPU
- * wants two subgroups' worth to hide what the loads take.
+ * The variant without subgroups that fits shape and router. A software adapter runs a workgroup's threads one small vector after another; a GPU
+ * wants two subgroups' worth to hide what the loads take. `portable` is for modular routers of plain top-k: it has no place for more.
  */
-export function portableVariant(shape: RouteShape, isSoftware: boolean): RouteVariant {
+export function portableVariant(shape: RouteShape, isSoftware: boolean, router: RouterConfig = MODULAR): RouteVariant {
   const threads = isSoftware ? 16 : 64;
-  if (shape.gateWidth !== 8 || shape.topK > 8 || shape.numExperts % 2 !== 0) {
-    return { algorithm: 'wide', threads, keysPerLane: 0, rowsPerWorkgroup: threads };
-  }
-  return { algorithm: 'portable', threads, keysPerLane: 0, rowsPerWorkgroup: threads * 4 };
+  const oneRow = { threads, leastLanes: 0, rowsPerWorkgroup: threads };
+  if (!isPlain(shape)) return { algorithm: 'scored', ...oneRow };
+  const isNarrow = shape.gateWidth === 8 && shape.topK <= 8 && shape.numExperts % 2 === 0;
+  if (!isNarrow || router.kind === 'monolithic') return { algorithm: 'wide', ...oneRow };
+  return { algorithm: 'portable', threads, leastLanes: 0, rowsPerWorkgroup: threads * 4 };
 }
 
 export function subgroupVariant(shape: RouteShape, smallestSubgroup: number): RouteVariant {
   return {
-    algorithm: 'subgroup',
+    algorithm: isPlain(shape) ? 'subgroup' : 'scored-subgroup',
     threads: SUBGROUP_THREADS,
-    keysPerLane: Math.ceil(shape.numExperts / smallestSubgroup),
+    leastLanes: smallestSubgroup,
     rowsPerWorkgroup: Math.max(1, SUBGROUP_THREADS / smallestSubgroup),
   };
+}
+
+/** Every variant that computes the shape's function, for subgroups of at least `smallestSubgroup` lanes; 0: none with subgroups. */
+export function routeVariants(
+  shape: RouteShape,
+  isSoftware: boolean,
+  smallestSubgroup: number,
+  router: RouterConfig = MODULAR,
+): readonly RouteVariant[] {
+  const variants = [portableVariant(shape, isSoftware, router)];
+  if (variants[0]!.algorithm === 'portable') {
+    const { threads } = variants[0]!;
+    variants.push({ algorithm: 'wide', threads, leastLanes: 0, rowsPerWorkgroup: threads });
+  }
+  if (smallestSubgroup > 0) variants.push(subgroupVariant(shape, smallestSubgroup));
+  return variants;
+}
+
+function isPlain({ routingFunction = PLAIN }: RouteShape): boolean {
+  return isPlainTopK(routingFunction);
 }
 
 /** The fastest variant: subgroups on a GPU that has useful ones, a thread for four tokens elsewhere. */
 export function chooseRouteVariant(
   shape: RouteShape,
   info: Pick<DeviceInfo, 'isSoftware' | 'subgroupSizes'>,
+  router: RouterConfig = MODULAR,
 ): RouteVariant {
   const smallest = info.subgroupSizes?.[0] ?? 0;
-  if (info.isSoftware || smallest < MIN_USEFUL_SUBGROUP) return portableVariant(shape, info.isSoftware);
+  if (info.isSoftware || smallest < MIN_USEFUL_SUBGROUP) return portableVariant(shape, info.isSoftware, router);
   return subgroupVariant(shape, smallest);
 }
 
-/** e.g. `route/l36-e128-k4-g8-portable`: label, cache key, bench row and test title. */
-export function routeVariantName(shape: RouteShape, variant: RouteVariant): string {
-  const { numLayers, numExperts, topK, gateWidth } = shape;
-  const name = `route/l${numLayers}-e${numExperts}-k${topK}-g${gateWidth}-${variant.algorithm}`;
-  return variant.algorithm === 'subgroup' ? `${name}-n${variant.keysPerLane}` : `${name}-t${variant.threads}`;
+/** e.g. `route/l36-e128-k4-g8-topk-portable-t16`: label, cache key, bench row and test title. */
+export function routeVariantName(shape: RouteShape, variant: RouteVariant, router: RouterConfig = MODULAR): string {
+  const { numLayers, numExperts, topK, gateWidth, routingFunction } = shape;
+  const { algorithm, threads, leastLanes } = variant;
+  const selection = routingFunctionName(routingFunction);
+  const name = `route/l${numLayers}-e${numExperts}-k${topK}-g${gateWidth}-${selection}-${algorithm}`;
+  const sized = leastLanes > 0 ? `${name}-s${leastLanes}` : `${name}-t${threads}`;
+  if (router.kind === 'modular') return sized;
+  return `${sized}-monolithic${router.hasRoutingReplay ? '-replay' : ''}`;
 }
 
-/** The gate weights as the variant's WGSL wants them: f32, `[L, E, G]`, or pairs of experts `[L, E / 2, G]` for `portable`. */
+/**
+ * What the variant's WGSL wants to know of the model. The gate weights as f32, `[L, E, G]`, or pairs of experts `[L, E / 2, G]` for `portable`;
+ * behind them, for a scored router, its table of scores and its selection biases as i32.
+ */
 export function packGateWeights(model: ModelConfig, variant: RouteVariant): Uint32Array {
   const weights = gateWeights(model);
+  if (!isPlain(model)) {
+    const table = scoreTable(model);
+    const bias = selectionBias(model);
+    const words = new Uint32Array(Math.ceil((weights.length + table.length + bias.length) / 4) * 4);
+    words.set(new Uint32Array(weights.buffer));
+    words.set(table, weights.length);
+    words.set(bias, weights.length + table.length);
+    return words;
+  }
   if (variant.algorithm !== 'portable') return new Uint32Array(weights.buffer);
   const { gateWidth } = model;
   const pairs = new Float32Array(weights.length / 2);

@@ -1,15 +1,16 @@
 /** The kernels of one forward pass, as WGSL with its constants and its reference: plain data, nothing compiled. */
 
 import type { DeviceInfo, Kernel } from '../contract/device.ts';
-import type { ModelConfig } from '../contract/config.ts';
-import type { KernelRole, KernelSet, KernelSetFactory } from './kernel-set.ts';
-import { BINDINGS, THREADS, references } from './kernel-set.ts';
+import type { ModelConfig, RouterConfig } from '../contract/config.ts';
+import { RECIPROCAL_ONE, SCORE_SHIFT, choiceKind, lowestLogit, scoreTable } from './expert-scores.ts';
+import type { KernelSet, KernelSetFactory, StepKernel } from './kernel-set.ts';
+import { BINDINGS, THREADS, references, routeBindings } from './kernel-set.ts';
 import type { KernelShape } from './kernel-shape.ts';
 import { rowDtype } from './kernel-shape.ts';
 import type { RouteVariant } from './route-variant.ts';
-import { chooseRouteVariant, packGateWeights, routeVariantName } from './route-variant.ts';
+import { MODULAR, chooseRouteVariant, packGateWeights, routeVariantName } from './route-variant.ts';
 import { FROM_DEVICE, HEADER_WORDS, Header, REQUEST_WORDS, RequestField } from './step-input.ts';
-import { wgslSource } from './wgsl-source.ts';
+import { wgslModule, wgslSource } from './wgsl-source.ts';
 
 const LAYOUT = {
   FROM_DEVICE,
@@ -39,9 +40,14 @@ function attendThreads(info: Pick<DeviceInfo, 'isSoftware'>): number {
   return info.isSoftware ? 16 : 128;
 }
 
-/** All kernels for a model on a device, the router in its fastest variant. */
+/** All kernels for a model on a device, the router, a modular one, in its fastest variant. */
 export const wgslKernels: KernelSetFactory = (model, shape, info) =>
   wgslKernelsWith(model, shape, info, chooseRouteVariant(shape, info));
+
+/** `wgslKernels` with a router of that kind. */
+export function wgslKernelsFor(router: RouterConfig): KernelSetFactory {
+  return (model, shape, info) => wgslKernelsWith(model, shape, info, chooseRouteVariant(shape, info, router), router);
+}
 
 /** `wgslKernels` with a router variant of one's own. */
 export function wgslKernelsWith(
@@ -49,16 +55,21 @@ export function wgslKernelsWith(
   shape: KernelShape,
   info: Pick<DeviceInfo, 'isSoftware'>,
   variant: RouteVariant,
+  router: RouterConfig = MODULAR,
 ): KernelSet {
-  const reference = references(model, shape);
-  const { blockSize, maxBlocksPerSeq, numSpeculativeTokens, vocabSize, numLayers, numExperts, topK } = shape;
+  const reference = references(model, shape, router);
+  const { blockSize, maxBlocksPerSeq, numSpeculativeTokens, vocabSize } = shape;
   const threads = attendThreads(info);
-  const packFile = (numLayers * topK) % 4 === 0 ? 'pack-quads' : 'pack';
-  const kernel = (role: KernelRole, file: string, name: string, constants: Record<string, number>): Kernel => ({
+  const kernel = (
+    role: Exclude<keyof typeof BINDINGS, 'route' | 'expand'>,
+    file: string,
+    name: string,
+    constants: Record<string, number>,
+  ): Kernel => ({
     name,
     wgsl: wgslSource(file, constants),
     bindings: BINDINGS[role],
-    requires: file === 'route-subgroup' ? ['subgroups'] : [],
+    requires: [],
     reference: reference[role],
   });
   return {
@@ -79,16 +90,14 @@ export function wgslKernelsWith(
       grid: (sizes) => [sizes.numRequests, 1],
     },
     route: {
-      kernel: kernel('route', `route-${variant.algorithm}`, routeVariantName(shape, variant), {
-        ...LAYOUT,
-        NUM_LAYERS: numLayers,
-        NUM_EXPERTS: numExperts,
-        TOP_K: topK,
-        GATE_WIDTH: shape.gateWidth,
-        ROUTE_THREADS: variant.threads,
-        KEYS_PER_LANE: variant.keysPerLane,
-      }),
-      grid: (sizes) => [ceilGrid(sizes.numTokens, variant.rowsPerWorkgroup), numLayers],
+      kernel: {
+        name: routeVariantName(shape, variant, router) + replaySuffix(shape, router),
+        wgsl: routeSource(model, shape, variant, router),
+        bindings: routeBindings(router),
+        requires: variant.leastLanes > 0 ? ['subgroups'] : [],
+        reference: reference.route,
+      },
+      grid: (sizes) => [ceilGrid(sizes.numTokens, variant.rowsPerWorkgroup), shape.numLayers],
     },
     sample: {
       kernel: kernel('sample', 'sample', `sample/v${vocabSize}-s${numSpeculativeTokens}`, {
@@ -98,15 +107,102 @@ export function wgslKernelsWith(
       }),
       grid: (sizes) => [ceilGrid(sizes.numRequests, THREADS), 1],
     },
-    pack: kernel('pack', packFile, `${packFile}/l${numLayers}-e${numExperts}-k${topK}`, {
-      THREADS,
-      NUM_LAYERS: numLayers,
-      TOP_K: topK,
-      IDS_PER_WORD: rowDtype(numExperts) === 'uint8' ? 4 : 2,
-    }),
+    pack: packKernel(shape, router, reference.pack),
     ballast: kernel('ballast', 'ballast', 'ballast', {}),
     gateWeights: () => packGateWeights(model, variant),
+    router,
+    expand: expandKernel(shape, router, reference.expand),
   };
+}
+
+/** How a router kernel is put together: what its variant shares with others, the variant itself, and what its kind puts out. */
+function routeSource(model: ModelConfig, shape: KernelShape, variant: RouteVariant, router: RouterConfig): string {
+  const { algorithm, threads, leastLanes } = variant;
+  const { numLayers, numExperts, topK, gateWidth } = shape;
+  const numWeights = numLayers * numExperts * gateWidth;
+  const { groups, hasSelectionBias } = shape.routingFunction;
+  const constants = {
+    ...LAYOUT,
+    NUM_LAYERS: numLayers,
+    NUM_EXPERTS: numExperts,
+    TOP_K: topK,
+    GATE_WIDTH: gateWidth,
+    ROUTE_THREADS: threads,
+    MAX_TOKENS: shape.maxNumBatchedTokens,
+    KEYS_PER_LANE: leastLanes > 0 ? Math.ceil(numExperts / leastLanes) : 0,
+    SLOTS: leastLanes > 0 ? Math.ceil(topK / leastLanes) : 0,
+    CHOICE: choiceKind(model),
+    HAS_BIAS: hasSelectionBias ? 1 : 0,
+    GROUPS: groups?.count ?? 1,
+    KEPT_GROUPS: groups?.keep ?? 1,
+    SUMS_TWO: groups?.score === 'top2-sum' ? 1 : 0,
+    LOWEST_LOGIT: lowestLogit(gateWidth),
+    TABLE: numWeights,
+    BIASES: numWeights + scoreTable(model).length,
+    RECIPROCAL_ONE,
+    SCORE_SHIFT,
+  };
+  // It writes its ids in its own way.
+  if (algorithm === 'portable') return wgslSource('route-portable', constants);
+  const files = ['mix', ...OUTPUT_FILES[routerOutput(router)]];
+  if (leastLanes > 0) files.push('subgroup-best');
+  if (algorithm === 'scored' || algorithm === 'scored-subgroup') files.push('expert-scores');
+  return wgslModule([...files, `route-${algorithm}`], constants);
+}
+
+const OUTPUT_FILES = {
+  modular: ['modular'],
+  monolithic: ['monolithic', 'no-routing-replay'],
+  replay: ['monolithic', 'routing-replay-out'],
+} as const;
+
+function routerOutput(router: RouterConfig): keyof typeof OUTPUT_FILES {
+  if (router.kind === 'modular') return 'modular';
+  return router.hasRoutingReplay ? 'replay' : 'monolithic';
+}
+
+/** Kernels that know the layout of `routing_replay_out` are made for a number of rows. */
+function replaySuffix({ maxNumBatchedTokens }: KernelShape, router: RouterConfig): string {
+  return routerOutput(router) === 'replay' ? `-m${maxNumBatchedTokens}` : '';
+}
+
+function packKernel(shape: KernelShape, router: RouterConfig, reference: Kernel['reference']): Kernel {
+  const { numLayers, numExperts, topK, maxNumBatchedTokens } = shape;
+  const isReplay = routerOutput(router) === 'replay';
+  const quads = (numLayers * topK) % 4 === 0 ? 'pack-quads' : 'pack';
+  const file = isReplay ? 'pack-routing-replay' : quads;
+  const constants = {
+    THREADS,
+    NUM_LAYERS: numLayers,
+    TOP_K: topK,
+    IDS_PER_WORD: rowDtype(numExperts) === 'uint8' ? 4 : 2,
+    MAX_TOKENS: maxNumBatchedTokens,
+  };
+  return {
+    name: `${file}/l${numLayers}-e${numExperts}-k${topK}${replaySuffix(shape, router)}`,
+    wgsl: wgslSource(file, constants),
+    bindings: BINDINGS.pack,
+    requires: [],
+    reference,
+  };
+}
+
+function expandKernel(shape: KernelShape, router: RouterConfig, reference: Kernel['reference']): StepKernel | null {
+  if (routerOutput(router) !== 'replay') return null;
+  const { numLayers, topK, maxNumBatchedTokens } = shape;
+  const kernel: Kernel = {
+    name: `expand-routing-replay/l${numLayers}-k${topK}-m${maxNumBatchedTokens}`,
+    wgsl: wgslSource('expand-routing-replay', {
+      ...LAYOUT,
+      NUM_LAYERS: numLayers,
+      TOP_K: topK,
+      MAX_TOKENS: maxNumBatchedTokens,
+    }),
+    bindings: BINDINGS.expand,
+    requires: [],
+    reference,
+  };
+  return { kernel, grid: ({ numTokens }) => [ceilGrid(numTokens * numLayers * topK, THREADS), 1] };
 }
 
 /** Workgroups for `items`, within WebGPU's limit of 65,535 in one dimension. */

@@ -63,8 +63,8 @@ export class VirtualRank {
       return mutation.kernels === undefined ? set : mutation.kernels(set, m);
     };
     this.#forward = ForwardPass.assemble(device, { model, engine, kernels });
-    const { routedExperts, slotMapping, pack } = this.#forward;
-    const context = { device, model, engine, routedExperts, slotMapping, pack };
+    const { routedExperts, slotMapping, rows } = this.#forward;
+    const context = { device, model, engine, slotMapping, ...rows! };
     const half = design.workerHalf(context, { sharedRows: () => world.sharedRows('worker') });
     this.#half = half !== null && mutation.workerHalf ? mutation.workerHalf(half, context) : half;
     this.#runner = new StepRunner(engine, device, this.#forward, this.#half);

@@ -50,7 +50,7 @@ export class ModelRunner {
     void device.lost.then((reason) => (this.#lostReason = reason));
   }
 
-  /** Allocates the device's buffers and compiles its kernels. */
+  /** Allocates the device's buffers and compiles its kernels. Rejects with ROUTING_NOT_CAPTURED for a design whose rows nobody writes. */
   static async create(
     device: Device,
     config: WorkerConfig,
@@ -60,8 +60,10 @@ export class ModelRunner {
   ): Promise<ModelRunner> {
     const { model, engine, ballastMs } = config;
     const forward = await ForwardPass.create(device, { model, engine, ballastMs, kernels });
-    const { routedExperts, slotMapping, pack } = forward;
-    const capture = design.workerHalf({ device, model, engine, routedExperts, slotMapping, pack }, resources);
+    const { slotMapping, rows } = forward;
+    if (rows === null && design.name !== 'off') throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design.name);
+    const capture =
+      rows === null ? null : design.workerHalf({ device, model, engine, slotMapping, ...rows }, resources);
     return new ModelRunner(config, device, forward, capture);
   }
 

@@ -7,13 +7,11 @@ import type { WorkerConfig, WorkerFault } from '../contract/config.ts';
 import type { Device } from '../contract/device.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { openDevice } from '../kernels/open-device.ts';
-import { replayKernels } from '../kernels/replay-kernels.ts';
-import { wgslKernels } from '../kernels/wgsl-kernels.ts';
-import { wgslSource } from '../kernels/wgsl-source.ts';
 import { designResources } from './design-resources.ts';
 import { ModelRunner } from './model-runner.ts';
 import { outputMessageLength, writeOutputMessage } from './output-message.ts';
 import type { RankReply, RankTask } from './rank-protocol.ts';
+import { kernelsOf } from './router-kinds.ts';
 import { readStepMessage } from './step-message.ts';
 
 const config = workerData as WorkerConfig;
@@ -35,10 +33,7 @@ class RankWorker {
     const device = await openDevice(config.device, config.adapter);
     try {
       const design = designByName(config.design);
-      const { routing } = config;
-      const kernels =
-        routing?.kind === 'replay' ? replayKernels(wgslKernels, routing.recording, wgslSource) : wgslKernels;
-      const runner = await ModelRunner.create(device, config, kernels, design, designResources(config));
+      const runner = await ModelRunner.create(device, config, kernelsOf(config), design, designResources(config));
       return new RankWorker(device, runner);
     } catch (error) {
       await device.destroy();

@@ -64,7 +64,7 @@ export class StepRunner {
 
   /** Bytes that a readback buffer needs for any step's results. */
   get maxResultBytes(): number {
-    return this.#forward.sampled.byteLength + this.#forward.pack.packed.byteLength;
+    return this.#forward.sampled.byteLength + (this.#forward.rows?.pack.packed.byteLength ?? 0);
   }
 
   /** Updates the persistent batch and uploads the step's input. `null`: the step runs nothing. `epoch`: see `StepInput.begin`. */

@@ -49,12 +49,12 @@ describe.each(Object.values(designs).filter(({ name }) => name !== 'off'))('$nam
     const device = new CpuDevice();
     const kernels = referenceKernels;
     const forward = await ForwardPass.create(device, { model, engine, ballastMs: 0, kernels });
-    const { routedExperts, slotMapping, pack } = forward;
+    const { routedExperts, slotMapping, rows: rowSource } = forward;
     const seen = new Uint32Array(12 * WIDTH).fill(FOREIGN);
     for (const [i, row] of ownRows.entries()) seen.set(row, (FIRST_ROW + i) * WIDTH);
     device.write(routedExperts, 0, seen);
     const resources = memorySharedRows(engine.numBlocks * engine.blockSize * WIDTH);
-    const half = design.workerHalf({ device, model, engine, routedExperts, slotMapping, pack }, resources)!;
+    const half = design.workerHalf({ device, model, engine, slotMapping, ...rowSource! }, resources)!;
 
     const staging = device.createBuffer('staging', 4096, 'readback');
     let rows: readonly number[] = [];

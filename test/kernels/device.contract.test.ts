@@ -12,7 +12,7 @@ import { kernelShape } from '../../src/kernels/kernel-shape.ts';
 import { modelPreset } from '../../src/kernels/model-presets.ts';
 import { Oracle } from '../../src/kernels/oracle.ts';
 import { Router } from '../../src/kernels/reference/route.ts';
-import { portableVariant, subgroupVariant } from '../../src/kernels/route-variant.ts';
+import { routeVariants } from '../../src/kernels/route-variant.ts';
 import { StepInput } from '../../src/kernels/step-input.ts';
 import { wgslKernels, wgslKernelsWith } from '../../src/kernels/wgsl-kernels.ts';
 import { DEVICES, engineConfig, expectSame, model, randomNumbers, randomWords, readWords, wordsOf } from './harness.ts';
@@ -131,11 +131,14 @@ describe.each(DEVICES)('$name', ({ open }) => {
     expect(engine.rejected).toBeGreaterThan(20);
   });
 
-  test.each(['gpt-oss-20b', 'granite-3.0-1b', 'tiny'])('a few passes of %s equal the oracle', async (name) => {
-    const engine = await ToyEngine.create(device, modelPreset(name), engineConfig(), wgslKernels, 3);
-    await engine.run(25);
-    expect(engine.rows).toBeGreaterThan(50);
-  });
+  test.each(['gpt-oss-20b', 'granite-3.0-1b', 'tiny', 'tiny-grouped', 'tiny-softmax-bias'])(
+    'a few passes of %s equal the oracle',
+    async (name) => {
+      const engine = await ToyEngine.create(device, modelPreset(name), engineConfig(), wgslKernels, 3);
+      await engine.run(25);
+      expect(engine.rows).toBeGreaterThan(50);
+    },
+  );
 
   test('an epoch changes keys, rows and tokens, and the oracle follows it', async () => {
     const shape = model();
@@ -278,12 +281,7 @@ describe('route variants', () => {
     const device = await open();
     const shape = model({ numLayers: 2, numExperts: 60, topK: 6 });
     const sizes = device.info.subgroupSizes;
-    const variants = [
-      portableVariant(shape, true),
-      { ...portableVariant(shape, true), algorithm: 'wide' as const, rowsPerWorkgroup: 16 },
-    ];
-    if (sizes !== null) variants.push(subgroupVariant(shape, sizes[0]));
-    for (const variant of variants) {
+    for (const variant of routeVariants(shape, true, sizes?.[0] ?? 0)) {
       const kernels = (m: typeof shape): ReturnType<typeof wgslKernels> =>
         wgslKernelsWith(m, kernelShape(m, engineConfig()), device.info, variant);
       const engine = await ToyEngine.create(device, shape, engineConfig(), kernels, 5);

@@ -1,15 +1,16 @@
 /** Each kernel on random inputs against its reference, over all buffers that it can reach: what it should not write must stay, too. */
 
 import { expect, test } from 'vitest';
-import type { ModelConfig } from '../../src/contract/config.ts';
+import type { ModelConfig, RouterConfig, RouterScoring } from '../../src/contract/config.ts';
 import type { Device, Kernel } from '../../src/contract/device.ts';
 import type { KernelSet } from '../../src/kernels/kernel-set.ts';
 import { packWorkgroups } from '../../src/kernels/kernel-set.ts';
 import type { KernelShape } from '../../src/kernels/kernel-shape.ts';
 import { kernelShape } from '../../src/kernels/kernel-shape.ts';
-import { portableVariant, subgroupVariant } from '../../src/kernels/route-variant.ts';
+import { routingReplayWords } from '../../src/kernels/reference/routing-replay.ts';
+import { routeVariants } from '../../src/kernels/route-variant.ts';
 import { FROM_DEVICE, StepInput } from '../../src/kernels/step-input.ts';
-import { wgslKernels, wgslKernelsWith } from '../../src/kernels/wgsl-kernels.ts';
+import { wgslKernels, wgslKernelsFor, wgslKernelsWith } from '../../src/kernels/wgsl-kernels.ts';
 import { engineConfig, expectSame, model, randomNumbers, randomWords, readWords } from './harness.ts';
 
 type Random = (below: number) => number;
@@ -67,6 +68,12 @@ function randomStep(shape: KernelShape, random: Random): StepInput {
 
 type Case = Readonly<{ kernels: KernelSet; shape: KernelShape; random: Random; input: StepInput; device: Device }>;
 
+const ROUTERS: readonly Readonly<{ name: string; router: RouterConfig }>[] = [
+  { name: 'modular', router: { kind: 'modular' } },
+  { name: 'monolithic', router: { kind: 'monolithic', hasRoutingReplay: true } },
+  { name: 'monolithic without routing_replay_out', router: { kind: 'monolithic', hasRoutingReplay: false } },
+];
+
 /** Bindings are made for each case: a kernel's reference may write only what its WGSL writes. */
 const CASES: Readonly<Record<string, (c: Case) => Promise<void>>> = {
   'attend-write': async ({ device, kernels, shape, random, input }) =>
@@ -102,7 +109,15 @@ const CASES: Readonly<Record<string, (c: Case) => Promise<void>>> = {
     ]),
 };
 
-const SHAPES: readonly Readonly<{ title: string; model: ModelConfig; numSpeculativeTokens: number }>[] = [
+/** A monolithic router's buffers: what a modular one writes is not among them. */
+async function runMonolithic({ device, kernels, shape, random, input }: Case, hasReplay: boolean): Promise<void> {
+  const outputs = [randomWords(random, shape.maxNumBatchedTokens * shape.numLayers)];
+  if (hasReplay) outputs.push(randomWords(random, routingReplayWords(shape, shape.maxNumBatchedTokens)));
+  const inputs = [input.words, randomWords(random, 4 * shape.maxNumBatchedTokens), kernels.gateWeights()];
+  await expectKernel(device, kernels.route.kernel, kernels.route.grid(input), [...inputs, ...outputs]);
+}
+
+const SHAPES: readonly Readonly<{ title: string; model: ModelConfig; numSpeculativeTokens?: number }>[] = [
   { title: 'l3-e16-k4', model: model(), numSpeculativeTokens: 0 },
   {
     title: 'l2-e256-k8 with drafts',
@@ -121,10 +136,31 @@ const SHAPES: readonly Readonly<{ title: string; model: ModelConfig; numSpeculat
     model: model({ numLayers: 1, numExperts: 1024, topK: 32, gateWidth: 16 }),
     numSpeculativeTokens: 0,
   },
+  { title: 'sigmoid, bias, groups by two', model: scored(2, 64, 6, 'sigmoid', true, [8, 3, 'top2-sum']) },
+  { title: 'softmax, groups by best', model: scored(2, 40, 6, 'softmax', false, [4, 2, 'max']) },
+  { title: 'softmax, groups by two', model: scored(1, 24, 5, 'softmax', false, [3, 1, 'top2-sum']) },
+  { title: 'softmax, bias', model: scored(2, 33, 3, 'softmax', true, null) },
+  { title: 'softmax, bias, the widest', model: scored(1, 1024, 32, 'softmax', true, null, 24) },
+  { title: 'sqrt-softplus, bias', model: scored(2, 70, 5, 'sqrt-softplus', true, null) },
+  { title: 'sigmoid, bias, as many groups as there may be', model: scored(1, 64, 7, 'sigmoid', true, [32, 9, 'max']) },
 ];
 
+function scored(
+  numLayers: number,
+  numExperts: number,
+  topK: number,
+  scoring: RouterScoring,
+  hasSelectionBias: boolean,
+  groups: readonly [count: number, keep: number, score: 'max' | 'top2-sum'] | null,
+  gateWidth: number = 8,
+): ModelConfig {
+  const [count, keep, score] = groups ?? [1, 1, 'max'];
+  const routingFunction = { scoring, hasSelectionBias, groups: groups === null ? null : { count, keep, score } };
+  return model({ numLayers, numExperts, topK, gateWidth, routingFunction });
+}
+
 export function runKernelCases(device: () => Device): void {
-  for (const [index, { title, model: modelConfig, numSpeculativeTokens }] of SHAPES.entries()) {
+  for (const [index, { title, model: modelConfig, numSpeculativeTokens = 0 }] of SHAPES.entries()) {
     const shape = kernelShape(modelConfig, engineConfig({ numSpeculativeTokens }));
     test.each(Object.keys(CASES))(`%s, ${title}: equal to its reference`, async (name) => {
       const random = randomNumbers(100 + index);
@@ -134,36 +170,48 @@ export function runKernelCases(device: () => Device): void {
       }
     });
 
-    test(`route, ${title}: every variant that the device can run`, async () => {
+    test.each(ROUTERS)(`route, ${title}: every variant that the device can run, $name`, async ({ router }) => {
       const { info } = device();
-      const variants = [
-        portableVariant(shape, true),
-        { ...portableVariant(shape, true), algorithm: 'wide' as const, rowsPerWorkgroup: 16 },
-      ];
-      if (info.subgroupSizes !== null) variants.push(subgroupVariant(shape, info.subgroupSizes[0]));
-      for (const variant of variants) {
+      for (const variant of routeVariants(shape, true, info.subgroupSizes?.[0] ?? 0, router)) {
         const random = randomNumbers(200 + index);
-        const kernels = wgslKernelsWith(modelConfig, shape, info, variant);
+        const kernels = wgslKernelsWith(modelConfig, shape, info, variant, router);
         for (let round = 0; round < 3; round++) {
-          await CASES['route']!({ device: device(), kernels, shape, random, input: randomStep(shape, random) });
+          const step = { device: device(), kernels, shape, random, input: randomStep(shape, random) };
+          if (router.kind === 'modular') await CASES['route']!(step);
+          else await runMonolithic(step, router.hasRoutingReplay);
         }
       }
     });
 
-    test(`pack, ${title}: any rows in any order, none, and all`, async () => {
-      const random = randomNumbers(300 + index);
-      const kernels = wgslKernels(modelConfig, shape, device().info);
-      const rowLength = shape.numLayers * shape.topK;
-      const ids = randomWords(random, shape.maxNumBatchedTokens * rowLength).map((word) => word % shape.numExperts);
-      for (const count of [0, 1, 2, 3, 17, shape.maxNumBatchedTokens]) {
-        const rows = randomWords(random, 1 + shape.maxNumBatchedTokens).map((word) => word % shape.maxNumBatchedTokens);
-        rows[0] = count;
-        const packed = randomWords(random, shape.maxNumBatchedTokens * rowLength);
-        for (const workgroups of [1, packWorkgroups(modelConfig, count)]) {
-          await expectKernel(device(), kernels.pack, [workgroups, 1], [ids, rows, packed]);
+    test.each(ROUTERS.slice(0, 2))(
+      `pack, ${title}: any rows in any order, none, and all, $name`,
+      async ({ router }) => {
+        const random = randomNumbers(300 + index);
+        const kernels = wgslKernelsFor(router)(modelConfig, shape, device().info);
+        const rowLength = shape.numLayers * shape.topK;
+        let ids = randomWords(random, shape.maxNumBatchedTokens * rowLength).map((word) => word % shape.numExperts);
+        if (router.kind === 'monolithic') {
+          const narrow = Uint16Array.from(
+            [...ids, ...ids].slice(0, 2 * routingReplayWords(shape, shape.maxNumBatchedTokens)),
+          );
+          ids = new Uint32Array(narrow.buffer);
+          const input = randomStep(shape, random);
+          const expanded = randomWords(random, shape.maxNumBatchedTokens * rowLength);
+          const { kernel, grid } = kernels.expand!;
+          await expectKernel(device(), kernel, grid(input), [ids, input.words, expanded]);
         }
-      }
-    });
+        for (const count of [0, 1, 2, 3, 17, shape.maxNumBatchedTokens]) {
+          const rows = randomWords(random, 1 + shape.maxNumBatchedTokens).map(
+            (word) => word % shape.maxNumBatchedTokens,
+          );
+          rows[0] = count;
+          const packed = randomWords(random, shape.maxNumBatchedTokens * rowLength);
+          for (const workgroups of [1, packWorkgroups(modelConfig, count)]) {
+            await expectKernel(device(), kernels.pack, [workgroups, 1], [ids, rows, packed]);
+          }
+        }
+      },
+    );
   }
 
   test('requests of one step that share a block see what the others write in it', async () => {

@@ -8,8 +8,8 @@ import type { Kernel } from '../../src/contract/device.ts';
 import { openNullAdapter } from '../../src/kernels/gpu.ts';
 import { kernelShape } from '../../src/kernels/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../../src/kernels/model-presets.ts';
-import type { RouteVariant } from '../../src/kernels/route-variant.ts';
-import { portableVariant, subgroupVariant } from '../../src/kernels/route-variant.ts';
+import type { RouterConfig } from '../../src/contract/config.ts';
+import { routeVariants } from '../../src/kernels/route-variant.ts';
 import { WebGpuDevice } from '../../src/kernels/webgpu-device.ts';
 import { wgslKernelsWith } from '../../src/kernels/wgsl-kernels.ts';
 import { engineConfig } from './harness.ts';
@@ -36,20 +36,38 @@ async function validate(kernel: Kernel): Promise<void> {
   for (const buffer of buffers) buffer.destroy();
 }
 
+const ROUTERS: readonly RouterConfig[] = [
+  { kind: 'modular' },
+  { kind: 'monolithic', hasRoutingReplay: true },
+  { kind: 'monolithic', hasRoutingReplay: false },
+];
+
 describe.each(MODEL_NAMES)('%s', (name) => {
   test.each([0, 3])('every kernel compiles with %i speculative tokens', async (numSpeculativeTokens) => {
-    for (const gateWidth of [8, 16]) {
+    for (const gateWidth of numSpeculativeTokens === 0 ? [8, 16] : [8]) {
       const model = modelPreset(name, gateWidth);
       const shape = kernelShape(model, engineConfig({ numSpeculativeTokens, maxNumSeqs: 256, maxModelLen: 131_072 }));
-      const portable = portableVariant(shape, true);
-      const variants: RouteVariant[] = [portable, { ...portable, algorithm: 'wide' }];
-      for (const subgroup of [4, 8, 32, 64, 128]) variants.push(subgroupVariant(shape, subgroup));
       for (const isSoftware of [false, true]) {
-        for (const variant of variants) {
-          const set = wgslKernelsWith(model, shape, { isSoftware }, variant);
-          for (const { kernel } of [set.attendWrite, set.attend, set.route, set.sample]) await validate(kernel);
+        const [variant] = routeVariants(shape, isSoftware, 0);
+        const set = wgslKernelsWith(model, shape, { isSoftware }, variant!);
+        for (const { kernel } of [set.attendWrite, set.attend, set.sample]) await validate(kernel);
+        await validate(set.ballast);
+      }
+    }
+  });
+
+  test.each(ROUTERS)('the router compiles in every variant, %o', async (router) => {
+    // What a monolithic router adds knows neither gate nor subgroups.
+    const isModular = router.kind === 'modular';
+    for (const gateWidth of isModular ? [8, 16] : [8]) {
+      const model = modelPreset(name, gateWidth);
+      const shape = kernelShape(model, engineConfig());
+      for (const subgroup of isModular ? [0, 4, 32, 128] : [0, 32]) {
+        for (const variant of routeVariants(shape, subgroup === 0, subgroup, router)) {
+          const set = wgslKernelsWith(model, shape, { isSoftware: false }, variant, router);
+          await validate(set.route.kernel);
           await validate(set.pack);
-          await validate(set.ballast);
+          if (set.expand) await validate(set.expand.kernel);
         }
       }
     }

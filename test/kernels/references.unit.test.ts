@@ -167,10 +167,10 @@ describe('router', () => {
     const oldGpu = chooseRouteVariant(shape, { isSoftware: false, subgroupSizes: null });
     const wide = chooseRouteVariant(modelPreset('gpt-oss-120b', 16), { isSoftware: true, subgroupSizes: null });
     expect([software, gpu, oldGpu, wide].map((variant) => routeVariantName(shape, variant))).toEqual([
-      'route/l36-e128-k4-g8-portable-t16',
-      'route/l36-e128-k4-g8-subgroup-n4',
-      'route/l36-e128-k4-g8-portable-t64',
-      'route/l36-e128-k4-g8-wide-t16',
+      'route/l36-e128-k4-g8-topk-portable-t16',
+      'route/l36-e128-k4-g8-topk-subgroup-s32',
+      'route/l36-e128-k4-g8-topk-portable-t64',
+      'route/l36-e128-k4-g8-topk-wide-t16',
     ]);
   });
 

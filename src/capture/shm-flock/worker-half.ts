@@ -12,6 +12,7 @@ import type {
   DeviceRange,
   WorkerStep,
 } from '../../contract/capture.ts';
+import type { CommandRecorder } from '../../contract/device.ts';
 import type { RowShape } from '../row-shape.ts';
 import { rowShape } from '../row-shape.ts';
 import type { SharedRows } from './shared-rows.ts';
@@ -39,7 +40,8 @@ export class ShmFlockWorkerHalf implements CaptureWorkerHalf, BlockingReads {
     this.#slots.set(new Uint32Array(bytes.buffer, bytes.byteOffset, step.numTokens));
   }
 
-  record(): null {
+  record({ numTokens }: WorkerStep, commands: CommandRecorder): null {
+    this.#context.recordRows?.(commands, numTokens);
     return null;
   }
 

@@ -1,5 +1,6 @@
 /**
- * The router in TypeScript: what `wgsl/route-*.wgsl` compute, and what the oracle computes from hidden states alone.
+ * The router in TypeScript: what `wgsl/route-*.wgsl` compute, and what the oracle computes from hidden states alone. Here is plain top-k; what other
+ * routing functions make of the same logits is in scored-router.ts.
  *
  *     gate inputs x[G] = nibbles − 8 of hashes of (hidden, layer)      weights w[L, E, G] = nibbles − 8 of hashes of their place
  *     logit[e] = Σ x[g] · w[layer, e, g]                               ids = the K largest logits, ties to the smaller id
@@ -7,7 +8,9 @@
 
 import type { ModelConfig } from '../../contract/config.ts';
 import { Header } from '../step-input.ts';
+import { isPlainTopK, PLAIN } from '../routing-function.ts';
 import { gateSeed, gateWord, weightWord } from './mix.ts';
+import { ScoredRouter } from './scored-router.ts';
 
 /** Shares a number with the inverted id; also the most experts there can be. */
 const ID_RANGE = 1024;
@@ -41,15 +44,21 @@ export class Router {
   readonly #bias: Int32Array;
   readonly #inputs: Int32Array;
   readonly #best: Int32Array;
+  /** Does everything where selection is not plain top-k; nothing else is filled then. */
+  readonly #scored: ScoredRouter | null;
 
   constructor(model: ModelConfig) {
-    const { numLayers, numExperts, gateWidth } = model;
+    const isPlain = isPlainTopK(model.routingFunction ?? PLAIN);
+    const { numExperts, gateWidth } = model;
+    const numLayers = isPlain ? model.numLayers : 0;
+    this.#scored = isPlain ? null : new ScoredRouter(model);
     const pairs = Math.ceil(numExperts / 2);
     this.model = model;
     this.#weights = new Int32Array(numLayers * pairs * gateWidth);
     this.#bias = new Int32Array(numLayers * pairs * 2).fill(LOWEST);
     this.#inputs = new Int32Array(gateWidth);
     this.#best = new Int32Array(model.topK);
+    if (!isPlain) return;
     const weights = gateWeights(model);
     for (let layer = 0; layer < numLayers; layer++) {
       for (let expert = 0; expert < numExperts; expert++) {
@@ -68,6 +77,10 @@ export class Router {
 
   /** Writes the row of hidden state `(x, y)`, `L · K` ids, to `ids` from `at` on. */
   route(x: number, y: number, ids: Uint32Array | Uint16Array | Uint8Array, at: number): void {
+    if (this.#scored !== null) {
+      this.#scored.route(x, y, ids, at);
+      return;
+    }
     const { numLayers, topK, gateWidth } = this.model;
     const best = this.#best;
     for (let layer = 0; layer < numLayers; layer++) {

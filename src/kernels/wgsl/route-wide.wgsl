@@ -7,7 +7,6 @@
 @group(0) @binding(1) var<storage, read> hidden: array<vec4u>;
 // [L, E, G]
 @group(0) @binding(2) var<storage, read> gateWeights: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> routedExperts: array<u32>;
 
 const CHUNKS: u32 = GATE_WIDTH / 8u;
 const LOWEST: f32 = -3.0e38;
@@ -45,7 +44,13 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: 
       }
     }
   }
+  var previous = 0u;
+  var work = 0u;
   for (var k = 0u; k < TOP_K; k++) {
-    routedExperts[(row * NUM_LAYERS + layer) * TOP_K + k] = 1023u - (u32(i32(best[k])) & 1023u);
+    let expert = 1023u - (u32(i32(best[k])) & 1023u);
+    putId(row, layer, k, expert, previous);
+    work += expertWork(seed, layer, expert);
+    previous = expert;
   }
+  putWork(row, layer, work);
 }
