@@ -14,6 +14,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   matrix: async () => (await import('./matrix.ts')).matrixCommand(),
   kernels: async () => (await import('./kernels/command.ts')).kernelsCommand(),
   serve: async () => (await import('./serve.ts')).serveCommand(),
+  proxy: async () => (await import('./proxy.ts')).proxyCommand(),
 };
 
 const program = new Command('routed-experts')

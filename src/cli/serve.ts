@@ -13,7 +13,9 @@ import { Server } from '../serve/server.ts';
 import type { KvExchangeOptions } from '../serve/kv/kv-exchange.ts';
 import type { KvRole, PdRows } from '../serve/kv/transfer-params.ts';
 import { kvRoles, pdRowsWays } from '../serve/kv/transfer-params.ts';
+import { routerConfig } from '../worker/router-kinds.ts';
 import { finite, list, whole } from './options.ts';
+import { nextSignal } from './signals.ts';
 
 /** One of the smaller published models: on a software adapter a token of a large one takes its time. */
 const SERVED_MODEL = 'gpt-oss-20b';
@@ -36,6 +38,8 @@ type Flags = {
   prefixRows: PrefixRows;
   queueDepth: number;
   ballastMs: number;
+  router: 'modular' | 'monolithic';
+  routingReplay: boolean;
   maxRestarts: number;
   epoch: number;
   role?: KvRole;
@@ -80,6 +84,12 @@ export function serveCommand(): Command {
       DEFAULT_PREFIX_ROWS,
     )
     .option('--queue-depth <n>', 'steps in flight', whole(1, 16), 2)
+    .addOption(
+      new Option('--router <kind>', 'modular, or gate, selection and expert work in one kernel')
+        .choices(['modular', 'monolithic'])
+        .default('modular'),
+    )
+    .option('--no-routing-replay', 'without routing_replay_out: a monolithic router then writes no rows at all')
     .option('--ballast-ms <ms>', 'stretch each forward pass on the device', finite(0, 60_000), 0)
     .option('--max-restarts <n>', 'how often lost workers are started again', whole(0, 1000), 3)
     .option(
@@ -177,18 +187,6 @@ async function serve(flags: Flags): Promise<void> {
   process.exit(0);
 }
 
-function nextSignal(): Promise<NodeJS.Signals> {
-  return new Promise((resolve) => {
-    const heard = (signal: NodeJS.Signals): void => {
-      process.off('SIGTERM', heard);
-      process.off('SIGINT', heard);
-      resolve(signal);
-    };
-    process.on('SIGTERM', heard);
-    process.on('SIGINT', heard);
-  });
-}
-
 function toConfig(flags: Flags): ServeConfig {
   const limits: HttpLimits = {
     ...defaultLimits,
@@ -206,6 +204,7 @@ function toConfig(flags: Flags): ServeConfig {
       adapter: flags.adapter ?? null,
       queueDepth: flags.queueDepth,
       ballastMs: flags.ballastMs,
+      router: routerConfig(flags.router, flags.routingReplay),
       prefixRows: flags.prefixRows,
       maxRestarts: flags.maxRestarts,
       epoch: flags.epoch,

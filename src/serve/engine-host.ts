@@ -1,7 +1,7 @@
 /** The engine behind the server: requests in, generations out, workers started again when they are lost. */
 
 import { designByName } from '../capture/designs.ts';
-import type { EngineConfig, ModelConfig, PrefixRows, WorkerConfig, WorkerFault } from '../contract/config.ts';
+import type { EngineConfig, ModelConfig, PrefixRows, RouterConfig, WorkerConfig, WorkerFault } from '../contract/config.ts';
 import type { DeviceInfo } from '../contract/device.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -25,6 +25,8 @@ export type EngineHostOptions = Readonly<{
   adapter: string | null;
   queueDepth: number;
   ballastMs: number;
+  /** Absent = modular. */
+  router?: RouterConfig;
   prefixRows: PrefixRows;
   /** How often lost workers are started again before the server gives up. */
   maxRestarts: number;
@@ -221,7 +223,7 @@ export class EngineHost {
 }
 
 function startWorkers(options: EngineHostOptions, fault: WorkerFault | null): Promise<ThreadExecutor> {
-  const { model, engine, device, adapter, queueDepth, ballastMs, epoch } = options;
+  const { model, engine, device, adapter, queueDepth, ballastMs, router, epoch } = options;
   return ThreadExecutor.start({
     numRanks: 1,
     model,
@@ -231,6 +233,7 @@ function startWorkers(options: EngineHostOptions, fault: WorkerFault | null): Pr
     adapter,
     queueDepth,
     ballastMs,
+    ...(router === undefined ? {} : { router }),
     sharedMemory: null,
     fault,
     routing: epoch === 0 ? { kind: 'deterministic' } : { kind: 'nondeterministic', epoch },

@@ -5,8 +5,8 @@ import type { BodyFields } from './body-fields.ts';
 import type { GenerationJob, JobLimits } from './generation-job.ts';
 import {
   checkPromptStart,
+  readGenerateRowFields,
   readIdentity,
-  readRowFields,
   readSampling,
   refuseUnsupported,
   withMaxTokens,
@@ -21,12 +21,7 @@ export function readGenerateBody(fields: BodyFields, headerId: string | null, li
   refuseUnsupported(fields);
   const params = fields.object('sampling_params');
   refuseUnsupported(params);
-  const inParams = readRowFields(params, 'extra_args');
-  const inBody = readRowFields(fields, 'vllm_xargs');
-  const rows = {
-    format: inParams.format ?? inBody.format,
-    promptStart: inParams.promptStart || inBody.promptStart,
-  };
+  const rows = readGenerateRowFields(fields, params);
   const sampling = readSampling(params, rows, limits);
   const maxTokens = params.whole('max_tokens', 1, Number.MAX_SAFE_INTEGER) ?? DEFAULT_MAX_TOKENS;
   const prompt = fields.tokenIds('token_ids', limits.vocabSize, limits.maxModelLen);

@@ -31,6 +31,9 @@ const answers: Readonly<Partial<Record<ErrorCode, Answer>>> = {
   HEADERS_TOO_LARGE: invalid(431, 'headers_too_large'),
   OVERLOADED: { status: 429, type: 'rate_limit_error', code: 'overloaded' },
   DRAINING: { status: 503, type: 'service_unavailable', code: 'draining' },
+  BACKEND_FAILED: { status: 502, type: 'server_error', code: 'bad_gateway' },
+  NO_BACKEND: { status: 503, type: 'service_unavailable', code: 'no_backend' },
+  BACKEND_TOO_SLOW: { status: 504, type: 'server_error', code: 'gateway_timeout' },
   KV_LOAD_FAILED: { status: 500, type: 'server_error', code: 'kv_load_failed' },
   ENGINE_DEAD: { status: 503, type: 'service_unavailable', code: 'engine_dead' },
 };

@@ -9,7 +9,7 @@ import type { ServerResponse } from 'node:http';
  */
 export async function writeAnswer(
   response: ServerResponse,
-  parts: AsyncIterable<string>,
+  parts: AsyncIterable<string | Uint8Array>,
   stallMs: number,
 ): Promise<void> {
   for await (const part of parts) {

@@ -110,6 +110,13 @@ export function readRowFields(fields: BodyFields, extraName: 'vllm_xargs' | 'ext
   return { format: wanted ? format : null, promptStart };
 }
 
+/** Of `/inference/v1/generate`: in the sampling parameters, or in the body as elsewhere. */
+export function readGenerateRowFields(fields: BodyFields, params: BodyFields): RowFields {
+  const inParams = readRowFields(params, 'extra_args');
+  const inBody = readRowFields(fields, 'vllm_xargs');
+  return { format: inParams.format ?? inBody.format, promptStart: inParams.promptStart || inBody.promptStart };
+}
+
 /** vLLM dies of a start behind the prompt; here it is refused before the engine sees it. */
 export function checkPromptStart(promptStart: number, prompts: readonly Uint32Array[]): void {
   for (const prompt of prompts) {

@@ -1,6 +1,5 @@
 /** The server: routes over an engine host, from the first request to the drain. */
 
-import { readFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -16,6 +15,7 @@ import { serveGeneration } from './generation-route.ts';
 import { createApp } from './http-app.ts';
 import { Metrics } from './metrics.ts';
 import type { ServeConfig } from './serve-config.ts';
+import { version, within } from './server-parts.ts';
 import { ByteTokenizer } from './tokenizer.ts';
 
 /** For clients to read the end of answers that were cut short by a drain. */
@@ -145,17 +145,4 @@ export class Server {
       return reply.code(isHealthy ? 200 : 503).send('');
     });
   }
-}
-
-/** Resolves with `done`, or after `ms`. */
-async function within(ms: number, done: Promise<unknown>): Promise<void> {
-  const { promise: tooLong, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, ms);
-  await Promise.race([done, tooLong]);
-  clearTimeout(timer);
-}
-
-function version(): string {
-  const file = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(file) as { version: string }).version;
 }

@@ -1,9 +1,13 @@
 /** What tests of prefill and decode in two servers share: the two requests that a proxy makes, and an oracle that knows whose forward pass a row is of. */
 
-import { expect } from 'vitest';
+import { expect, onTestFinished } from 'vitest';
 import { Oracle } from '../../src/kernels/oracle.ts';
+import { scramble } from '../../src/kernels/reference/mix.ts';
 import { Router } from '../../src/kernels/reference/route.ts';
 import type { KvExchangeOptions } from '../../src/serve/kv/kv-exchange.ts';
+import { Proxy } from '../../src/serve/proxy/proxy.ts';
+import type { ProxyConfig } from '../../src/serve/proxy/proxy-config.ts';
+import { defaultLimits } from '../../src/serve/serve-config.ts';
 import type { Server } from '../../src/serve/server.ts';
 import type { Answer, DecodedRows } from './helpers.ts';
 import { closeAfterTest, post, smallKv, startServer, tiny } from './helpers.ts';
@@ -27,8 +31,10 @@ export const withRows = {
   vllm_xargs: { return_routed_experts: true },
 };
 
-export const promptOf = (seed: number, length: number): number[] =>
-  Array.from({ length }, (_, i) => (seed * 31 + i * 17) % 97);
+/** Prompts of different seeds share no prefix that counts. */
+export function promptOf(seed: number, length: number): number[] {
+  return Array.from({ length }, (_, i) => (scramble(seed * 65_536 + i) >>> 0) % tiny.vocabSize);
+}
 
 type Overrides = NonNullable<Parameters<typeof startServer>[0]>;
 
@@ -106,4 +112,34 @@ export function expectEpochs(
     const expected = (epoch === own ? here : alone.get(epoch)!).rows[position];
     expect([position, ids.slice(position * width, (position + 1) * width)]).toEqual([position, expected]);
   }
+}
+
+type ProxyOverrides = Partial<Omit<ProxyConfig, 'limits'>> & { limits?: Partial<ProxyConfig['limits']> };
+
+export function proxyConfig(
+  prefill: readonly HasUrl[],
+  decode: readonly HasUrl[],
+  { limits, ...overrides }: ProxyOverrides = {},
+): ProxyConfig {
+  return {
+    prefill: prefill.map(({ url }) => url),
+    decode: decode.map(({ url }) => url),
+    rows: 'with-kv',
+    host: '127.0.0.1',
+    port: 0,
+    prefillMs: 20_000,
+    decodeMs: 20_000,
+    healthMs: 50,
+    logLevel: 'silent',
+    log: { write: () => {} },
+    ...overrides,
+    limits: { ...defaultLimits, ...limits },
+  };
+}
+
+/** A proxy before servers, closed with its test. */
+export async function startProxy(...args: Parameters<typeof proxyConfig>): Promise<Proxy> {
+  const proxy = await Proxy.start(proxyConfig(...args));
+  onTestFinished(() => proxy.close(0));
+  return proxy;
 }

@@ -11,6 +11,7 @@
 import { createHash } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import type { ModelConfig } from '../../contract/config.ts';
+import { routingFunctionName } from '../../kernels/routing-function.ts';
 
 export const PROTOCOL = 1;
 
@@ -47,10 +48,11 @@ export type AnswerHeader = Readonly<{
 
 /** KV fits another engine only if this is equal: the model's shape, and the block size. */
 export function shapeOf(
-  { name, numLayers, numExperts, topK, vocabSize, gateWidth }: ModelConfig,
+  { name, numLayers, numExperts, topK, vocabSize, gateWidth, routingFunction }: ModelConfig,
   blockSize: number,
 ): string {
-  return [name, numLayers, numExperts, topK, vocabSize, gateWidth, blockSize].join('/');
+  const selection = routingFunctionName(routingFunction);
+  return [name, numLayers, numExperts, topK, selection, vocabSize, gateWidth, blockSize].join('/');
 }
 
 export function tokenDigest(tokens: Uint32Array, numTokens: number): string {

@@ -1,0 +1,214 @@
+/**
+ * The life of one request in the proxy:
+ *
+ *     client ─▶ read ─▶ prefill server: one token, KV kept ─▶ kv_transfer_params ─▶ decode server ─▶ its answer, as it comes ─▶ client
+ *
+ * A client that leaves ends the leg that is under way. KV that was kept and not fetched then goes when its lease is over.
+ */
+
+import { randomUUID } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { Admission } from '../admission.ts';
+import { BodyFields, isObject } from '../body-fields.ts';
+import { HttpError } from '../http-error.ts';
+import { writeAnswer } from '../response-writer.ts';
+import { readGenerateRowFields, readRowFields } from '../sampling-fields.ts';
+import type { Backend } from './backend.ts';
+import type { BackendPool } from './backend-pool.ts';
+import { failureOf, sendLeg } from './leg.ts';
+import type { ProxyConfig } from './proxy-config.ts';
+import type { ProxyMetrics } from './proxy-metrics.ts';
+import { Splicer } from './splice.ts';
+import { readText, splicedEvents, splicedJson } from './spliced-answer.ts';
+import type { PdPath } from './two-legs.ts';
+import { canBeSplit, checkClientBody, decodeBody, prefillBody } from './two-legs.ts';
+
+type Json = Readonly<Record<string, unknown>>;
+
+export type PdServices = Readonly<{
+  config: ProxyConfig;
+  admission: Admission;
+  metrics: ProxyMetrics;
+  prefill: BackendPool;
+  decode: BackendPool;
+  /** Of every request under way: to end them all. */
+  running: Set<AbortController>;
+}>;
+
+/** From the client to both servers. */
+const forwardedHeaders = ['authorization', 'traceparent', 'tracestate'];
+/** From the server to the client. */
+const returnedHeaders = ['content-type', 'cache-control', 'retry-after', 'www-authenticate', 'x-request-id'];
+
+type Prefilled =
+  | Readonly<{ kind: 'done'; backend: Backend; params: unknown; splicer: Splicer | null }>
+  /** The client's own fault, or no server's to mend: it is told what the server said. */
+  | Readonly<{ kind: 'refused'; backend: Backend; answer: IncomingMessage }>;
+
+export async function servePd(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  services: PdServices,
+  path: PdPath,
+): Promise<void> {
+  const body = request.body;
+  if (!isObject(body)) throw HttpError.of('BAD_JSON', null, 'it is empty');
+  checkClientBody(body);
+  const release = services.admission.admit(1);
+  const controller = new AbortController();
+  services.running.add(controller);
+  reply.raw.once('close', () => {
+    if (!reply.raw.writableFinished) controller.abort();
+  });
+  if (request.raw.socket.destroyed) controller.abort();
+  try {
+    await new PdExchange(request, services, path, body, controller.signal).serve(reply);
+  } catch (error) {
+    // Nobody is there to be told.
+    if (controller.signal.aborted && reply.raw.destroyed) reply.hijack();
+    else if (reply.raw.headersSent) {
+      // Half an answer is no answer: its client must see that it was cut.
+      reply.raw.destroy();
+      throw error;
+    } else throw controller.signal.aborted ? HttpError.of('DRAINING', null) : error;
+  } finally {
+    services.running.delete(controller);
+    release();
+  }
+}
+
+class PdExchange {
+  readonly #services: PdServices;
+  readonly #path: PdPath;
+  readonly #body: Json;
+  readonly #signal: AbortSignal;
+  readonly #headers: Record<string, string>;
+  readonly #log: { id: string; prefill?: string; decode?: string; prefillMs?: number; splicedRows?: number };
+
+  constructor(request: FastifyRequest, services: PdServices, path: PdPath, body: Json, signal: AbortSignal) {
+    this.#services = services;
+    this.#path = path;
+    this.#body = body;
+    this.#signal = signal;
+    const given = request.headers['x-request-id'];
+    const id = typeof given === 'string' ? given : randomUUID();
+    // Both servers know the request by the same name.
+    this.#headers = { 'content-type': 'application/json', 'x-request-id': id };
+    for (const name of forwardedHeaders) {
+      const value = request.headers[name];
+      if (typeof value === 'string') this.#headers[name] = value;
+    }
+    this.#log = { id };
+    request.summary = () => this.#log;
+  }
+
+  async serve(reply: FastifyReply): Promise<void> {
+    const { metrics } = this.#services;
+    if (!canBeSplit(this.#body)) {
+      metrics.unsplit();
+      await this.#decode(reply, this.#body, null);
+      return;
+    }
+    const prefilled = await this.#prefill();
+    if (prefilled.kind === 'done') {
+      await this.#decode(reply, decodeBody(this.#body, prefilled.params), prefilled.splicer);
+      return;
+    }
+    await this.#pass(reply, prefilled.backend, prefilled.answer, prefilled.answer);
+  }
+
+  async #prefill(): Promise<Prefilled> {
+    const { config, prefill, metrics } = this.#services;
+    const isSplice = config.rows === 'splice';
+    const startedAt = performance.now();
+    const { backend, answer } = await sendLeg(
+      prefill.inTurn(),
+      {
+        path: this.#path,
+        headers: this.#headers,
+        body: JSON.stringify(prefillBody(this.#path, this.#body, isSplice)),
+        signal: this.#signal,
+        silenceMs: config.prefillMs,
+      },
+      'whatever-happened',
+      metrics,
+    );
+    this.#log.prefill = backend.url;
+    if (answer.statusCode !== 200) return { kind: 'refused', backend, answer };
+    try {
+      const value: unknown = JSON.parse(await readText(answer));
+      this.#log.prefillMs = Math.round(performance.now() - startedAt);
+      if (!isObject(value)) throw new Error('its answer is no object');
+      const params = value['kv_transfer_params'];
+      return { kind: 'done', backend, params, splicer: isSplice ? this.#splicer(value, params) : null };
+    } catch (error) {
+      throw this.#signal.aborted ? error : failureOf(backend, error);
+    }
+  }
+
+  /** `null` where nobody asked for rows. Throws an Error if those that were asked for did not come. */
+  #splicer(answer: Json, params: unknown): Splicer | null {
+    const fields = new BodyFields(this.#body);
+    const isGenerate = this.#path === '/inference/v1/generate';
+    const { format, promptStart } = isGenerate
+      ? readGenerateRowFields(fields, fields.object('sampling_params'))
+      : readRowFields(fields, 'vllm_xargs');
+    if (format === null || !isObject(params)) return null;
+    const numTokens = params['remote_num_tokens'];
+    const choice = Array.isArray(answer['choices']) ? (answer['choices'] as readonly unknown[])[0] : undefined;
+    if (typeof numTokens !== 'number' || !isObject(choice)) throw new Error('its answer has no choice');
+    return Splicer.from(format, promptStart, numTokens, choice);
+  }
+
+  async #decode(reply: FastifyReply, body: Json, splicer: Splicer | null): Promise<void> {
+    const { config, decode, metrics } = this.#services;
+    const { backend, answer } = await sendLeg(
+      decode.inTurn(),
+      {
+        path: this.#path,
+        headers: this.#headers,
+        body: JSON.stringify(body),
+        signal: this.#signal,
+        silenceMs: config.decodeMs,
+      },
+      'if-nobody-saw-it',
+      metrics,
+    );
+    this.#log.decode = backend.url;
+    if (splicer === null || answer.statusCode !== 200) {
+      await this.#pass(reply, backend, answer, answer);
+      return;
+    }
+    const isStream = answer.headers['content-type']?.startsWith('text/event-stream') === true;
+    const parts = isStream
+      ? splicedEvents(answer, splicer)
+      : await splicedJson(answer, splicer).catch((error: unknown) => {
+          throw this.#signal.aborted ? error : failureOf(backend, error);
+        });
+    await this.#pass(reply, backend, answer, parts);
+    const { numSpliced, numMissing } = splicer.counts;
+    this.#log.splicedRows = numSpliced;
+    metrics.spliced(numSpliced, numMissing);
+  }
+
+  async #pass(
+    reply: FastifyReply,
+    backend: Backend,
+    { statusCode, headers }: IncomingMessage,
+    parts: AsyncIterable<Uint8Array | string>,
+  ): Promise<void> {
+    reply.hijack();
+    if (reply.raw.destroyed) return;
+    const returned = returnedHeaders.flatMap((name) => {
+      const value = headers[name];
+      return typeof value === 'string' ? [[name, value] as const] : [];
+    });
+    reply.raw.writeHead(statusCode ?? 502, Object.fromEntries(returned));
+    try {
+      await writeAnswer(reply.raw, parts, this.#services.config.limits.stallMs);
+    } catch (error) {
+      throw this.#signal.aborted ? error : failureOf(backend, error);
+    }
+  }
+}

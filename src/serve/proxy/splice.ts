@@ -1,0 +1,82 @@
+/**
+ * Puts the prompt rows of the server that prefilled into the answer of the one that decoded (`--pd-rows splice`).
+ *
+ *     position     0 ──────── 32 ─────────── 47 │ 48 ──────
+ *     decoded      [ its own  ][  missing    ][ its own … ]      computed or cached there
+ *     prefilled    [ . . . . . . . . . . . . . . ]
+ *     spliced      [ its own  ][ prefilled's ][ its own … ]
+ *
+ * A row that the second server has is that of the KV that it used, and stays (L9). What neither has stays missing (L4).
+ */
+
+import { PositionRanges } from '../../capture/position-ranges.ts';
+import { countPositions } from '../../capture/routed-rows.ts';
+import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
+import type { JsonParts } from '../row-formats/json-parts.ts';
+import { objectWith } from '../row-formats/json-parts.ts';
+import type { RowFormat } from '../row-formats/row-formats.ts';
+import { rowMembers } from '../row-formats/row-formats.ts';
+import { presentRanges } from '../row-formats/row-pieces.ts';
+import type { WireRows } from './wire-rows.ts';
+import { entriesOf, readWireRows } from './wire-rows.ts';
+
+type Json = Readonly<Record<string, unknown>>;
+
+export type SpliceCounts = { numSpliced: number; numMissing: number };
+
+export class Splicer {
+  readonly #format: RowFormat;
+  readonly #start: number;
+  readonly #prefilled: WireRows;
+  /** Rows put in, and rows that stay missing, of all choices so far. */
+  readonly counts: SpliceCounts = { numSpliced: 0, numMissing: 0 };
+
+  private constructor(format: RowFormat, start: number, prefilled: WireRows) {
+    this.#format = format;
+    this.#start = start;
+    this.#prefilled = prefilled;
+  }
+
+  /** From the first server's choice, for a prompt of `numPromptTokens`. Throws an Error if its rows are not there or not of the form. */
+  static from(format: RowFormat, start: number, numPromptTokens: number, choice: Json): Splicer {
+    return new Splicer(format, start, readWireRows(format, choice, start, null, numPromptTokens - start));
+  }
+
+  /** A choice of the second server in parts, with as few rows missing as can be. Throws an Error as `from` does. */
+  choice(choice: Json): JsonParts {
+    const { numLayers, topK } = this.#prefilled.rows;
+    const decoded = readWireRows(this.#format, choice, this.#start, { numLayers, topK }, 0);
+    if (decoded.rows.numLayers !== numLayers || decoded.rows.topK !== topK) {
+      throw new Error('its rows are of another model');
+    }
+    const rows = this.#fill(decoded.rows);
+    const numExperts = Math.min(decoded.numExperts, this.#prefilled.numExperts);
+    const { routed_experts: _, routed_experts_missing: __, meta_info: ___, ...rest } = choice;
+    return objectWith(rest, rowMembers(this.#format, rows, numExperts));
+  }
+
+  #fill(decoded: RoutedRows): RoutedRows {
+    const source = this.#prefilled.rows;
+    const has = new PositionRanges();
+    for (const [from, to] of presentRanges(source)) has.add(from, to);
+    const width = source.numLayers * source.topK;
+    // What is prefilled can be wider or narrower than what is decoded; the ids are the same.
+    const target = source.dtype === decoded.dtype ? entriesOf(decoded) : new Int32Array(entriesOf(decoded));
+    const missing: PositionRange[] = [];
+    for (const [from, to] of decoded.missing) {
+      const gaps = has.gaps(from, to);
+      let at = from;
+      for (const [gapFrom, gapTo] of [...gaps, [to, to] as const]) {
+        const part = entriesOf(source).subarray((at - source.start) * width, (gapFrom - source.start) * width);
+        target.set(part, (at - decoded.start) * width);
+        at = gapTo;
+      }
+      missing.push(...gaps);
+    }
+    const numMissing = countPositions(missing);
+    this.counts.numMissing += numMissing;
+    this.counts.numSpliced += countPositions(decoded.missing) - numMissing;
+    const dtype = source.dtype === decoded.dtype ? decoded.dtype : 'int32';
+    return { ...decoded, dtype, chunks: [target], missing };
+  }
+}
