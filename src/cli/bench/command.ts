@@ -17,6 +17,7 @@ import { prepareAdapters } from '../../kernels/open-device.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import { recordingWorkload } from '../../workload/recording.ts';
 import { workloadNames, workloads } from '../../workload/workloads.ts';
+import { requireRows, routerConfig } from '../../worker/router-kinds.ts';
 import { finite, list, whole } from '../options.ts';
 import { runBench } from './bench.ts';
 import type { Defaults, Flags } from './settings.ts';
@@ -109,6 +110,12 @@ export function benchCommand(): Command {
       '--recording <file>',
       'serve the requests of this recording, and return its tokens and rows (with --routing replay)',
     )
+    .addOption(
+      new Option('--router <kind>', 'modular, or gate, selection and expert work in one kernel')
+        .choices(['modular', 'monolithic'])
+        .default('modular'),
+    )
+    .option('--no-routing-replay', 'without routing_replay_out: a monolithic router then writes no rows at all')
     .option('--lose-device-at <step>', 'fault: destroy the device when this step arrives', whole(0))
     .option('--kill-worker-at <step>', 'fault: end the worker thread when this step arrives', whole(0))
     .option('--seed <n>', 'of workload, opt-in, aborts and order of runs', whole(0, 2 ** 32 - 1), 0)
@@ -122,6 +129,8 @@ export function benchCommand(): Command {
 
 async function bench(flags: Flags): Promise<void> {
   const recording = recordingOf(flags.routing, flags.recording);
+  const router = routerConfig(flags.router, flags.routingReplay);
+  for (const design of flags.design) requireRows(router, design);
   const model =
     recording === null ? modelPreset(flags.model, flags.gateWidth) : recordedModel(recording, flags.gateWidth);
   await prepareAdapters();
@@ -159,6 +168,7 @@ async function bench(flags: Flags): Promise<void> {
           ballastMs: flags.ballastMs ?? defaults.ballastMs,
           fault: faultOf(flags),
           prefixRows: flags.prefixRows,
+          router,
           ...(recording === null ? {} : { routing: { kind: 'replay', recording } as const }),
         },
       },

@@ -139,7 +139,7 @@ function headline({ environment: e, options }: BenchResult): string {
   const { model } = session;
   const device = `${e.device}${e.isSoftwareDevice ? ': software, says nothing about a GPU' : ''}`;
   return [
-    `${model.name} (${model.numLayers} layers, ${model.numExperts} experts, top-${model.topK}) · ${options.workload} · seed ${options.seed}`,
+    `${model.name} (${model.numLayers} layers, ${model.numExperts} experts, top-${model.topK}) · ${session.router?.kind ?? 'modular'} router · ${options.workload} · seed ${options.seed}`,
     `device ${device} · ballast ${session.ballastMs} ms · queue depth ${session.queueDepth} · ${options.repeats} repeats`,
     `${e.cpu} × ${e.numCpus} · Node ${e.node} · webgpu ${e.packages['webgpu']} · commit ${e.commit ?? 'unknown'}`,
   ].join('\n');

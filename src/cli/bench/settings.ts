@@ -57,6 +57,8 @@ export type Flags = {
   prefixRows: PrefixRows;
   routing: 'deterministic' | 'replay';
   recording?: string;
+  router: 'modular' | 'monolithic';
+  routingReplay: boolean;
   loseDeviceAt?: number;
   killWorkerAt?: number;
   seed: number;
