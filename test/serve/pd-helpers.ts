@@ -117,13 +117,13 @@ export function expectEpochs(
 type ProxyOverrides = Partial<Omit<ProxyConfig, 'limits'>> & { limits?: Partial<ProxyConfig['limits']> };
 
 export function proxyConfig(
-  prefill: readonly HasUrl[],
-  decode: readonly HasUrl[],
+  prefillers: readonly HasUrl[],
+  decoders: readonly HasUrl[],
   { limits, ...overrides }: ProxyOverrides = {},
 ): ProxyConfig {
   return {
-    prefill: prefill.map(({ url }) => url),
-    decode: decode.map(({ url }) => url),
+    prefill: prefillers.map(({ url }) => url),
+    decode: decoders.map(({ url }) => url),
     rows: 'with-kv',
     host: '127.0.0.1',
     port: 0,

@@ -224,12 +224,12 @@ function expectOracleBut(
   expectEpochs(prompt, output, { shape, ids }, 0, [[0, 0]], missing);
 }
 
-describe('carried rows', () => {
-  const forged = (params: Params, change: (rows: Record<string, unknown>) => object): Params => ({
-    ...params,
-    remote_routed_experts: change(params['remote_routed_experts'] as Record<string, unknown>),
-  });
+const forged = (params: Params, change: (rows: Record<string, unknown>) => object): Params => ({
+  ...params,
+  remote_routed_experts: change(params['remote_routed_experts'] as Record<string, unknown>),
+});
 
+describe('carried rows', () => {
   test('that are not those of the engine that has the KV are not used', async () => {
     const [p, d] = [await startKvServer({ rows: 'carry' }), await startKvServer({ rows: 'carry' })];
     const [prompt, other] = [promptOf(10, 33), promptOf(11, 33)];
@@ -281,9 +281,8 @@ describe('carried rows', () => {
 });
 
 describe('a role', () => {
-  const remote = (params: Params): Params => ({ ...params, do_remote_prefill: true });
   test.each([
-    ['prefill', remote, 'do_remote_prefill'],
+    ['prefill', (params: Params) => params, 'do_remote_prefill'],
     ['decode', () => keep, 'do_remote_decode'],
   ] as const)('%s: the other’s part is refused, plain requests are served', async (role, paramsOf, field) => {
     const [p, server] = [await startKvServer(), await startKvServer({ role })];

@@ -49,8 +49,8 @@ export function readWireRows(
   const size = sizes[dtype];
   const numEntries = bytes.length / size;
   const [numRows, numLayers, topK] = shape ?? shapeFrom(numEntries, width, count);
-  if (numRows * numLayers * topK !== numEntries) {
-    throw new Error(`${numEntries} entries are not ${numRows} rows of ${numLayers} × ${topK}`);
+  if (![numRows, numLayers, topK].every(isSize) || numRows * numLayers * topK !== numEntries) {
+    throw new Error(`its rows, ${numEntries} entries, are not ${numRows} of ${numLayers} × ${topK}`);
   }
   const missing = readMissing(choice['routed_experts_missing'], start, start + numRows);
   const entriesPerRow = numLayers * topK;
