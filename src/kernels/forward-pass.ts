@@ -44,6 +44,8 @@ export class ForwardPass {
   readonly expertOutput: DeviceBuffer;
   /** `[maxNumBatchedTokens]` u32 KV slots, uploaded before the pass. */
   readonly slotMapping: DeviceBuffer;
+  /** `[maxNumBatchedTokens, 4]` u32: the hidden state of each token, and the sums that it is made of. */
+  readonly hidden: DeviceBuffer;
   /** `[numSlots, 2]` u32: the KV cache. Of a block the slots are neighbours. */
   readonly kvKeys: DeviceBuffer;
   /** One record per request, see sampled-layout.ts. Read back `sampledLayout.byteLength(numRequests)` bytes. */
@@ -70,6 +72,7 @@ export class ForwardPass {
     this.sampledLayout = new SampledLayout(shape.numSpeculativeTokens);
     this.routedExperts = buffers.routedExperts;
     this.slotMapping = buffers.slotMapping;
+    this.hidden = buffers.hidden;
     this.kvKeys = buffers.kvKeys;
     this.sampled = buffers.sampled;
     this.expertOutput = buffers.expertOutput;

@@ -14,6 +14,7 @@ import type { PositionRange, RoutedRows } from '../../src/contract/routed-rows.t
 import { RequestKind, type SchedulerOutput } from '../../src/contract/scheduler-output.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
 import { CpuDevice } from '../../src/kernels/cpu-device.ts';
+import type { KernelSetFactory } from '../../src/kernels/kernel-set.ts';
 import { referenceKernels } from '../../src/kernels/kernel-set.ts';
 import { modelPreset } from '../../src/kernels/model-presets.ts';
 import type { WorkerLiveCounts } from '../../src/worker/executor.ts';
@@ -63,6 +64,8 @@ export type RunOptions = Readonly<{
   mode: SchedulingMode;
   seed: number;
   model?: ModelConfig;
+  /** Absent: a modular router. */
+  kernels?: KernelSetFactory;
 }>;
 
 /** More events than any run needs: a run that makes no progress fails instead of hanging. */
@@ -184,7 +187,8 @@ class DesignRun {
         return half;
       },
     };
-    const runner = await ModelRunner.create(this.#device, config, referenceKernels, watched, this.#sharedRows);
+    const kernels = this.#options.kernels ?? referenceKernels;
+    const runner = await ModelRunner.create(this.#device, config, kernels, watched, this.#sharedRows);
     this.#executor = new InlineExecutor(runner, this.#device.info);
   }
 

@@ -11,10 +11,12 @@ import { referenceKernels } from '../../src/kernels/kernel-set.ts';
 import { kernelShape } from '../../src/kernels/kernel-shape.ts';
 import { modelPreset } from '../../src/kernels/model-presets.ts';
 import { Oracle } from '../../src/kernels/oracle.ts';
+import { gateSeed } from '../../src/kernels/reference/mix.ts';
+import { expertWork } from '../../src/kernels/reference/monolithic-route.ts';
 import { Router } from '../../src/kernels/reference/route.ts';
 import { routeVariants } from '../../src/kernels/route-variant.ts';
 import { StepInput } from '../../src/kernels/step-input.ts';
-import { wgslKernels, wgslKernelsWith } from '../../src/kernels/wgsl-kernels.ts';
+import { wgslKernels, wgslKernelsFor, wgslKernelsWith } from '../../src/kernels/wgsl-kernels.ts';
 import { DEVICES, engineConfig, expectSame, model, randomNumbers, randomWords, readWords, wordsOf } from './harness.ts';
 import { runKernelCases } from './kernel-cases.ts';
 import { ToyEngine } from './toy-engine.ts';
@@ -137,6 +139,55 @@ describe.each(DEVICES)('$name', ({ open }) => {
       const engine = await ToyEngine.create(device, modelPreset(name), engineConfig(), wgslKernels, 3);
       await engine.run(25);
       expect(engine.rows).toBeGreaterThan(50);
+    },
+  );
+
+  test.each([true, false])(
+    'a monolithic router does the chosen experts’ work; routing_replay_out: %s',
+    async (hasRoutingReplay) => {
+      const shape = model({ topK: 3, numExperts: 20 });
+      const { numLayers, numExperts, topK } = shape;
+      const kernels = wgslKernelsFor({ kind: 'monolithic', hasRoutingReplay });
+      const pass = await ForwardPass.create(device, { model: shape, engine: engineConfig(), ballastMs: 0, kernels });
+      const input = new StepInput(pass.shape);
+      const sequence = new Oracle(new Router(shape));
+      const rowLength = numLayers * topK;
+      const expected = new Uint32Array(5 * rowLength);
+      const numIds = pass.shape.maxNumBatchedTokens * rowLength;
+      input.begin(5, 1, 2);
+      input.setTokens(input.addRequest(3, 0, 5, 0, true), Uint32Array.of(9, 8, 7, 6, 5));
+      for (let i = 0; i < 5; i++) {
+        input.setSlot(i, 4 + i);
+        sequence.push(9 - i);
+        sequence.row(expected, i * rowLength);
+      }
+      for (let i = 0; i < 2; i++) input.addTableUpdate(3, i, 1 + i);
+      input.end();
+      pass.upload(input);
+      device.submit((commands) => {
+        pass.record(commands, input);
+        pass.rows?.recordRows!(commands, 5);
+      });
+
+      // The hook's buffer stays as it was allocated: whoever read it would take zeros for rows.
+      expectSame(await readWords(device, pass.routedExperts, numIds), new Uint32Array(numIds), 'routedExperts');
+      const hidden = await readWords(device, pass.hidden, 5 * 4);
+      const work = Uint32Array.from({ length: 5 * numLayers }, (_, place) => {
+        const [row, layer] = [Math.floor(place / numLayers), place % numLayers];
+        const seed = gateSeed(hidden[4 * row]!, hidden[4 * row + 1]!, layer);
+        const ids = expected.subarray(place * topK, (place + 1) * topK);
+        return ids.reduce((sum, id) => sum + expertWork(seed, layer * numExperts + id), 0);
+      });
+      expectSame(await readWords(device, pass.expertOutput, work.length), work, 'expert work');
+      expect(pass.rows !== null).toBe(hasRoutingReplay);
+      if (pass.rows === null) return pass.destroy();
+      expectSame(await readWords(device, pass.rows.routedExperts, 5 * rowLength), expected, 'expanded rows');
+      device.write(pass.rows.pack.rows, 0, Uint32Array.of(3, 4, 0, 2));
+      device.submit((commands) => commands.dispatch(pass.rows!.pack.bound, 1));
+      const packed = new Uint8Array((await readWords(device, pass.rows.pack.packed, 7)).buffer);
+      const wanted = [4, 0, 2].flatMap((row) => [...expected.subarray(row * rowLength, (row + 1) * rowLength)]);
+      expectSame(packed.subarray(0, 27), wanted, 'packed rows');
+      return pass.destroy();
     },
   );
 

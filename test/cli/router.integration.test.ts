@@ -1,0 +1,50 @@
+// `--router` and `--no-routing-replay` as a user meets them: rows right with either kind, a clear refusal where rows would be zeros.
+
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { expect, test } from 'vitest';
+
+const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+
+type Ended = Readonly<{ code: number; stdout: string; stderr: string }>;
+
+function run(...args: string[]): Promise<Ended> {
+  return new Promise((resolve) => {
+    execFile(process.execPath, [MAIN, ...args], { timeout: 100_000 }, (error, stdout, stderr) => {
+      const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
+      resolve({ code, stdout, stderr });
+    });
+  });
+}
+
+const SMALL = ['--repeats', '1', '--requests', '6', '--ballast-ms', '0', '--opt-in', '1', '--device', 'cpu'];
+
+test('bench --router monolithic: every design, every row right', async () => {
+  const { code, stdout } = await run('bench', ...SMALL, '--model', 'tiny-grouped', '--router', 'monolithic');
+  expect(stdout).toContain('monolithic router');
+  expect(stdout).toContain('0 mismatched');
+  expect(code).toBe(0);
+});
+
+test('bench --no-routing-replay: off runs, any other design is refused', async () => {
+  const flags = [...SMALL, '--model', 'tiny', '--router', 'monolithic', '--no-routing-replay'];
+  expect(await run('bench', ...flags, '--design', 'off')).toMatchObject({ code: 0, stderr: '' });
+  const refused = await run('bench', ...flags, '--design', 'off,deltas');
+  expect(refused).toMatchObject({ code: 2, stdout: '' });
+  expect(refused.stderr).toMatch(/^error: design "deltas" returns routed experts, .*leave out --no-routing-replay/);
+});
+
+test('a modular router has no routing replay to leave out', async () => {
+  const { code, stderr } = await run('bench', ...SMALL, '--no-routing-replay');
+  expect({ code, stderr }).toEqual({
+    code: 2,
+    stderr: 'error: --router is modular; give monolithic with --no-routing-replay\n',
+  });
+});
+
+test('serve --router monolithic --no-routing-replay does not start', async () => {
+  const flags = ['--router', 'monolithic', '--no-routing-replay', '--device', 'cpu', '--model', 'tiny', '--port', '0'];
+  const { code, stdout, stderr } = await run('serve', ...flags);
+  expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+  expect(stderr).toMatch(/^error: design "deltas" returns routed experts/);
+});
