@@ -17,9 +17,9 @@ export type CellReport = Readonly<{
   ratioToOff: Readonly<{ median: number; min: number; max: number }>;
   stepMs: Readonly<{ p50: number; p99: number }>;
   schedulerUsPerRequestStep: number;
-  /** The longest of all repeats. */
-  eventLoopStallMsMax: number;
-  schedulerStepMsMax: number;
+  /** The longest stall of the event loop, and the longest step of the engine, of each repeat. */
+  longestStallMs: Longest;
+  longestEngineStepMs: Longest;
   /** Per repeat. */
   bytesDeviceToHost: number;
   bytesDeviceToHostForCapture: number;
@@ -34,6 +34,9 @@ export type CellReport = Readonly<{
   requests: RunResult['accounting'];
 }>;
 
+/** Of the longest of each repeat: what is usual, and the worst that the machine added to it. */
+type Longest = Readonly<{ median: number; max: number }>;
+
 export function reportCells(result: BenchResult): readonly CellReport[] {
   const offRate = new Map(runsOf(result, { design: 'off', optInShare: 0 }).map((run) => [run.group, rateOf(run)]));
   return result.cells.map((cell) => {
@@ -44,6 +47,7 @@ export function reportCells(result: BenchResult): readonly CellReport[] {
     const sum = (of: (run: RunResult) => number) => runs.reduce((total, run) => total + of(run), 0);
     const mean = (of: (run: RunResult) => number) => sum(of) / runs.length;
     const most = (of: (run: RunResult) => number) => Math.max(...runs.map(of));
+    const longest = (of: (run: RunResult) => number) => ({ median: median(runs.map(of)), max: most(of) });
     return {
       design: cell.design,
       optInShare: cell.optInShare,
@@ -51,8 +55,8 @@ export function reportCells(result: BenchResult): readonly CellReport[] {
       ratioToOff: { median: median(ratios), min: Math.min(...ratios), max: Math.max(...ratios) },
       stepMs: { p50: quantile(steps, 0.5), p99: quantile(steps, 0.99) },
       schedulerUsPerRequestStep: median(runs.map((run) => (run.served.schedulerMs * 1000) / run.served.requestSteps)),
-      eventLoopStallMsMax: most((run) => run.served.eventLoopStallMs),
-      schedulerStepMsMax: most((run) => run.served.longestSchedulerMs),
+      longestStallMs: longest((run) => run.served.eventLoopStallMs),
+      longestEngineStepMs: longest((run) => run.served.longestSchedulerMs),
       bytesDeviceToHost: mean((run) => run.served.transfers.deviceToHost),
       bytesDeviceToHostForCapture: mean((run) => run.served.transfers.captureDeviceToHost),
       bytesAcrossThreads: mean((run) => run.served.transfers.acrossThreads),
@@ -89,8 +93,8 @@ export function renderTable(result: BenchResult): string {
       'step p50',
       'p99 ms',
       'sched µs',
-      'longest ms',
-      'stall ms',
+      'engine ms (max)',
+      'stall ms (max)',
       'capture D→H',
       'messages',
       'rows',
@@ -110,8 +114,8 @@ export function renderTable(result: BenchResult): string {
       report.stepMs.p50.toFixed(1),
       report.stepMs.p99.toFixed(1),
       report.schedulerUsPerRequestStep.toFixed(2),
-      report.schedulerStepMsMax.toFixed(1),
-      report.eventLoopStallMsMax.toFixed(1),
+      longestText(report.longestEngineStepMs, result),
+      longestText(report.longestStallMs, result),
       bytes(report.bytesDeviceToHostForCapture),
       bytes(report.bytesAcrossThreads),
       rows.delivered,
@@ -129,9 +133,10 @@ export function toJson(result: BenchResult): unknown {
 }
 
 const legend = [
-  'tokens/s: output tokens, median of the runs · vs off: ratio to the off run of the same seconds · sched: engine time per request and step · longest: of one step',
-  'stall: longest event-loop stall of the main thread · capture D→H: bytes read back for capture, per run · messages: bytes transferred between threads, without shared memory',
-  'missing: rows that a design, or its prefix-rows policy, gives up; reported, never made up',
+  'tokens/s: output tokens, median of the runs · vs off: ratio to the off run of the same seconds',
+  'sched: engine time per request and step · engine: its longest step · stall: the longest that the main thread’s event loop stood still;',
+  'both of a run: their median over the runs, and the longest · capture D→H: bytes read back for capture, per run',
+  'messages: bytes transferred between threads, without shared memory · missing: rows that a design, or its prefix-rows policy, gives up',
 ].join('\n');
 
 function headline({ environment: e, options }: BenchResult): string {
@@ -174,6 +179,10 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string[] {
 function ratioText({ design, ratioToOff: ratio }: CellReport, { options }: BenchResult): string {
   if (options.mode.kind === 'open') return '–';
   return design === 'off' ? '1' : `${ratio.median.toFixed(3)} (${ratio.min.toFixed(2)}–${ratio.max.toFixed(2)})`;
+}
+
+function longestText({ median: usual, max }: Longest, { options }: BenchResult): string {
+  return options.repeats === 1 ? max.toFixed(1) : `${usual.toFixed(1)} (${max.toFixed(1)})`;
 }
 
 function runsOf(result: BenchResult, cell: Cell): RunResult[] {
