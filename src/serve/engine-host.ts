@@ -1,7 +1,14 @@
 /** The engine behind the server: requests in, generations out, workers started again when they are lost. */
 
 import { designByName } from '../capture/designs.ts';
-import type { EngineConfig, ModelConfig, PrefixRows, RouterConfig, WorkerConfig, WorkerFault } from '../contract/config.ts';
+import type {
+  EngineConfig,
+  ModelConfig,
+  PrefixRows,
+  RouterConfig,
+  WorkerConfig,
+  WorkerFault,
+} from '../contract/config.ts';
 import type { DeviceInfo } from '../contract/device.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';

@@ -149,7 +149,7 @@ export function eventsOf(text: string): string[] {
 }
 
 /** A connection on which a test writes what it likes. */
-export async function rawConnection(server: Server): Promise<Socket> {
+export async function rawConnection(server: Pick<Server, 'url'>): Promise<Socket> {
   const { hostname, port } = new URL(server.url);
   const socket = connect(Number(port), hostname);
   socket.on('error', () => {});

@@ -6,9 +6,6 @@ type Json = Readonly<Record<string, unknown>>;
 
 export type PdPath = '/v1/completions' | '/v1/chat/completions' | '/inference/v1/generate';
 
-/** Of the request and not of its first token. */
-const notForPrefill = ['stream_options', 'min_tokens', 'best_of', 'return_token_ids'];
-
 /** Throws BAD_FIELD for a request that says itself where its KV is. */
 export function checkClientBody(body: Json): void {
   const name = 'kv_transfer_params';
@@ -21,9 +18,12 @@ export function canBeSplit({ prompt }: Json): boolean {
   return !Array.isArray(prompt) || prompt.length <= 1 || typeof prompt[0] === 'number';
 }
 
-/** One token of one choice, and the KV kept. `wantsRows`: in the answer, and not only handed over. */
+/**
+ * One token of one choice, and the KV kept. `wantsRows`: in the answer, and not only handed over. A value that is wrong stays, so that this leg is refused
+ * as the other would be, and keeps no KV in vain.
+ */
 export function prefillBody(path: PdPath, body: Json, wantsRows: boolean): Json {
-  const params = {
+  const kv_transfer_params = {
     do_remote_decode: true,
     do_remote_prefill: false,
     remote_engine_id: null,
@@ -32,21 +32,32 @@ export function prefillBody(path: PdPath, body: Json, wantsRows: boolean): Json 
     remote_port: null,
     return_rows: wantsRows,
   };
-  const isGenerate = path === '/inference/v1/generate';
-  const sampling = isObject(body['sampling_params']) ? body['sampling_params'] : {};
-  const whole = isGenerate ? { ...without(body), sampling_params: firstToken(sampling) } : firstToken(body);
-  // A completion of a chat is as long as this says, whatever `max_tokens` does.
-  const chat = path === '/v1/chat/completions' ? { max_completion_tokens: 1 } : {};
-  return { ...whole, ...chat, stream: false, kv_transfer_params: params };
+  const { stream_options: _, return_token_ids: __, ...rest } = body;
+  const stream = typeof (rest['stream'] ?? false) === 'boolean' ? false : rest['stream'];
+  const sampling = rest['sampling_params'] ?? {};
+  const hasParams = path === '/inference/v1/generate' && isObject(sampling);
+  const first = hasParams ? { ...rest, sampling_params: firstToken(sampling) } : firstToken(rest);
+  // A chat's answer is as long as this says, whatever `max_tokens` does.
+  const chat = path === '/v1/chat/completions' ? { max_completion_tokens: one(rest['max_completion_tokens']) } : {};
+  return { ...first, ...chat, stream, kv_transfer_params };
 }
 
-function firstToken(fields: Json): Json {
-  return { ...without(fields), max_tokens: 1, n: 1 };
+function firstToken({ min_tokens, best_of, ...rest }: Json): Json {
+  const max_tokens = one(rest['max_tokens']);
+  const n = one(rest['n']);
+  const most = rest['max_completion_tokens'] ?? rest['max_tokens'] ?? Infinity;
+  const isMinimum = isWhole(min_tokens ?? 0, 0) && Number(min_tokens ?? 0) <= Number(most);
+  const isBest = (best_of ?? rest['n']) === rest['n'];
+  return { ...rest, max_tokens, n, ...(isMinimum ? {} : { min_tokens }), ...(isBest ? {} : { best_of }) };
 }
 
-function without(fields: Json): Json {
-  // A field called __proto__ stays a field.
-  return Object.fromEntries(Object.entries(fields).filter(([name]) => !notForPrefill.includes(name)));
+/** 1 in place of what is right or absent. */
+function one(value: unknown): unknown {
+  return isWhole(value ?? 1, 1) ? 1 : value;
+}
+
+function isWhole(value: unknown, min: number): boolean {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= min;
 }
 
 /** `params`: what the server that prefilled answered; absent if it kept nothing. */
