@@ -125,6 +125,48 @@ describe.each(DEVICES)('$name', ({ open }) => {
     expect(engine.shares).toBeGreaterThan(3);
   });
 
+  test('a context of 32,768 tokens: a prompt in chunks of 2,048, in scattered blocks, then a step that decodes', async () => {
+    const length = 32_768;
+    const blockSize = 16;
+    const numBlocks = (length + blockSize) / blockSize;
+    const config = engineConfig({
+      blockSize,
+      numBlocks: numBlocks + 1,
+      maxNumSeqs: 4,
+      maxNumBatchedTokens: 2048,
+      maxModelLen: length + blockSize,
+    });
+    const shape = modelPreset('tiny');
+    const pass = await ForwardPass.create(device, { model: shape, engine: config, ballastMs: 0, kernels: wgslKernels });
+    const input = new StepInput(pass.shape);
+    const sequence = new Oracle(new Router(shape));
+    const tokens = randomWords(randomNumbers(8), length + 1).map((word) => word % shape.vocabSize);
+    // 1031 is prime to the number of blocks: every block, in no order.
+    const blockOf = (ordinal: number): number => 1 + ((ordinal * 1031) % numBlocks);
+    for (let start = 0; start <= length; start += 2048) {
+      const count = Math.min(2048, length + 1 - start);
+      const firstBlock = start / blockSize;
+      const newBlocks = Math.ceil(count / blockSize);
+      input.begin(count, 1, newBlocks);
+      input.setTokens(input.addRequest(1, start, count, 0, true), tokens.subarray(start, start + count));
+      for (let i = 0; i < count; i++) {
+        const position = start + i;
+        input.setSlot(i, blockOf(Math.floor(position / blockSize)) * blockSize + (position % blockSize));
+      }
+      for (let i = 0; i < newBlocks; i++) input.addTableUpdate(1, firstBlock + i, blockOf(firstBlock + i));
+      input.end();
+      pass.upload(input);
+      device.submit((commands) => pass.record(commands, input));
+      const expected = new Uint32Array(4 * count);
+      for (let i = 0; i < count; i++) {
+        sequence.push(tokens[start + i]!);
+        sequence.row(expected, 4 * i);
+      }
+      expectSame(await readWords(device, pass.routedExperts, 4 * count), expected, `rows from ${start} on`);
+    }
+    pass.destroy();
+  });
+
   test('with drafts: accepted and rejected ones, tokens and rows equal to the oracle', async () => {
     const config = engineConfig({ numSpeculativeTokens: 3, blockSize: 5, maxModelLen: 120 });
     const engine = await ToyEngine.create(device, model({ numExperts: 300, topK: 7 }), config, wgslKernels, 2);
