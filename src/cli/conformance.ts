@@ -72,7 +72,7 @@ const describe = ({ name, step, field, expected, actual }: ConformanceFailure): 
  */
 export const createConformanceCommand = (replay: ReplayOptions = {}): Command =>
   new Command('conformance')
-    .description("replay recorded schedules of vLLM's scheduler and compare every decision and every emitted row")
+    .description("Replay recorded schedules of vLLM's scheduler and compare every decision and every emitted row")
     .argument('<dir>', 'directory of recordings (*.jsonl)')
     .option('--json', 'print the result as JSON')
     .addHelpText('after', '\nExit code: 0 all passed, 1 a recording differs or cannot be read, 2 nothing to replay.')

@@ -44,7 +44,7 @@ export function describeEnvironment(device: DeviceInfo): Environment {
   };
 }
 
-function packageVersion(path: string): string | null {
+export function packageVersion(path: string): string | null {
   try {
     const { version } = JSON.parse(readFileSync(new URL(path, import.meta.url), 'utf8')) as { version?: string };
     return version ?? null;

@@ -2,6 +2,7 @@
 
 import { Command, CommanderError } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';
+import { packageVersion } from './environment.ts';
 
 const BAD_USAGE = 2;
 
@@ -21,6 +22,7 @@ const program = new Command('routed-experts')
   .description(
     'A small serving-engine core that returns the experts each token was routed to, and every known way to get them',
   )
+  .version(packageVersion('../../package.json') ?? 'unknown')
   .showHelpAfterError('(see --help)');
 
 const called = process.argv[2] ?? '';
