@@ -44,6 +44,7 @@ export function describeEnvironment(device: DeviceInfo): Environment {
   };
 }
 
+/** Of the package.json at `path`, relative to this file; `null` if there is none. */
 export function packageVersion(path: string): string | null {
   try {
     const { version } = JSON.parse(readFileSync(new URL(path, import.meta.url), 'utf8')) as { version?: string };
