@@ -3,10 +3,13 @@
 import type { Kernel, KernelAccess } from '../../contract/device.ts';
 import { routeRow } from '../reference/router-reference.ts';
 import { wgslModule } from '../wgsl-source.ts';
+import type { LaneNetwork } from './lane-network-wgsl.ts';
+import { laneNetworkWgsl } from './lane-network-wgsl.ts';
+import { rowLayout } from './lane-network.ts';
 import type { RouterFunction } from './router-function.ts';
 import { routerFunctionName, selectsByLogit } from './router-function.ts';
-import type { RouterVariant } from './router-variant.ts';
-import { routerVariantName } from './router-variant.ts';
+import type { RouterVariant, SubgroupVariant } from './router-variant.ts';
+import { placesOf, routerVariantName } from './router-variant.ts';
 
 /** params `[numTokens]`, logits f32 `[T, E]`, selectionBias f32 `[E]`, ids u32 `[T, K]`, weights f32 `[T, K]` */
 const ROUTER_BINDINGS: readonly KernelAccess[] = ['read', 'read', 'read', 'read-write', 'read-write'];
@@ -28,9 +31,51 @@ const SCORE_FILES = {
  * The kernel. Its reference is the one in f64: ids are the same outside the margin of docs/router-kernels.md, weights to a relative 1e-5.
  */
 export function routerKernel(router: RouterFunction, variant: RouterVariant): Kernel {
-  const constants = { ...variantConstants(router, variant), THREADS: variant.threads };
-  const isSubgroup = variant.algorithm === 'subgroup';
-  return assembleRouter(router, routerVariantName(variant), variantFiles(router, variant), constants, isSubgroup);
+  const name = routerVariantName(variant);
+  const { threads: THREADS } = variant;
+  switch (variant.algorithm) {
+    case 'portable':
+      return assembleRouter(router, name, ['list', 'portable'], { GUARDED: 0, LIST: variant.list, THREADS }, false);
+    case 'wide':
+      return assembleRouter(router, name, ['wide'], { GUARDED: 0, THREADS }, false);
+    case 'subgroup':
+      return subgroupKernel(router, variant);
+    default:
+      return variant satisfies never;
+  }
+}
+
+function subgroupKernel(router: RouterFunction, variant: SubgroupVariant): Kernel {
+  const { numExperts, topK, groups } = router;
+  const { lanes, list, isExact } = variant;
+  const share = numExperts / (groups?.count ?? 1);
+  const isEven = groups === null ? numExperts % (4 * lanes) === 0 : lanes === groups.count && share % 4 === 0;
+  const allQuads = Math.ceil(groups === null ? numExperts / 4 / lanes : share / 4);
+  const chunks = Math.ceil(allQuads / MAX_QUADS);
+  const quads = Math.ceil(allQuads / chunks);
+  const network: LaneNetwork = { lanes, keys: 4 * quads, chunks, list, width: placesOf(topK), isExact };
+  const layout = rowLayout(lanes, network.width);
+  const constants = {
+    THREADS: variant.threads,
+    LANES: lanes,
+    LIST: list,
+    WIDTH: network.width,
+    PLACE_LANES: layout.lanes,
+    SLOTS: layout.slots,
+    CHUNKS: chunks,
+    QUADS: quads,
+    QUAD_STEP: groups === null ? 4 * lanes : 4,
+    GUARDED: Number(!isEven || allQuads % chunks !== 0),
+  };
+  const files = [
+    'lanes',
+    groups === null ? 'lanes-interleaved' : 'lanes-grouped',
+    'subgroup',
+    'settle-anew',
+    layout.slots === 1 ? 'settle-by-rank' : 'settle-many',
+  ];
+  const kernel = assembleRouter(router, routerVariantName(variant), files, constants, true);
+  return { ...kernel, wgsl: kernel.wgsl + laneNetworkWgsl(network) };
 }
 
 /** A kernel from the files that every router begins with and `files`, which select. */
@@ -84,13 +129,6 @@ export function routerWorkgroups(variant: RouterVariant, numTokens: number): num
   return Math.min(65_535, Math.max(1, Math.ceil(numTokens / rowsPerWorkgroup(variant))));
 }
 
-function variantFiles({ topK, groups }: RouterFunction, variant: RouterVariant): readonly string[] {
-  if (variant.algorithm === 'portable') return ['list', 'portable'];
-  if (variant.algorithm === 'wide') return ['wide'];
-  const lanes = groups === null ? 'lanes-interleaved' : 'lanes-grouped';
-  return ['list', 'lanes', lanes, 'subgroup', topK <= variant.lanes ? 'settle-by-rank' : 'settle-anew'];
-}
-
 function functionConstants(router: RouterFunction): Record<string, number> {
   const { numExperts, topK, scoring, groups } = router;
   const count = groups?.count ?? 1;
@@ -100,6 +138,7 @@ function functionConstants(router: RouterFunction): Record<string, number> {
     NUM_EXPERTS: numExperts,
     TOP_K: topK,
     ID_MASK: 2 ** Math.max(1, Math.ceil(Math.log2(numExperts))) - 1,
+    BY_LOGIT: Number(selectsByLogit(router)),
     HAS_BIAS: Number(router.hasSelectionBias),
     NEEDS_SUM: Number(isSoftmax && !cancels),
     RENORMALIZE: Number(router.renormalize || scoring === 'topk-softmax'),
@@ -107,29 +146,6 @@ function functionConstants(router: RouterFunction): Record<string, number> {
     KEPT_GROUPS: groups?.keep ?? 1,
     GROUP_SIZE: numExperts / count,
     GROUP_TOP2: Number(groups?.score === 'top2-sum'),
-  };
-}
-
-function variantConstants(
-  { numExperts, topK, groups }: RouterFunction,
-  variant: RouterVariant,
-): Record<string, number> {
-  if (variant.algorithm === 'wide') return { GUARDED: 0 };
-  if (variant.algorithm === 'portable') return { GUARDED: 0, LIST: variant.list };
-  const { lanes, list, isWhole } = variant;
-  const share = numExperts / (groups?.count ?? 1);
-  const isEven = groups === null ? numExperts % (4 * lanes) === 0 : lanes === groups.count && share % 4 === 0;
-  const quads = groups === null ? Math.ceil(numExperts / 4 / lanes) : Math.ceil(numExperts / groups.count / 4);
-  const chunks = Math.ceil(quads / MAX_QUADS);
-  return {
-    LIST: list,
-    LANES: lanes,
-    WHOLE_SUBGROUP: Number(isWhole),
-    SLOTS: Math.ceil(topK / lanes),
-    CHUNKS: chunks,
-    QUADS: Math.ceil(quads / chunks),
-    QUAD_STEP: groups === null ? 4 * lanes : 4,
-    GUARDED: Number(!isEven || quads % chunks !== 0),
   };
 }
 

@@ -8,8 +8,16 @@ export type RouterVariant =
   | Readonly<{ algorithm: 'portable'; threads: number; list: number }>
   /** A workgroup a row, by counting: for wide rows where there are no subgroups. */
   | Readonly<{ algorithm: 'wide'; threads: number }>
-  /** `lanes` lanes a row; `isWhole`: all lanes of every subgroup of the device. `list`: keys that a lane keeps. */
-  | Readonly<{ algorithm: 'subgroup'; threads: number; lanes: number; isWhole: boolean; list: number }>;
+  | SubgroupVariant;
+
+/** `lanes` lanes a row. `list`: keys that a lane keeps; `isExact`: it also knows the next one. */
+export type SubgroupVariant = Readonly<{
+  algorithm: 'subgroup';
+  threads: number;
+  lanes: number;
+  list: number;
+  isExact: boolean;
+}>;
 
 export type RouterAlgorithm = RouterVariant['algorithm'];
 
@@ -27,14 +35,11 @@ const EXPERTS_PER_LANE = 24;
 /** Experts from which a workgroup a row beats an invocation a row on a GPU. */
 const MIN_WIDE_EXPERTS = 512;
 
-const LIST_LENGTHS = [4, 6, 8, 16, 32] as const;
-
-function listLength(wanted: number): number {
-  return LIST_LENGTHS.find((length) => length >= wanted && length !== 6) ?? 32;
-}
+/** How often, at most, a lane may hold more of a row's best than its list, for choices in random order. */
+const MAX_SHORT_LISTS = 0.0015;
 
 export function portableRouter({ topK }: RouterFunction, isSoftware: boolean): RouterVariant {
-  return { algorithm: 'portable', threads: isSoftware ? 16 : 64, list: listLength(topK) };
+  return { algorithm: 'portable', threads: isSoftware ? 16 : 64, list: Math.max(4, placesOf(topK)) };
 }
 
 export function wideRouter(): RouterVariant {
@@ -42,30 +47,37 @@ export function wideRouter(): RouterVariant {
 }
 
 /** `null` where a subgroup is too small: a lane takes a whole group of experts, so a row with groups wants as many lanes. */
-export function subgroupRouter(router: RouterFunction, subgroups: Subgroups): RouterVariant | null {
+export function subgroupRouter(router: RouterFunction, subgroups: Subgroups): SubgroupVariant | null {
   if (subgroups === null) return null;
-  const [smallest, largest] = subgroups;
+  const [smallest] = subgroups;
   const { numExperts, topK, groups } = router;
   const wanted = groups === null ? Math.max(topK, Math.ceil(numExperts / EXPERTS_PER_LANE)) : groups.count;
   const lanes = Math.min(32, smallest, powerOfTwo(wanted));
   if (groups !== null && lanes < groups.count) return null;
-  const isWhole = lanes === smallest && lanes === largest;
   const sharers = groups === null ? lanes : Math.min(groups.keep, lanes);
-  const list = laneList(topK, sharers);
-  return { algorithm: 'subgroup', threads: SUBGROUP_THREADS, lanes, isWhole, list };
+  return { algorithm: 'subgroup', threads: SUBGROUP_THREADS, lanes, ...laneList(topK, lanes, sharers) };
 }
 
 /**
- * Keys that a lane keeps so that hardly a row, for choices in random order, has as many of its K best in one lane: what that row takes longer,
- * a small launch takes longer.
+ * The shortest list that is hardly ever too short: what such a row takes longer, a small launch takes longer. All lanes' lists together have a place
+ * for each of the K.
  */
-function laneList(topK: number, sharers: number): number {
-  return LIST_LENGTHS.find((length) => length > topK || sharers * tail(topK, 1 / sharers, length) < 0.0015) ?? 32;
+function laneList(topK: number, lanes: number, sharers: number): Pick<SubgroupVariant, 'list' | 'isExact'> {
+  const width = placesOf(topK);
+  let list = Math.min(width, Math.max(4, width / lanes));
+  const isShort = (length: number): boolean => sharers * tail(topK, 1 / sharers, length) > MAX_SHORT_LISTS;
+  while (list < width && isShort(list)) list *= 2;
+  return { list, isExact: isShort(list) };
+}
+
+/** Places of a row that are found: a power of two. */
+export function placesOf(topK: number): number {
+  return powerOfTwo(topK);
 }
 
 /** P(X ≥ count) for X ~ Binomial(n, p). */
 function tail(n: number, p: number, count: number): number {
-  if (p === 1) return 1;
+  if (p === 1) return n >= count ? 1 : 0;
   let term = (1 - p) ** n;
   let below = 0;
   for (let i = 0; i < count; i++) {
@@ -95,7 +107,7 @@ export function routerVariants(router: RouterFunction, info: RouterHost): readon
   return [chosen, ...all.filter(({ algorithm }) => algorithm !== chosen.algorithm)];
 }
 
-/** e.g. `subgroup-l8-m4`. */
+/** e.g. `subgroup-l8-m4x`: lanes, length of their lists, whether exact. */
 export function routerVariantName(variant: RouterVariant): string {
   switch (variant.algorithm) {
     case 'portable':
@@ -103,7 +115,7 @@ export function routerVariantName(variant: RouterVariant): string {
     case 'wide':
       return `wide-t${variant.threads}`;
     case 'subgroup':
-      return `subgroup-l${variant.lanes}${variant.isWhole ? 'w' : ''}-m${variant.list}`;
+      return `subgroup-l${variant.lanes}-m${variant.list}${variant.isExact ? 'x' : ''}`;
     default:
       return variant satisfies never;
   }

@@ -1,15 +1,20 @@
 // The choice is the score, with the selection bias where there is one.
 
-fn choiceOrders(bits: vec4u, first: u32, end: u32, stats: Stats) -> vec4i {
-  var choice = scoresOf(boundedOf(bits), stats);
+// A choice is a number.
+fn looseOrders(bits: vec4u, first: u32, end: u32, stats: Stats) -> vec4i {
+  var choice = scoresOfBits(bits, stats);
   if (HAS_BIAS != 0u) {
     choice += readBias(first, end);
   }
-  return orderOf(bitcast<vec4u>(choice));
+  return looseOrderOf(bitcast<vec4u>(choice));
+}
+
+fn choiceOrders(bits: vec4u, first: u32, end: u32, stats: Stats) -> vec4i {
+  return looseOrders(bits, first, end, stats);
 }
 
 fn orderAt(row: u32, expert: u32, stats: Stats) -> i32 {
-  var choice = scoresOf(boundedOf(vec4u(readOne(row, expert))), stats).x;
+  var choice = scoresOfBits(vec4u(readOne(row, expert)), stats).x;
   if (HAS_BIAS != 0u) {
     choice += readOneBias(expert);
   }

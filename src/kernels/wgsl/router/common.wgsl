@@ -26,10 +26,15 @@ const EMPTY: i32 = i32(-0x80000000);
 const ORDER_OF_ZERO: i32 = 0x7fffff;
 const SMALLEST: f32 = 1.17549435e-38;
 
-fn orderOf(bits: vec4u) -> vec4i {
+// The order, except that values which are no numbers have any order up to the lowest: the sum wraps for those without a sign.
+fn looseOrderOf(bits: vec4u) -> vec4i {
   let sign = bitcast<vec4i>(bits) >> vec4u(31u);
   let magnitude = bitcast<vec4i>(bits & vec4u(0x7fffffffu));
-  return max((magnitude ^ sign) - sign + ORDER_OF_ZERO, vec4i(LOWEST_ORDER));
+  return (magnitude ^ sign) - sign + ORDER_OF_ZERO;
+}
+
+fn orderOf(bits: vec4u) -> vec4i {
+  return max(looseOrderOf(bits), vec4i(LOWEST_ORDER));
 }
 
 // The value whose order it is.

@@ -8,24 +8,6 @@ fn endOf(lane: u32) -> u32 {
   return select(0u, (lane + 1u) * GROUP_SIZE, lane < GROUPS);
 }
 
-fn sizeOf(lane: u32) -> u32 {
-  return GROUP_SIZE;
-}
-
-fn keepIf(best: Best, isKept: bool) -> Best {
-  let none = vec4i(EMPTY);
-  return Best(
-    select(none, best.a, isKept),
-    select(none, best.b, isKept),
-    select(none, best.c, isKept),
-    select(none, best.d, isKept),
-    select(none, best.e, isKept),
-    select(none, best.f, isKept),
-    select(none, best.g, isKept),
-    select(none, best.h, isKept),
-  );
-}
-
 // Whether the lane's group is among the best KEPT_GROUPS: greater score, of equals the smaller group.
 fn isGroupKept(lane: u32, firstLane: u32, first: i32, second: i32) -> bool {
   var score = first;

@@ -1,4 +1,4 @@
-// Reductions over the LANES neighbouring lanes that share a row. WHOLE_SUBGROUP: all lanes of every subgroup do.
+// Reductions over the LANES neighbouring lanes that share a row.
 
 fn rowMax(value: i32) -> i32 {
   var result = value;
@@ -10,13 +10,8 @@ fn rowMax(value: i32) -> i32 {
   return result;
 }
 
-// `rowMax` in one instruction, where a row has the whole subgroup. For code without branches only: a driver (NVIDIA 580) keeps the result in a
-// register of the whole subgroup, and loses it in loops that branch. The shuffle gives each lane a copy.
-fn rowMaxAtOnce(value: i32) -> i32 {
-  if (WHOLE_SUBGROUP != 0u) {
-    return subgroupShuffleXor(subgroupMax(value), 0u);
-  }
-  return rowMax(value);
+fn rowAny(value: bool) -> bool {
+  return rowMax(select(0, 1, value)) != 0;
 }
 
 fn rowMaxF32(value: f32) -> f32 {
@@ -29,12 +24,13 @@ fn rowMaxF32(value: f32) -> f32 {
   return result;
 }
 
-fn rowSum(value: f32) -> f32 {
+// Over the first `count` lanes of a row, a constant, and so over each that many.
+fn sumOver(count: u32, value: f32) -> f32 {
   var result = value;
-  if (LANES > 1u) { result += subgroupShuffleXor(result, 1u); }
-  if (LANES > 2u) { result += subgroupShuffleXor(result, 2u); }
-  if (LANES > 4u) { result += subgroupShuffleXor(result, 4u); }
-  if (LANES > 8u) { result += subgroupShuffleXor(result, 8u); }
-  if (LANES > 16u) { result += subgroupShuffleXor(result, 16u); }
+  if (count > 1u) { result += subgroupShuffleXor(result, 1u); }
+  if (count > 2u) { result += subgroupShuffleXor(result, 2u); }
+  if (count > 4u) { result += subgroupShuffleXor(result, 4u); }
+  if (count > 8u) { result += subgroupShuffleXor(result, 8u); }
+  if (count > 16u) { result += subgroupShuffleXor(result, 16u); }
   return result;
 }

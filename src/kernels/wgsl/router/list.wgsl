@@ -1,5 +1,5 @@
 // The LIST best keys that one invocation has seen, in registers and in descending order. Straight-line code without branches: an array with a
-// computed index would live in memory, and lanes that part ways before a subgroup operation need not meet again. LIST is 4, 6, 8, 16 or 32;
+// computed index would live in memory, and lanes that part ways before a subgroup operation need not meet again. LIST is 4, 8, 16 or 32;
 // what is beyond costs nothing.
 
 struct Best {
@@ -60,9 +60,6 @@ fn pop(best: Best, isTaken: bool) -> Best {
     next.a = select(best.a, vec4i(best.a.yzw, EMPTY), isTaken);
   } else {
     next.a = select(best.a, vec4i(best.a.yzw, best.b.x), isTaken);
-  }
-  if (LIST == 6u) {
-    next.b = select(best.b, vec4i(best.b.y, EMPTY, EMPTY, EMPTY), isTaken);
   }
   if (LIST == 8u) {
     next.b = select(best.b, vec4i(best.b.yzw, EMPTY), isTaken);

@@ -1,19 +1,9 @@
-// Settles a row where a lane holds several of the chosen: selects them anew by whole orders, in K passes over the row, each finding the best
-// one behind the last.
+// Selects a row anew by whole orders, in K passes over it, each finding the best one behind the last. For rows whose K-th choice is no number, and
+// where a lane has several places.
 
-fn settle(
-  keys: array<i32, SLOTS>,
-  hand: Hand,
-  row: u32,
-  lane: u32,
-  firstLane: u32,
-  size: u32,
-  stats: Stats,
-  isWrong: bool,
-  isAnyDry: bool,
-) -> array<i32, SLOTS> {
+fn settleAnew(row: u32, lane: u32, isKept: bool, stats: Stats) -> array<i32, SLOTS> {
   let end = endOf(lane);
-  var settled = keys;
+  var settled: array<i32, SLOTS>;
   var lastOrder = HIGHEST;
   var lastExpert = -1;
   for (var k = 0u; k < TOP_K; k++) {
@@ -26,15 +16,16 @@ fn settle(
       for (var j = 0u; j < 4u; j++) {
         let expert = i32(first + j);
         let isBehind = orders[j] < lastOrder || (orders[j] == lastOrder && expert > lastExpert);
-        let isBetter = size > 0u && inside[j] && isBehind && orders[j] > bestOrder;
+        let isBetter = isKept && inside[j] && isBehind && orders[j] > bestOrder;
         bestOrder = select(bestOrder, orders[j], isBetter);
         bestExpert = select(bestExpert, expert, isBetter);
       }
     }
     lastOrder = rowMax(bestOrder);
     lastExpert = MASK - rowMax(select(EMPTY, MASK - bestExpert, bestOrder == lastOrder));
-    let isOwn = isWrong && lane == k % LANES;
-    settled[k / LANES] = select(settled[k / LANES], MASK - lastExpert, isOwn);
+    if (placeOf(lane) == k / SLOTS) {
+      settled[k % SLOTS] = MASK - lastExpert;
+    }
   }
   return settled;
 }

@@ -4,13 +4,16 @@ enable subgroups;
 // subgroup, which the compiler cannot prove.
 diagnostic(off, subgroup_uniformity);
 
-// Router with subgroups of any size ≥ LANES: LANES neighbouring lanes share a row, so a subgroup takes size / LANES rows at once. Each lane
-// sorts its best keys into a short list; K rounds of one integer max over the row take the heads, and one round more shows the best key left
-// over. Rows in which keys were too coarse, or a lane gave its whole list away, are few, and settled by a slower way.
+// Router with subgroups of any size ≥ LANES: LANES neighbouring lanes share a row, so a subgroup takes size / LANES rows at once. Each lane sorts
+// its best keys into a short list, and the lists are merged across the lanes (lane-network.ts makes the text), until each lane holds the key of its
+// place, the best in the first lane. Rows in which keys were too coarse, or a list too short, are few, and settled by a slower way.
 //
 //     lane        0        1      …   LANES − 1   0        1     …
 //     experts     0–3      4–7    …               0–3      4–7   …      + 4 · LANES, …
 //     row         base ───────────────────────────base + 1 ────────
+
+// A key that no expert has: under the keys of all numbers, also with an id taken off.
+const NONE: i32 = EMPTY | MASK;
 
 // Bits of the quads of one lane: eight loads in flight.
 struct Quads {
@@ -24,17 +27,25 @@ struct Quads {
   h: vec4u,
 }
 
-struct Selection {
-  best: Best,
-  // Bits cut off from orders.
-  cut: vec4i,
+// Their keys, with ids that count from the first of them.
+struct Keys {
+  a: vec4i,
+  b: vec4i,
+  c: vec4i,
+  d: vec4i,
+  e: vec4i,
+  f: vec4i,
+  g: vec4i,
+  h: vec4i,
+}
+
+// What a lane finds out about its experts besides their keys.
+struct Share {
+  // Bits of the logits: whether any is cut off from keys.
+  bits: vec4u,
   // The two greatest orders, where groups are ranked by them.
   first: i32,
   second: i32,
-}
-
-fn emptySelection() -> Selection {
-  return Selection(emptyBest(), vec4i(0), LOWEST_ORDER, LOWEST_ORDER);
 }
 
 fn readQuads(row: u32, first: u32, end: u32) -> Quads {
@@ -50,32 +61,38 @@ fn readQuads(row: u32, first: u32, end: u32) -> Quads {
   return q;
 }
 
-fn offer(selection: Selection, bits: vec4u, first: u32, end: u32, stats: Stats) -> Selection {
-  var s = selection;
-  let orders = choiceOrders(bits, first, end, stats);
+fn keysOfQuad(share: ptr<function, Share>, bits: vec4u, place: u32, start: u32, end: u32, stats: Stats) -> vec4i {
+  let first = start + place;
   let inside = isBefore(first, end);
-  s.best = putQuad(s.best, select(vec4i(EMPTY), keysOf(orders, first), inside));
-  s.cut |= select(vec4i(0), ~orders & vec4i(MASK), inside);
+  let orders = looseOrders(bits, first, end, stats);
+  (*share).bits |= select(vec4u(0u), bits, inside);
   if (GROUPS > 1u) {
     for (var i = 0u; i < 4u; i++) {
       let order = select(LOWEST_ORDER, orders[i], inside[i]);
-      s.second = max(s.second, min(s.first, order));
-      s.first = max(s.first, order);
+      (*share).second = max((*share).second, min((*share).first, order));
+      (*share).first = max((*share).first, order);
     }
   }
-  return s;
+  return select(vec4i(NONE), keysOf(orders, place), inside);
 }
 
-fn offerQuads(selection: Selection, q: Quads, first: u32, end: u32, stats: Stats) -> Selection {
-  var s = offer(selection, q.a, first, end, stats);
-  if (QUADS > 1u) { s = offer(s, q.b, first + QUAD_STEP, end, stats); }
-  if (QUADS > 2u) { s = offer(s, q.c, first + 2u * QUAD_STEP, end, stats); }
-  if (QUADS > 3u) { s = offer(s, q.d, first + 3u * QUAD_STEP, end, stats); }
-  if (QUADS > 4u) { s = offer(s, q.e, first + 4u * QUAD_STEP, end, stats); }
-  if (QUADS > 5u) { s = offer(s, q.f, first + 5u * QUAD_STEP, end, stats); }
-  if (QUADS > 6u) { s = offer(s, q.g, first + 6u * QUAD_STEP, end, stats); }
-  if (QUADS > 7u) { s = offer(s, q.h, first + 7u * QUAD_STEP, end, stats); }
-  return s;
+fn keysOfQuads(share: ptr<function, Share>, q: Quads, start: u32, end: u32, stats: Stats) -> Keys {
+  var keys: Keys;
+  keys.a = keysOfQuad(share, q.a, 0u, start, end, stats);
+  if (QUADS > 1u) { keys.b = keysOfQuad(share, q.b, QUAD_STEP, start, end, stats); }
+  if (QUADS > 2u) { keys.c = keysOfQuad(share, q.c, 2u * QUAD_STEP, start, end, stats); }
+  if (QUADS > 3u) { keys.d = keysOfQuad(share, q.d, 3u * QUAD_STEP, start, end, stats); }
+  if (QUADS > 4u) { keys.e = keysOfQuad(share, q.e, 4u * QUAD_STEP, start, end, stats); }
+  if (QUADS > 5u) { keys.f = keysOfQuad(share, q.f, 5u * QUAD_STEP, start, end, stats); }
+  if (QUADS > 6u) { keys.g = keysOfQuad(share, q.g, 6u * QUAD_STEP, start, end, stats); }
+  if (QUADS > 7u) { keys.h = keysOfQuad(share, q.h, 7u * QUAD_STEP, start, end, stats); }
+  return keys;
+}
+
+// The list of one chunk.
+fn listOf(share: ptr<function, Share>, row: u32, start: u32, end: u32, stats: Stats) -> List {
+  let keys = keysOfQuads(share, readQuads(row, start, end), start, end, stats);
+  return moveIds(sortKeys(keys), i32(min(start, ID_MASK)));
 }
 
 // The softmax's max and sum over the whole row, whatever share of it the lane selects from.
@@ -94,54 +111,12 @@ fn statsOf(row: u32, lane: u32) -> Stats {
     let logit = boundedOf(readQuad(row, first, NUM_EXPERTS));
     total += dot(select(vec4f(0.0), exp(logit - top), isBefore(first, NUM_EXPERTS)), vec4f(1.0));
   }
-  return Stats(top, 1.0 / rowSum(total));
+  return Stats(top, 1.0 / sumOver(LANES, total));
 }
 
-// The next list of a lane: its best keys below the last that it has given.
-fn refill(row: u32, lane: u32, hand: Hand, stats: Stats) -> Best {
-  let end = endOf(lane);
-  var best = emptyBest();
-  for (var i = 0u; i < CHUNKS * QUADS; i++) {
-    let first = startOf(lane) + i * QUAD_STEP;
-    let keys = keysOf(choiceOrders(readQuad(row, first, end), first, end, stats), first);
-    best = putQuad(best, select(vec4i(EMPTY), keys, isBefore(first, end) & ((keys < vec4i(hand.last)) | vec4<bool>(hand.given == 0u))));
-  }
-  return best;
-}
-
-// What a lane can give: its list, how many keys it has given, and the last of them.
-struct Hand {
-  best: Best,
-  given: u32,
-  last: i32,
-}
-
-// Whether the lane of `size` experts has some left that its list does not show.
-fn isEmptyBefore(hand: Hand, size: u32) -> bool {
-  return (hand.best.a.x == EMPTY) & (hand.given < size);
-}
-
-// A hand that shows a key, if the lane has one left.
-fn replenish(hand: Hand, row: u32, lane: u32, size: u32, stats: Stats) -> Hand {
-  var next = hand;
-  let isDry = isEmptyBefore(hand, size);
-  if (subgroupAny(isDry)) {
-    let other = refill(row, lane, hand, stats);
-    next.best.a = select(hand.best.a, other.a, isDry);
-    next.best.b = select(hand.best.b, other.b, isDry);
-    next.best.c = select(hand.best.c, other.c, isDry);
-    next.best.d = select(hand.best.d, other.d, isDry);
-    next.best.e = select(hand.best.e, other.e, isDry);
-    next.best.f = select(hand.best.f, other.f, isDry);
-    next.best.g = select(hand.best.g, other.g, isDry);
-    next.best.h = select(hand.best.h, other.h, isDry);
-  }
-  return next;
-}
-
-fn take(hand: Hand, key: i32) -> Hand {
-  let isOwn = hand.best.a.x == key;
-  return Hand(pop(hand.best, isOwn), hand.given + select(0u, 1u, isOwn), select(hand.last, key, isOwn));
+// Lanes behind the last that has a place repeat what the others hold.
+fn placeOf(lane: u32) -> u32 {
+  return lane % PLACE_LANES;
 }
 
 @compute @workgroup_size(THREADS)
@@ -154,6 +129,7 @@ fn main(
 ) {
   let lane = subgroupLane % LANES;
   let firstLane = subgroupLane - lane;
+  let place = placeOf(lane);
   let rowsAtOnce = subgroupSize / LANES;
   let subgroup = subgroupBroadcastFirst(thread) / subgroupSize;
   var base = group.x * (THREADS / LANES) + subgroup * rowsAtOnce;
@@ -163,43 +139,47 @@ fn main(
     let row = base + subgroupLane / LANES;
     var stats = statsOf(row, lane);
     let end = endOf(lane);
-    var selection = emptySelection();
-    for (var chunk = 0u; chunk < CHUNKS; chunk++) {
-      let first = startOf(lane) + chunk * QUADS * QUAD_STEP;
-      selection = offerQuads(selection, readQuads(row, first, end), first, end, stats);
+    var share = Share(vec4u(0u), LOWEST_ORDER, LOWEST_ORDER);
+    var list = listOf(&share, row, startOf(lane), end, stats);
+    for (var chunk = 1u; chunk < CHUNKS; chunk++) {
+      let start = startOf(lane) + chunk * QUADS * QUAD_STEP;
+      list = mergeLists(list, listOf(&share, row, start, end, stats));
     }
-    let isKept = isGroupKept(lane, firstLane, selection.first, selection.second);
-    let size = select(0u, sizeOf(lane), isKept);
-    var hand = Hand(selection.best, 0u, HIGHEST);
+    let isKept = isGroupKept(lane, firstLane, share.first, share.second);
     if (GROUPS > 1u) {
-      hand.best = keepIf(selection.best, isKept);
+      list = keepIf(list, isKept);
     }
+    let ranked = rankRow(list, lane);
 
-    var chosen: array<i32, SLOTS>;
-    var isClose = false;
-    var found = EMPTY;
-    for (var k = 0u; k < TOP_K; k++) {
-      let previous = found;
-      found = rowMaxAtOnce(hand.best.a.x);
-      isClose = isClose | (((found ^ previous) & ~MASK) == 0);
-      if (SLOTS == 1u) {
-        chosen[0] = select(chosen[0], found, lane == k);
-      } else {
-        chosen[k / LANES] = select(chosen[k / LANES], found, lane == k % LANES);
-      }
-      hand = take(hand, found);
+    // The order is certain where no two neighbours among the K best and the next begin alike, and no key that was left out could be of them.
+    var chosen = ranked.keys;
+    let kth = subgroupShuffle(chosen[(TOP_K - 1u) % SLOTS], firstLane + (TOP_K - 1u) / SLOTS);
+    let coarse = kth & ~MASK;
+    var isClose = max(ranked.dropped, list.dropped) >= coarse;
+    var previous = subgroupShuffle(chosen[SLOTS - 1u], max(subgroupLane, 1u) - 1u);
+    for (var slot = 0u; slot < SLOTS; slot++) {
+      let at = place * SLOTS + slot;
+      isClose = isClose | ((((chosen[slot] ^ previous) & ~MASK) == 0) & (at > 0u) & (at <= TOP_K));
+      previous = chosen[slot];
     }
-    let next = rowMaxAtOnce(hand.best.a.x);
-    isClose = isClose | (((found ^ next) & ~MASK) == 0);
-    // Where a list cannot run dry, the compiler sees it.
-    let isDry = (CHUNKS * QUADS * 4u > LIST) & isEmptyBefore(hand, size);
-
-    if (subgroupAny(isClose | isDry)) {
-      let cut = selection.cut.x | selection.cut.y | selection.cut.z | selection.cut.w;
-      let isCoarse = isClose & (rowMax(select(0, cut, isKept)) != 0);
-      let isWrong = isCoarse | (rowMax(select(0, 1, isDry)) != 0);
+    // Logits that are no numbers have no order among themselves.
+    let isLow = (BY_LOGIT != 0u) & (kth <= LOWEST_ORDER);
+    if (subgroupAny(isClose | isLow)) {
+      let bits = share.bits.x | share.bits.y | share.bits.z | share.bits.w;
+      let isCut = (BY_LOGIT == 0u) | rowAny(isKept & ((bits & ID_MASK) != 0u));
+      let isDry = (LIST < WIDTH) & rowAny(list.dropped >= coarse);
+      let isWrong = isLow | isDry | (isCut & rowAny(isClose));
       if (subgroupAny(isWrong)) {
-        chosen = settle(chosen, hand, row, lane, firstLane, size, stats, isWrong, subgroupAny(isDry));
+        var settled = settle(ranked, list, kth, row, lane, firstLane, isKept, stats, isWrong);
+        if (subgroupAny(isLow)) {
+          let anew = settleAnew(row, lane, isKept, stats);
+          for (var slot = 0u; slot < SLOTS; slot++) {
+            settled[slot] = select(settled[slot], anew[slot], isLow);
+          }
+        }
+        for (var slot = 0u; slot < SLOTS; slot++) {
+          chosen[slot] = select(chosen[slot], settled[slot], isWrong);
+        }
       }
     }
 
@@ -211,12 +191,12 @@ fn main(
     for (var slot = 0u; slot < SLOTS; slot++) {
       let weight = weightOf(row, expertOf(chosen[slot]), stats);
       own[slot] = weight;
-      total += select(0.0, weight, slot * LANES + lane < TOP_K);
+      total += select(0.0, weight, place * SLOTS + slot < TOP_K);
     }
-    total = rowSum(total);
+    total = sumOver(PLACE_LANES, total);
     if (row < numTokens) {
       for (var slot = 0u; slot < SLOTS; slot++) {
-        let k = slot * LANES + lane;
+        let k = lane * SLOTS + slot;
         if (k < TOP_K) {
           ids[row * TOP_K + k] = expertOf(chosen[slot]);
           weights[row * TOP_K + k] = finalWeight(own[slot], total);
