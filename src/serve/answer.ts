@@ -28,17 +28,17 @@ export type AnswerContext = Readonly<{
   tokenizer: ByteTokenizer;
   metrics: Metrics;
   /** Why an engine that gave up did so. */
-  deathReason: () => string | null;
+  whyDead: () => Promise<string>;
 }>;
 
 /** From this many characters on, what was written waits for the next turn of the event loop: rows must not hold up the engine (L6). */
 const TURN_CHARACTERS = 128 * 1024;
 
-/** The whole answer, for a generation that has finished. Throws ENGINE_DEAD or KV_LOAD_FAILED, before the first part, if the engine could not finish it. */
-export function jsonAnswer(context: AnswerContext): AsyncGenerator<string> {
+/** The whole answer, for a generation that has finished. Rejects with ENGINE_DEAD or KV_LOAD_FAILED if the engine could not finish it. */
+export async function jsonAnswer(context: AnswerContext): Promise<AsyncGenerator<string>> {
   const { dialect, job, generation, id, created, model } = context;
   const failed = generation.choices.find((choice) => choice.finishReason === 'error');
-  if (failed !== undefined) throw failureOf(context, failed);
+  if (failed !== undefined) throw await failureOf(context, failed);
   const kvTransfer = generation.choices.find((choice) => choice.kvTransfer !== null)?.kvTransfer;
   const choices = joinParts(
     generation.choices.map((choice) => {
@@ -65,7 +65,8 @@ export async function* streamAnswer(context: AnswerContext): AsyncGenerator<stri
   for (let updates = await generation.next(); updates.length > 0; updates = await generation.next()) {
     for (const { choice, newTokenIds, isLast } of updates) {
       if (choice.finishReason === 'error') {
-        yield `data: ${JSON.stringify(failureOf(context, choice).body)}\n\ndata: [DONE]\n\n`;
+        const { body } = await failureOf(context, choice);
+        yield `data: ${JSON.stringify(body)}\n\ndata: [DONE]\n\n`;
         return;
       }
       const decoder = decoders[choice.index]!;
@@ -156,8 +157,7 @@ function usage({ choices }: Generation): Readonly<Record<string, unknown>> {
   };
 }
 
-function failureOf({ deathReason }: AnswerContext, { failure }: Choice): HttpError {
-  const reason = deathReason();
-  if (reason === null && failure !== null) return HttpError.of('KV_LOAD_FAILED', null, failure);
-  return HttpError.of('ENGINE_DEAD', null, reason ?? 'unknown');
+async function failureOf({ whyDead }: AnswerContext, { failure }: Choice): Promise<HttpError> {
+  if (failure !== null) return HttpError.of('KV_LOAD_FAILED', null, failure);
+  return HttpError.of('ENGINE_DEAD', null, await whyDead());
 }

@@ -21,6 +21,7 @@ import type { Executor, TransferCounts, WorkerLiveCounts } from '../worker/execu
 import { ThreadExecutor } from '../worker/thread-executor.ts';
 import type { EngineSide, KvExchangeOptions } from './kv/kv-exchange.ts';
 import { KvExchange } from './kv/kv-exchange.ts';
+import { Limited } from './kv/limited.ts';
 import type { TransferParams } from './kv/transfer-params.ts';
 import type { Choice } from './generation.ts';
 import { Generation } from './generation.ts';
@@ -57,6 +58,8 @@ export type EngineObserver = Readonly<{
 }>;
 
 const DESIGN = 'deltas';
+/** Tasks beyond those that a rank has places for would be handed to it in another order, steps among them. */
+const MOST_KV_MOVES = 2;
 const NOTHING_TRANSFERRED: TransferCounts = { deviceToHost: 0, captureDeviceToHost: 0, acrossThreads: 0 };
 
 export class EngineHost {
@@ -115,6 +118,12 @@ export class EngineHost {
   /** Why there will be no more answers, or `null`. */
   get deathReason(): string | null {
     return this.#deathReason;
+  }
+
+  /** Why a request ended with `error` that has no failure of its own: its last output comes just before the engine stops. */
+  async whyDead(): Promise<string> {
+    await this.#running;
+    return this.#deathReason ?? 'unknown';
   }
 
   /** Requests that were submitted and have not ended. */
@@ -183,7 +192,7 @@ export class EngineHost {
     const { model, engine } = this.options;
     return new KvExchange(options, model, engine, (requestId, error) => {
       const choice = this.#generations.get(requestId)?.choiceOf(requestId);
-      if (choice !== undefined) choice.failure = error.message;
+      if (choice !== undefined && options.onLoadFailure === 'fail') choice.failure = error.message;
       this.#observer.onKvFailure(requestId, error);
     });
   }
@@ -192,11 +201,12 @@ export class EngineHost {
   async #openExchange(): Promise<void> {
     const kv = this.options.kv;
     if (kv === null) return;
+    const moves = new Limited(MOST_KV_MOVES);
     const engineSide: EngineSide = {
       finishLoad: (loadId, outcome) => this.#driver.finishLoad(loadId, outcome),
       releaseBlocks: (requestIndex) => this.#driver.releaseBlocks(requestIndex),
-      readKv: (blockIds) => this.#driver.executor.readKv(blockIds),
-      writeKv: (blockIds, keys) => this.#driver.executor.writeKv(blockIds, keys),
+      readKv: (blockIds) => moves.run(() => this.#driver.executor.readKv(blockIds)),
+      writeKv: (blockIds, keys) => moves.run(() => this.#driver.executor.writeKv(blockIds, keys)),
     };
     await this.kv!.open(engineSide).catch((error: Error) => {
       throw RoutedExpertsError.of('CANNOT_LISTEN', `${kv.host}:${kv.port}`, error.message);

@@ -55,7 +55,7 @@ export async function serveGeneration(
       numExperts: services.host.options.model.numExperts,
       tokenizer: services.tokenizer,
       metrics: services.metrics,
-      deathReason: () => services.host.deathReason,
+      whyDead: () => services.host.whyDead(),
     };
     await answer(reply, context, services.stallMs);
   } finally {
@@ -65,8 +65,8 @@ export async function serveGeneration(
 
 async function answer(reply: FastifyReply, context: AnswerContext, stallMs: number): Promise<void> {
   if (!context.job.stream) await context.generation.finished();
-  // Throws, where it does, before anything is sent.
-  const parts = context.job.stream ? streamAnswer(context) : jsonAnswer(context);
+  // Rejects, where it does, before anything is sent.
+  const parts = context.job.stream ? streamAnswer(context) : await jsonAnswer(context);
   reply.hijack();
   if (reply.raw.destroyed) return;
   const type = context.job.stream ? 'text/event-stream; charset=utf-8' : 'application/json; charset=utf-8';

@@ -5,8 +5,10 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
+import { RoutedExpertsError } from '../../src/contract/errors.ts';
 import { prepareAdapters } from '../../src/kernels/open-device.ts';
+import { ThreadExecutor } from '../../src/worker/thread-executor.ts';
 import {
   closeAfterTest,
   decodeNpy,
@@ -62,12 +64,26 @@ describe('a lost worker', () => {
     const whole = post(server, completions, asked);
     const events = eventsOf(await (await stream).text());
     expect(events.at(-1)).toBe('[DONE]');
-    expect(wire(JSON.parse(events.at(-2)!)).error).toMatchObject({ code: 'engine_dead' });
-    expect((await whole).status).toBe(503);
+    const error = { code: 'engine_dead', message: expect.stringContaining('the device is gone') as string };
+    expect(wire(JSON.parse(events.at(-2)!)).error).toMatchObject(error);
+    expect(await whole).toMatchObject({ status: 503, body: { error } });
     expect((await post(server, completions, asked)).body.error.code).toBe('engine_dead');
     expect((await fetch(`${server.url}/health`)).status).toBe(503);
     expect(server.numActive).toBe(0);
   });
+});
+
+test('workers that cannot be started again: every answer is an error that says why, and nothing waits', async () => {
+  const fault = { kind: 'exit-thread', stepId: 8 } as const;
+  const server = closeAfterTest(await startServer({ host: { fault, maxRestarts: 2 } }));
+  const start = vi.spyOn(ThreadExecutor, 'start').mockRejectedValue(RoutedExpertsError.of('NO_ADAPTER', ['none']));
+  onTestFinished(() => start.mockRestore());
+  const answers = await Promise.all([1, 2, 3].map((n) => post(server, completions, { ...asked, n })));
+  expect(start).toHaveBeenCalledTimes(2);
+  const error = { code: 'engine_dead', message: expect.stringContaining('no WebGPU adapter found') as string };
+  for (const answer of answers) expect(answer).toMatchObject({ status: 503, body: { error } });
+  expect(server.host.numRequests).toBe(0);
+  expect((await fetch(`${server.url}/health`)).status).toBe(503);
 });
 
 type Process = Readonly<{ child: ChildProcess; url: string; exit: Promise<unknown[]> }>;

@@ -1,5 +1,10 @@
 /** What tests of prefill and decode in two servers share: the two requests that a proxy makes, and an oracle that knows whose forward pass a row is of. */
 
+import type { ChildProcess } from 'node:child_process';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished } from 'vitest';
 import { Oracle } from '../../src/kernels/oracle.ts';
 import { scramble } from '../../src/kernels/reference/mix.ts';
@@ -142,4 +147,18 @@ export async function startProxy(...args: Parameters<typeof proxyConfig>): Promi
   const proxy = await Proxy.start(proxyConfig(...args));
   onTestFinished(() => proxy.close(0));
   return proxy;
+}
+
+export type Command = Readonly<{ url: string; child: ChildProcess; exit: Promise<unknown[]> }>;
+
+/** A command that serves, in a process of its own, killed with its test. */
+export async function startCommand(name: 'serve' | 'proxy', ...flags: string[]): Promise<Command> {
+  const bin = fileURLToPath(new URL('../../bin/routed-experts.mjs', import.meta.url));
+  const tinyServer = ['--device', 'cpu', '--model', 'tiny', '--block-size', '4', '--max-model-len', '8192'];
+  const args = [bin, name, ...(name === 'serve' ? tinyServer : []), '--port', '0', '--log-level', 'error', ...flags];
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  onTestFinished(() => void child.kill('SIGKILL'));
+  const exit = once(child, 'exit');
+  const [line] = (await once(createInterface(child.stdout), 'line')) as [string];
+  return { url: /http:\S+/.exec(line)![0], child, exit };
 }
