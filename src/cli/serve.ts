@@ -223,6 +223,10 @@ function toConfig(flags: Flags): ServeConfig {
 
 function toKvOptions(flags: Flags): KvExchangeOptions | null {
   if (flags.kvPort === undefined && flags.role === undefined) return null;
+  // It goes to others as the address to fetch from.
+  if (['0.0.0.0', '::'].includes(flags.kvHost)) {
+    throw RoutedExpertsError.of('BAD_VALUE', 'kv-host', flags.kvHost, 'the address by which others reach this machine');
+  }
   return {
     role: flags.role ?? 'both',
     rows: flags.pdRows,

@@ -1,17 +1,11 @@
 /** The body of `POST /v1/chat/completions`. */
 
 import type { BodyFields } from './body-fields.ts';
-import { BodyFields as Fields, badField, isObject } from './body-fields.ts';
+import { badField, isObject } from './body-fields.ts';
 import type { GenerationJob, JobLimits } from './generation-job.ts';
 import { encodeText } from './prompt-text.ts';
-import {
-  checkPromptStart,
-  readIdentity,
-  readRowFields,
-  readSampling,
-  refuseUnsupported,
-  withMaxTokens,
-} from './sampling-fields.ts';
+import { readJob } from './read-job.ts';
+import { readRowFields } from './sampling-fields.ts';
 import type { ByteTokenizer } from './tokenizer.ts';
 
 /** No model here knows when an answer is complete, and the rest of the context, which is vLLM's default, can be long. */
@@ -26,23 +20,15 @@ export function readChatBody(
   limits: JobLimits,
   tokenizer: ByteTokenizer,
 ): GenerationJob {
-  const identity = readIdentity(fields, headerId, limits);
-  refuseUnsupported(fields);
-  const rows = readRowFields(fields, 'vllm_xargs');
-  const sampling = readSampling(fields, rows, limits);
-  const max = Number.MAX_SAFE_INTEGER;
-  const older = fields.whole('max_tokens', 1, max);
-  const maxTokens = fields.whole('max_completion_tokens', 1, max) ?? older ?? DEFAULT_MAX_TOKENS;
-  const prompts = [encodeText('messages', renderMessages(fields.raw('messages')), limits, tokenizer)];
-  checkPromptStart(rows.promptStart, prompts);
-  return {
-    ...identity,
-    prompts,
-    n: sampling.n,
-    sampling: withMaxTokens(fields, sampling, maxTokens),
-    rowFormat: rows.format,
-    ignoredFields: fields.unread(),
-  };
+  return readJob(fields, headerId, limits, {
+    params: fields,
+    rows: () => readRowFields(fields, 'vllm_xargs'),
+    maxTokens: () => {
+      const older = fields.whole('max_tokens', 1, Number.MAX_SAFE_INTEGER);
+      return fields.whole('max_completion_tokens', 1, Number.MAX_SAFE_INTEGER) ?? older ?? DEFAULT_MAX_TOKENS;
+    },
+    prompts: () => [encodeText('messages', renderMessages(fields.raw('messages')), limits, tokenizer)],
+  });
 }
 
 /** The chat template: a line a message, `role: content`, and the beginning of the assistant's. */
@@ -53,7 +39,7 @@ function renderMessages(messages: unknown): string {
   const lines = messages.map((message: unknown, i) => {
     const name = `messages[${i}]`;
     if (!isObject(message)) throw badField(name, message, 'an object with role and content');
-    const role = new Fields(message, `${name}.`).raw('role');
+    const { role } = message;
     if (typeof role !== 'string' || !roles.includes(role)) {
       throw badField(`${name}.role`, role, `one of: ${roles.join(', ')}`);
     }

@@ -4,14 +4,8 @@ import type { BodyFields } from './body-fields.ts';
 import { badField, readTokenIds } from './body-fields.ts';
 import type { GenerationJob, JobLimits } from './generation-job.ts';
 import { encodeText } from './prompt-text.ts';
-import {
-  checkPromptStart,
-  readIdentity,
-  readRowFields,
-  readSampling,
-  refuseUnsupported,
-  withMaxTokens,
-} from './sampling-fields.ts';
+import { readJob } from './read-job.ts';
+import { readRowFields } from './sampling-fields.ts';
 import type { ByteTokenizer } from './tokenizer.ts';
 
 /** OpenAI's. */
@@ -24,21 +18,12 @@ export function readCompletionBody(
   limits: JobLimits,
   tokenizer: ByteTokenizer,
 ): GenerationJob {
-  const identity = readIdentity(fields, headerId, limits);
-  refuseUnsupported(fields);
-  const rows = readRowFields(fields, 'vllm_xargs');
-  const sampling = readSampling(fields, rows, limits);
-  const maxTokens = fields.whole('max_tokens', 1, Number.MAX_SAFE_INTEGER) ?? DEFAULT_MAX_TOKENS;
-  const prompts = readPrompts(fields.raw('prompt'), limits, tokenizer);
-  checkPromptStart(rows.promptStart, prompts);
-  return {
-    ...identity,
-    prompts,
-    n: sampling.n,
-    sampling: withMaxTokens(fields, sampling, maxTokens),
-    rowFormat: rows.format,
-    ignoredFields: fields.unread(),
-  };
+  return readJob(fields, headerId, limits, {
+    params: fields,
+    rows: () => readRowFields(fields, 'vllm_xargs'),
+    maxTokens: () => fields.whole('max_tokens', 1, Number.MAX_SAFE_INTEGER) ?? DEFAULT_MAX_TOKENS,
+    prompts: () => readPrompts(fields.raw('prompt'), limits, tokenizer),
+  });
 }
 
 /** A string, a list of token ids, or a list of either. */
