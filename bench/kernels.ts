@@ -10,7 +10,7 @@ import { packWorkgroups } from '../src/kernels/kernel-set.ts';
 import { kernelShape, packedBytes } from '../src/kernels/kernel-shape.ts';
 import { modelPreset } from '../src/kernels/model-presets.ts';
 import { openDevice } from '../src/kernels/open-device.ts';
-import { portableVariant, subgroupVariant } from '../src/kernels/route-variant.ts';
+import { routeVariants } from '../src/kernels/route-variant.ts';
 import { StepInput, stepInputWords } from '../src/kernels/step-input.ts';
 import { wgslKernelsWith } from '../src/kernels/wgsl-kernels.ts';
 
@@ -62,8 +62,7 @@ export async function run(): Promise<void> {
 async function addTasks(bench: Bench, device: Device): Promise<void> {
   const model = modelPreset('gpt-oss-120b');
   const shape = kernelShape(model, ENGINE);
-  const variants = [portableVariant(shape, device.info.isSoftware)];
-  if (device.info.subgroupSizes !== null) variants.push(subgroupVariant(shape, device.info.subgroupSizes[0]));
+  const variants = routeVariants(shape, device.info.isSoftware, device.info.subgroupSizes);
   const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, words * 4, 'storage');
   const stepInput = storage('stepInput', stepInputWords(shape));
   const slotMapping = storage('slotMapping', shape.maxNumBatchedTokens);

@@ -12,6 +12,8 @@ export type RouteVariant = Readonly<{
   threads: number;
   /** With subgroups: lanes of the smallest one; else 0. */
   leastLanes: number;
+  /** With subgroups that are all equal: their lanes; else 0. */
+  lanes: number;
   /** Rows that a workgroup takes, or, with subgroups (whose loop takes the rest), starts with. */
   rowsPerWorkgroup: number;
 }>;
@@ -32,35 +34,49 @@ const SUBGROUP_THREADS = 128;
  */
 export function portableVariant(shape: RouteShape, isSoftware: boolean, router: RouterConfig = MODULAR): RouteVariant {
   const threads = isSoftware ? 16 : 64;
-  const oneRow = { threads, leastLanes: 0, rowsPerWorkgroup: threads };
+  const oneRow = { threads, leastLanes: 0, lanes: 0, rowsPerWorkgroup: threads };
   if (!isPlain(shape)) return { algorithm: 'scored', ...oneRow };
   const isNarrow = shape.gateWidth === 8 && shape.topK <= 8 && shape.numExperts % 2 === 0;
   if (!isNarrow || router.kind === 'monolithic') return { algorithm: 'wide', ...oneRow };
-  return { algorithm: 'portable', threads, leastLanes: 0, rowsPerWorkgroup: threads * 4 };
+  return { algorithm: 'portable', threads, leastLanes: 0, lanes: 0, rowsPerWorkgroup: threads * 4 };
 }
 
-export function subgroupVariant(shape: RouteShape, smallestSubgroup: number): RouteVariant {
+/** `null`: groups of experts get an equal number of lanes each, and these subgroups have too few. */
+export function subgroupVariant(
+  shape: RouteShape,
+  [leastLanes, mostLanes]: readonly [min: number, max: number],
+): RouteVariant | null {
+  const { routingFunction = PLAIN } = shape;
+  if (leastLanes % (routingFunction.groups?.count ?? 1) !== 0) return null;
   return {
     algorithm: isPlain(shape) ? 'subgroup' : 'scored-subgroup',
     threads: SUBGROUP_THREADS,
-    leastLanes: smallestSubgroup,
-    rowsPerWorkgroup: Math.max(1, SUBGROUP_THREADS / smallestSubgroup),
+    leastLanes,
+    lanes: leastLanes === mostLanes ? leastLanes : 0,
+    rowsPerWorkgroup: Math.max(1, SUBGROUP_THREADS / leastLanes),
   };
 }
 
-/** Every variant that computes the shape's function, for subgroups of at least `smallestSubgroup` lanes; 0: none with subgroups. */
+/** Experts that a lane holds at most, in subgroups of at least so many lanes. */
+export function keysPerLane({ numExperts, routingFunction = PLAIN }: RouteShape, leastLanes: number): number {
+  const numGroups = isPlainTopK(routingFunction) ? 1 : (routingFunction.groups?.count ?? 1);
+  return Math.ceil(numExperts / numGroups / (leastLanes / numGroups));
+}
+
+/** Every variant that computes the shape's function, the one without subgroups first. */
 export function routeVariants(
   shape: RouteShape,
   isSoftware: boolean,
-  smallestSubgroup: number,
+  subgroupSizes: DeviceInfo['subgroupSizes'],
   router: RouterConfig = MODULAR,
 ): readonly RouteVariant[] {
   const variants = [portableVariant(shape, isSoftware, router)];
-  if (variants[0]!.algorithm === 'portable') {
-    const { threads } = variants[0]!;
-    variants.push({ algorithm: 'wide', threads, leastLanes: 0, rowsPerWorkgroup: threads });
+  const { algorithm, threads } = variants[0]!;
+  if (algorithm === 'portable') {
+    variants.push({ algorithm: 'wide', threads, leastLanes: 0, lanes: 0, rowsPerWorkgroup: threads });
   }
-  if (smallestSubgroup > 0) variants.push(subgroupVariant(shape, smallestSubgroup));
+  const withSubgroups = subgroupSizes === null ? null : subgroupVariant(shape, subgroupSizes);
+  if (withSubgroups !== null) variants.push(withSubgroups);
   return variants;
 }
 
@@ -74,18 +90,18 @@ export function chooseRouteVariant(
   info: Pick<DeviceInfo, 'isSoftware' | 'subgroupSizes'>,
   router: RouterConfig = MODULAR,
 ): RouteVariant {
-  const smallest = info.subgroupSizes?.[0] ?? 0;
-  if (info.isSoftware || smallest < MIN_USEFUL_SUBGROUP) return portableVariant(shape, info.isSoftware, router);
-  return subgroupVariant(shape, smallest);
+  const { isSoftware, subgroupSizes } = info;
+  const isUseful = subgroupSizes !== null && subgroupSizes[0] >= MIN_USEFUL_SUBGROUP && !isSoftware;
+  return (isUseful ? subgroupVariant(shape, subgroupSizes) : null) ?? portableVariant(shape, isSoftware, router);
 }
 
 /** e.g. `route/l36-e128-k4-g8-topk-portable-t16`: label, cache key, bench row and test title. */
 export function routeVariantName(shape: RouteShape, variant: RouteVariant, router: RouterConfig = MODULAR): string {
   const { numLayers, numExperts, topK, gateWidth, routingFunction } = shape;
-  const { algorithm, threads, leastLanes } = variant;
+  const { algorithm, threads, leastLanes, lanes } = variant;
   const selection = routingFunctionName(routingFunction);
   const name = `route/l${numLayers}-e${numExperts}-k${topK}-g${gateWidth}-${selection}-${algorithm}`;
-  const sized = leastLanes > 0 ? `${name}-s${leastLanes}` : `${name}-t${threads}`;
+  const sized = leastLanes > 0 ? `${name}-s${leastLanes}${lanes > 0 ? '' : '+'}` : `${name}-t${threads}`;
   if (router.kind === 'modular') return sized;
   return `${sized}-monolithic${router.hasRoutingReplay ? '-replay' : ''}`;
 }

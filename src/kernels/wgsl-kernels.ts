@@ -8,7 +8,7 @@ import { BINDINGS, THREADS, references, routeBindings } from './kernel-set.ts';
 import type { KernelShape } from './kernel-shape.ts';
 import { rowDtype } from './kernel-shape.ts';
 import type { RouteVariant } from './route-variant.ts';
-import { MODULAR, chooseRouteVariant, packGateWeights, routeVariantName } from './route-variant.ts';
+import { MODULAR, chooseRouteVariant, keysPerLane, packGateWeights, routeVariantName } from './route-variant.ts';
 import { FROM_DEVICE, HEADER_WORDS, Header, REQUEST_WORDS, RequestField } from './step-input.ts';
 import { wgslModule, wgslSource } from './wgsl-source.ts';
 
@@ -86,6 +86,7 @@ export function wgslKernelsWith(
         BLOCK_SIZE: blockSize,
         MAX_BLOCKS_PER_SEQ: maxBlocksPerSeq,
         ATTEND_THREADS: threads,
+        READ_AHEAD: info.isSoftware ? 1 : 4,
       }),
       grid: (sizes) => [sizes.numRequests, 1],
     },
@@ -117,7 +118,7 @@ export function wgslKernelsWith(
 
 /** How a router kernel is put together: what its variant shares with others, the variant itself, and what its kind puts out. */
 function routeSource(model: ModelConfig, shape: KernelShape, variant: RouteVariant, router: RouterConfig): string {
-  const { algorithm, threads, leastLanes } = variant;
+  const { algorithm, threads, leastLanes, lanes } = variant;
   const { numLayers, numExperts, topK, gateWidth } = shape;
   const numWeights = numLayers * numExperts * gateWidth;
   const { groups, hasSelectionBias } = shape.routingFunction;
@@ -129,7 +130,8 @@ function routeSource(model: ModelConfig, shape: KernelShape, variant: RouteVaria
     GATE_WIDTH: gateWidth,
     ROUTE_THREADS: threads,
     MAX_TOKENS: shape.maxNumBatchedTokens,
-    KEYS_PER_LANE: leastLanes > 0 ? Math.ceil(numExperts / leastLanes) : 0,
+    LANES: lanes,
+    KEYS_PER_LANE: leastLanes > 0 ? keysPerLane(shape, leastLanes) : 0,
     SLOTS: leastLanes > 0 ? Math.ceil(topK / leastLanes) : 0,
     CHOICE: choiceKind(model),
     HAS_BIAS: hasSelectionBias ? 1 : 0,

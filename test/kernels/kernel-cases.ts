@@ -139,6 +139,14 @@ const SHAPES: readonly Readonly<{ title: string; model: ModelConfig; numSpeculat
   { title: 'sigmoid, bias, groups by two', model: scored(2, 64, 6, 'sigmoid', true, [8, 3, 'top2-sum']) },
   { title: 'softmax, groups by best', model: scored(2, 40, 6, 'softmax', false, [4, 2, 'max']) },
   { title: 'softmax, groups by two', model: scored(1, 24, 5, 'softmax', false, [3, 1, 'top2-sum']) },
+  {
+    title: 'sigmoid, bias, groups that share a lane group',
+    model: scored(2, 28, 4, 'sigmoid', true, [2, 1, 'top2-sum']),
+  },
+  {
+    title: 'sqrt-softplus, bias, groups of a lane',
+    model: scored(2, 44, 5, 'sqrt-softplus', true, [4, 3, 'top2-sum']),
+  },
   { title: 'softmax, bias', model: scored(2, 33, 3, 'softmax', true, null) },
   { title: 'softmax, bias, the widest', model: scored(1, 1024, 32, 'softmax', true, null, 24) },
   { title: 'sqrt-softplus, bias', model: scored(2, 70, 5, 'sqrt-softplus', true, null) },
@@ -172,7 +180,7 @@ export function runKernelCases(device: () => Device): void {
 
     test.each(ROUTERS)(`route, ${title}: every variant that the device can run, $name`, async ({ router }) => {
       const { info } = device();
-      for (const variant of routeVariants(shape, true, info.subgroupSizes?.[0] ?? 0, router)) {
+      for (const variant of routeVariants(shape, true, info.subgroupSizes, router)) {
         const random = randomNumbers(200 + index);
         const kernels = wgslKernelsWith(modelConfig, shape, info, variant, router);
         for (let round = 0; round < 3; round++) {
@@ -213,6 +221,30 @@ export function runKernelCases(device: () => Device): void {
       },
     );
   }
+
+  test.each([true, false])(
+    'attend as a software adapter runs it (%s), contexts of up to 3,000 tokens',
+    async (isSoftware) => {
+      const starts = [0, 1, 127, 383, 384, 385, 511, 512, 513, 896, 2047, 3000];
+      const shape = kernelShape(
+        model(),
+        engineConfig({ blockSize: 5, numBlocks: 900, maxModelLen: 3100, maxNumSeqs: 12 }),
+      );
+      const random = randomNumbers(400);
+      const [variant] = routeVariants(shape, isSoftware, null);
+      const { kernel, grid } = wgslKernelsWith(model(), shape, { isSoftware }, variant!).attend;
+      const input = new StepInput(shape);
+      input.begin(2 * starts.length, starts.length, 0);
+      for (const [i, start] of starts.entries()) input.addRequest(i, start, 2, 0, true);
+      input.end();
+      await expectKernel(device(), kernel, grid(input), [
+        input.words.slice(0, input.numWords),
+        randomWords(random, 2 * shape.numSlots),
+        Uint32Array.from({ length: shape.maxNumSeqs * shape.maxBlocksPerSeq }, () => random(900)),
+        randomWords(random, 4 * shape.maxNumBatchedTokens),
+      ]);
+    },
+  );
 
   test('requests of one step that share a block see what the others write in it', async () => {
     const shape = kernelShape(model(), engineConfig());

@@ -42,13 +42,15 @@ const ROUTERS: readonly RouterConfig[] = [
   { kind: 'monolithic', hasRoutingReplay: false },
 ];
 
+const SUBGROUP_SIZES = [null, [32, 32], [4, 4], [8, 32], [64, 128]] as const;
+
 describe.each(MODEL_NAMES)('%s', (name) => {
   test.each([0, 3])('every kernel compiles with %i speculative tokens', async (numSpeculativeTokens) => {
     for (const gateWidth of numSpeculativeTokens === 0 ? [8, 16] : [8]) {
       const model = modelPreset(name, gateWidth);
       const shape = kernelShape(model, engineConfig({ numSpeculativeTokens, maxNumSeqs: 256, maxModelLen: 131_072 }));
       for (const isSoftware of [false, true]) {
-        const [variant] = routeVariants(shape, isSoftware, 0);
+        const [variant] = routeVariants(shape, isSoftware, null);
         const set = wgslKernelsWith(model, shape, { isSoftware }, variant!);
         for (const { kernel } of [set.attendWrite, set.attend, set.sample]) await validate(kernel);
         await validate(set.ballast);
@@ -62,8 +64,8 @@ describe.each(MODEL_NAMES)('%s', (name) => {
     for (const gateWidth of isModular ? [8, 16] : [8]) {
       const model = modelPreset(name, gateWidth);
       const shape = kernelShape(model, engineConfig());
-      for (const subgroup of isModular ? [0, 4, 32, 128] : [0, 32]) {
-        for (const variant of routeVariants(shape, subgroup === 0, subgroup, router)) {
+      for (const sizes of isModular ? SUBGROUP_SIZES : SUBGROUP_SIZES.slice(0, 2)) {
+        for (const variant of routeVariants(shape, sizes === null, sizes, router)) {
           const set = wgslKernelsWith(model, shape, { isSoftware: false }, variant, router);
           await validate(set.route.kernel);
           await validate(set.pack);

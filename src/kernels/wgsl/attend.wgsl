@@ -35,6 +35,11 @@ fn advance(place: Place, blocks: u32, rest: u32) -> Place {
   );
 }
 
+// The thread's next old position.
+fn nextOf(place: Place) -> Place {
+  return advance(place, ATTEND_THREADS / BLOCK_SIZE, ATTEND_THREADS % BLOCK_SIZE);
+}
+
 fn termAt(place: Place) -> vec2u {
   return termOf(kvKeys[blockTable[place.block] * BLOCK_SIZE + place.offset], place.position);
 }
@@ -49,9 +54,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
 
   var old = vec2u(0u);
   var place = placeOf(table, thread);
+  if (READ_AHEAD == 4u) {
+    // A key is read behind its place in the block table: four chains of two loads hide what one waits for.
+    while (place.position + 3u * ATTEND_THREADS < tokenStart) {
+      let second = nextOf(place);
+      let third = nextOf(second);
+      let fourth = nextOf(third);
+      old += termAt(place) + termAt(second) + termAt(third) + termAt(fourth);
+      place = nextOf(fourth);
+    }
+  }
   while (place.position < tokenStart) {
     old += termAt(place);
-    place = advance(place, ATTEND_THREADS / BLOCK_SIZE, ATTEND_THREADS % BLOCK_SIZE);
+    place = nextOf(place);
   }
   let run = (tokenCount + ATTEND_THREADS - 1u) / ATTEND_THREADS;
   let runStart = min(thread * run, tokenCount);

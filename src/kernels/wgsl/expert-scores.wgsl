@@ -67,22 +67,3 @@ fn softmaxChoiceOf(exponential: u32, reciprocal: u32, layer: u32, expert: u32) -
 fn keyOfChoice(choice: i32, expert: u32) -> i32 {
   return choice * 1024 + i32(1023u - expert);
 }
-
-// Bit g: group g is among the best. Of equal groups the smaller one is better.
-fn keptGroups(scores: ptr<function, array<i32, GROUPS>>) -> u32 {
-  var kept = 0u;
-  for (var group = 0u; group < GROUPS; group++) {
-    let score = (*scores)[group];
-    var better = 0u;
-    for (var other = 0u; other < GROUPS; other++) {
-      let rival = (*scores)[other];
-      better += select(0u, 1u, (rival > score) | ((rival == score) & (other < group)));
-    }
-    kept |= select(0u, 1u << group, better < KEPT_GROUPS);
-  }
-  return kept;
-}
-
-fn isKept(kept: u32, expert: u32) -> bool {
-  return ((kept >> (expert / (NUM_EXPERTS / GROUPS))) & 1u) == 1u;
-}

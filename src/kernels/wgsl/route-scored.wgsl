@@ -3,6 +3,25 @@
 
 const LOWEST: i32 = -0x7fffffff;
 
+// Bit g: group g is among the best. Of equal groups the smaller one is better.
+fn keptGroups(scores: ptr<function, array<i32, GROUPS>>) -> u32 {
+  var kept = 0u;
+  for (var group = 0u; group < GROUPS; group++) {
+    let score = (*scores)[group];
+    var better = 0u;
+    for (var other = 0u; other < GROUPS; other++) {
+      let rival = (*scores)[other];
+      better += select(0u, 1u, (rival > score) | ((rival == score) & (other < group)));
+    }
+    kept |= select(0u, 1u << group, better < KEPT_GROUPS);
+  }
+  return kept;
+}
+
+fn isKept(kept: u32, expert: u32) -> bool {
+  return ((kept >> (expert / (NUM_EXPERTS / GROUPS))) & 1u) == 1u;
+}
+
 @compute @workgroup_size(ROUTE_THREADS)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) workgroup: vec3u) {
   let layer = workgroup.y;

@@ -15,8 +15,9 @@ fn main(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) thread: u32,
   @builtin(subgroup_invocation_id) lane: u32,
-  @builtin(subgroup_size) size: u32,
+  @builtin(subgroup_size) subgroupSize: u32,
 ) {
+  let size = lanesOf(subgroupSize);
   let layer = group.y;
   let subgroups = ROUTE_THREADS / size;
   let numTokens = stepInput[H_NUM_TOKENS];

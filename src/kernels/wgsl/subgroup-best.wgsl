@@ -4,13 +4,18 @@ enable subgroups;
 // compiler cannot prove.
 diagnostic(off, subgroup_uniformity);
 
-// Reductions over a whole subgroup, of any size from 4 to 128. On NVIDIA 580 `subgroupMax` gave wrong maxima in rounds that branch
-// (docs/router-kernels.md): it is used in rounds without branches only, with a shuffle behind it; everything else is made of shuffles.
+// What routers with subgroups share: reductions over a whole subgroup, of any size from 4 to 128, and the K best of all lanes' keys. On NVIDIA
+// 580 `subgroupMax` gave wrong maxima in rounds that branch (docs/router-kernels.md): it is used in rounds without branches only, with a
+// shuffle behind it; everything else is made of shuffles.
 
 const LOWEST: i32 = -0x7fffffff;
 
-// Expert i · size + lane is the lane's i-th.
 alias Keys = array<i32, KEYS_PER_LANE>;
+
+// A constant where all subgroups of the adapter are equal: loops over lanes have a known end.
+fn lanesOf(size: u32) -> u32 {
+  return select(size, LANES, LANES > 0u);
+}
 
 fn maxInRounds(value: i32) -> i32 {
   return subgroupShuffleXor(subgroupMax(value), 0u);
@@ -28,16 +33,6 @@ fn sumOver(size: u32, value: u32) -> u32 {
   var result = value;
   for (var step = 1u; step < size; step *= 2u) {
     result += subgroupShuffleXor(result, step);
-  }
-  return result;
-}
-
-// The two largest of all lanes' two largest.
-fn twoLargestOver(size: u32, value: vec2i) -> vec2i {
-  var result = value;
-  for (var step = 1u; step < size; step *= 2u) {
-    let other = vec2i(subgroupShuffleXor(result.x, step), subgroupShuffleXor(result.y, step));
-    result = vec2i(max(result.x, other.x), max(min(result.x, other.x), max(result.y, other.y)));
   }
   return result;
 }
