@@ -64,6 +64,8 @@ function subgroupKernel(router: RouterFunction, variant: SubgroupVariant): Kerne
     SLOTS: layout.slots,
     CHUNKS: chunks,
     QUADS: quads,
+    // The largest power of two that divides the quads of a chunk.
+    ROTATED: quads & -quads,
     QUAD_STEP: groups === null ? 4 * lanes : 4,
     GUARDED: Number(!isEven || allQuads % chunks !== 0),
   };

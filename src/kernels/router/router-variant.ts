@@ -29,14 +29,18 @@ type Subgroups = DeviceInfo['subgroupSizes'];
 /** A multiple of every subgroup size that there is (4–128). */
 const SUBGROUP_THREADS = 128;
 
-/** Experts of one lane: few enough to be all in flight at once, enough for several rows in a subgroup. */
-const EXPERTS_PER_LANE = 24;
+/** Most experts of a lane: all in flight at once. */
+const MAX_SHARE = 32;
+/** Experts of a lane where a row then has no more than eight lanes: so that four rows share a subgroup of 32. */
+const SHARE = 16;
 
 /** Experts from which a workgroup a row beats an invocation a row on a GPU. */
 const MIN_WIDE_EXPERTS = 512;
 
-/** How often, at most, a lane may hold more of a row's best than its list, for choices in random order. */
-const MAX_SHORT_LISTS = 0.0015;
+/** Rows, at most, of which a lane's list may be full of the row's best, for choices in random order, if nobody knows what comes behind it. */
+const MAX_FULL_LISTS = 0.0015;
+/** Subgroups of 32 lanes, at most, with a list that is too short. */
+const MAX_SHORT_LISTS = 0.02;
 
 export function portableRouter({ topK }: RouterFunction, isSoftware: boolean): RouterVariant {
   return { algorithm: 'portable', threads: isSoftware ? 16 : 64, list: Math.max(4, placesOf(topK)) };
@@ -51,8 +55,8 @@ export function subgroupRouter(router: RouterFunction, subgroups: Subgroups): Su
   if (subgroups === null) return null;
   const [smallest] = subgroups;
   const { numExperts, topK, groups } = router;
-  const wanted = groups === null ? Math.max(topK, Math.ceil(numExperts / EXPERTS_PER_LANE)) : groups.count;
-  const lanes = Math.min(32, smallest, powerOfTwo(wanted));
+  const wanted = Math.max(topK, numExperts / MAX_SHARE, Math.min(8, numExperts / SHARE));
+  const lanes = Math.min(32, smallest, powerOfTwo(groups?.count ?? wanted));
   if (groups !== null && lanes < groups.count) return null;
   const sharers = groups === null ? lanes : Math.min(groups.keep, lanes);
   return { algorithm: 'subgroup', threads: SUBGROUP_THREADS, lanes, ...laneList(topK, lanes, sharers) };
@@ -64,10 +68,12 @@ export function subgroupRouter(router: RouterFunction, subgroups: Subgroups): Su
  */
 function laneList(topK: number, lanes: number, sharers: number): Pick<SubgroupVariant, 'list' | 'isExact'> {
   const width = placesOf(topK);
-  let list = Math.min(width, Math.max(4, width / lanes));
-  const isShort = (length: number): boolean => sharers * tail(topK, 1 / sharers, length) > MAX_SHORT_LISTS;
-  while (list < width && isShort(list)) list *= 2;
-  return { list, isExact: isShort(list) };
+  const rowsWith = (keys: number): number => sharers * tail(topK, 1 / sharers, keys);
+  for (let list = Math.min(width, Math.max(4, width / lanes)); list < width; list *= 2) {
+    if (rowsWith(list) < MAX_FULL_LISTS) return { list, isExact: false };
+    if ((32 / lanes) * rowsWith(list + 1) < MAX_SHORT_LISTS) return { list, isExact: true };
+  }
+  return { list: width, isExact: rowsWith(width) >= MAX_FULL_LISTS };
 }
 
 /** Places of a row that are found: a power of two. */

@@ -8,6 +8,11 @@ fn endOf(lane: u32) -> u32 {
   return select(0u, (lane + 1u) * GROUP_SIZE, lane < GROUPS);
 }
 
+// Neighbouring lanes read their groups' quads in different order: memory that is a whole group apart would meet in one bank.
+fn offsetOf(lane: u32, i: u32) -> u32 {
+  return (i ^ (lane & (ROTATED - 1u))) * QUAD_STEP;
+}
+
 // Whether the lane's group is among the best KEPT_GROUPS: greater score, of equals the smaller group.
 fn isGroupKept(lane: u32, firstLane: u32, first: i32, second: i32) -> bool {
   var score = first;

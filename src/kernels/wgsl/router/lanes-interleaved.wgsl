@@ -8,6 +8,11 @@ fn endOf(lane: u32) -> u32 {
   return NUM_EXPERTS;
 }
 
+// The first expert of the i-th quad of a chunk, counted from the chunk's first.
+fn offsetOf(lane: u32, i: u32) -> u32 {
+  return i * QUAD_STEP;
+}
+
 fn isGroupKept(lane: u32, firstLane: u32, first: i32, second: i32) -> bool {
   return true;
 }

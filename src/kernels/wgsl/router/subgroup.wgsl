@@ -48,24 +48,26 @@ struct Share {
   second: i32,
 }
 
-fn readQuads(row: u32, first: u32, end: u32) -> Quads {
+fn readQuads(row: u32, lane: u32, start: u32, end: u32) -> Quads {
   var q: Quads;
-  q.a = readQuad(row, first, end);
-  if (QUADS > 1u) { q.b = readQuad(row, first + QUAD_STEP, end); }
-  if (QUADS > 2u) { q.c = readQuad(row, first + 2u * QUAD_STEP, end); }
-  if (QUADS > 3u) { q.d = readQuad(row, first + 3u * QUAD_STEP, end); }
-  if (QUADS > 4u) { q.e = readQuad(row, first + 4u * QUAD_STEP, end); }
-  if (QUADS > 5u) { q.f = readQuad(row, first + 5u * QUAD_STEP, end); }
-  if (QUADS > 6u) { q.g = readQuad(row, first + 6u * QUAD_STEP, end); }
-  if (QUADS > 7u) { q.h = readQuad(row, first + 7u * QUAD_STEP, end); }
+  q.a = readQuad(row, start + offsetOf(lane, 0u), end);
+  if (QUADS > 1u) { q.b = readQuad(row, start + offsetOf(lane, 1u), end); }
+  if (QUADS > 2u) { q.c = readQuad(row, start + offsetOf(lane, 2u), end); }
+  if (QUADS > 3u) { q.d = readQuad(row, start + offsetOf(lane, 3u), end); }
+  if (QUADS > 4u) { q.e = readQuad(row, start + offsetOf(lane, 4u), end); }
+  if (QUADS > 5u) { q.f = readQuad(row, start + offsetOf(lane, 5u), end); }
+  if (QUADS > 6u) { q.g = readQuad(row, start + offsetOf(lane, 6u), end); }
+  if (QUADS > 7u) { q.h = readQuad(row, start + offsetOf(lane, 7u), end); }
   return q;
 }
 
-fn keysOfQuad(share: ptr<function, Share>, bits: vec4u, place: u32, start: u32, end: u32, stats: Stats) -> vec4i {
-  let first = start + place;
+fn keysOfQuad(share: ptr<function, Share>, bits: vec4u, offset: u32, start: u32, end: u32, stats: Stats) -> vec4i {
+  let first = start + offset;
   let inside = isBefore(first, end);
   let orders = looseOrders(bits, first, end, stats);
-  (*share).bits |= select(vec4u(0u), bits, inside);
+  if (BY_LOGIT != 0u) {
+    (*share).bits |= select(vec4u(0u), bits, inside);
+  }
   if (GROUPS > 1u) {
     for (var i = 0u; i < 4u; i++) {
       let order = select(LOWEST_ORDER, orders[i], inside[i]);
@@ -73,25 +75,25 @@ fn keysOfQuad(share: ptr<function, Share>, bits: vec4u, place: u32, start: u32, 
       (*share).first = max((*share).first, order);
     }
   }
-  return select(vec4i(NONE), keysOf(orders, place), inside);
+  return select(vec4i(NONE), keysOf(orders, offset), inside);
 }
 
-fn keysOfQuads(share: ptr<function, Share>, q: Quads, start: u32, end: u32, stats: Stats) -> Keys {
+fn keysOfQuads(share: ptr<function, Share>, q: Quads, lane: u32, start: u32, end: u32, stats: Stats) -> Keys {
   var keys: Keys;
-  keys.a = keysOfQuad(share, q.a, 0u, start, end, stats);
-  if (QUADS > 1u) { keys.b = keysOfQuad(share, q.b, QUAD_STEP, start, end, stats); }
-  if (QUADS > 2u) { keys.c = keysOfQuad(share, q.c, 2u * QUAD_STEP, start, end, stats); }
-  if (QUADS > 3u) { keys.d = keysOfQuad(share, q.d, 3u * QUAD_STEP, start, end, stats); }
-  if (QUADS > 4u) { keys.e = keysOfQuad(share, q.e, 4u * QUAD_STEP, start, end, stats); }
-  if (QUADS > 5u) { keys.f = keysOfQuad(share, q.f, 5u * QUAD_STEP, start, end, stats); }
-  if (QUADS > 6u) { keys.g = keysOfQuad(share, q.g, 6u * QUAD_STEP, start, end, stats); }
-  if (QUADS > 7u) { keys.h = keysOfQuad(share, q.h, 7u * QUAD_STEP, start, end, stats); }
+  keys.a = keysOfQuad(share, q.a, offsetOf(lane, 0u), start, end, stats);
+  if (QUADS > 1u) { keys.b = keysOfQuad(share, q.b, offsetOf(lane, 1u), start, end, stats); }
+  if (QUADS > 2u) { keys.c = keysOfQuad(share, q.c, offsetOf(lane, 2u), start, end, stats); }
+  if (QUADS > 3u) { keys.d = keysOfQuad(share, q.d, offsetOf(lane, 3u), start, end, stats); }
+  if (QUADS > 4u) { keys.e = keysOfQuad(share, q.e, offsetOf(lane, 4u), start, end, stats); }
+  if (QUADS > 5u) { keys.f = keysOfQuad(share, q.f, offsetOf(lane, 5u), start, end, stats); }
+  if (QUADS > 6u) { keys.g = keysOfQuad(share, q.g, offsetOf(lane, 6u), start, end, stats); }
+  if (QUADS > 7u) { keys.h = keysOfQuad(share, q.h, offsetOf(lane, 7u), start, end, stats); }
   return keys;
 }
 
 // The list of one chunk.
-fn listOf(share: ptr<function, Share>, row: u32, start: u32, end: u32, stats: Stats) -> List {
-  let keys = keysOfQuads(share, readQuads(row, start, end), start, end, stats);
+fn listOf(share: ptr<function, Share>, row: u32, lane: u32, start: u32, end: u32, stats: Stats) -> List {
+  let keys = keysOfQuads(share, readQuads(row, lane, start, end), lane, start, end, stats);
   return moveIds(sortKeys(keys), i32(min(start, ID_MASK)));
 }
 
@@ -140,10 +142,10 @@ fn main(
     var stats = statsOf(row, lane);
     let end = endOf(lane);
     var share = Share(vec4u(0u), LOWEST_ORDER, LOWEST_ORDER);
-    var list = listOf(&share, row, startOf(lane), end, stats);
+    var list = listOf(&share, row, lane, startOf(lane), end, stats);
     for (var chunk = 1u; chunk < CHUNKS; chunk++) {
       let start = startOf(lane) + chunk * QUADS * QUAD_STEP;
-      list = mergeLists(list, listOf(&share, row, start, end, stats));
+      list = mergeLists(list, listOf(&share, row, lane, start, end, stats));
     }
     let isKept = isGroupKept(lane, firstLane, share.first, share.second);
     if (GROUPS > 1u) {
