@@ -1,6 +1,6 @@
 /**
- * Each kernel at 16, 64, 256 and 2,048 tokens of gpt-oss-120b, by the device's own timestamps where it has them. Figures of a software adapter
- * say nothing about a GPU.
+ * Each kernel of the engine at 16, 64, 256 and 2,048 tokens of gpt-oss-120b, by the device's own timestamps where it has them; on a GPU also the
+ * routers of other models, and `attend` over a context of 32,768. Figures of a software adapter say nothing about a GPU.
  */
 
 import { Bench } from 'tinybench';
@@ -12,18 +12,22 @@ import { modelPreset } from '../src/kernels/model-presets.ts';
 import { openDevice } from '../src/kernels/open-device.ts';
 import { routeVariants } from '../src/kernels/route-variant.ts';
 import { StepInput, stepInputWords } from '../src/kernels/step-input.ts';
-import { wgslKernelsWith } from '../src/kernels/wgsl-kernels.ts';
+import { wgslKernels, wgslKernelsWith } from '../src/kernels/wgsl-kernels.ts';
 
 const TOKENS = [16, 64, 256, 2048];
 const TOKENS_PER_REQUEST = 8;
 const CONTEXT = 1024;
+const LONG_CONTEXT = 32_768;
+/** Of each routing function one: grouped scores, scores with a bias, a softmax with a bias, groups by logit. */
+const OTHER_MODELS = ['deepseek-v3', 'kimi-k2', 'longcat-flash', 'deepseek-v2'];
 
 const ENGINE: EngineConfig = {
   blockSize: 16,
-  numBlocks: 256,
+  // Of a GPU: more keys than its cache holds.
+  numBlocks: 300_000,
   maxNumSeqs: 256,
   maxNumBatchedTokens: 2048,
-  maxModelLen: 2048,
+  maxModelLen: LONG_CONTEXT + TOKENS_PER_REQUEST,
   policy: 'fcfs',
   asyncScheduling: false,
   enablePrefixCaching: false,
@@ -61,7 +65,8 @@ export async function run(): Promise<void> {
 
 async function addTasks(bench: Bench, device: Device): Promise<void> {
   const model = modelPreset('gpt-oss-120b');
-  const shape = kernelShape(model, ENGINE);
+  const { isSoftware } = device.info;
+  const shape = kernelShape(model, isSoftware ? { ...ENGINE, numBlocks: 256, maxModelLen: 2048 } : ENGINE);
   const variants = routeVariants(shape, device.info.isSoftware, device.info.subgroupSizes);
   const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, words * 4, 'storage');
   const stepInput = storage('stepInput', stepInputWords(shape));
@@ -80,17 +85,30 @@ async function addTasks(bench: Bench, device: Device): Promise<void> {
     Uint32Array.from({ length: 4 * shape.maxNumBatchedTokens }, (_, i) => Math.imul(i, 0x9e3779b1)),
   );
 
+  const numBlocks = shape.numSlots / shape.blockSize;
+  const table = Uint32Array.from(
+    { length: shape.maxNumSeqs * shape.maxBlocksPerSeq },
+    (_, i) => Math.imul(i, 0x9e3779b1) >>> 0,
+  );
+  device.write(
+    blockTable,
+    0,
+    table.map((word) => word % numBlocks),
+  );
+
   const input = new StepInput(shape);
   const add = async (
     kernel: Kernel,
     buffers: readonly DeviceBuffer[],
     grid: readonly [number, number],
     T: number,
+    context: number = CONTEXT,
   ): Promise<void> => {
     const bound = await device.bind(kernel, buffers);
-    bench.add(`${kernel.name} T=${T}`, () => measure(device, bound, grid), {
+    const name = context === CONTEXT ? kernel.name : `${kernel.name} context ${context}`;
+    bench.add(`${name} T=${T}`, () => measure(device, bound, grid), {
       beforeEach: () => {
-        fillStep(input, T);
+        fillStep(input, T, context);
         device.write(stepInput, 0, input.words.subarray(0, input.numWords));
         device.write(
           packRows,
@@ -101,11 +119,11 @@ async function addTasks(bench: Bench, device: Device): Promise<void> {
     });
   };
   for (const T of TOKENS) {
-    fillStep(input, T);
+    fillStep(input, T, CONTEXT);
     const sizes = { numTokens: T, numRequests: input.numRequests, numTableUpdates: 0 };
     for (const variant of variants) {
       // A subgroup of 4 takes seconds for a large step, and nobody chooses it.
-      if (variant.algorithm === 'subgroup' && device.info.isSoftware && T > 64) continue;
+      if (variant.algorithm === 'subgroup' && isSoftware && T > 64) continue;
       const { kernel, grid } = wgslKernelsWith(model, shape, device.info, variant).route;
       const weights = wgslKernelsWith(model, shape, device.info, variant).gateWeights();
       const gateWeights = storage('gateWeights', weights.length);
@@ -115,17 +133,28 @@ async function addTasks(bench: Bench, device: Device): Promise<void> {
     const kernels = wgslKernelsWith(model, shape, device.info, variants[0]!);
     const { attendWrite, attend, sample, pack } = kernels;
     await add(attendWrite.kernel, [stepInput, slotMapping, lastTokens, kvKeys, blockTable], attendWrite.grid(sizes), T);
-    await add(attend.kernel, [stepInput, kvKeys, blockTable, hidden], attend.grid(sizes), T);
+    const attendBuffers = [stepInput, kvKeys, blockTable, hidden];
+    await add(attend.kernel, attendBuffers, attend.grid(sizes), T);
+    if (!isSoftware) await add(attend.kernel, attendBuffers, attend.grid(sizes), T, LONG_CONTEXT);
     await add(sample.kernel, [stepInput, hidden, sampled, lastTokens], sample.grid(sizes), T);
+    for (const name of isSoftware ? [] : OTHER_MODELS) {
+      const other = modelPreset(name);
+      const { route, gateWeights } = wgslKernels(other, kernelShape(other, ENGINE), device.info);
+      const words = gateWeights();
+      const weights = storage('gateWeights', words.length);
+      device.write(weights, 0, words);
+      const ids = storage('routedExperts', T * other.numLayers * other.topK);
+      await add(route.kernel, [stepInput, hidden, weights, ids], route.grid(sizes), T);
+    }
     await add(pack, [routedExperts, packRows, packed], [packWorkgroups(model, T), 1], T);
   }
 }
 
 /** `T` tokens of requests that each compute eight behind a context. */
-function fillStep(input: StepInput, T: number): void {
+function fillStep(input: StepInput, T: number, context: number): void {
   const numRequests = T / TOKENS_PER_REQUEST;
   input.begin(T, numRequests, 0);
-  for (let i = 0; i < numRequests; i++) input.addRequest(i, CONTEXT, TOKENS_PER_REQUEST, 0, true);
+  for (let i = 0; i < numRequests; i++) input.addRequest(i, context, TOKENS_PER_REQUEST, 0, true);
   input.end();
 }
 
