@@ -1,12 +1,11 @@
 // Three ways for the rows of a prompt that another server prefilled. Each engine folds an epoch of its own into its keys, so that rows tell whose they
 // are: they are those of the KV that the request attended to (L9), and what nobody has is declared missing (L4).
 
-import { describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Server } from '../../src/serve/server.ts';
-import type { PdRows } from '../../src/serve/kv/transfer-params.ts';
 import { pdRowsWays } from '../../src/serve/kv/transfer-params.ts';
 import type { Answer } from './helpers.ts';
-import { decodeNpy, expectNothingLeft, expectOracle, post, tiny } from './helpers.ts';
+import { decodeNpy, expectNothingLeft, expectOracle, post, smallKv, startServer, tiny } from './helpers.ts';
 import type { Epochs, Params } from './pd-helpers.ts';
 import { decode, expectEpochs, keep, prefill, promptOf, startKvServer, withRows } from './pd-helpers.ts';
 
@@ -33,16 +32,31 @@ function expectAnswer(
 }
 
 describe.each(pdRowsWays)('%s', (rows) => {
-  const pair = async (): Promise<[Server, Server, Server]> => [
-    await startKvServer({ role: 'prefill', rows }, { epoch: 1 }),
-    await startKvServer({ role: 'prefill', rows }, { epoch: 2 }),
-    await startKvServer({ role: 'decode', rows }, { epoch: OWN }),
-  ];
+  let p1: Server;
+  let p2: Server;
+  let d: Server;
+
+  beforeAll(async () => {
+    const prefillKv = { ...smallKv, role: 'prefill', rows } as const;
+    const decodeKv = { ...smallKv, role: 'decode', rows } as const;
+    [p1, p2, d] = await Promise.all([
+      startServer({ host: { kv: prefillKv, epoch: 1 } }),
+      startServer({ host: { kv: prefillKv, epoch: 2 } }),
+      startServer({ host: { kv: decodeKv, epoch: OWN } }),
+    ]);
+  });
+
+  afterAll(async () => {
+    for (const server of [p1, p2, d]) {
+      await expectNothingLeft(server);
+      await server.close(0);
+    }
+  });
+
   /** What is declared missing where the KV of `[from, to)` was loaded. */
   const missingOf = (from: number, to: number): Ranges => (rows === 'splice' ? [[from, to]] : []);
 
   test('behind a prefix that is cached here, extended, repeated: each row is that of its KV', async () => {
-    const [p1, p2, d] = await pair();
     const prompt = promptOf(1, 48);
     expectAnswer(
       await post(d, '/v1/completions', { prompt: prompt.slice(0, 35), max_tokens: 2, ...withRows }),
@@ -93,16 +107,12 @@ describe.each(pdRowsWays)('%s', (rows) => {
             [OWN, 1],
           ];
     expectAnswer(answer, longer, extended, missingOf(32, 76));
-    await expectNothingLeft(d);
-    await expectNothingLeft(p1);
-    await expectNothingLeft(p2);
   });
 
   test('of prompts of one token, of part of a block, of whole blocks; from a start on', async () => {
-    const [p, , d] = await pair();
     for (const length of [1, 2, 3, 4, 5, 8, 9, 100]) {
-      const prompt = promptOf(length, length);
-      const answer = await decode(d, prompt, await prefill(p, prompt));
+      const prompt = promptOf(1000 + length, length);
+      const answer = await decode(d, prompt, await prefill(p1, prompt));
       const isLoaded = length > 1;
       expectAnswer(
         answer,
@@ -119,19 +129,17 @@ describe.each(pdRowsWays)('%s', (rows) => {
     const prompt = promptOf(50, 30);
     for (const start of [29, 7, 4]) {
       const fields = { routed_experts_prompt_start: start };
-      const { body } = await decode(d, prompt, await prefill(p, prompt, fields), fields);
+      const { body } = await decode(d, prompt, await prefill(p1, prompt, fields), fields);
       const choice = body.choices[0]!;
       expect(decodeNpy(choice.routed_experts).shape[0]).toBe(35 - start);
       expect(choice.routed_experts_missing).toEqual(rows === 'splice' && start < 29 ? [[start, 29]] : []);
     }
-    await expectNothingLeft(d);
-    await expectNothingLeft(p);
   });
 
   test('to several choices, which fetch the KV once', async () => {
-    const [p, , d] = await pair();
     const prompt = promptOf(3, 61);
-    const params = await prefill(p, prompt, { n: 2 });
+    const params = await prefill(p1, prompt, { n: 2 });
+    const before = d.host.kv!.counts.bytesLoaded;
     const answer = await decode(d, prompt, params, { n: 4 });
     for (let choice = 0; choice < 4; choice++) {
       expectAnswer(
@@ -145,34 +153,36 @@ describe.each(pdRowsWays)('%s', (rows) => {
         choice,
       );
     }
-    expect(d.host.kv!.counts).toMatchObject({
-      failedLoads: 0,
-      bytesLoaded: 64 * 8 + (rows === 'with-kv' ? 61 * WIDTH : 0),
-    });
-    await expectNothingLeft(d);
-    await expectNothingLeft(p);
+    const numBytes = 64 * 8 + (rows === 'with-kv' ? 61 * WIDTH : 0);
+    expect(d.host.kv!.counts.bytesLoaded - before).toBe(numBytes);
+    expect(d.host.kv!.counts.failedLoads).toBe(0);
   });
 
   test('rows stand in the first answer too, unless the proxy says that it wants none there', async () => {
-    const [p] = await pair();
+    // oxlint-disable-next-line unicorn/consistent-function-scoping -- uses the suite's servers
     const ask = async (more: object): Promise<unknown> => {
-      const body = { prompt: promptOf(4, 9), max_tokens: 1, ...withRows, kv_transfer_params: { ...keep, ...more } };
-      return (await post(p, '/v1/completions', body)).body.choices[0]!.routed_experts;
+      const prompt = promptOf(4, 9);
+      const body = { prompt, max_tokens: 1, ...withRows, kv_transfer_params: { ...keep, ...more } };
+      const answer = await post(p1, '/v1/completions', body);
+      await decode(d, prompt, (answer.body as unknown as { kv_transfer_params: Params }).kv_transfer_params);
+      return answer.body.choices[0]!.routed_experts;
     };
     expect(decodeNpy((await ask({})) as string).shape[0]).toBe(9);
     expect(await ask({ return_rows: false })).toBeUndefined();
   });
 
   test('of a request that loses its KV afterwards', async () => {
-    const p = await startKvServer({ role: 'prefill', rows });
-    const d = await startKvServer({ role: 'decode', rows }, {}, fewBlocks);
+    const prefiller = await startKvServer({ role: 'prefill', rows });
+    const decoder = await startKvServer({ role: 'decode', rows }, {}, fewBlocks);
     const prompts = Array.from({ length: 10 }, (_, i) => promptOf(100 + i, 40 + i));
-    const params = await Promise.all(prompts.map((prompt) => prefill(p, prompt)));
+    const params = await Promise.all(prompts.map((prompt) => prefill(prefiller, prompt)));
     const answers = await Promise.all(
-      prompts.map(async (prompt, i) => [prompt, await decode(d, prompt, params[i]!, { max_tokens: 150 })] as const),
+      prompts.map(
+        async (prompt, i) => [prompt, await decode(decoder, prompt, params[i]!, { max_tokens: 150 })] as const,
+      ),
     );
-    expect(d.host.stats().numPreemptions).toBeGreaterThan(0);
-    expect(d.host.stats().numExternalTokens).toBeGreaterThan(0);
+    expect(decoder.host.stats().numPreemptions).toBeGreaterThan(0);
+    expect(decoder.host.stats().numExternalTokens).toBeGreaterThan(0);
     for (const [prompt, { status, body }] of answers) {
       expect(status).toBe(200);
       const { routed_experts: text, routed_experts_missing: missing, token_ids: output } = body.choices[0]!;
@@ -180,34 +190,34 @@ describe.each(pdRowsWays)('%s', (rows) => {
       for (const [from, to] of missing) expect([from >= 0, to < prompt.length]).toEqual([true, true]);
       expectOracleBut(prompt, output, decodeNpy(text), missing);
     }
-    await expectNothingLeft(d);
-    await expectNothingLeft(p);
+    await expectNothingLeft(decoder);
+    await expectNothingLeft(prefiller);
   });
 
   test('of KV whose lease is over: computed here instead', async () => {
-    const p = await startKvServer({ role: 'prefill', rows, leaseMs: 20 }, { epoch: 1 });
-    const d = await startKvServer({ role: 'decode', rows }, { epoch: OWN });
+    const prefiller = await startKvServer({ role: 'prefill', rows, leaseMs: 20 }, { epoch: 1 });
+    const decoder = await startKvServer({ role: 'decode', rows }, { epoch: OWN });
     const prompt = promptOf(5, 44);
-    const params = await prefill(p, prompt);
-    await expectNothingLeft(p);
-    expectAnswer(await decode(d, prompt, params), prompt, [[OWN, 0]], []);
-    expect(d.host.kv!.counts).toMatchObject({ loads: 1, failedLoads: 1 });
-    await expectNothingLeft(d);
+    const params = await prefill(prefiller, prompt);
+    await expectNothingLeft(prefiller);
+    expectAnswer(await decode(decoder, prompt, params), prompt, [[OWN, 0]], []);
+    expect(decoder.host.kv!.counts).toMatchObject({ loads: 1, failedLoads: 1 });
+    await expectNothingLeft(decoder);
   });
 
   test('of KV that does not come, by the other policy: that request fails alone', async () => {
-    const p = await startKvServer({ role: 'prefill', rows, leaseMs: 20 });
-    const d = await startKvServer({ role: 'decode', rows, onLoadFailure: 'fail' });
+    const prefiller = await startKvServer({ role: 'prefill', rows, leaseMs: 20 });
+    const decoder = await startKvServer({ role: 'decode', rows, onLoadFailure: 'fail' });
     const prompt = promptOf(6, 44);
-    const params = await prefill(p, prompt);
-    await expectNothingLeft(p);
+    const params = await prefill(prefiller, prompt);
+    await expectNothingLeft(prefiller);
     const [bad, good] = await Promise.all([
-      decode(d, prompt, params),
-      post(d, '/v1/completions', { prompt, max_tokens: 5, ...withRows }),
+      decode(decoder, prompt, params),
+      post(decoder, '/v1/completions', { prompt, max_tokens: 5, ...withRows }),
     ]);
     expect([bad.status, bad.body.error.code]).toEqual([500, 'kv_load_failed']);
     expectOracle(prompt, good.body.choices[0]!.token_ids, decodeNpy(good.body.choices[0]!.routed_experts));
-    await expectNothingLeft(d);
+    await expectNothingLeft(decoder);
   });
 });
 
@@ -296,16 +306,17 @@ describe('a role', () => {
   });
 });
 
+function oneOfEach(epoch: number): Promise<Server[]> {
+  return Promise.all(pdRowsWays.map((rows) => startKvServer({ rows }, { epoch })));
+}
+
 test('servers that were told different ways: none of their rows is wrong', async () => {
-  const ways: PdRows[] = [...pdRowsWays];
-  for (const from of ways) {
-    for (const to of ways) {
-      const [p, d] = [
-        await startKvServer({ rows: from }, { epoch: 1 }),
-        await startKvServer({ rows: to }, { epoch: OWN }),
-      ];
-      const prompt = promptOf(30, 25);
+  const [prefillers, decoders] = [await oneOfEach(1), await oneOfEach(OWN)];
+  for (const [i, p] of prefillers.entries()) {
+    for (const [j, d] of decoders.entries()) {
+      const prompt = promptOf(30 + i, 25);
       const answer = await decode(d, prompt, await prefill(p, prompt));
+      const [from, to] = [pdRowsWays[i], pdRowsWays[j]];
       // Where no rows come, and none are expected, KV without rows is not taken.
       const isLoaded = from !== 'splice' || to === 'splice';
       const epochs: Epochs = isLoaded
