@@ -123,7 +123,7 @@ describe('a hand-over', () => {
 
   test('many at once, of which clients abort some', async () => {
     // What a client gave up before the other engine heard of it stays until its lease is over.
-    const [p, d] = [await start({ leaseMs: 3000 }), await start()];
+    const [p, d] = [await start({ leaseMs: 1000 }), await start()];
     const ask = async (i: number): Promise<void> => {
       const prompt = promptOf(i, 20 + i);
       const params = await prefill(p, prompt);

@@ -9,10 +9,9 @@ import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import { completeRows, rowsDigest } from './carried-rows.ts';
 import { KeptKv } from './kept-kv.ts';
-import { KvClient } from './kv-client.ts';
-import type { KvAnswer } from './kv-client.ts';
+import type { KvAnswer, KvClient } from './kv-client.ts';
 import { shapeOf, tokenDigest } from './kv-frames.ts';
-import { KvServer } from './kv-server.ts';
+import type { KvServer } from './kv-server.ts';
 import type { KvRole, PdRows, RemoteKv, TransferAnswer, TransferParams, TransferRules } from './transfer-params.ts';
 
 export type KvExchangeOptions = Readonly<{
@@ -71,6 +70,7 @@ export class KvExchange implements KvConnector {
   readonly #onFailure: (requestId: string, error: Error) => void;
   #engine: EngineSide | null = null;
   #server: KvServer | null = null;
+  #connect: ((host: string, port: number) => KvClient) | null = null;
   /** Counts up when the workers are lost: what began before is void. */
   #generation = 0;
 
@@ -88,11 +88,14 @@ export class KvExchange implements KvConnector {
     this.#kept = new KeptKv((requestIndex) => this.#engine!.releaseBlocks(requestIndex));
   }
 
-  /** Before the first request. Rejects if the port is taken. */
+  /** Before the first request. Rejects if the port is taken. ZeroMQ is loaded here, for those who use it. */
   async open(engine: EngineSide): Promise<void> {
     this.#engine = engine;
     const { host, port, role } = this.options;
+    const client = await import('./kv-client.ts');
+    this.#connect = (...address) => new client.KvClient(...address);
     if (role === 'decode') return;
+    const { KvServer } = await import('./kv-server.ts');
     this.#server = await KvServer.listen({
       host,
       port,
@@ -323,7 +326,7 @@ export class KvExchange implements KvConnector {
         this.#clients.delete(oldest[0]);
         oldest[1].close();
       }
-      client = new KvClient(host, port);
+      client = this.#connect!(host, port);
       this.#clients.set(address, client);
     }
     return client;
