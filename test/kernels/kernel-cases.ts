@@ -167,9 +167,13 @@ function scored(
   return model({ numLayers, numExperts, topK, gateWidth, routingFunction });
 }
 
+const WITH_MONOLITHIC = ['l3-e16-k4', 'l1-e33-k5-g24', 'l2-e2-k1', 'sigmoid, bias, groups by two', 'softmax, bias'];
+
 export function runKernelCases(device: () => Device): void {
   for (const [index, { title, model: modelConfig, numSpeculativeTokens = 0 }] of SHAPES.entries()) {
     const shape = kernelShape(modelConfig, engineConfig({ numSpeculativeTokens }));
+    // What a monolithic router puts out depends on K alone: even, odd, one.
+    const routers = WITH_MONOLITHIC.includes(title) ? ROUTERS : ROUTERS.slice(0, 1);
     test.each(Object.keys(CASES))(`%s, ${title}: equal to its reference`, async (name) => {
       const random = randomNumbers(100 + index);
       const kernels = wgslKernels(modelConfig, shape, device().info);
@@ -178,7 +182,7 @@ export function runKernelCases(device: () => Device): void {
       }
     });
 
-    test.each(ROUTERS)(`route, ${title}: every variant that the device can run, $name`, async ({ router }) => {
+    test.each(routers)(`route, ${title}: every variant that the device can run, $name`, async ({ router }) => {
       const { info } = device();
       for (const variant of routeVariants(shape, true, info.subgroupSizes, router)) {
         const random = randomNumbers(200 + index);
@@ -191,7 +195,7 @@ export function runKernelCases(device: () => Device): void {
       }
     });
 
-    test.each(ROUTERS.slice(0, 2))(
+    test.each(routers.slice(0, 2))(
       `pack, ${title}: any rows in any order, none, and all, $name`,
       async ({ router }) => {
         const random = randomNumbers(300 + index);

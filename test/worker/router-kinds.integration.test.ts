@@ -10,7 +10,7 @@ import type { RouterConfig } from '../../src/contract/config.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
 import { modelPreset } from '../../src/kernels/model-presets.ts';
 import { prepareAdapters } from '../../src/kernels/open-device.ts';
-import { requireRows, routerConfig } from '../../src/worker/router-kinds.ts';
+import { kernelsOf, requireRows, routerConfig } from '../../src/worker/router-kinds.ts';
 import { workloads } from '../../src/workload/workloads.ts';
 
 await prepareAdapters();
@@ -41,34 +41,33 @@ const sessionConfig = (modelName: string, router: RouterConfig): SessionConfig =
   router,
 });
 
-describe.each(['tiny', 'tiny-grouped', 'tiny-softmax-bias'])('%s', (modelName) => {
-  test.each([
-    ['modular', 'deltas'],
-    ['monolithic', 'deltas'],
-    ['monolithic', 'shm-flock'],
-    ['monolithic', 'block-store'],
-  ] as const)('%s router, %s: every row right', async (kind, design) => {
-    const config = sessionConfig(modelName, routerConfig(kind, true));
-    const { model } = config;
-    const workload = workloads.rollout.generate({ seed: 3, vocabSize: model.vocabSize, requests: 8, lengthScale: 0.4 });
-    const session = await DesignSession.start(design, config);
-    try {
-      const served = await serveWorkload({
-        engine: new EngineCore(config.engine, session.engineHalf()),
-        executor: session.executor,
-        queueDepth: 2,
-        workload,
-        optedIn: workload.requests.map(() => true),
-        mode: { kind: 'closed', concurrency: 8 },
-        abortAfter: workload.requests.map(() => null),
-      });
-      const result = new Verifier(model).verify(served.requests);
-      expect(result).toMatchObject({ wrongTokens: 0, rowsMismatched: 0, rowsImpossible: 0, firstProblem: null });
-      expect(result.rowsVerified).toBeGreaterThan(50);
-    } finally {
-      await session.close();
-    }
-  });
+test.each([
+  ['tiny', 'monolithic', 'deltas'],
+  ['tiny', 'monolithic', 'shm-flock'],
+  ['tiny-grouped', 'modular', 'deltas'],
+  ['tiny-grouped', 'monolithic', 'block-store'],
+  ['tiny-softmax-bias', 'modular', 'slot-store'],
+] as const)('%s, %s router, %s: every row right', async (modelName, kind, design) => {
+  const config = sessionConfig(modelName, routerConfig(kind, true));
+  const { model } = config;
+  const workload = workloads.rollout.generate({ seed: 3, vocabSize: model.vocabSize, requests: 8, lengthScale: 0.4 });
+  const session = await DesignSession.start(design, config);
+  try {
+    const served = await serveWorkload({
+      engine: new EngineCore(config.engine, session.engineHalf()),
+      executor: session.executor,
+      queueDepth: 2,
+      workload,
+      optedIn: workload.requests.map(() => true),
+      mode: { kind: 'closed', concurrency: 8 },
+      abortAfter: workload.requests.map(() => null),
+    });
+    const result = new Verifier(model).verify(served.requests);
+    expect(result).toMatchObject({ wrongTokens: 0, rowsMismatched: 0, rowsImpossible: 0, firstProblem: null });
+    expect(result.rowsVerified).toBeGreaterThan(50);
+  } finally {
+    await session.close();
+  }
 });
 
 describe('a monolithic router without routing_replay_out', () => {
@@ -94,5 +93,12 @@ describe('a monolithic router without routing_replay_out', () => {
       expect(() => requireRows(undefined, design)).not.toThrow();
     }
     expect(() => routerConfig('modular', false)).toThrow('--router is modular; give monolithic');
+  });
+
+  test('cannot replay a recording, whose rows come from a router of its own', () => {
+    const recording = { name: 'r', numLayers: 2, numExperts: 8, topK: 2, requests: [] };
+    const routing = { kind: 'replay', recording } as const;
+    expect(() => kernelsOf({ routing, router: config.router! })).toThrow('router is monolithic; give modular');
+    expect(() => kernelsOf({ routing })).not.toThrow();
   });
 });
