@@ -8,7 +8,7 @@ import { isPlainTopK, PLAIN, routingFunctionName } from './routing-function.ts';
 
 export type RouteVariant = Readonly<{
   /** Also the WGSL file: `wgsl/route-<algorithm>.wgsl`. */
-  algorithm: 'portable' | 'wide' | 'subgroup' | 'scored' | 'scored-subgroup';
+  algorithm: 'portable' | 'wide' | 'subgroup' | 'scored-portable' | 'scored' | 'scored-subgroup';
   threads: number;
   /** With subgroups: lanes of the smallest one; else 0. */
   leastLanes: number;
@@ -30,15 +30,16 @@ const SUBGROUP_THREADS = 128;
 
 /**
  * The variant without subgroups that fits shape and router. A software adapter runs a workgroup's threads one small vector after another; a GPU
- * wants two subgroups' worth to hide what the loads take. `portable` is for modular routers of plain top-k: it has no place for more.
+ * wants two subgroups' worth to hide what the loads take. The two that take four tokens a thread are for modular routers: they have no place
+ * for more.
  */
 export function portableVariant(shape: RouteShape, isSoftware: boolean, router: RouterConfig = MODULAR): RouteVariant {
   const threads = isSoftware ? 16 : 64;
   const oneRow = { threads, leastLanes: 0, lanes: 0, rowsPerWorkgroup: threads };
-  if (!isPlain(shape)) return { algorithm: 'scored', ...oneRow };
-  const isNarrow = shape.gateWidth === 8 && shape.topK <= 8 && shape.numExperts % 2 === 0;
-  if (!isNarrow || router.kind === 'monolithic') return { algorithm: 'wide', ...oneRow };
-  return { algorithm: 'portable', threads, leastLanes: 0, lanes: 0, rowsPerWorkgroup: threads * 4 };
+  const groupSize = shape.numExperts / (shape.routingFunction?.groups?.count ?? 1);
+  const isNarrow = shape.gateWidth === 8 && shape.topK <= 8 && groupSize % 2 === 0;
+  if (!isNarrow || router.kind === 'monolithic') return { algorithm: isPlain(shape) ? 'wide' : 'scored', ...oneRow };
+  return { algorithm: isPlain(shape) ? 'portable' : 'scored-portable', ...oneRow, rowsPerWorkgroup: threads * 4 };
 }
 
 /** `null`: groups of experts get an equal number of lanes each, and these subgroups have too few. */
@@ -71,13 +72,19 @@ export function routeVariants(
   router: RouterConfig = MODULAR,
 ): readonly RouteVariant[] {
   const variants = [portableVariant(shape, isSoftware, router)];
-  const { algorithm, threads } = variants[0]!;
-  if (algorithm === 'portable') {
-    variants.push({ algorithm: 'wide', threads, leastLanes: 0, lanes: 0, rowsPerWorkgroup: threads });
+  const { threads } = variants[0]!;
+  if (takesPairs(variants[0]!)) {
+    const algorithm = isPlain(shape) ? 'wide' : 'scored';
+    variants.push({ algorithm, threads, leastLanes: 0, lanes: 0, rowsPerWorkgroup: threads });
   }
   const withSubgroups = subgroupSizes === null ? null : subgroupVariant(shape, subgroupSizes);
   if (withSubgroups !== null) variants.push(withSubgroups);
   return variants;
+}
+
+/** Variants that take four tokens a thread and two experts a weight. */
+export function takesPairs({ algorithm }: Pick<RouteVariant, 'algorithm'>): boolean {
+  return algorithm === 'portable' || algorithm === 'scored-portable';
 }
 
 function isPlain({ routingFunction = PLAIN }: RouteShape): boolean {
@@ -107,26 +114,29 @@ export function routeVariantName(shape: RouteShape, variant: RouteVariant, route
 }
 
 /**
- * What the variant's WGSL wants to know of the model. The gate weights as f32, `[L, E, G]`, or pairs of experts `[L, E / 2, G]` for `portable`;
- * behind them, for a scored router, its table of scores and its selection biases as i32.
+ * What the variant's WGSL wants to know of the model. The gate weights as f32, `[L, E, G]`, or pairs of experts `[L, E / 2, G]`; behind them, for
+ * a scored router, its table of scores and its selection biases as i32.
  */
 export function packGateWeights(model: ModelConfig, variant: RouteVariant): Uint32Array {
+  const weights = takesPairs(variant) ? pairWeights(model) : gateWeights(model);
+  if (isPlain(model)) return new Uint32Array(weights.buffer);
+  const table = scoreTable(model);
+  const bias = selectionBias(model);
+  const words = new Uint32Array(Math.ceil((weights.length + table.length + bias.length) / 4) * 4);
+  words.set(new Uint32Array(weights.buffer));
+  words.set(table, weights.length);
+  words.set(bias, weights.length + table.length);
+  return words;
+}
+
+/** `even + 2048 · odd`, both as nibbles in [0, 15], for each pair of experts. */
+function pairWeights(model: ModelConfig): Float32Array<ArrayBuffer> {
   const weights = gateWeights(model);
-  if (!isPlain(model)) {
-    const table = scoreTable(model);
-    const bias = selectionBias(model);
-    const words = new Uint32Array(Math.ceil((weights.length + table.length + bias.length) / 4) * 4);
-    words.set(new Uint32Array(weights.buffer));
-    words.set(table, weights.length);
-    words.set(bias, weights.length + table.length);
-    return words;
-  }
-  if (variant.algorithm !== 'portable') return new Uint32Array(weights.buffer);
   const { gateWidth } = model;
   const pairs = new Float32Array(weights.length / 2);
   for (let i = 0; i < pairs.length; i++) {
     const even = Math.floor(i / gateWidth) * 2 * gateWidth + (i % gateWidth);
     pairs[i] = weights[even]! + 8 + 2048 * (weights[even + gateWidth]! + 8);
   }
-  return new Uint32Array(pairs.buffer);
+  return pairs;
 }

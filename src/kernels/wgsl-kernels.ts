@@ -8,7 +8,14 @@ import { BINDINGS, THREADS, references, routeBindings } from './kernel-set.ts';
 import type { KernelShape } from './kernel-shape.ts';
 import { rowDtype } from './kernel-shape.ts';
 import type { RouteVariant } from './route-variant.ts';
-import { MODULAR, chooseRouteVariant, keysPerLane, packGateWeights, routeVariantName } from './route-variant.ts';
+import {
+  MODULAR,
+  chooseRouteVariant,
+  keysPerLane,
+  packGateWeights,
+  routeVariantName,
+  takesPairs,
+} from './route-variant.ts';
 import { FROM_DEVICE, HEADER_WORDS, Header, REQUEST_WORDS, RequestField } from './step-input.ts';
 import { wgslModule, wgslSource } from './wgsl-source.ts';
 
@@ -120,7 +127,7 @@ export function wgslKernelsWith(
 function routeSource(model: ModelConfig, shape: KernelShape, variant: RouteVariant, router: RouterConfig): string {
   const { algorithm, threads, leastLanes, lanes } = variant;
   const { numLayers, numExperts, topK, gateWidth } = shape;
-  const numWeights = numLayers * numExperts * gateWidth;
+  const numWeights = (numLayers * numExperts * gateWidth) / (takesPairs(variant) ? 2 : 1);
   const { groups, hasSelectionBias } = shape.routingFunction;
   const constants = {
     ...LAYOUT,
@@ -144,11 +151,10 @@ function routeSource(model: ModelConfig, shape: KernelShape, variant: RouteVaria
     RECIPROCAL_ONE,
     SCORE_SHIFT,
   };
-  // It writes its ids in its own way.
-  if (algorithm === 'portable') return wgslSource('route-portable', constants);
-  const files = ['mix', ...OUTPUT_FILES[routerOutput(router)]];
+  // Those that take pairs write their ids in their own way.
+  const files = ['mix', ...(takesPairs(variant) ? ['best-of-eight'] : OUTPUT_FILES[routerOutput(router)])];
   if (leastLanes > 0) files.push('subgroup-best');
-  if (algorithm === 'scored' || algorithm === 'scored-subgroup') files.push('expert-scores');
+  if (algorithm.startsWith('scored')) files.push('expert-scores');
   return wgslModule([...files, `route-${algorithm}`], constants);
 }
 

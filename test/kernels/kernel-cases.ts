@@ -148,6 +148,7 @@ const SHAPES: readonly Readonly<{ title: string; model: ModelConfig; numSpeculat
     model: scored(2, 44, 5, 'sqrt-softplus', true, [4, 3, 'top2-sum']),
   },
   { title: 'softmax, bias', model: scored(2, 33, 3, 'softmax', true, null) },
+  { title: 'softmax, bias, an even E', model: scored(2, 36, 6, 'softmax', true, null) },
   { title: 'softmax, bias, the widest', model: scored(1, 1024, 32, 'softmax', true, null, 24) },
   { title: 'sqrt-softplus, bias', model: scored(2, 70, 5, 'sqrt-softplus', true, null) },
   { title: 'sigmoid, bias, as many groups as there may be', model: scored(1, 64, 7, 'sigmoid', true, [32, 9, 'max']) },

@@ -13,6 +13,7 @@ import {
   packGateWeights,
   portableVariant,
   routeVariantName,
+  subgroupVariant,
 } from '../../src/kernels/route-variant.ts';
 import { SampledLayout } from '../../src/kernels/sampled-layout.ts';
 import { engineConfig, expectSame, model, randomNumbers } from './harness.ts';
@@ -172,6 +173,26 @@ describe('router', () => {
       'route/l36-e128-k4-g8-topk-portable-t64',
       'route/l36-e128-k4-g8-topk-wide-t16',
     ]);
+  });
+
+  test('functions other than plain top-k have variants of their own', () => {
+    const chosen = (name: string, isSoftware: boolean, subgroupSizes: readonly [number, number] | null): string =>
+      chooseRouteVariant(modelPreset(name), { isSoftware, subgroupSizes }).algorithm;
+    expect(chosen('deepseek-v3', true, [4, 4])).toBe('scored-portable');
+    expect(chosen('deepseek-v3', false, null)).toBe('scored-portable');
+    expect(chosen('deepseek-v3', false, [32, 32])).toBe('scored-subgroup');
+    expect(chosen('longcat-flash', true, null)).toBe('scored');
+    expect(chosen('llama-4-maverick', true, null)).toBe('portable');
+    const monolithic = { kind: 'monolithic', hasRoutingReplay: true } as const;
+    expect(portableVariant(modelPreset('deepseek-v3'), true, monolithic).algorithm).toBe('scored');
+    expect(portableVariant(modelPreset('tiny'), true, monolithic).algorithm).toBe('wide');
+    // Three groups cannot share 32 lanes out.
+    const groups = { count: 3, keep: 1, score: 'max' } as const;
+    const thirds = model({ numExperts: 24, routingFunction: { scoring: 'softmax', hasSelectionBias: false, groups } });
+    expect(subgroupVariant(thirds, [32, 32])).toBe(null);
+    expect(chooseRouteVariant(thirds, { isSoftware: false, subgroupSizes: [32, 32] }).algorithm).toBe(
+      'scored-portable',
+    );
   });
 
   test('a pair of experts shares an f32 from which both come back', () => {

@@ -5,60 +5,15 @@
 // holds the weights of experts 2i and 2i + 1 as `even + 2048 · odd`: sums stay under 2^21, exact in any order. Σ x·(w + 8) is the logit plus
 // 8 Σ x, the same for all experts of a token. So `1024 + sum` has the even expert's logit in its low 11 bits, the odd one's above.
 //
-// Selection: a key is `logit · 1024 + 1023 − id`, so keys are distinct and ordered as wanted (value descending, id ascending). Each new key is
-// pushed into K sorted registers by a max and a min; no loop and no array, which a software adapter would keep in memory.
+// A key is `logit · 1024 + 1023 − id`.
 
 @group(0) @binding(0) var<storage, read> stepInput: array<u32>;
 @group(0) @binding(1) var<storage, read> hidden: array<vec4u>;
 // [L, E / 2, 8]: `even + 2048 · odd` for each pair of experts.
 @group(0) @binding(2) var<storage, read> gateWeights: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> routedExperts: array<u32>;
 
-const LOWEST: i32 = -0x7fffffff;
-const HIGHEST: i32 = 0x7fffffff;
 // What the odd expert's key lacks against the even one's, whose logit carries the 1024.
 const ODD_OFFSET: i32 = 1024 * 1024 - 1;
-
-// The K best keys, descending. `high` is unused, and dropped by the compiler, for K ≤ 4.
-struct Best {
-  low: vec4i,
-  high: vec4i,
-}
-
-fn put(best: Best, key: i32) -> Best {
-  var next = best;
-  next.low = max(best.low, min(vec4i(key), vec4i(HIGHEST, best.low.xyz)));
-  if (TOP_K > 4u) {
-    let spill = min(best.low.w, key);
-    next.high = max(best.high, min(vec4i(spill), vec4i(HIGHEST, best.high.xyz)));
-  }
-  return next;
-}
-
-fn store(row: u32, layer: u32, best: Best) {
-  let at = (row * NUM_LAYERS + layer) * TOP_K;
-  let low = vec4u(1023u) - (vec4u(best.low) & vec4u(1023u));
-  routedExperts[at] = low.x;
-  if (TOP_K > 1u) { routedExperts[at + 1u] = low.y; }
-  if (TOP_K > 2u) { routedExperts[at + 2u] = low.z; }
-  if (TOP_K > 3u) { routedExperts[at + 3u] = low.w; }
-  if (TOP_K > 4u) {
-    let high = vec4u(1023u) - (vec4u(best.high) & vec4u(1023u));
-    routedExperts[at + 4u] = high.x;
-    if (TOP_K > 5u) { routedExperts[at + 5u] = high.y; }
-    if (TOP_K > 6u) { routedExperts[at + 6u] = high.z; }
-    if (TOP_K > 7u) { routedExperts[at + 7u] = high.w; }
-  }
-}
-
-// Input `shift / 4` of four tokens.
-fn input(words: vec4u, shift: u32) -> vec4f {
-  return vec4f((words >> vec4u(shift)) & vec4u(15u)) - 8.0;
-}
-
-fn wordOf(row: u32, layer: u32) -> u32 {
-  return gateWord(gateSeed(hidden[row].xy, layer), 0u);
-}
 
 @compute @workgroup_size(ROUTE_THREADS)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) group: vec3u) {
