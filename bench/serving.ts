@@ -1,6 +1,6 @@
 /**
  * The server under load: 64 concurrent streams, every one with rows, against a server in a process of its own. Reports errors, throughput, the
- * server's memory after a warm-up and at the end, and its longest event-loop stall. `npm run bench serving [seconds]`.
+ * server's memory from a warm-up to the end, and its longest event-loop stall. `npm run bench serving [seconds]`.
  */
 
 import { spawn } from 'node:child_process';
@@ -14,6 +14,7 @@ const PROMPT_TOKENS = 200;
 const OUTPUT_TOKENS = 100;
 const WARM_UP_SHARE = 0.25;
 const SAMPLE_MS = 1000;
+const NUM_WINDOWS = 6;
 
 /** Seconds of load, the warm-up included. */
 const DEFAULT_SECONDS = 20;
@@ -36,9 +37,10 @@ export async function run(): Promise<void> {
     await streams;
     const wallSeconds = (performance.now() - startedAt) / 1e3;
     const warm = samples.slice(Math.floor(samples.length * WARM_UP_SHARE));
-    const third = Math.ceil(warm.length / 3);
-    const first = median(warm.slice(0, third).map((sample) => sample.residentMiB));
-    const last = median(warm.slice(-third).map((sample) => sample.residentMiB));
+    const window = Math.ceil(warm.length / NUM_WINDOWS);
+    const memory = Array.from({ length: NUM_WINDOWS }, (_, i) =>
+      median(warm.slice(i * window, (i + 1) * window).map((sample) => sample.residentMiB)).toFixed(0),
+    );
     const stalls = warm.map((sample) => sample.stallMs);
     console.log(
       `${STREAMS} streams for ${wallSeconds.toFixed(0)} s: ${totals.answers} answers, ${totals.errors} errors`,
@@ -46,7 +48,7 @@ export async function run(): Promise<void> {
     console.log(
       `${Math.round(totals.tokens / wallSeconds)} tokens/s, ${(totals.bytes / 2 ** 20 / wallSeconds).toFixed(1)} MiB/s`,
     );
-    console.log(`resident memory: median ${first.toFixed(0)} MiB after the warm-up, ${last.toFixed(0)} MiB at the end`);
+    console.log(`resident memory after the warm-up: medians of ${NUM_WINDOWS} windows ${memory.join(', ')} MiB`);
     const longest = `${median(stalls).toFixed(1)} ms in the median second, ${Math.max(...stalls).toFixed(1)} ms in the worst`;
     console.log(`longest stall of the server's event loop: ${longest}`);
   } finally {

@@ -107,7 +107,7 @@ test.each(pdRowsWays)(
   '%s: a server that dies in the middle of a hand-over: computed here instead, at once',
   async (rows) => {
     const p = await startCommand('serve', '--role', 'prefill', '--pd-rows', rows);
-    const d = await startKvServer({ role: 'decode', rows, loadMs: 60_000 });
+    const d = await startKvServer({ role: 'decode', rows, loadMs: 600_000 });
     const prompt = promptOf(1, 500);
     const params = await prefill(p, prompt);
     p.child.kill('SIGSTOP');

@@ -158,6 +158,26 @@ describe.each(pdRowsWays)('%s', (rows) => {
     expect(d.host.kv!.counts.failedLoads).toBe(0);
   });
 
+  test('to several choices that have room one after the other: the KV is there for the last', async () => {
+    const decoder = await startKvServer({ role: 'decode', rows }, { epoch: OWN }, { numBlocks: 24, maxModelLen: 80 });
+    const prompt = promptOf(8, 61);
+    const answer = await decode(decoder, prompt, await prefill(p1, prompt), { n: 4 });
+    for (let choice = 0; choice < 4; choice++) {
+      expectAnswer(
+        answer,
+        prompt,
+        [
+          [1, 60],
+          [OWN, 1],
+        ],
+        missingOf(0, 60),
+        choice,
+      );
+    }
+    expect(decoder.host.kv!.counts.failedLoads).toBe(0);
+    await expectNothingLeft(decoder);
+  });
+
   test('rows stand in the first answer too, unless the proxy says that it wants none there', async () => {
     // oxlint-disable-next-line unicorn/consistent-function-scoping -- uses the suite's servers
     const ask = async (more: object): Promise<unknown> => {
