@@ -3,6 +3,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { networkInterfaces } from 'node:os';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, onTestFinished, test } from 'vitest';
@@ -14,6 +15,8 @@ import type { Params } from './pd-helpers.ts';
 import { decode, keep, prefill, promptOf, startKvServer, withRows } from './pd-helpers.ts';
 
 const start = startKvServer;
+
+const hasIpv6 = Object.values(networkInterfaces()).some((all) => all!.some(({ address }) => address === '::1'));
 
 function expectRight({ status, body }: Answer, prompt: readonly number[], rowsStart: number = 0): void {
   expect(status).toBe(200);
@@ -119,6 +122,26 @@ describe('a hand-over', () => {
     expect(decodeNpy(choice.routed_experts).shape[0]).toBe(47);
     expect(d.host.stats().numExternalTokens).toBe(42);
     await expectNothingLeft(d);
+  });
+
+  test.skipIf(!hasIpv6)('over IPv6', async () => {
+    const [p, d] = [await start({ host: '::1' }), await start()];
+    const prompt = promptOf(62, 30);
+    const params = await prefill(p, prompt);
+    expect(params['remote_host']).toBe('::1');
+    expectRight(await decode(d, prompt, params), prompt);
+    expect(d.host.stats().numExternalTokens).toBe(30);
+  });
+
+  test('twice by one id, before anybody came: both are there, and both are given back', async () => {
+    const [p, d] = [await start(), await start()];
+    const prompts = [promptOf(60, 30), promptOf(61, 50)];
+    const name = { request_id: 'again' };
+    const params = [await prefill(p, prompts[0]!, name), await prefill(p, prompts[1]!, name)];
+    expect(p.host.stats().numKeptBlocks).toBe(8 + 13);
+    for (const [i, prompt] of prompts.entries()) expectRight(await decode(d, prompt, params[i]!, name), prompt);
+    expect(d.host.stats().numExternalTokens).toBe(30 + 50);
+    await expectNothingLeft(p);
   });
 
   test('many at once, of which clients abort some', async () => {

@@ -34,6 +34,7 @@ export class KeptKv {
     return this.#entries.size;
   }
 
+  /** The id must be new. */
   keep(requestId: string, kept: KeptRequest): void {
     const timer = setTimeout(
       () => {

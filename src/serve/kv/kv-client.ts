@@ -2,7 +2,7 @@
 
 import { Dealer } from 'zeromq';
 import type { AnswerHeader, ReadHeader, ReleaseHeader } from './kv-frames.ts';
-import { checksumOf, parseHeader, PROTOCOL } from './kv-frames.ts';
+import { checksumOf, endpoint, isIpv6, parseHeader, PROTOCOL } from './kv-frames.ts';
 import { SendQueue } from './send-queue.ts';
 
 export type KvAnswer = Readonly<{
@@ -22,13 +22,12 @@ export class KvClient {
   #nextId = 0;
 
   constructor(host: string, port: number) {
-    const name = host.includes(':') ? `[${host}]` : host;
-    this.#dealer = new Dealer({ linger: 0 });
+    this.#dealer = new Dealer({ linger: 0, ipv6: isIpv6(host) });
     // An engine that comes back has another id and none of the blocks: nobody waits for it.
     const lost = (): void => this.#rejectAll(`${host}:${port} cannot be reached`);
     this.#dealer.events.on('disconnect', lost);
     this.#dealer.events.on('connect:retry', lost);
-    this.#dealer.connect(`tcp://${name}:${port}`);
+    this.#dealer.connect(endpoint(host, port));
     this.#queue = new SendQueue((frames) => this.#dealer.send(frames));
     void this.#receive();
   }

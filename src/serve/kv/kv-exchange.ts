@@ -41,15 +41,17 @@ export type EngineSide = Readonly<{
 }>;
 
 /** Of the choices of one request: they have one prompt. */
-type Handover = Readonly<{
-  params: TransferParams;
-  promptTokenIds: Uint32Array;
-  rowsStart: number | null;
+type Handover = {
+  readonly params: TransferParams;
+  readonly promptTokenIds: Uint32Array;
+  readonly rowsStart: number | null;
   /** Requests of the engine that may still fetch. */
-  readers: Set<string>;
+  readonly readers: Set<string>;
   /** Answers under way, by the range that was asked for: choices that begin together fetch once. */
-  reads: Map<string, Promise<KvAnswer>>;
-}>;
+  readonly reads: Map<string, Promise<KvAnswer>>;
+  /** By what others ask for the KV that is kept. A client may use an id again while the KV of the one before is still kept. */
+  keptId: string | null;
+};
 
 export type KvCounts = { loads: number; failedLoads: number; tokensLoaded: number; bytesLoaded: number };
 
@@ -136,7 +138,8 @@ export class KvExchange implements KvConnector {
     rowsStart: number | null,
   ): void {
     const concerned = params.kind === 'keep' ? requestIds.slice(0, 1) : requestIds;
-    const handover = { params, promptTokenIds, rowsStart, readers: new Set(concerned), reads: new Map() };
+    const readers = new Set(concerned);
+    const handover: Handover = { params, promptTokenIds, rowsStart, readers, reads: new Map(), keptId: null };
     for (const requestId of concerned) this.#handovers.set(requestId, handover);
   }
 
@@ -150,8 +153,9 @@ export class KvExchange implements KvConnector {
       this.#release(handover, handover.params, output.requestId);
       return null;
     }
-    const kept = this.#kept.get(output.requestId);
-    if (kept === null) return null;
+    const { keptId } = handover;
+    const kept = keptId === null ? null : this.#kept.get(keptId);
+    if (keptId === null || kept === null) return null;
     kept.rows = output.routedExperts;
     const { rows } = this.options;
     const complete = completeRows(kept.rows, kept.numTokens);
@@ -159,7 +163,7 @@ export class KvExchange implements KvConnector {
       do_remote_prefill: true,
       do_remote_decode: false,
       remote_engine_id: this.engineId,
-      remote_request_id: output.requestId,
+      remote_request_id: keptId,
       remote_block_ids: [kept.blockIds],
       remote_host: this.options.host,
       remote_port: this.#server!.port,
@@ -190,7 +194,8 @@ export class KvExchange implements KvConnector {
     if (handover?.params.kind !== 'keep') return false;
     // The last sampled token was never an input: it has no KV.
     const numTokens = Math.min(request.numTokens - 1, request.numPromptTokens);
-    this.#kept.keep(request.requestId, {
+    handover.keptId = `${request.requestId}/${request.index}`;
+    this.#kept.keep(handover.keptId, {
       requestIndex: request.index,
       blockIds: request.blockIds.slice(0, Math.ceil(numTokens / this.#blockSize)),
       promptTokenIds: handover.promptTokenIds,

@@ -55,6 +55,15 @@ export function shapeOf(
   return [name, numLayers, numExperts, topK, selection, vocabSize, gateWidth, blockSize].join('/');
 }
 
+/** Where a socket is bound or connected to. An IPv6 address stands in brackets, and its socket must be told (`ipv6`). */
+export function endpoint(host: string, port: number | '*'): string {
+  return `tcp://${isIpv6(host) ? `[${host}]` : host}:${port}`;
+}
+
+export function isIpv6(host: string): boolean {
+  return host.includes(':');
+}
+
 export function tokenDigest(tokens: Uint32Array, numTokens: number): string {
   const bytes = new Uint8Array(tokens.buffer, tokens.byteOffset, 4 * numTokens);
   return createHash('sha256').update(bytes).digest('base64');

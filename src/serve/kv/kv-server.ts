@@ -7,7 +7,7 @@ import { rowPieces } from '../row-formats/row-pieces.ts';
 import { completeRows, rowsDigest as digestOf } from './carried-rows.ts';
 import type { KeptKv, KeptRequest } from './kept-kv.ts';
 import type { AnswerHeader, ReadHeader } from './kv-frames.ts';
-import { checksumOf, parseHeader, PROTOCOL, tokenDigest } from './kv-frames.ts';
+import { checksumOf, endpoint, isIpv6, parseHeader, PROTOCOL, tokenDigest } from './kv-frames.ts';
 import { SendQueue } from './send-queue.ts';
 
 /** Questions are small; whatever is longer is none. */
@@ -46,8 +46,9 @@ export class KvServer {
 
   /** Rejects if the port is taken. */
   static async listen(options: KvServerOptions): Promise<KvServer> {
-    const router = new Router({ linger: 0, maxMessageSize: MAX_QUESTION_BYTES, mandatory: true });
-    await router.bind(`tcp://${options.host}:${options.port === 0 ? '*' : options.port}`);
+    const { host, port } = options;
+    const router = new Router({ linger: 0, maxMessageSize: MAX_QUESTION_BYTES, mandatory: true, ipv6: isIpv6(host) });
+    await router.bind(endpoint(host, port === 0 ? '*' : port));
     return new KvServer(options, router, Number(/:(\d+)$/.exec(router.lastEndpoint ?? '')?.[1]));
   }
 
