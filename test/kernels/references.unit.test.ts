@@ -120,6 +120,10 @@ describe('hashing', () => {
   });
 });
 
+function chosen(name: string, isSoftware: boolean, subgroupSizes: readonly [number, number] | null): string {
+  return chooseRouteVariant(modelPreset(name), { isSoftware, subgroupSizes }).algorithm;
+}
+
 describe('router', () => {
   test.each(ROUTE_SHAPES)(
     'E $numExperts K $topK G $gateWidth equals the stable sort, ties to the smaller id',
@@ -176,8 +180,6 @@ describe('router', () => {
   });
 
   test('functions other than plain top-k have variants of their own', () => {
-    const chosen = (name: string, isSoftware: boolean, subgroupSizes: readonly [number, number] | null): string =>
-      chooseRouteVariant(modelPreset(name), { isSoftware, subgroupSizes }).algorithm;
     expect(chosen('deepseek-v3', true, [4, 4])).toBe('scored-portable');
     expect(chosen('deepseek-v3', false, null)).toBe('scored-portable');
     expect(chosen('deepseek-v3', false, [32, 32])).toBe('scored-subgroup');
