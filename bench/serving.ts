@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 const STREAMS = 64;
 const PROMPT_TOKENS = 200;
 const OUTPUT_TOKENS = 100;
-const WARM_UP_SHARE = 0.25;
+const WARM_UP_SHARE = 0.4;
 const SAMPLE_MS = 1000;
 const NUM_WINDOWS = 6;
 
