@@ -9,6 +9,8 @@
  *           own rows. Chunks before the last emit nothing; after a preemption only the row of the new token is emitted.
  * Gives up  L5 (every step stores the rows of all requests: any of them may be hit by one that asks), L6 (the first output copies
  *           the prompt's rows in the scheduler's step), and the prompt's rows of a request aborted before its first token.
+ * Costs     rows of every slot of the pool, whoever asks (gpt-oss-120b: 144 B a slot), a copy of each row of every step, and a block table
+ *           per request and step in flight.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
