@@ -66,35 +66,50 @@ describe('the variant', () => {
   const grouped = routerFunction({ numExperts: 256, topK: 8, groups: { count: 8, keep: 4, score: 'max' } });
 
   test('is an invocation a row on software', () => {
-    expect(chooseRouter(router, { isSoftware: true, subgroupSizes: [4, 4] }).algorithm).toBe('portable');
+    expect(chooseRouter(router, { isSoftware: true, subgroupSizes: [4, 4] }, 256).algorithm).toBe('portable');
   });
 
   test('shares a subgroup among rows on a GPU', () => {
-    expect(chooseRouter(router, gpu)).toMatchObject({ algorithm: 'subgroup', lanes: 8 });
-    expect(chooseRouter(routerFunction({ numExperts: 32, topK: 4 }), gpu)).toMatchObject({ lanes: 4 });
-    expect(chooseRouter(grouped, gpu)).toMatchObject({ algorithm: 'subgroup', lanes: 8 });
+    expect(chooseRouter(router, gpu, 256)).toMatchObject({ algorithm: 'subgroup', lanes: 8 });
+    expect(chooseRouter(routerFunction({ numExperts: 32, topK: 4 }), gpu, 256)).toMatchObject({ lanes: 4 });
+    expect(chooseRouter(grouped, gpu, 256)).toMatchObject({ algorithm: 'subgroup', lanes: 8 });
   });
 
   test('is a workgroup a row for wide rows without subgroups, an invocation a row for others', () => {
     const none = { isSoftware: false, subgroupSizes: null };
-    expect(chooseRouter(routerFunction({ numExperts: 896, topK: 16 }), none).algorithm).toBe('wide');
-    expect(chooseRouter(router, none).algorithm).toBe('portable');
+    expect(chooseRouter(routerFunction({ numExperts: 896, topK: 16 }), none, 256).algorithm).toBe('wide');
+    expect(chooseRouter(router, none, 256).algorithm).toBe('portable');
   });
 
   test.each([4, 8, 16, 32, 64, 128])('fits subgroups of %i: lanes divide them, and hold K', (size) => {
     for (const numExperts of [2, 8, 32, 60, 128, 896, 1024]) {
       for (const topK of [1, 2, 8, 32].filter((k) => k <= numExperts)) {
-        const variant = subgroupRouter(routerFunction({ numExperts, topK }), [size, size]);
-        if (variant?.algorithm !== 'subgroup') throw new Error('no variant');
+        const variant = subgroupRouter(routerFunction({ numExperts, topK }), [size, size], 256);
+        if (variant === null) throw new Error('no variant');
         expect(size % variant.lanes).toBe(0);
         expect(variant.lanes).toBeGreaterThanOrEqual(Math.min(topK, size, 32));
+        expect(variant.list * variant.lanes).toBeGreaterThanOrEqual(topK);
       }
     }
   });
 
+  test('has less in flight in large launches where biases take registers', () => {
+    const biased = { scoring: 'sigmoid', hasSelectionBias: true } as const;
+    const deepseek = routerFunction({
+      ...biased,
+      numExperts: 256,
+      topK: 8,
+      groups: { count: 8, keep: 4, score: 'top2-sum' },
+    });
+    expect(chooseRouter(deepseek, gpu, 8192)).toMatchObject({ lanes: 8, quads: 8 });
+    expect(chooseRouter(deepseek, gpu, 65_536)).toMatchObject({ lanes: 8, quads: 4 });
+    const all = routerVariants(deepseek, gpu, 256);
+    expect(all.map((v) => v.algorithm)).toEqual(['subgroup', 'portable', 'wide', 'subgroup']);
+  });
+
   test('with groups needs a lane for each', () => {
-    expect(subgroupRouter(grouped, [4, 4])).toBe(null);
-    expect(routerVariants(grouped, { isSoftware: true, subgroupSizes: [4, 4] }).map((v) => v.algorithm)).toEqual([
+    expect(subgroupRouter(grouped, [4, 4], 256)).toBe(null);
+    expect(routerVariants(grouped, { isSoftware: true, subgroupSizes: [4, 4] }, 256).map((v) => v.algorithm)).toEqual([
       'portable',
       'wide',
     ]);

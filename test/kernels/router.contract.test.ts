@@ -11,6 +11,7 @@ import type { VerifyDevice } from '../../src/cli/kernels/verify.ts';
 import { goldenFiles, verifyFiles } from '../../src/cli/kernels/verify.ts';
 import type { Device } from '../../src/contract/device.ts';
 import { routeRow } from '../../src/kernels/reference/router-reference.ts';
+import { countWrongIds, isGroupTie } from '../../src/kernels/router/router-check.ts';
 import { routerFunction } from '../../src/kernels/router/router-function.ts';
 import { runRouter } from '../../src/kernels/router/router-run.ts';
 import { routerVariants } from '../../src/kernels/router/router-variant.ts';
@@ -65,7 +66,7 @@ describe.each(DEVICES)('$name', ({ open }) => {
     rows.push(Float32Array.from({ length: 36 }, (_, id) => (id === 20 ? 1 : lowest[(id * 3) % lowest.length]!)));
     const logits = Float32Array.from(rows.flatMap((row) => [...row]));
     const expected = rows.map((row) => routeRow(router, row, null));
-    for (const variant of routerVariants(router, device.info)) {
+    for (const variant of routerVariants(router, device.info, 64)) {
       const { ids, weights } = await runRouter(device, router, variant, logits, null);
       expectSame(
         ids,
@@ -97,7 +98,7 @@ describe.each(DEVICES)('$name', ({ open }) => {
     const expected = Array.from({ length: 64 }, (__, row) =>
       routeRow(router, logits.subarray(row * 48, row * 48 + 48), null),
     );
-    for (const variant of routerVariants(router, device.info)) {
+    for (const variant of routerVariants(router, device.info, 64)) {
       const { ids } = await runRouter(device, router, variant, logits, null);
       expectSame(
         ids,
@@ -114,9 +115,68 @@ describe.each(DEVICES)('$name', ({ open }) => {
     for (const [place, id] of [0, 1, 2, 3, 32, 33, 34].entries()) logits[id] = 10 - place;
     logits[35] = 1.5 + 2 ** -23;
     logits[64] = 1.5 + 2 ** -22;
-    for (const variant of routerVariants(router, device.info)) {
+    for (const variant of routerVariants(router, device.info, 64)) {
       const { ids } = await runRouter(device, router, variant, logits, null);
       expectSame(ids, [0, 1, 2, 3, 32, 33, 34, 64], `${variant.algorithm}: ids`);
+    }
+  });
+
+  test.each([
+    ['far apart', (id: number) => ((id * 7) % 23) * 4 - 40],
+    ['all far from zero', (id: number) => 1000 + ((id * 7) % 16) / 16],
+    ['but for one near each other', (id: number) => (id === 5 ? 1e29 : ((id * 7) % 16) / 64)],
+    ['but for one near each other, and that one low', (id: number) => (id === 5 ? -1e29 : ((id * 7) % 16) / 64)],
+  ] as const)('selection biases that lie %s', async (_, biasOf) => {
+    const bias = Float32Array.from({ length: 48 }, (__, id) => biasOf(id));
+    const random = randomNumbers(11);
+    const logits = Float32Array.from({ length: 32 * 48 }, () => random(4096) / 512 - 4);
+    for (let id = 0; id < 48; id += 2) logits[48 + id] = [NaN, Infinity, -Infinity][id % 3]!;
+    logits.fill(NaN, 96, 144);
+    logits.fill(0, 144, 192);
+    for (const groups of [null, { count: 4, keep: 2, score: 'top2-sum' } as const]) {
+      const router = routerFunction({ numExperts: 48, topK: 4, groups, scoring: 'sigmoid', hasSelectionBias: true });
+      for (const variant of routerVariants(router, device.info, 32)) {
+        const { ids } = await runRouter(device, router, variant, logits, bias);
+        for (let row = 0; row < 32; row++) {
+          const expected = routeRow(router, logits.subarray(row * 48, row * 48 + 48), bias);
+          if (groups !== null && isGroupTie(expected.groupScores, groups.keep, true)) continue;
+          const wrong = countWrongIds(ids.subarray(row * 4, row * 4 + 4), expected, true);
+          expect(wrong, `${variant.algorithm}, row ${row}`).toBe(0);
+        }
+      }
+    }
+  });
+
+  test('a group is ranked by two biases of which one is far below the greatest', async () => {
+    const groups = { count: 4, keep: 2, score: 'top2-sum' } as const;
+    const router = routerFunction({ numExperts: 48, topK: 2, groups, scoring: 'sigmoid', hasSelectionBias: true });
+    // Sums −10, −8, −4 and −60. Were all under −6 taken for −6, the first group would come before the second.
+    const best = new Map([
+      [0, 0],
+      [1, -10],
+      [12, -1],
+      [13, -7],
+      [24, -2],
+      [25, -2.5],
+    ]);
+    const bias = Float32Array.from({ length: 48 }, (_, id) => best.get(id) ?? -30);
+    for (const variant of routerVariants(router, device.info, 1)) {
+      const { ids } = await runRouter(device, router, variant, new Float32Array(48), bias);
+      expectSame(ids, [12, 24], `${variant.algorithm}: ids`);
+    }
+  });
+
+  test.each([-100, -1, 3, 100, 1e30])('a wrong base of keys in fixed point, %f', async (base) => {
+    const groups = { count: 4, keep: 2, score: 'top2-sum' } as const;
+    const router = routerFunction({ numExperts: 48, topK: 4, groups, scoring: 'sigmoid', hasSelectionBias: true });
+    const bias = Float32Array.from({ length: 48 }, (_, id) => ((id * 7) % 16) / 8 + Math.floor(id / 12));
+    const logits = Float32Array.from({ length: 48 }, (_, id) => ((id * 11) % 48) / 12 - 2);
+    const params = Uint32Array.of(1, 0);
+    new Float32Array(params.buffer)[1] = base;
+    const expected = routeRow(router, logits, bias);
+    for (const variant of routerVariants(router, device.info, 1)) {
+      const { ids } = await runRouter(device, router, variant, logits, bias, params);
+      expect(countWrongIds(ids, expected, true), variant.algorithm).toBe(0);
     }
   });
 
@@ -128,7 +188,7 @@ describe.each(DEVICES)('$name', ({ open }) => {
 test('sizes that do not fit are refused', async () => {
   const device = await DEVICES[0]!.open();
   const router = routerFunction({ numExperts: 8, topK: 2 });
-  const [variant] = routerVariants(router, device.info);
+  const [variant] = routerVariants(router, device.info, 64);
   await expect(runRouter(device, router, variant!, new Float32Array(12), null)).rejects.toThrow(/rows of 8/);
   await expect(runRouter(device, router, variant!, new Float32Array(0), null)).rejects.toThrow(/one at least/);
   await expect(runRouter(device, router, variant!, new Float32Array(8), new Float32Array(8))).rejects.toThrow(/bias/);

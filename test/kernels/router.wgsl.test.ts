@@ -54,8 +54,10 @@ describe.each([...BENCH_SHAPES.map(({ router }) => router), ...OTHERS])('$numExp
     await validate(routerKernel(router, portableRouter(router, false)));
     await validate(routerKernel(router, wideRouter()));
     for (const sizes of [4, 8, 16, 32, 64, 128].map((size) => [size, size] as const).concat([[8, 32]])) {
-      const variant = subgroupRouter(router, sizes);
-      if (variant !== null) await validate(routerKernel(router, variant));
+      for (const tokens of [1, 2 ** 20]) {
+        const variant = subgroupRouter(router, sizes, tokens);
+        if (variant !== null) await validate(routerKernel(router, variant));
+      }
     }
     for (const name of BASELINES) {
       const baseline = baselineKernel(router, name);

@@ -16,7 +16,7 @@ import {
 } from '../../kernels/router/router-baselines.ts';
 import { countWrongIds, isGroupTie } from '../../kernels/router/router-check.ts';
 import { selectsByLogit } from '../../kernels/router/router-function.ts';
-import { routerKernel, routerWorkgroups } from '../../kernels/router/router-kernels.ts';
+import { routerKernel, routerParams, routerWorkgroups } from '../../kernels/router/router-kernels.ts';
 import { routerVariantName, routerVariants } from '../../kernels/router/router-variant.ts';
 import type { BenchShape } from './bench-shapes.ts';
 
@@ -105,11 +105,11 @@ async function benchShape(
     return buffer;
   };
   try {
-    const params = storage('params', 4);
-    device.write(params, 0, Uint32Array.of(tokens));
+    const params = storage('params', 8);
     const bias = storage('selectionBias', 4 * numExperts);
     const biases = Float32Array.from({ length: numExperts }, (_, id) => ((id * 37) % 64) / 640);
     device.write(bias, 0, new Uint32Array(biases.buffer));
+    device.write(params, 0, routerParams(tokens, shape.router.hasSelectionBias ? biases : null));
     const ids = storage('ids', 4 * tokens * topK);
     const weights = storage('weights', 4 * tokens * topK);
     const numInputs = Math.min(plan.maxInputs, Math.ceil(ROTATION_BYTES / inputBytes));
@@ -147,7 +147,7 @@ async function benchShape(
 }
 
 function candidates(device: Device, { router }: BenchShape, tokens: number, plan: BenchPlan): readonly Candidate[] {
-  const [chosen, ...others] = routerVariants(router, device.info);
+  const [chosen, ...others] = routerVariants(router, device.info, tokens);
   const all: Candidate[] = [chosen!, ...(plan.allVariants ? others : [])].map((variant) => ({
     name: routerVariantName(variant),
     kernel: routerKernel(router, variant),

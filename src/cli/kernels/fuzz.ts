@@ -136,7 +136,7 @@ export async function fuzzRouter(device: Device, host: RouterHost, seed: number)
     routeRow(router, logits.subarray(row * numExperts, (row + 1) * numExperts), bias),
   );
   const failures: FuzzFailure[] = [];
-  for (const variant of routerVariants(router, host)) {
+  for (const variant of routerVariants(router, host, numTokens)) {
     const { ids, weights } = await runRouter(device, router, variant, logits, bias);
     const problem = rows
       .map((expected, row) => problemOf(router, expected, ids, weights, row))

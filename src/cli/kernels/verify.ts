@@ -91,7 +91,7 @@ async function verifyGolden(
   for (const [i, golden] of cases.entries()) {
     compare(of('reference'), golden, expected[i]!, answerOf(golden, expected[i]!));
     for (const { device, host, isNull, algorithms } of devices) {
-      for (const variant of routerVariants(golden.router, host)) {
+      for (const variant of routerVariants(golden.router, host, golden.numTokens)) {
         if (algorithms !== undefined && !algorithms.includes(variant.algorithm)) continue;
         const verified = of(isNull ? `null/${variant.algorithm}` : variant.algorithm);
         const answer = await attempt(verified, device, golden, variant);

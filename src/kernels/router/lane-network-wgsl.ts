@@ -110,6 +110,14 @@ fn keepIf(list: List, isKept: bool) -> List {
   return ${each((value) => `select(NONE, ${value}, isKept)`)};
 }
 
+fn firstOf(list: List) -> i32 {
+  return list.k0;
+}
+
+fn secondOf(list: List) -> i32 {
+  return ${list > 1 ? 'list.k1' : 'NONE'};
+}
+
 fn lastOf(list: List) -> i32 {
   return list.${fields[held - 1]!};
 }

@@ -143,6 +143,11 @@ export function selectsByLogit({ hasSelectionBias, groups }: RouterFunction): bo
   return !hasSelectionBias && groups?.score !== 'top2-sum';
 }
 
+/** Whether the keys of a subgroup kernel hold choices in fixed point: sigmoids plus biases that lie near each other. */
+export function hasFixedKeys(router: RouterFunction): boolean {
+  return router.scoring === 'sigmoid' && !selectsByLogit(router);
+}
+
 /** Name of the function, distinct for distinct functions: `e256-k8-sigmoid-bias-g8x4-top2-norm1e-20-x2.5`. */
 export function routerFunctionName(router: RouterFunction): string {
   const { numExperts, topK, scoring, softCap, hasSelectionBias, groups, renormalize } = router;

@@ -7,15 +7,12 @@ import type { LaneNetwork } from './lane-network-wgsl.ts';
 import { laneNetworkWgsl } from './lane-network-wgsl.ts';
 import { rowLayout } from './lane-network.ts';
 import type { RouterFunction } from './router-function.ts';
-import { routerFunctionName, selectsByLogit } from './router-function.ts';
+import { hasFixedKeys, routerFunctionName, selectsByLogit } from './router-function.ts';
 import type { RouterVariant, SubgroupVariant } from './router-variant.ts';
-import { placesOf, routerVariantName } from './router-variant.ts';
+import { placesOf, routerVariantName, shareOf } from './router-variant.ts';
 
-/** params `[numTokens]`, logits f32 `[T, E]`, selectionBias f32 `[E]`, ids u32 `[T, K]`, weights f32 `[T, K]` */
+/** params: `routerParams`, logits f32 `[T, E]`, selectionBias f32 `[E]`, ids u32 `[T, K]`, weights f32 `[T, K]` */
 const ROUTER_BINDINGS: readonly KernelAccess[] = ['read', 'read', 'read', 'read-write', 'read-write'];
-
-/** Most quads of logits that a lane has in flight. */
-const MAX_QUADS = 8;
 
 const SCORE_FILES = {
   softmax: 'score-softmax',
@@ -46,14 +43,13 @@ export function routerKernel(router: RouterFunction, variant: RouterVariant): Ke
 }
 
 function subgroupKernel(router: RouterFunction, variant: SubgroupVariant): Kernel {
-  const { numExperts, topK, groups } = router;
-  const { lanes, list, isExact } = variant;
-  const share = numExperts / (groups?.count ?? 1);
-  const isEven = groups === null ? numExperts % (4 * lanes) === 0 : lanes === groups.count && share % 4 === 0;
-  const allQuads = Math.ceil(groups === null ? numExperts / 4 / lanes : share / 4);
-  const chunks = Math.ceil(allQuads / MAX_QUADS);
-  const quads = Math.ceil(allQuads / chunks);
-  const network: LaneNetwork = { lanes, keys: 4 * quads, chunks, list, width: placesOf(topK), isExact };
+  const { numExperts, groups } = router;
+  const { lanes, list, isExact, quads } = variant;
+  const isEven =
+    groups === null ? numExperts % (4 * lanes) === 0 : lanes === groups.count && shareOf(router, lanes) % 4 === 0;
+  const allQuads = Math.ceil(shareOf(router, lanes) / 4);
+  const chunks = Math.ceil(allQuads / quads);
+  const network: LaneNetwork = { lanes, keys: 4 * quads, chunks, list, width: placesOf(router), isExact };
   const layout = rowLayout(lanes, network.width);
   const constants = {
     THREADS: variant.threads,
@@ -67,9 +63,10 @@ function subgroupKernel(router: RouterFunction, variant: SubgroupVariant): Kerne
     // The largest power of two that divides the quads of a chunk.
     ROTATED: quads & -quads,
     QUAD_STEP: groups === null ? 4 * lanes : 4,
-    GUARDED: Number(!isEven || allQuads % chunks !== 0),
+    GUARDED: Number(!isEven || allQuads !== quads * chunks),
   };
   const files = [
+    `${chooseFile(router)}-keys`,
     'lanes',
     groups === null ? 'lanes-interleaved' : 'lanes-grouped',
     'subgroup',
@@ -120,6 +117,17 @@ export function assembleRouter(
   };
 }
 
+/**
+ * The number of rows, and the bits of a whole number near the greatest selection bias, from which keys in fixed point count: choices up to six lower
+ * are found fast, others slowly.
+ */
+export function routerParams(numTokens: number, bias: Float32Array | null): Uint32Array {
+  const params = Uint32Array.of(numTokens, 0);
+  const greatest = bias === null ? 0 : Math.floor(bias.reduce((most, value) => Math.max(most, value), -Infinity));
+  new Float32Array(params.buffer)[1] = greatest;
+  return params;
+}
+
 /** Rows that a workgroup takes before it looks for more. */
 export function rowsPerWorkgroup(variant: RouterVariant): number {
   if (variant.algorithm === 'wide') return 1;
@@ -129,6 +137,11 @@ export function rowsPerWorkgroup(variant: RouterVariant): number {
 /** Workgroups for `numTokens` rows; any number is right. */
 export function routerWorkgroups(variant: RouterVariant, numTokens: number): number {
   return Math.min(65_535, Math.max(1, Math.ceil(numTokens / rowsPerWorkgroup(variant))));
+}
+
+function chooseFile(router: RouterFunction): string {
+  if (selectsByLogit(router)) return 'choose-logit';
+  return hasFixedKeys(router) ? 'choose-sigmoid' : 'choose-score';
 }
 
 function functionConstants(router: RouterFunction): Record<string, number> {

@@ -4,7 +4,7 @@ import type { Device, DeviceBuffer } from '../../contract/device.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { RouterFunction } from './router-function.ts';
 import { checkSelectionBias } from './router-function.ts';
-import { routerKernel, routerWorkgroups } from './router-kernels.ts';
+import { routerKernel, routerParams, routerWorkgroups } from './router-kernels.ts';
 import type { RouterVariant } from './router-variant.ts';
 
 export type RoutedLogits = Readonly<{
@@ -16,7 +16,7 @@ export type RoutedLogits = Readonly<{
 
 /**
  * Routes `logits` `[T, E]`. Throws `BAD_VALUE` for a length that is no whole number of rows, a bias that does not fit, or more bytes than
- * the device can bind.
+ * the device can bind. `given`: params of the caller's, for tests.
  */
 export async function runRouter(
   device: Device,
@@ -24,6 +24,7 @@ export async function runRouter(
   variant: RouterVariant,
   logits: Float32Array,
   bias: Float32Array | null,
+  given: Uint32Array | null = null,
 ): Promise<RoutedLogits> {
   const numTokens = logits.length / router.numExperts;
   if (!Number.isInteger(numTokens) || numTokens === 0) {
@@ -43,7 +44,7 @@ export async function runRouter(
     return buffer;
   };
   try {
-    const params = storage('params', Uint32Array.of(numTokens));
+    const params = storage('params', given ?? routerParams(numTokens, bias));
     const input = storage('logits', wordsOf(logits));
     const selectionBias = storage('selectionBias', bias === null ? 1 : wordsOf(bias));
     const ids = storage('ids', numOutputs);

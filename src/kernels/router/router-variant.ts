@@ -2,6 +2,7 @@
 
 import type { DeviceInfo } from '../../contract/device.ts';
 import type { RouterFunction } from './router-function.ts';
+import { hasFixedKeys } from './router-function.ts';
 
 export type RouterVariant =
   /** An invocation a row. */
@@ -10,13 +11,17 @@ export type RouterVariant =
   | Readonly<{ algorithm: 'wide'; threads: number }>
   | SubgroupVariant;
 
-/** `lanes` lanes a row. `list`: keys that a lane keeps; `isExact`: it also knows the next one. */
+/**
+ * `lanes` lanes a row. `list`: keys that a lane keeps; `isExact`: it also knows the next one. `quads`: logits, in fours, that a lane reads and sorts at
+ * once.
+ */
 export type SubgroupVariant = Readonly<{
   algorithm: 'subgroup';
   threads: number;
   lanes: number;
   list: number;
   isExact: boolean;
+  quads: number;
 }>;
 
 export type RouterAlgorithm = RouterVariant['algorithm'];
@@ -29,8 +34,13 @@ type Subgroups = DeviceInfo['subgroupSizes'];
 /** A multiple of every subgroup size that there is (4–128). */
 const SUBGROUP_THREADS = 128;
 
-/** Most experts of a lane: all in flight at once. */
+/** Most experts of a lane. */
 const MAX_SHARE = 32;
+const MAX_QUADS = 8;
+/** Eight with their biases take so many registers that too few rows are in flight. */
+const MAX_QUADS_WITH_BIAS = 7;
+/** Invocations from which it matters more how many rows are in flight than how long one takes. */
+const MANY_INVOCATIONS = 2 ** 18;
 /** Experts of a lane where a row then has no more than eight lanes: so that four rows share a subgroup of 32. */
 const SHARE = 16;
 
@@ -40,18 +50,25 @@ const MIN_WIDE_EXPERTS = 512;
 /** Rows, at most, of which a lane's list may be full of the row's best, for choices in random order, if nobody knows what comes behind it. */
 const MAX_FULL_LISTS = 0.0015;
 /** Subgroups of 32 lanes, at most, with a list that is too short. */
-const MAX_SHORT_LISTS = 0.02;
+const MAX_SHORT_LISTS = 0.002;
 
 export function portableRouter({ topK }: RouterFunction, isSoftware: boolean): RouterVariant {
-  return { algorithm: 'portable', threads: isSoftware ? 16 : 64, list: Math.max(4, placesOf(topK)) };
+  return { algorithm: 'portable', threads: isSoftware ? 16 : 64, list: Math.max(4, powerOfTwo(topK)) };
 }
 
 export function wideRouter(): RouterVariant {
   return { algorithm: 'wide', threads: 128 };
 }
 
-/** `null` where a subgroup is too small: a lane takes a whole group of experts, so a row with groups wants as many lanes. */
-export function subgroupRouter(router: RouterFunction, subgroups: Subgroups): SubgroupVariant | null {
+/**
+ * The subgroup kernel for so many rows, or `null` where a subgroup is too small: a lane takes a whole group of experts, so a row with groups wants as
+ * many lanes.
+ */
+export function subgroupRouter(
+  router: RouterFunction,
+  subgroups: Subgroups,
+  numTokens: number,
+): SubgroupVariant | null {
   if (subgroups === null) return null;
   const [smallest] = subgroups;
   const { numExperts, topK, groups } = router;
@@ -59,15 +76,29 @@ export function subgroupRouter(router: RouterFunction, subgroups: Subgroups): Su
   const lanes = Math.min(32, smallest, powerOfTwo(groups?.count ?? wanted));
   if (groups !== null && lanes < groups.count) return null;
   const sharers = groups === null ? lanes : Math.min(groups.keep, lanes);
-  return { algorithm: 'subgroup', threads: SUBGROUP_THREADS, lanes, ...laneList(topK, lanes, sharers) };
+  const isCrowded = hasFixedKeys(router) && (groups === null || numTokens * lanes >= MANY_INVOCATIONS);
+  const quads = Math.ceil(shareOf(router, lanes) / 4);
+  return {
+    algorithm: 'subgroup',
+    threads: SUBGROUP_THREADS,
+    lanes,
+    ...laneList(router, lanes, sharers),
+    quads: Math.ceil(quads / Math.ceil(quads / (isCrowded ? MAX_QUADS_WITH_BIAS : MAX_QUADS))),
+  };
+}
+
+/** Most experts of a lane: of a row without groups, or of a group. */
+export function shareOf({ numExperts, groups }: RouterFunction, lanes: number): number {
+  return groups === null ? 4 * Math.ceil(numExperts / 4 / lanes) : numExperts / groups.count;
 }
 
 /**
  * The shortest list that is hardly ever too short: what such a row takes longer, a small launch takes longer. All lanes' lists together have a place
  * for each of the K.
  */
-function laneList(topK: number, lanes: number, sharers: number): Pick<SubgroupVariant, 'list' | 'isExact'> {
-  const width = placesOf(topK);
+function laneList(router: RouterFunction, lanes: number, sharers: number): Pick<SubgroupVariant, 'list' | 'isExact'> {
+  const { topK } = router;
+  const width = placesOf(router);
   const rowsWith = (keys: number): number => sharers * tail(topK, 1 / sharers, keys);
   for (let list = Math.min(width, Math.max(4, width / lanes)); list < width; list *= 2) {
     if (rowsWith(list) < MAX_FULL_LISTS) return { list, isExact: false };
@@ -76,9 +107,9 @@ function laneList(topK: number, lanes: number, sharers: number): Pick<SubgroupVa
   return { list: width, isExact: rowsWith(width) >= MAX_FULL_LISTS };
 }
 
-/** Places of a row that are found: a power of two. */
-export function placesOf(topK: number): number {
-  return powerOfTwo(topK);
+/** Places of a row that are found: a power of two. A group is ranked by two. */
+export function placesOf({ topK, groups }: RouterFunction): number {
+  return powerOfTwo(groups === null ? topK : Math.max(topK, 2));
 }
 
 /** P(X ≥ count) for X ~ Binomial(n, p). */
@@ -97,23 +128,33 @@ function powerOfTwo(atLeast: number): number {
   return 2 ** Math.ceil(Math.log2(atLeast));
 }
 
-/** The fastest variant: subgroups on a GPU that has them; else a workgroup a row for wide rows, an invocation a row for the others. */
-export function chooseRouter(router: RouterFunction, info: RouterHost): RouterVariant {
+/** The fastest variant for so many rows: subgroups on a GPU that has them; else a workgroup a row for wide rows, an invocation a row for others. */
+export function chooseRouter(router: RouterFunction, info: RouterHost, numTokens: number): RouterVariant {
   if (info.isSoftware) return portableRouter(router, true);
-  const subgroup = subgroupRouter(router, info.subgroupSizes);
+  const subgroup = subgroupRouter(router, info.subgroupSizes, numTokens);
   if (subgroup !== null) return subgroup;
   return router.numExperts >= MIN_WIDE_EXPERTS ? wideRouter() : portableRouter(router, false);
 }
 
-/** Every variant that can run there, the chosen one first. */
-export function routerVariants(router: RouterFunction, info: RouterHost): readonly RouterVariant[] {
-  const chosen = chooseRouter(router, info);
-  const subgroup = subgroupRouter(router, info.subgroupSizes);
-  const all = [portableRouter(router, info.isSoftware), wideRouter(), ...(subgroup === null ? [] : [subgroup])];
-  return [chosen, ...all.filter(({ algorithm }) => algorithm !== chosen.algorithm)];
+/** Every variant that can run there, the chosen one first; those for other numbers of rows, too. */
+export function routerVariants(router: RouterFunction, info: RouterHost, numTokens: number): readonly RouterVariant[] {
+  const all: (RouterVariant | null)[] = [
+    chooseRouter(router, info, numTokens),
+    portableRouter(router, info.isSoftware),
+    wideRouter(),
+    subgroupRouter(router, info.subgroupSizes, 1),
+    subgroupRouter(router, info.subgroupSizes, MANY_INVOCATIONS),
+  ];
+  const byName = new Map<string, RouterVariant>();
+  for (const variant of all) {
+    if (variant === null) continue;
+    const name = routerVariantName(variant);
+    if (!byName.has(name)) byName.set(name, variant);
+  }
+  return [...byName.values()];
 }
 
-/** e.g. `subgroup-l8-m4x`: lanes, length of their lists, whether exact. */
+/** e.g. `subgroup-l8-m4x-q4`: lanes, length of their lists, whether exact, quads at once. */
 export function routerVariantName(variant: RouterVariant): string {
   switch (variant.algorithm) {
     case 'portable':
@@ -121,7 +162,7 @@ export function routerVariantName(variant: RouterVariant): string {
     case 'wide':
       return `wide-t${variant.threads}`;
     case 'subgroup':
-      return `subgroup-l${variant.lanes}-m${variant.list}${variant.isExact ? 'x' : ''}`;
+      return `subgroup-l${variant.lanes}-m${variant.list}${variant.isExact ? 'x' : ''}-q${variant.quads}`;
     default:
       return variant satisfies never;
   }

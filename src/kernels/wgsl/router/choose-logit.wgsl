@@ -1,9 +1,5 @@
 // The choice is the logit: no bias, no sum over scores.
 
-fn looseOrders(bits: vec4u, first: u32, end: u32, stats: Stats) -> vec4i {
-  return looseOrderOf(bits);
-}
-
 fn choiceOrders(bits: vec4u, first: u32, end: u32, stats: Stats) -> vec4i {
   return orderOf(bits);
 }

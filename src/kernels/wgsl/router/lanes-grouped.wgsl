@@ -14,11 +14,7 @@ fn offsetOf(lane: u32, i: u32) -> u32 {
 }
 
 // Whether the lane's group is among the best KEPT_GROUPS: greater score, of equals the smaller group.
-fn isGroupKept(lane: u32, firstLane: u32, first: i32, second: i32) -> bool {
-  var score = first;
-  if (GROUP_TOP2 != 0u) {
-    score = orderOf(vec4u(bitcast<u32>(valueOf(first) + valueOf(second)))).x;
-  }
+fn isGroupKept(lane: u32, firstLane: u32, score: i32) -> bool {
   var rank = 0u;
   for (var other = 0u; other < GROUPS; other++) {
     let rival = subgroupShuffle(score, firstLane + other);

@@ -13,6 +13,6 @@ fn offsetOf(lane: u32, i: u32) -> u32 {
   return i * QUAD_STEP;
 }
 
-fn isGroupKept(lane: u32, firstLane: u32, first: i32, second: i32) -> bool {
+fn isGroupKept(lane: u32, firstLane: u32, score: i32) -> bool {
   return true;
 }

@@ -10,7 +10,3 @@ fn scoresOf(given: vec4f, stats: Stats) -> vec4f {
   series = 1.0 + square * (1.0 / 3.0 + square * (1.0 / 5.0 + square * series));
   return sqrt(max(logit, vec4f(0.0)) + small * (2.0 / (2.0 + small)) * series);
 }
-
-fn scoresOfBits(bits: vec4u, stats: Stats) -> vec4f {
-  return scoresOf(boundedOf(bits), stats);
-}

@@ -1,5 +1,4 @@
-// Selects a row anew by whole orders, in K passes over it, each finding the best one behind the last. For rows whose K-th choice is no number, and
-// where a lane has several places.
+// Selects a row anew by whole orders, in K passes over it, each finding the best one behind the last.
 
 fn settleAnew(row: u32, lane: u32, isKept: bool, stats: Stats) -> array<i32, SLOTS> {
   let end = endOf(lane);

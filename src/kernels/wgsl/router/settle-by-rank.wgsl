@@ -2,6 +2,9 @@
 // are greater, are all that may belong there in place of another: each is compared with the last of the chosen by whole orders. Then the chosen
 // find their places by counting who is ahead.
 
+// Rounds that take as long as selecting anew, about.
+const MAX_RIVALS: u32 = 2u * TOP_K;
+
 fn isAhead(order: i32, key: i32, otherOrder: i32, otherKey: i32) -> bool {
   return order > otherOrder || (order == otherOrder && (key & MASK) > (otherKey & MASK));
 }
@@ -12,13 +15,25 @@ fn bestBelow(bound: i32, row: u32, lane: u32, stats: Stats) -> i32 {
   var best = vec4i(EMPTY);
   for (var i = 0u; i < CHUNKS * QUADS; i++) {
     let first = startOf(lane) + i * QUAD_STEP;
-    let keys = keysOf(choiceOrders(readQuad(row, first, end), first, end, stats), first);
+    let keys = keysOf(looseOrders(readQuad(row, first, end), first, end, stats), first);
     best = max(best, select(vec4i(EMPTY), keys, isBefore(first, end) & (keys < vec4i(bound))));
   }
   return max(max(best.x, best.y), max(best.z, best.w));
 }
 
-fn settle(ranked: Ranked, list: List, kth: i32, row: u32, lane: u32, firstLane: u32, isKept: bool, stats: Stats, isWrong: bool) -> array<i32, SLOTS> {
+// `isAnew`: rows that are selected anew; those with many rivals join them.
+fn settle(
+  ranked: Ranked,
+  list: List,
+  kth: i32,
+  row: u32,
+  lane: u32,
+  firstLane: u32,
+  isKept: bool,
+  stats: Stats,
+  isWrong: bool,
+  isAnew: ptr<function, bool>,
+) -> array<i32, SLOTS> {
   let isSlot = lane < TOP_K;
   let coarse = kth & ~MASK;
   var key = ranked.keys[0];
@@ -28,14 +43,18 @@ fn settle(ranked: Ranked, list: List, kth: i32, row: u32, lane: u32, firstLane: 
     // All of the lane's experts above it are chosen, and none below.
     var bound = max(kth, lastOf(list));
     let isAnyDry = subgroupAny(isWrong && list.dropped >= coarse);
-    loop {
+    for (var round = 0u; ; round++) {
       var own = nextBelow(list, bound);
       if (isAnyDry) {
         own = select(EMPTY, bestBelow(bound, row, lane, stats), isKept);
       }
       let rival = rowMax(own);
-      let isRival = isWrong && rival >= coarse;
+      let isRival = isWrong && !*isAnew && rival >= coarse;
       if (!subgroupAny(isRival)) {
+        break;
+      }
+      if (round == MAX_RIVALS) {
+        *isAnew = *isAnew || isRival;
         break;
       }
       bound = select(bound, rival, own == rival);

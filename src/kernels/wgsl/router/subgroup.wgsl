@@ -41,8 +41,8 @@ struct Keys {
 
 // What a lane finds out about its experts besides their keys.
 struct Share {
-  // Bits of the logits: whether any is cut off from keys.
-  bits: vec4u,
+  // What decides whether its keys say all: for logits, the bits of all; for fixed point, the greatest magnitude, twice.
+  bits: u32,
   // The two greatest orders, where groups are ranked by them.
   first: i32,
   second: i32,
@@ -61,19 +61,47 @@ fn readQuads(row: u32, lane: u32, start: u32, end: u32) -> Quads {
   return q;
 }
 
+fn addToGroup(share: ptr<function, Share>, orders: vec4i, inside: vec4<bool>) {
+  for (var i = 0u; i < 4u; i++) {
+    let order = select(LOWEST_ORDER, orders[i], inside[i]);
+    (*share).second = max((*share).second, min((*share).first, order));
+    (*share).first = max((*share).first, order);
+  }
+}
+
+// By the two greatest orders of its group.
+fn scoreOfGroup(share: Share) -> i32 {
+  if (GROUP_TOP2 == 0u) {
+    return share.first;
+  }
+  return orderOf(vec4u(bitcast<u32>(valueOf(share.first) + valueOf(share.second)))).x;
+}
+
+// Whether the lane's group is kept, by the orders themselves.
+fn isKeptAnew(row: u32, lane: u32, firstLane: u32, stats: Stats) -> bool {
+  let end = endOf(lane);
+  var share = Share(0u, LOWEST_ORDER, LOWEST_ORDER);
+  for (var i = 0u; i < CHUNKS * QUADS; i++) {
+    let first = startOf(lane) + i * QUAD_STEP;
+    addToGroup(&share, choiceOrders(readQuad(row, first, end), first, end, stats), isBefore(first, end));
+  }
+  return isGroupKept(lane, firstLane, scoreOfGroup(share));
+}
+
 fn keysOfQuad(share: ptr<function, Share>, bits: vec4u, offset: u32, start: u32, end: u32, stats: Stats) -> vec4i {
   let first = start + offset;
   let inside = isBefore(first, end);
   let orders = looseOrders(bits, first, end, stats);
+  let own = select(vec4u(0u), bits, inside);
   if (BY_LOGIT != 0u) {
-    (*share).bits |= select(vec4u(0u), bits, inside);
+    (*share).bits |= own.x | own.y | own.z | own.w;
   }
-  if (GROUPS > 1u) {
-    for (var i = 0u; i < 4u; i++) {
-      let order = select(LOWEST_ORDER, orders[i], inside[i]);
-      (*share).second = max((*share).second, min((*share).first, order));
-      (*share).first = max((*share).first, order);
-    }
+  if (IS_FIXED) {
+    let twice = own << vec4u(1u);
+    (*share).bits = max((*share).bits, max(max(twice.x, twice.y), max(twice.z, twice.w)));
+  }
+  if (GROUPS > 1u && !IS_FIXED) {
+    addToGroup(share, orders, inside);
   }
   return select(vec4i(NONE), keysOf(orders, offset), inside);
 }
@@ -141,14 +169,28 @@ fn main(
     let row = base + subgroupLane / LANES;
     var stats = statsOf(row, lane);
     let end = endOf(lane);
-    var share = Share(vec4u(0u), LOWEST_ORDER, LOWEST_ORDER);
+    var share = Share(0u, LOWEST_ORDER, LOWEST_ORDER);
     var list = listOf(&share, row, lane, startOf(lane), end, stats);
     for (var chunk = 1u; chunk < CHUNKS; chunk++) {
       let start = startOf(lane) + chunk * QUADS * QUAD_STEP;
       list = mergeLists(list, listOf(&share, row, lane, start, end, stats));
     }
-    let isKept = isGroupKept(lane, firstLane, share.first, share.second);
+    var isKept = true;
+    var isOdd = IS_FIXED && (firstOf(list) >= 0 || share.bits >= 0xff000000u);
     if (GROUPS > 1u) {
+      if (IS_FIXED) {
+        // Sums of two in fixed point are within the margin.
+        var score = (firstOf(list) & ~MASK) >> 9u;
+        var least = firstOf(list);
+        if (GROUP_TOP2 != 0u) {
+          score += (secondOf(list) & ~MASK) >> 9u;
+          least = secondOf(list);
+        }
+        isOdd = isOdd || (lane < GROUPS && least <= LOWEST_KEY);
+        isKept = isGroupKept(lane, firstLane, score);
+      } else {
+        isKept = isGroupKept(lane, firstLane, scoreOfGroup(share));
+      }
       list = keepIf(list, isKept);
     }
     let ranked = rankRow(list, lane);
@@ -164,19 +206,18 @@ fn main(
       isClose = isClose | ((((chosen[slot] ^ previous) & ~MASK) == 0) & (at > 0u) & (at <= TOP_K));
       previous = chosen[slot];
     }
-    // Logits that are no numbers have no order among themselves.
-    let isLow = (BY_LOGIT != 0u) & (kth <= LOWEST_ORDER);
-    if (subgroupAny(isClose | isLow)) {
-      let bits = share.bits.x | share.bits.y | share.bits.z | share.bits.w;
-      let isCut = (BY_LOGIT == 0u) | rowAny(isKept & ((bits & ID_MASK) != 0u));
+    isOdd = isOdd | (kth <= LOWEST_KEY);
+    if (subgroupAny(isClose | isOdd)) {
+      let isCut = (BY_LOGIT == 0u) | rowAny(isKept & ((share.bits & ID_MASK) != 0u));
       let isDry = (LIST < WIDTH) & rowAny(list.dropped >= coarse);
-      let isWrong = isLow | isDry | (isCut & rowAny(isClose));
+      var isAnew = rowAny(isOdd);
+      let isWrong = isAnew | isDry | (isCut & rowAny(isClose));
       if (subgroupAny(isWrong)) {
-        var settled = settle(ranked, list, kth, row, lane, firstLane, isKept, stats, isWrong);
-        if (subgroupAny(isLow)) {
-          let anew = settleAnew(row, lane, isKept, stats);
+        var settled = settle(ranked, list, kth, row, lane, firstLane, isKept, stats, isWrong, &isAnew);
+        if (subgroupAny(isAnew)) {
+          let anew = settleAnew(row, lane, isKeptAnew(row, lane, firstLane, stats), stats);
           for (var slot = 0u; slot < SLOTS; slot++) {
-            settled[slot] = select(settled[slot], anew[slot], isLow);
+            settled[slot] = select(settled[slot], anew[slot], isAnew);
           }
         }
         for (var slot = 0u; slot < SLOTS; slot++) {
