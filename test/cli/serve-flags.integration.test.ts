@@ -1,0 +1,56 @@
+// `serve` and `proxy` with flags that cannot be: exit code 2, and a message that names the flag; with --help: 0.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import { createServer } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { expect, onTestFinished, test } from 'vitest';
+
+async function run(...args: string[]): Promise<readonly [code: number | null, text: string]> {
+  const bin = fileURLToPath(new URL('../../bin/routed-experts.mjs', import.meta.url));
+  const child = spawn(process.execPath, [bin, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  onTestFinished(() => void child.kill('SIGKILL'));
+  let text = '';
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (part: Buffer) => (text += part.toString()));
+  const [code] = (await once(child, 'close')) as [number | null];
+  return [code, text];
+}
+
+const backends = ['--prefill', 'http://127.0.0.1:8100', '--decode', 'http://127.0.0.1:8200'];
+const tiny = ['serve', '--device', 'cpu', '--model', 'tiny'];
+
+test.each([
+  ['no server', ['proxy'], /--prefill/],
+  ['no server that decodes', ['proxy', '--prefill', 'http://127.0.0.1:8100'], /--decode/],
+  ['no URL', ['proxy', '--prefill', '127.0.0.1:8100', '--decode', 'http://127.0.0.1:8200'], /--prefill.*like http/],
+  ['a path', ['proxy', '--prefill', 'http://127.0.0.1:8100/v1', '--decode', 'http://127.0.0.1:8200'], /like http/],
+  ['a server twice', ['proxy', ...backends, '--decode', 'http://127.0.0.1:8200/'], /twice/],
+  ['an unknown way', ['proxy', ...backends, '--pd-rows', 'guess'], /with-kv, carry, splice/],
+  ['no time', ['proxy', ...backends, '--decode-timeout', '0'], /--decode-timeout/],
+  ['an unknown role', [...tiny, '--role', 'master'], /prefill, decode, both/],
+  ['a way without a role', [...tiny, '--pd-rows', 'carry'], /--role too, or leave out --pd-rows/],
+  ['a peer without a role', [...tiny, '--kv-peer', '10.0.0.1'], /leave out --kv-peer/],
+  ['an address for everybody', [...tiny, '--role', 'both', '--kv-host', '0.0.0.0'], /kv-host is 0\.0\.0\.0/],
+  ['a negative epoch', [...tiny, '--epoch', '-1'], /--epoch/],
+] as const)('%s', async (_, args, message) => {
+  const [code, text] = await run(...args);
+  expect(text).toMatch(message);
+  expect(code).toBe(2);
+});
+
+test('a port that is taken', async () => {
+  const server = createServer().listen(0, '127.0.0.1');
+  onTestFinished(() => void server.close());
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const [code, text] = await run('proxy', ...backends, '--port', String(port));
+  expect(text).toMatch(/cannot listen on 127\.0\.0\.1:\d+: .*EADDRINUSE/);
+  expect(code).toBe(2);
+});
+
+test('help', async () => {
+  const [code, text] = await run('proxy', '--help');
+  expect(text).toContain('--health-interval');
+  expect(code).toBe(0);
+});
