@@ -113,7 +113,7 @@ export class KvHandovers {
   }
 
   /**
-   * Nothing runs, and loaded requests hold the blocks that `request` needs: the one of them that came last gives them back and computes its
+   * Nothing else runs, and loaded requests hold the blocks that `request` needs: the one of them that came last gives them back and computes its
    * tokens instead. Without it two of them could wait for each other for ever. `false`: there is none.
    */
   dropOneFor(request: Request): boolean {

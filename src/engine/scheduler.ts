@@ -113,7 +113,7 @@ export class Scheduler {
   /** Running requests first, in their order. Answers what is left of the token budget. */
   #scheduleRunning(step: ScheduledStep): number {
     const { config, requests } = this;
-    const { running } = requests;
+    const { running, handovers } = requests;
     const { maxModelLen, longPrefillTokenThreshold, numSpeculativeTokens } = config;
     const { stepId } = step.output;
     let budget = config.maxNumBatchedTokens;
@@ -141,6 +141,8 @@ export class Scheduler {
       const firstNewBlock = request.blockIds.length;
       let fits = true;
       while (!this.kv.allocateSlots(request, numNew, numSpeculativeTokens, NO_HITS, 0, 0, 0)) {
+        // Who runs alone would preempt itself, and again, for as long as loaded requests that cannot run hold the blocks it needs.
+        if (running.length === 1 && handovers !== null && handovers.dropOneFor(request)) continue;
         const at = requests.victim();
         const victim = running[at]!;
         let uncomputed = NO_HITS;

@@ -100,9 +100,13 @@ function answerTo(step: SchedulerOutput, known: Map<number, number>): ModelRunne
 
 class Fixture {
   readonly connector = new ScriptedConnector();
-  readonly engine = new EngineCore(config, null, undefined, this.connector);
+  readonly engine: EngineCore;
   readonly known: Map<number, number> = new Map();
   readonly outputs: EngineCoreOutput[] = [];
+
+  constructor(engine: EngineConfig = config) {
+    this.engine = new EngineCore(engine, null, undefined, this.connector);
+  }
 
   /** One step; `null` if there was none. A copy of what it scheduled. */
   step(): { requests: number[]; computed: number[]; scheduled: number[] } | null {
@@ -209,6 +213,23 @@ describe('a load', () => {
     f.drain();
     expect(f.outputs.filter((output) => output.finishReason === 'length').length).toBe(2);
     expect(f.engine.stats().numUsedBlocks).toBe(0);
+  });
+
+  test('a request that runs alone takes the blocks of a loaded one that cannot run, instead of preempting itself for ever', () => {
+    // One sequence at a time: `b` holds 10 of 20 blocks and has no place to run, `a` grows to 13.
+    const f = new Fixture({ ...config, maxNumSeqs: 1, reserveFullIsl: false });
+    f.connector.external.set('b', 40);
+    f.engine.addRequest(makeRequest('b', 41, 2, 1));
+    f.step();
+    f.engine.addRequest(makeRequest('a', 8, 44));
+    f.step();
+    f.engine.finishLoad(f.connector.loads[0]!.loadId, { kind: 'recompute' });
+    f.drain();
+    expect(f.outputs.filter((output) => output.finishReason === 'length').map(({ requestId }) => requestId)).toEqual([
+      'a',
+      'b',
+    ]);
+    expect(f.engine.stats()).toMatchObject({ numUsedBlocks: 0, numPreemptions: 0 });
   });
 });
 
