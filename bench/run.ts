@@ -10,6 +10,12 @@ const benches: Readonly<Record<string, () => Promise<{ run: () => Promise<void> 
   serving: () => import('./serving.ts'),
 };
 
+if (process.argv.includes('--help')) {
+  console.log(
+    `npm run bench [-- name …]: the micro-benchmarks ${Object.keys(benches).join(', ')}; all of them without a name`,
+  );
+  process.exit(0);
+}
 const wanted = process.argv.slice(2).filter((argument) => !/^\d+$/.test(argument));
 const unknown = wanted.filter((name) => !Object.hasOwn(benches, name));
 if (unknown.length > 0) {

@@ -22,8 +22,7 @@ const program = new Command('routed-experts')
   .description(
     'A small serving-engine core that returns the experts each token was routed to, and every known way to get them',
   )
-  .version(packageVersion('../../package.json') ?? 'unknown')
-  .showHelpAfterError('(see --help)');
+  .version(packageVersion('../../package.json') ?? 'unknown');
 
 const called = process.argv[2] ?? '';
 for (const name of Object.hasOwn(commands, called) ? [called] : Object.keys(commands)) {
@@ -39,7 +38,7 @@ try {
 
 /** Wrong usage ends with our exit code, not commander's. */
 function throwInsteadOfExit(command: Command): void {
-  command.exitOverride();
+  command.exitOverride().showHelpAfterError('(see --help)');
   command.commands.forEach(throwInsteadOfExit);
 }
 

@@ -4,12 +4,12 @@ const messages = {
   DUPLICATE_REQUEST: (id: string) => `request id "${id}" is in use; give each request alive an id of its own`,
   EMPTY_PROMPT: (id: string) => `request "${id}" has an empty prompt; send at least one token`,
   PROMPT_TOO_LONG: (id: string, length: number, maxModelLen: number) =>
-    `request "${id}": a prompt of ${length} tokens leaves no room for an output token in maxModelLen ${maxModelLen}; shorten it or raise maxModelLen`,
+    `request "${id}": a prompt of ${length} tokens leaves no room for an output token: the model takes ${maxModelLen} together; shorten it or raise --max-model-len`,
   EXCEEDS_POOL: (id: string, needed: number, usable: number) =>
-    `request "${id}" can need ${needed} KV blocks, the pool has ${usable}; shorten it, lower its maxTokens or raise numBlocks`,
+    `request "${id}" can need ${needed} KV blocks, the pool has ${usable}; shorten it, lower its max_tokens or raise --num-blocks`,
   PROMPT_START_OUT_OF_RANGE: (id: string, start: number, promptLength: number) =>
-    `request "${id}": routedExpertsPromptStart ${start} is not a whole number in [0, ${promptLength}); give a position inside the prompt`,
-  BAD_MAX_TOKENS: (id: string, value: number) => `request "${id}": maxTokens ${value} is not a whole number ≥ 1`,
+    `request "${id}": routed_experts_prompt_start ${start} is not a whole number in [0, ${promptLength}); give a position inside the prompt`,
+  BAD_MAX_TOKENS: (id: string, value: number) => `request "${id}": max_tokens ${value} is not a whole number ≥ 1`,
   BAD_VALUE: (name: string, value: unknown, wanted: string) => `${name} is ${String(value)}; give ${wanted}`,
   UNKNOWN_NAME: (what: string, name: string, known: readonly string[]) =>
     `unknown ${what} "${name}"; choose one of: ${known.join(', ')}`,
@@ -21,6 +21,7 @@ const messages = {
   ROUTING_NOT_CAPTURED: (design: string) =>
     `design "${design}" returns routed experts, and a monolithic router without routing_replay_out writes none; give it that output (leave out --no-routing-replay), take --router modular, or --design off`,
   DEVICE_LOST: (reason: string) => `the device is gone: ${reason}; the run cannot go on`,
+  NOTHING_SERVED: (count: number, refusal: string) => `all ${count} requests were refused, for example: ${refusal}`,
   WORKER_LOST: (rank: number, reason: string) => `worker of rank ${rank} died: ${reason}; the run cannot go on`,
   BAD_FIELD: (name: string, shown: string, wanted: string) => `${name} is ${shown}; give ${wanted}`,
   UNSUPPORTED_FIELD: (name: string, shown: string, instead: string) => `${name} ${shown} is not supported; ${instead}`,

@@ -18,7 +18,8 @@ function run(...args: string[]): Promise<Ended> {
   return new Promise((resolve) => {
     execFile(process.execPath, [MAIN, ...args], { timeout: 100_000 }, (error, stdout, stderr) => {
       const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
-      resolve({ code, stdout, stderr });
+      // Without the lines that tell how far it has got.
+      resolve({ code, stdout, stderr: stderr.replaceAll(/^run \d+ of \d+: .*\n/gm, '') });
     });
   });
 }
@@ -100,6 +101,17 @@ describe('wrong input: exit code 2, the value, the limit, no stack trace', () =>
     ['unknown design', ['bench', '--design', 'shm'], /unknown design "shm"; choose one of: off, shm-flock/],
     ['unknown model', ['bench', '--model', 'gpt-5'], /unknown model "gpt-5"; choose one of: gpt-oss-120b/],
     ['unknown adapter', ['bench', '--adapter', 'voodoo'], /unknown adapter "voodoo"; choose one of:/],
+    [
+      'adapter of no use',
+      ['bench', '--device', 'cpu', '--adapter', 'x'],
+      /--adapter is x; give none with --device cpu/,
+    ],
+    ['trace and workload', ['bench', '--trace', 'x', '--workload', 'burst'], /'--trace <file>' cannot be used with/],
+    [
+      'nothing that can be served',
+      ['bench', '--device', 'cpu', '--model', 'tiny', '--requests', '2', '--max-model-len', '9'],
+      /all 2 requests were refused, for example: .*raise --max-model-len/,
+    ],
     ['unknown device', ['bench', '--device', 'tpu'], /Allowed choices are webgpu, cpu/],
     ['unknown workload', ['bench', '--workload', 'x'], /unknown workload "x"; choose one of: chat/],
     ['negative', ['bench', '--repeats', '-3'], /'-3' is invalid. Give a whole number in \[1, 1000\]/],

@@ -12,7 +12,8 @@ function run(...args: string[]): Promise<Ended> {
   return new Promise((resolve) => {
     execFile(process.execPath, [MAIN, ...args], { timeout: 100_000 }, (error, stdout, stderr) => {
       const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
-      resolve({ code, stdout, stderr });
+      // Without the lines that tell how far it has got.
+      resolve({ code, stdout, stderr: stderr.replaceAll(/^run \d+ of \d+: .*\n/gm, '') });
     });
   });
 }

@@ -2,6 +2,7 @@
 
 import type { CaptureLiveCounts } from '../../contract/capture.ts';
 import type { DesignName } from '../../contract/config.ts';
+import { RoutedExpertsError } from '../../contract/errors.ts';
 import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
 import { designByName } from '../../capture/designs.ts';
 import { EngineCore } from '../../engine/engine-core.ts';
@@ -101,6 +102,8 @@ export async function runBench(
       sessions.set(design, await DesignSession.start(design, options.session));
       const warmUp: PlannedRun = { cell: { design, optInShare: 1 }, repeat: -1, group: -1, label: 0 };
       const result = await runCell(sessions.get(design)!, warmUp, labelled.of(warmUp), options, verifier);
+      const { submitted, refused } = result.accounting;
+      if (refused === submitted) throw RoutedExpertsError.of('NOTHING_SERVED', submitted, result.refusal!);
       for (const problem of problemsOf(result, options)) problems.push(`${design}, warm-up: ${problem}`);
     }
     for (const run of runs) {

@@ -51,7 +51,7 @@ export function benchCommand(): Command {
     )
     .option('--adapter <name>', 'part of the name of the WebGPU adapter to use (see "devices")')
     .option('--workload <name>', `built-in workload: ${workloadNames.join(', ')}`, 'chat')
-    .option('--trace <file>', 'serve a trace instead: Mooncake JSONL or Azure CSV')
+    .addOption(new Option('--trace <file>', 'serve a trace instead: Mooncake JSONL or Azure CSV').conflicts('workload'))
     .option('--requests <n>', `number of requests; of chat ${byDevice((d) => d.chat.requests)}`, whole(1))
     .option('--scale-lengths <x>', 'divide the lengths of a trace', finite(1), 1)
     .option(
@@ -133,6 +133,14 @@ async function bench(flags: Flags): Promise<void> {
   for (const design of flags.design) requireRows(router, design);
   const model =
     recording === null ? modelPreset(flags.model, flags.gateWidth) : recordedModel(recording, flags.gateWidth);
+  if (flags.device === 'cpu' && flags.adapter !== undefined) {
+    throw RoutedExpertsError.of(
+      'BAD_VALUE',
+      '--adapter',
+      flags.adapter,
+      'none with --device cpu, which uses no adapter',
+    );
+  }
   await prepareAdapters();
   const isSoftware = flags.device === 'cpu' || (await isSoftwareAdapter(flags.adapter ?? null));
   const defaults = DEFAULTS[isSoftware ? 'software' : 'gpu'];
@@ -195,9 +203,9 @@ function writeJson(file: string, value: unknown): void {
   }
 }
 
-/** On stderr, and only where somebody watches. */
+/** On stderr: a bar where somebody watches, otherwise a line now and then. */
 function progressBar(): { update: (done: number, total: number, what: string) => void; stop: () => void } {
-  if (!process.stderr.isTTY) return { update: () => {}, stop: () => {} };
+  if (!process.stderr.isTTY) return { update: logProgress, stop: () => {} };
   const bar = new SingleBar({ format: '{bar} {value}/{total} {what}', stream: process.stderr, hideCursor: true });
   let isStarted = false;
   return {
@@ -208,4 +216,10 @@ function progressBar(): { update: (done: number, total: number, what: string) =>
     },
     stop: () => bar.stop(),
   };
+}
+
+/** Ten lines in all. */
+function logProgress(done: number, total: number, what: string): void {
+  const tenth = (count: number): number => Math.floor((10 * count) / total);
+  if (done === 0 || tenth(done) > tenth(done - 1)) console.error(`run ${done} of ${total}: ${what}`);
 }

@@ -90,7 +90,7 @@ export function renderTable(result: BenchResult): string {
       'design',
       'tokens/s',
       'vs off (min–max)',
-      'step p50',
+      'step p50 ms',
       'p99 ms',
       'sched µs',
       'engine ms (max)',
@@ -145,7 +145,7 @@ function headline({ environment: e, options }: BenchResult): string {
   const device = `${e.device}${e.isSoftwareDevice ? ': software, says nothing about a GPU' : ''}`;
   return [
     `${model.name} (${model.numLayers} layers, ${model.numExperts} experts, top-${model.topK}) · ${session.router?.kind ?? 'modular'} router · ${options.workload} · seed ${options.seed}`,
-    `device ${device} · ballast ${session.ballastMs} ms · queue depth ${session.queueDepth} · ${options.repeats} repeats`,
+    `device ${device} · ballast ${session.ballastMs} ms · queue depth ${session.queueDepth} · ${options.repeats} ${options.repeats === 1 ? 'repeat' : 'repeats'}`,
     `${e.cpu} × ${e.numCpus} · Node ${e.node} · webgpu ${e.packages['webgpu']} · commit ${e.commit ?? 'unknown'}`,
   ].join('\n');
 }
@@ -178,7 +178,9 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string[] {
 /** In an open loop the arrivals set the pace of every design that keeps up: a ratio of rates would say nothing. */
 function ratioText({ design, ratioToOff: ratio }: CellReport, { options }: BenchResult): string {
   if (options.mode.kind === 'open') return '–';
-  return design === 'off' ? '1' : `${ratio.median.toFixed(3)} (${ratio.min.toFixed(2)}–${ratio.max.toFixed(2)})`;
+  if (design === 'off') return '1';
+  if (options.repeats === 1) return ratio.median.toFixed(3);
+  return `${ratio.median.toFixed(3)} (${ratio.min.toFixed(2)}–${ratio.max.toFixed(2)})`;
 }
 
 function longestText({ median: usual, max }: Longest, { options }: BenchResult): string {
