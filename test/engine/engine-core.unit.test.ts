@@ -59,7 +59,7 @@ describe('addRequest refuses, and the engine stays as it was', () => {
     ['no output tokens', 'BAD_MAX_TOKENS', 'max_tokens 0', requestOf('b', 3, { maxTokens: 0 })],
     ['negative maxTokens', 'BAD_MAX_TOKENS', 'max_tokens -1', requestOf('b', 3, { maxTokens: -1 })],
     ['broken maxTokens', 'BAD_MAX_TOKENS', 'max_tokens 1.5', requestOf('b', 3, { maxTokens: 1.5 })],
-    ['max_tokens NaN', 'BAD_MAX_TOKENS', 'maxTokens NaN', requestOf('b', 3, { maxTokens: Number.NaN })],
+    ['maxTokens NaN', 'BAD_MAX_TOKENS', 'max_tokens NaN', requestOf('b', 3, { maxTokens: Number.NaN })],
     ['minTokens over maxTokens', 'BAD_VALUE', 'minTokens is 5', requestOf('b', 3, { minTokens: 5 })],
     ['minTokens negative', 'BAD_VALUE', 'minTokens is -1', requestOf('b', 3, { minTokens: -1 })],
     ['a prompt start at its end', 'PROMPT_START_OUT_OF_RANGE', '3', requestOf('b', 3, { routedExpertsPromptStart: 3 })],
