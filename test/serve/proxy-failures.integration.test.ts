@@ -9,8 +9,16 @@ import { createServer as createTcpServer } from 'node:net';
 import { expect, onTestFinished, test } from 'vitest';
 import type { Proxy } from '../../src/serve/proxy/proxy.ts';
 import type { WireBody } from './helpers.ts';
-import { closeAfterTest, eventsOf, httpRequest, post, rawConnection, startServer } from './helpers.ts';
-import { keep, startKvServer, startProxy } from './pd-helpers.ts';
+import {
+  closeAfterTest,
+  eventsOf,
+  expectNothingLeft,
+  httpRequest,
+  post,
+  rawConnection,
+  startServer,
+} from './helpers.ts';
+import { keep, promptOf, startKvServer, startProxy } from './pd-helpers.ts';
 
 const completions = '/v1/completions';
 const asked = { prompt: [1, 2, 3], max_tokens: 4, min_tokens: 2, stream_options: { include_usage: true } };
@@ -266,6 +274,29 @@ test.each(['prefill', 'decode'] as const)('a client that leaves ends the leg to 
   await expect.poll(() => gone, { interval: 2 }).toBe(1);
   await expect.poll(() => proxy.numActive, { interval: 2 }).toBe(0);
   expect(d.seen.length).toBe(role === 'prefill' ? 0 : 1);
+});
+
+test('300 clients that leave, each at another moment: nothing is left anywhere', async () => {
+  const [p, d] = [await startKvServer({ role: 'prefill', leaseMs: 500 }), await startKvServer({ role: 'decode' })];
+  const proxy = await startProxy([p], [d]);
+  const vanish = async (i: number): Promise<void> => {
+    const socket = await rawConnection(proxy);
+    const body = { ...asked, prompt: promptOf(i, 30 + (i % 50)), max_tokens: 300, stream: i % 2 === 0 };
+    const bytes = httpRequest(completions, { ...body, vllm_xargs: { return_routed_experts: true }, ignore_eos: true });
+    socket.write(i % 7 === 0 ? bytes.slice(0, -9) : bytes);
+    if (i % 7 === 1) await once(socket, 'data');
+    else await new Promise((resolve) => setTimeout(resolve, i % 40));
+    if (i % 3 === 0) socket.resetAndDestroy();
+    else socket.destroy();
+  };
+  for (let from = 1; from <= 300; from += 30) {
+    await Promise.all(Array.from({ length: 30 }, (_, i) => vanish(from + i)));
+  }
+  await expect.poll(() => proxy.numActive, { interval: 5 }).toBe(0);
+  await expectNothingLeft(d);
+  await expectNothingLeft(p);
+  const answer = await post(proxy, completions, { prompt: [1, 2, 3], max_tokens: 2 });
+  expect(answer.body.usage!.completion_tokens).toBe(2);
 });
 
 test('a client that does not read holds the server back, and is cut off in the end', async () => {
