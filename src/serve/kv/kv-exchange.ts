@@ -1,18 +1,18 @@
 /** The server's KV connector: keeps blocks for engines that will ask, fetches blocks from engines that have them. */
 
 import { randomUUID } from 'node:crypto';
-import { rowShape, viewRows } from '../../capture/row-shape.ts';
+import { rowShape } from '../../capture/row-shape.ts';
 import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
 import type { EngineCoreOutput } from '../../contract/engine-core-output.ts';
 import type { ExternalKv, KvConnector, KvLoad, KvLoadOutcome } from '../../contract/kv-connector.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
-import type { RoutedRows } from '../../contract/routed-rows.ts';
-import { completeRows, rowsDigest } from './carried-rows.ts';
+import { completeRows } from './carried-rows.ts';
 import { KeptKv } from './kept-kv.ts';
-import type { KvAnswer, KvClient } from './kv-client.ts';
-import { shapeOf, tokenDigest } from './kv-frames.ts';
+import { shapeOf } from './kv-frames.ts';
+import type { RemoteHandover } from './kv-loader.ts';
+import { KvLoader } from './kv-loader.ts';
 import type { KvServer } from './kv-server.ts';
-import type { KvRole, PdRows, RemoteKv, TransferAnswer, TransferParams, TransferRules } from './transfer-params.ts';
+import type { KvRole, PdRows, TransferAnswer, TransferParams, TransferRules } from './transfer-params.ts';
 
 export type KvExchangeOptions = Readonly<{
   role: KvRole;
@@ -40,39 +40,32 @@ export type EngineSide = Readonly<{
   writeKv: (blockIds: readonly number[], keys: Uint32Array<ArrayBuffer>) => Promise<void>;
 }>;
 
-/** Of the choices of one request: they have one prompt. */
-type Handover = {
-  readonly params: TransferParams;
+/** A request whose KV is to be kept. */
+type KeptHandover = {
   readonly promptTokenIds: Uint32Array;
-  readonly rowsStart: number | null;
-  /** Requests of the engine that may still fetch. */
-  readonly readers: Set<string>;
-  /** Answers under way, by the range that was asked for: choices that begin together fetch once. */
-  readonly reads: Map<string, Promise<KvAnswer>>;
-  /** By what others ask for the KV that is kept. A client may use an id again while the KV of the one before is still kept. */
+  /** By what others ask for it. A client may use an id again while the KV of the one before is still kept. */
   keptId: string | null;
 };
 
-export type KvCounts = { loads: number; failedLoads: number; tokensLoaded: number; bytesLoaded: number };
+export type KvCounts = { loads: number; failedLoads: number; tokensLoaded: number };
 
-/** Connections to other engines; one that was opened longest ago makes room for a new one. */
-const MAX_CLIENTS = 64;
 const LOOPBACK = ['127.0.0.1', '::1', 'localhost'];
 
 export class KvExchange implements KvConnector {
   readonly engineId: string = randomUUID();
   readonly options: KvExchangeOptions;
-  readonly counts: KvCounts = { loads: 0, failedLoads: 0, tokensLoaded: 0, bytesLoaded: 0 };
+  readonly counts: KvCounts = { loads: 0, failedLoads: 0, tokensLoaded: 0 };
   readonly #model: ModelConfig;
   readonly #blockSize: number;
   readonly #shape: string;
   readonly #kept: KeptKv;
-  readonly #handovers: Map<string, Handover> = new Map();
-  readonly #clients: Map<string, KvClient> = new Map();
+  /** By the requests of the engine. */
+  readonly #keeping: Map<string, KeptHandover> = new Map();
+  readonly #loading: Map<string, RemoteHandover> = new Map();
   readonly #onFailure: (requestId: string, error: Error) => void;
   #engine: EngineSide | null = null;
   #server: KvServer | null = null;
-  #connect: ((host: string, port: number) => KvClient) | null = null;
+  #loader: KvLoader | null = null;
   /** Counts up when the workers are lost: what began before is void. */
   #generation = 0;
 
@@ -90,23 +83,16 @@ export class KvExchange implements KvConnector {
     this.#kept = new KeptKv((requestIndex) => this.#engine!.releaseBlocks(requestIndex));
   }
 
-  /** Before the first request. Rejects if the port is taken. ZeroMQ is loaded here, for those who use it. */
+  /** Before the first request. Rejects if the port is taken. */
   async open(engine: EngineSide): Promise<void> {
     this.#engine = engine;
-    const { host, port, role } = this.options;
-    const client = await import('./kv-client.ts');
-    this.#connect = (...address) => new client.KvClient(...address);
+    const { host, port, role, rows, loadMs } = this.options;
+    const common = { blockSize: this.#blockSize, shape: this.#shape };
+    this.#loader = await KvLoader.open({ ...common, model: this.#model, rows, loadMs });
     if (role === 'decode') return;
     const { KvServer } = await import('./kv-server.ts');
-    this.#server = await KvServer.listen({
-      host,
-      port,
-      engineId: this.engineId,
-      shape: this.#shape,
-      blockSize: this.#blockSize,
-      kept: this.#kept,
-      readKv: engine.readKv,
-    });
+    const { readKv } = engine;
+    this.#server = await KvServer.listen({ ...common, host, port, engineId: this.engineId, kept: this.#kept, readKv });
   }
 
   get numKept(): number {
@@ -119,6 +105,10 @@ export class KvExchange implements KvConnector {
 
   get numBytesSent(): number {
     return this.#server?.numBytesSent ?? 0;
+  }
+
+  get numBytesLoaded(): number {
+    return this.#loader?.numBytes ?? 0;
   }
 
   get rules(): TransferRules {
@@ -137,23 +127,26 @@ export class KvExchange implements KvConnector {
     promptTokenIds: Uint32Array,
     rowsStart: number | null,
   ): void {
-    const concerned = params.kind === 'keep' ? requestIds.slice(0, 1) : requestIds;
-    const readers = new Set(concerned);
-    const handover: Handover = { params, promptTokenIds, rowsStart, readers, reads: new Map(), keptId: null };
-    for (const requestId of concerned) this.#handovers.set(requestId, handover);
+    if (params.kind === 'keep') {
+      this.#keeping.set(requestIds[0]!, { promptTokenIds, keptId: null });
+      return;
+    }
+    const readers = new Set(requestIds);
+    const handover: RemoteHandover = { remote: params, promptTokenIds, rowsStart, readers, reads: new Map() };
+    for (const requestId of requestIds) this.#loading.set(requestId, handover);
   }
 
   /** An output of the engine, in passing. Answers what the proxy is to be told, with the last output of a request that is kept. */
   onOutput(output: EngineCoreOutput): TransferAnswer | null {
     if (output.finishReason === null) return null;
-    const handover = this.#handovers.get(output.requestId);
-    if (handover === undefined) return null;
-    this.#handovers.delete(output.requestId);
-    if (handover.params.kind === 'remote') {
-      this.#release(handover, handover.params, output.requestId);
-      return null;
+    const { requestId } = output;
+    const remote = this.#loading.get(requestId);
+    if (remote !== undefined) {
+      this.#loading.delete(requestId);
+      this.#loader!.release(remote, requestId);
     }
-    const { keptId } = handover;
+    const keptId = this.#keeping.get(requestId)?.keptId ?? null;
+    this.#keeping.delete(requestId);
     const kept = keptId === null ? null : this.#kept.get(keptId);
     if (keptId === null || kept === null) return null;
     kept.rows = output.routedExperts;
@@ -177,12 +170,11 @@ export class KvExchange implements KvConnector {
   }
 
   externalKv(request: CaptureRequest): ExternalKv | null {
-    const params = this.#handovers.get(request.requestId)?.params;
-    if (params?.kind !== 'remote') return null;
-    const numTokens = Math.min(params.numTokens, request.numPromptTokens);
+    const remote = this.#loading.get(request.requestId)?.remote;
+    if (remote === undefined) return null;
     // To be spliced is to be declared missing: whoever asked for that wants the KV all the same.
-    const hasRows = this.options.rows === 'splice' || params.carried !== null || params.hasRows;
-    return { numTokens, hasRows };
+    const hasRows = this.options.rows === 'splice' || remote.carried !== null || remote.hasRows;
+    return { numTokens: Math.min(remote.numTokens, request.numPromptTokens), hasRows };
   }
 
   startLoad(load: KvLoad): void {
@@ -190,8 +182,8 @@ export class KvExchange implements KvConnector {
   }
 
   keepsBlocks(request: CaptureRequest): boolean {
-    const handover = this.#handovers.get(request.requestId);
-    if (handover?.params.kind !== 'keep') return false;
+    const handover = this.#keeping.get(request.requestId);
+    if (handover === undefined) return false;
     // The last sampled token was never an input: it has no KV.
     const numTokens = Math.min(request.numTokens - 1, request.numPromptTokens);
     handover.keptId = `${request.requestId}/${request.index}`;
@@ -219,121 +211,28 @@ export class KvExchange implements KvConnector {
   close(): void {
     this.#kept.forgetAll();
     this.#server?.close();
-    for (const client of this.#clients.values()) client.close();
-    this.#clients.clear();
+    this.#loader?.close();
   }
 
   /** Never rejects: whatever goes wrong is the end of this load, and of nothing else. */
   async #load(load: KvLoad, generation: number): Promise<void> {
     const engine = this.#engine!;
-    const handover = this.#handovers.get(load.requestId);
+    const handover = this.#loading.get(load.requestId);
     let outcome: KvLoadOutcome;
     this.counts.loads++;
     try {
-      if (handover?.params.kind !== 'remote') throw new Error('its request is gone');
-      const answer = await this.#fetch(load, handover, handover.params);
+      if (handover === undefined) throw new Error('its request is gone');
+      const { keys, rows } = await this.#loader!.load(load, handover);
       if (generation !== this.#generation) return;
-      const numBlocks = load.blockIds.length;
-      if (answer.keys.length !== numBlocks * this.#blockSize * 2) {
-        throw new Error(`${answer.keys.length} words of KV came for ${numBlocks} blocks`);
-      }
-      const rows = this.#rowsOf(answer, load, handover, handover.params);
-      // The keys go to another thread, and other choices may be waiting for them too.
-      await engine.writeKv(load.blockIds, answer.keys.slice());
+      await engine.writeKv(load.blockIds, keys);
       this.counts.tokensLoaded += load.to - load.from;
       outcome = { kind: 'loaded', rows };
-      this.#release(handover, handover.params, load.requestId);
+      this.#loader!.release(handover, load.requestId);
     } catch (error) {
       this.counts.failedLoads++;
       this.#onFailure(load.requestId, error as Error);
       outcome = { kind: this.options.onLoadFailure };
     }
     if (generation === this.#generation) engine.finishLoad(load.loadId, outcome);
-  }
-
-  #fetch(load: KvLoad, handover: Handover, remote: RemoteKv): Promise<KvAnswer> {
-    const key = `${load.from} ${load.to}`;
-    let read = handover.reads.get(key);
-    if (read === undefined) {
-      read = this.#read(load, handover, remote).finally(() => handover.reads.delete(key));
-      handover.reads.set(key, read);
-    }
-    return read;
-  }
-
-  async #read({ from, to }: KvLoad, { promptTokenIds, rowsStart }: Handover, remote: RemoteKv): Promise<KvAnswer> {
-    const way = this.#wayOf(remote, rowsStart);
-    const start = Math.max(rowsStart ?? 0, from);
-    const answer = await this.#client(remote).read(
-      {
-        engineId: remote.engineId,
-        requestId: remote.requestId,
-        from,
-        to,
-        rowsStart: way === 'with-kv' && start < to ? start : null,
-        ...(way === 'carry' ? { rowsDigest: await rowsDigest(remote.carried!) } : {}),
-        shape: this.#shape,
-        tokens: tokenDigest(promptTokenIds, to),
-      },
-      this.options.loadMs,
-    );
-    this.counts.bytesLoaded += answer.keys.byteLength + answer.rows.byteLength;
-    return answer;
-  }
-
-  /** Which way the rows of a load come; `null`: none are wanted, or there are none. */
-  #wayOf(remote: RemoteKv, rowsStart: number | null): PdRows | null {
-    if (rowsStart === null) return null;
-    if (this.options.rows === 'splice') return 'splice';
-    if (remote.carried !== null) return 'carry';
-    return remote.hasRows ? 'with-kv' : null;
-  }
-
-  /** The rows to go with the load, or `null` if there are none. Throws if they are not those that were promised: L4 leaves no third way. */
-  #rowsOf(answer: KvAnswer, load: KvLoad, handover: Handover, remote: RemoteKv): RoutedRows | null {
-    const way = this.#wayOf(remote, handover.rowsStart);
-    if (way === null) return null;
-    if (way === 'carry') return remote.carried;
-    const start = Math.max(handover.rowsStart!, load.from);
-    const count = Math.max(0, load.to - start);
-    const shape = rowShape(this.#model);
-    const none: RoutedRows = {
-      start,
-      count,
-      numLayers: shape.numLayers,
-      topK: shape.topK,
-      dtype: shape.dtype,
-      rowsPerChunk: Math.max(1, count),
-      chunkOrigin: start,
-      chunks: [null],
-      missing: count > 0 ? [[start, load.to]] : [],
-    };
-    if (way === 'splice' || count === 0) return none;
-    const isWhole = answer.rowsStart === start && answer.rowsEnd === load.to;
-    if (!isWhole || answer.rows.length !== count * shape.bytesPerRow) {
-      throw new Error('the rows did not come with the KV');
-    }
-    return { ...none, chunks: [viewRows(shape, answer.rows.slice(), count)], missing: [] };
-  }
-
-  /** The request fetches no more. When none of its kind does, the other engine is told. */
-  #release({ readers }: Handover, { engineId, requestId, host, port }: RemoteKv, reader: string): void {
-    if (!readers.delete(reader) || readers.size > 0) return;
-    this.#client({ host, port }).release(engineId, requestId);
-  }
-
-  #client({ host, port }: Pick<RemoteKv, 'host' | 'port'>): KvClient {
-    const address = `${host}:${port}`;
-    let client = this.#clients.get(address);
-    if (client === undefined) {
-      const oldest = this.#clients.size < MAX_CLIENTS ? undefined : this.#clients.entries().next().value;
-      if (oldest !== undefined) {
-        this.#clients.delete(oldest[0]);
-        oldest[1].close();
-      }
-      client = this.#connect!(host, port);
-      this.#clients.set(address, client);
-    }
-    return client;
   }
 }
