@@ -80,6 +80,9 @@ const drains = json(
   { 'retry-after': '7' },
 );
 const breaks = ({ response }: Seen): void => void response.destroy();
+const breaksOff = ({ response }: Seen): void => {
+  response.writeHead(200, { 'content-type': 'application/json' }).write('{"choices":', () => response.destroy());
+};
 const never = (): void => {};
 
 async function ask(proxy: Proxy, headers: Record<string, string> = {}): ReturnType<typeof post> {
@@ -146,6 +149,7 @@ test('requests go round; a server that keeps nothing is no error', async () => {
 test.each([
   ['is gone', null],
   ['breaks the connection', breaks],
+  ['breaks off in its answer', breaksOff],
   ['is draining', drains],
   ['is full', json(429, { error: { message: 'full', type: 't', param: null, code: 'overloaded' } })],
   ['fails', json(500, { error: { message: 'oh', type: 't', param: null, code: null } })],
@@ -155,6 +159,13 @@ test.each([
   if (answer === null) await bad.close();
   for (let i = 0; i < 4; i++) expect((await ask(proxy)).status).toBe(200);
   expect([good.seen.length, d.seen.length]).toEqual([4, 4]);
+});
+
+test('a server that prefills, has closed a connection and is there again, is asked again', async () => {
+  const p = await fake((seen) => (p.seen.length === 1 ? breaks(seen) : prefills(seen)));
+  const d = await fake(decodes);
+  expect((await ask(await startProxy([p], [d]))).status).toBe(200);
+  expect([p.seen.length, d.seen.length]).toEqual([2, 1]);
 });
 
 test.each([

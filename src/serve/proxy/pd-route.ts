@@ -20,7 +20,7 @@ import { failureOf, sendLeg } from './leg.ts';
 import type { ProxyConfig } from './proxy-config.ts';
 import type { ProxyMetrics } from './proxy-metrics.ts';
 import { Splicer } from './splice.ts';
-import { readText, splicedEvents, splicedJson } from './spliced-answer.ts';
+import { splicedEvents, splicedJson } from './spliced-answer.ts';
 import type { PdPath } from './two-legs.ts';
 import { canBeSplit, checkClientBody, decodeBody, prefillBody } from './two-legs.ts';
 
@@ -122,7 +122,7 @@ class PdExchange {
     const { config, prefill, metrics } = this.#services;
     const isSplice = config.rows === 'splice';
     const startedAt = performance.now();
-    const { backend, answer } = await sendLeg(
+    const { backend, answer, text } = await sendLeg(
       prefill.inTurn(),
       {
         path: this.#path,
@@ -131,19 +131,19 @@ class PdExchange {
         signal: this.#signal,
         silenceMs: config.prefillMs,
       },
-      'whatever-happened',
+      { retries: 'whatever-happened', isRead: true },
       metrics,
     );
     this.#log.prefill = backend.url;
-    if (answer.statusCode !== 200) return { kind: 'refused', backend, answer };
+    if (text === null) return { kind: 'refused', backend, answer };
     try {
-      const value: unknown = JSON.parse(await readText(answer));
+      const value: unknown = JSON.parse(text);
       this.#log.prefillMs = Math.round(performance.now() - startedAt);
       if (!isObject(value)) throw new Error('its answer is no object');
       const params = value['kv_transfer_params'];
       return { kind: 'done', backend, params, splicer: isSplice ? this.#splicer(value, params) : null };
     } catch (error) {
-      throw this.#signal.aborted ? error : failureOf(backend, error);
+      throw failureOf(backend, error);
     }
   }
 
@@ -172,7 +172,7 @@ class PdExchange {
         signal: this.#signal,
         silenceMs: config.decodeMs,
       },
-      'if-nobody-saw-it',
+      { retries: 'if-nobody-saw-it', isRead: false },
       metrics,
     );
     this.#log.decode = backend.url;

@@ -27,7 +27,7 @@ export class ProxyMetrics {
     });
     this.#seconds = new Histogram({
       name: `${PREFIX}leg_seconds`,
-      help: 'Until the head of an answer came',
+      help: 'Until the answer of a server that prefills, and the head of one that decodes, was there',
       labelNames: ['role'],
       buckets: legBuckets,
       registers,

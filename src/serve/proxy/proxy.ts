@@ -103,7 +103,7 @@ export class Proxy {
         signal: controller.signal,
         silenceMs: MODELS_SILENCE_MS,
       },
-      'whatever-happened',
+      { retries: 'whatever-happened', isRead: false },
       this.#services.metrics,
     );
     const text = await readText(answer);
