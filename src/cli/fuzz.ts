@@ -1,50 +1,38 @@
 /** `routed-experts fuzz`: designs under seeded storms in virtual time; failing seeds are shrunk, told and saved. */
 
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { SingleBar } from 'cli-progress';
 import { Command } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import type { CampaignPart, SeedViolation } from '../sim/campaign.ts';
+import { scenarioOf, type CampaignPart, type SeedViolation } from '../sim/campaign.ts';
 import { readCase, writeCase, type SavedCase } from '../sim/case-file.ts';
-import { drawScenario } from '../sim/draw-scenario.ts';
 import { findSubject } from '../sim/mutants/mutants.ts';
 import { runScenario } from '../sim/run-scenario.ts';
 import { shrink } from '../sim/shrink.ts';
 import { tellStory } from '../sim/story.ts';
-import { subjectByName, subjectNames } from '../sim/subject.ts';
+import { designsOf, progressBar, withCampaignFlags, type CampaignFlags } from './fuzz/campaign-flags.ts';
 import { exitCodeOf, EXIT, renderReport, type FuzzReport } from './fuzz/report.ts';
 import { runCampaign } from './fuzz/run-campaign.ts';
-import { list, whole } from './options.ts';
 
 /** Violations of a campaign that are shrunk and told; the others are listed. */
 const MOST_STORIES = 5;
 
-type Flags = {
-  seeds: number;
-  from: number;
-  seed?: number;
-  design: string[];
-  jobs: number;
-  twice?: boolean;
-  replay?: string;
-  save: string;
-  json?: boolean;
-};
+type Flags = CampaignFlags & { pd?: boolean; twice?: boolean; replay?: string; save: string };
 
 export function fuzzCommand(): Command {
-  return new Command('fuzz')
-    .description('Run designs through seeded storms in virtual time and check every law at every step')
-    .option('--seeds <n>', 'scenarios of each design', whole(1, 10_000_000), 2000)
-    .option('--from <seed>', 'first seed; 0x and a commit id draws fresh ones', whole(0), 1)
-    .option('--seed <seed>', 'run one seed and tell its story', whole(0))
-    .option('--design <names>', `all, or some of: ${subjectNames.join(', ')}`, list(knownSubject), ['deltas'])
-    .option('--jobs <n>', 'threads', whole(1, 256), availableParallelism())
+  const command = new Command('fuzz').description(
+    'Run designs through seeded storms in virtual time and check every law at every step',
+  );
+  return withCampaignFlags(command, {
+    seeds: 'scenarios of each design',
+    defaultSeeds: 2000,
+    seed: 'run one seed and tell its story',
+    defaultDesigns: ['deltas'],
+  })
+    .option('--pd', 'put a prefill engine in front, behind a slow link that loses and garbles messages')
     .option('--twice', 'run each seed twice and compare the event logs (L10)')
     .option('--replay <file>', 'run a saved case, or every case of a directory')
     .option('--save <dir>', 'where shrunk failures go', 'out/fuzz')
-    .option('--json', 'print the result as JSON')
     .addHelpText(
       'after',
       '\nExit code: 0 every law kept, 1 a wrong answer, 2 bad usage, 3 a stall, 4 a crash of the code under test.',
@@ -57,31 +45,19 @@ export function fuzzCommand(): Command {
 }
 
 async function fuzz(flags: Flags): Promise<void> {
-  const designs = flags.design.includes('all') ? [...subjectNames] : flags.design;
-  const numAll = designs.length * flags.seeds;
-  const bar = process.stderr.isTTY
-    ? new SingleBar({
-        format: '{bar} {value}/{total} scenarios, {rate}/s',
-        stream: process.stderr,
-        clearOnComplete: true,
-      })
-    : null;
-  bar?.start(numAll, 0, { rate: 0 });
+  const designs = designsOf(flags);
+  const bar = progressBar(designs.length * flags.seeds);
   const startedAt = performance.now();
-  let done = 0;
   const parts = await runCampaign({
     designs,
     from: flags.from,
     numSeeds: flags.seeds,
     jobs: flags.jobs,
-    options: { twice: flags.twice === true, stopAfter: 0 },
-    onProgress: (scenarios) => {
-      done += scenarios;
-      bar?.update(done, { rate: Math.round((1000 * done) / (performance.now() - startedAt)) });
-    },
+    options: { pd: flags.pd === true, twice: flags.twice === true, stopAfter: 0 },
+    onProgress: bar.add,
   });
   const seconds = (performance.now() - startedAt) / 1000;
-  bar?.stop();
+  bar.stop();
   report(parts, seconds, flags);
 }
 
@@ -89,13 +65,14 @@ function report(parts: readonly CampaignPart[], seconds: number, flags: Flags): 
   const found = parts.flatMap(({ violations }) => violations);
   const violations = found.map((violation, i) => ({
     ...violation,
-    ...(i < MOST_STORIES ? saveStory(violation, flags.save) : { story: [], file: null }),
+    ...(i < MOST_STORIES ? saveStory(violation, flags) : { story: [], file: null }),
   }));
   const scenarios = parts.reduce((sum, part) => sum + part.scenarios, 0);
   const steps = parts.reduce((sum, part) => sum + part.steps, 0);
   const result: FuzzReport = {
     seeds: flags.seeds,
     from: flags.from,
+    pd: flags.pd === true,
     scenarios,
     steps,
     seconds,
@@ -120,15 +97,18 @@ function report(parts: readonly CampaignPart[], seconds: number, flags: Flags): 
 }
 
 /** Shrinks a failing seed, tells what is left, and saves it. */
-function saveStory(violation: SeedViolation, directory: string): { story: string[]; file: string | null } {
+function saveStory(violation: SeedViolation, { save, pd }: Flags): { story: string[]; file: string | null } {
   const subject = findSubject(violation.design);
-  const shrunk = shrink(drawScenario(violation.seed), subject);
+  const shrunk = shrink(scenarioOf(violation.seed, subject, pd === true), subject);
   // Two runs that differ (L10) may well agree now: there is nothing to shrink.
   if (shrunk === null) return { story: [], file: null };
   const { scenario } = shrunk;
   const { law, message } = shrunk.violation;
-  const file = join(directory, `${violation.design.replaceAll('/', '-')}-${law}-${violation.seed}.json`);
-  mkdirSync(directory, { recursive: true });
+  const file = join(
+    save,
+    `${violation.design.replaceAll('/', '-')}-${law}-${pd === true ? 'pd-' : ''}${violation.seed}.json`,
+  );
+  mkdirSync(save, { recursive: true });
   writeFileSync(
     file,
     writeCase({ design: violation.design, law, note: `seed ${violation.seed}: ${message}`, scenario }),
@@ -136,16 +116,18 @@ function saveStory(violation: SeedViolation, directory: string): { story: string
   return { story: tellStory(scenario, subject), file };
 }
 
-function tellSeed(seed: number, { design, json }: Flags): void {
-  const scenario = drawScenario(seed);
-  const told = design.map((name) => ({ name, story: tellStory(scenario, subjectByName(name)) }));
-  const results = design.map((name) => runScenario(scenario, subjectByName(name)));
-  const broken = results.flatMap(({ violation }) => violation ?? []);
-  if (json === true) {
-    const answers = told.map(({ name, story }, i) => ({ design: name, seed, hash: results[i]!.hash, story }));
-    process.stdout.write(`${JSON.stringify({ scenario, answers })}\n`);
+function tellSeed(seed: number, flags: Flags): void {
+  const told = designsOf(flags).map((name) => {
+    const subject = findSubject(name);
+    const scenario = scenarioOf(seed, subject, flags.pd === true);
+    return { name, scenario, story: tellStory(scenario, subject), result: runScenario(scenario, subject) };
+  });
+  if (flags.json === true) {
+    const answers = told.map(({ name, story, result }) => ({ design: name, seed, hash: result.hash, story }));
+    process.stdout.write(`${JSON.stringify({ scenario: told[0]!.scenario, answers })}\n`);
   } else process.stdout.write(`${told.map(({ story }) => story.join('\n')).join('\n\n')}\n`);
-  if (broken.length > 0) process.exitCode = EXIT[broken[0]!.kind];
+  const broken = told.find(({ result }) => result.violation !== null)?.result.violation;
+  if (broken) process.exitCode = EXIT[broken.kind];
 }
 
 /** Cases that broke something once must keep every law now. */
@@ -195,8 +177,4 @@ function read(file: string): string {
   } catch (error) {
     throw RoutedExpertsError.of('BAD_FILE', file, (error as Error).message);
   }
-}
-
-function knownSubject(name: string): string {
-  return name === 'all' ? name : findSubject(name).name;
 }

@@ -3,7 +3,9 @@
 import { Coverage, type Mark } from './coverage.ts';
 import { drawScenario } from './draw-scenario.ts';
 import { EventLog } from './event-log.ts';
+import { drawPdScenario } from './pd/draw-pd-scenario.ts';
 import { runScenario } from './run-scenario.ts';
+import type { Scenario } from './scenario.ts';
 import type { Subject } from './subject.ts';
 import type { LawName, ViolationKind } from './violation.ts';
 
@@ -33,11 +35,18 @@ export type CampaignPart = Readonly<{
 }>;
 
 export type CampaignOptions = Readonly<{
+  /** Storms with a prefill engine in front. */
+  pd?: boolean;
   /** Runs each seed twice and compares the event logs (L10). */
   twice: boolean;
   /** Stops after that many violations; 0 = never. */
   stopAfter: number;
 }>;
+
+/** The storm of a seed for a subject: with a prefill engine in front if that is asked for, or if the subject is nothing without. */
+export function scenarioOf(seed: number, { mutation }: Subject, pd: boolean): Scenario {
+  return pd || mutation.inPd === true ? drawPdScenario(seed) : drawScenario(seed);
+}
 
 /** Runs the seeds `[from, to)`. */
 export function runSeeds(subject: Subject, from: number, to: number, options: CampaignOptions): CampaignPart {
@@ -48,7 +57,7 @@ export function runSeeds(subject: Subject, from: number, to: number, options: Ca
   let steps = 0;
   let seed = from;
   for (; seed < to; seed += 1) {
-    const scenario = drawScenario(seed);
+    const scenario = scenarioOf(seed, subject, options.pd === true);
     const { violation, marks, numSteps, hash, declared: shown } = runScenario(scenario, subject);
     steps += numSteps;
     coverage.add(marks);

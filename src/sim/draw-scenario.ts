@@ -23,7 +23,7 @@ const SMALL = model(2, 8, 2, 29);
 const ODD = model(3, 5, 1, 13);
 const WIDE = model(1, 300, 2, 29);
 
-class Draw {
+export class Draw {
   readonly #stream: Random;
 
   constructor(seed: number, name: string) {
@@ -67,9 +67,15 @@ export function drawScenario(seed: number): Scenario {
   };
 }
 
-function drawEngine(draw: Draw, queueDepth: number, requests: readonly ScenarioRequest[]): EngineConfig {
-  const blockSize = draw.pick([1, 2, 2, 3, 4, 4, 5, 8]);
-  const maxModelLen = draw.int(16, 44);
+/** `like`: the engine that shares its blocks with this one. */
+export function drawEngine(
+  draw: Draw,
+  queueDepth: number,
+  requests: readonly ScenarioRequest[],
+  like?: EngineConfig,
+): EngineConfig {
+  const blockSize = like?.blockSize ?? draw.pick([1, 2, 2, 3, 4, 4, 5, 8]);
+  const maxModelLen = like?.maxModelLen ?? draw.int(16, 44);
   const enableChunkedPrefill = draw.chance(0.85);
   const numSpeculativeTokens = draw.chance(0.3) ? draw.int(1, 3) : 0;
   const asyncScheduling = queueDepth > 1 ? draw.chance(0.9) : draw.chance(0.2);
@@ -173,7 +179,7 @@ function drawTiming(draw: Draw): Timing {
   };
 }
 
-function drawFaults(seed: number, swarm: Draw, requests: readonly ScenarioRequest[]): Fault[] {
+export function drawFaults(seed: number, swarm: Draw, requests: readonly ScenarioRequest[]): Fault[] {
   const draw = new Draw(seed, 'faults');
   const lastStep = 4 + requests.length * 3;
   const moment = (): Moment =>

@@ -39,6 +39,14 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     return this.#half.usablePrefix(request, hitBlockIds);
   }
 
+  acceptsExternalKv(request: CaptureRequest, hasRows: boolean): boolean {
+    return this.#half.acceptsExternalKv?.(request, hasRows) === true;
+  }
+
+  onExternalKv(request: CaptureRequest, from: number, to: number, rows: RoutedRows | null): void {
+    this.#half.onExternalKv!(request, from, to, rows);
+  }
+
   onBlocksCached(request: CaptureRequest, firstBlock: number): void {
     this.#half.onBlocksCached?.(request, firstBlock);
   }

@@ -17,7 +17,7 @@ import type { SampledLayout } from '../kernels/sampled-layout.ts';
 import type { Mark } from './coverage.ts';
 import type { Flight, FlightEntry } from './flight.ts';
 import type { Judge } from './judge.ts';
-import { Flag, type TrackedRequest } from './tracked-request.ts';
+import { Flag, type LoadedKv, type TrackedRequest } from './tracked-request.ts';
 
 const NOTHING = -1;
 
@@ -110,12 +110,50 @@ export class Ledger {
 
   /** The request was admitted with `numHits` cached tokens and ends before the pass has run: rows of those already computed may be delivered. */
   noteHits(request: TrackedRequest, blocks: readonly number[], numHits: number): void {
-    const { blockSize } = this.#engine;
     for (let position = 0; position < numHits; position += 1) {
-      const slot = blocks[Math.floor(position / blockSize)]! * blockSize + (position % blockSize);
+      const slot = this.#slotIn(blocks, position);
       if (this.#slotPositions[slot] !== position || this.#slotTokens[slot] !== request.tokens[position]) continue;
       request.flags[position]! |= Flag.hit;
       if (this.#hasEpochs) this.#keepRow(request, position, NOTHING, this.#slotRows[slot]!, false);
+    }
+  }
+
+  /** What a KV block table of `tokens` holds at `[from, to)`, for another engine to take over. */
+  readKv(blocks: readonly number[], from: number, to: number): LoadedKv {
+    const epochs: number[] = [];
+    const rows: Uint16Array[] = [];
+    for (let position = from; position < to; position += 1) {
+      const slot = this.#slotIn(blocks, position);
+      epochs.push(this.#slotEpochs[slot]!);
+      if (this.#hasEpochs) rows.push(this.#slotRows[slot]!);
+    }
+    return { from, to, epochs, rows };
+  }
+
+  /** KV of another engine has been written to the request's blocks. */
+  writeKv(request: TrackedRequest, blocks: readonly number[], kv: LoadedKv): void {
+    for (let position = kv.from; position < kv.to; position += 1) {
+      const slot = this.#slotIn(blocks, position);
+      this.#slotTokens[slot] = request.spec.prompt[position]!;
+      this.#slotPositions[slot] = position;
+      this.#slotEpochs[slot] = kv.epochs[position - kv.from]!;
+      this.#slotSalts[slot] = request.spec.salt;
+      this.#slotSteps[slot] = NOTHING;
+      if (this.#hasEpochs) this.#slotRows[slot] = kv.rows[position - kv.from]!;
+    }
+  }
+
+  /**
+   * The request ends before a pass has read what was loaded for it: rows of that may be delivered. Of one that ends before its time that
+   * holds for what was taken away again, as it does for rows of a life before a preemption.
+   */
+  noteLoaded(request: TrackedRequest, isCutShort: boolean): void {
+    const loadedKv = request.loadedKv ?? (isCutShort ? request.givenBackKv : null);
+    if (loadedKv === null) return;
+    const end = Math.min(loadedKv.to, request.tokens.length - 1);
+    for (let position = loadedKv.from; position < end; position += 1) {
+      request.flags[position]! |= Flag.hit;
+      if (this.#hasEpochs) this.#keepRow(request, position, NOTHING, loadedKv.rows[position - loadedKv.from]!, false);
     }
   }
 
@@ -151,10 +189,14 @@ export class Ledger {
         return;
       }
       this.#push(request, position, token, this.#slotEpochs[slot]!);
+      if (this.#slotSteps[slot] === NOTHING && !request.has(position, Flag.loaded)) {
+        this.#marks.add('blocks with loaded KV hit by another request');
+      }
       request.flags[position]! |= Flag.hit;
       if (this.#hasEpochs) this.#keepRow(request, position, NOTHING, this.#slotRows[slot]!, false);
     }
     request.numComputed = numHits;
+    request.loadedKv = null;
   }
 
   #compute(
@@ -278,8 +320,12 @@ export class Ledger {
   }
 
   #slotOf(request: TrackedRequest, position: number): number {
+    return this.#slotIn(request.table, position);
+  }
+
+  #slotIn(blocks: readonly number[], position: number): number {
     const { blockSize } = this.#engine;
-    return request.table[Math.floor(position / blockSize)]! * blockSize + (position % blockSize);
+    return blocks[Math.floor(position / blockSize)]! * blockSize + (position % blockSize);
   }
 }
 

@@ -1,13 +1,14 @@
 /** The scheduler's plans against what is known of requests and blocks: who may run, what it may hold, who lost it. */
 
 import type { EngineConfig } from '../contract/config.ts';
+import type { CaptureRequest } from '../contract/request.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import { RequestKind } from '../contract/scheduler-output.ts';
 import type { Mark } from './coverage.ts';
 import type { Flight, FlightEntry } from './flight.ts';
 import type { Judge } from './judge.ts';
 import type { Scenario } from './scenario.ts';
-import type { TrackedRequest } from './tracked-request.ts';
+import { Flag, type LoadedKv, type TrackedRequest } from './tracked-request.ts';
 
 const KIND_NAMES = { [RequestKind.running]: 'runs', [RequestKind.new]: 'joins', [RequestKind.resumed]: 'resumes' };
 
@@ -23,6 +24,11 @@ export class PlanCheck {
   /** The step that took each block from the free list last. */
   readonly #takenIn: Int32Array;
   #numHeld = 0;
+  /** Requests that wait with their blocks for what is loaded or was, and the engine's view of each. */
+  readonly #withKv: Map<TrackedRequest, CaptureRequest> = new Map();
+  readonly #begunLoads: Readonly<{ request: TrackedRequest; view: CaptureRequest; from: number }>[] = [];
+  /** Loads under way, whether their requests are alive or not, and requests whose blocks are kept. */
+  #numUnderWay = 0;
   /** Requests that ended and of whose end the workers have not heard. */
   readonly #untold = new Set<number>();
 
@@ -35,8 +41,15 @@ export class PlanCheck {
     this.#takenIn = new Int32Array(engine.numBlocks).fill(-1);
   }
 
+  /** Takes in that there was nothing to plan, which does not mean that nothing happened. */
+  onNoPlan(): void {
+    if (this.#withKv.size > 0) this.#findGivenBack(null);
+    this.#takeBegunLoads();
+  }
+
   /** Takes in a plan. `flights`: the steps under way. */
-  onPlan(plan: SchedulerOutput, flights: readonly Flight[], { numRanks, hasEpochs }: Scenario): Flight {
+  onPlan(plan: SchedulerOutput, flights: readonly Flight[], { numRanks }: Scenario, epoch: number): Flight {
+    if (this.#withKv.size > 0) this.#findGivenBack(plan);
     for (const index of plan.preemptedIndices) this.#preempt(this.#requests[index]!, flights, false);
     for (const index of plan.finishedIndices) {
       if (!this.#untold.delete(index)) {
@@ -79,10 +92,11 @@ export class PlanCheck {
         `step ${plan.stepId} counts ${plan.totalNumScheduledTokens} tokens, its requests ${numTokens}`,
       );
     }
+    this.#takeBegunLoads();
     return {
       stepId: plan.stepId,
       plan,
-      epoch: hasEpochs ? plan.stepId + 1 : 0,
+      epoch,
       entries,
       isWanted,
       isExecuted: false,
@@ -95,28 +109,141 @@ export class PlanCheck {
   preemptAll(flights: readonly Flight[]): void {
     for (const request of this.#requests) {
       if (request.state === 'running') this.#preempt(request, flights, true);
+      else if (request.state === 'loaded') this.#giveBack(request);
     }
+  }
+
+  /** The request waits for KV of `[from, to)`, and `view.blockIds` are its blocks: those before `from` were found in the prefix cache. */
+  onLoadBegun(request: TrackedRequest, view: CaptureRequest, from: number): void {
+    this.#begunLoads.push({ request, view, from });
+  }
+
+  /** The scheduler begins loads while it plans: what it gave others before, in the same plan, has been taken in by now. */
+  #takeBegunLoads(): void {
+    for (const { request, view, from } of this.#begunLoads) this.#takeBegunLoad(request, view, from);
+    this.#begunLoads.length = 0;
+  }
+
+  #takeBegunLoad(request: TrackedRequest, view: CaptureRequest, from: number): void {
+    const { blockSize } = this.#engine;
+    const { blockIds } = view;
+    if (request.state !== 'waiting')
+      this.#judge.wrong('L8', `a load began for ${request.name}, which is ${request.state}`);
+    for (const [i, id] of blockIds.entries()) {
+      if (i * blockSize >= from && (this.#holders[id] !== 0 || id === 0)) {
+        this.#judge.wrong('L8', `block ${id} is to be loaded for ${request.name}, and others hold it`);
+      }
+      this.#hold(id);
+    }
+    if (from > 0) this.#marks.add('KV loaded behind a cached prefix');
+    request.blocks = [...blockIds];
+    request.state = 'loading';
+    request.numLoaded = from;
+    this.#withKv.set(request, view);
+    this.#numUnderWay += 1;
+  }
+
+  /** `kv`: what has come; `null`: nothing, and the request goes on with what it has. */
+  onLoadEnded(request: TrackedRequest, kv: LoadedKv | null): void {
+    this.#numUnderWay -= 1;
+    if (!request.isAlive) {
+      this.#withKv.delete(request);
+      this.#dropBlocks(request);
+      return;
+    }
+    request.state = 'loaded';
+    if (kv === null) return;
+    this.#marks.add('KV loaded');
+    if (request.spec.rows) this.#marks.add('KV loaded for a request that wants rows');
+    request.loadedKv = kv;
+    request.numLoaded = Math.min(kv.to, request.tokens.length - 1);
+    if (request.numLoaded < kv.to) this.#marks.add('all but the last prompt token loaded');
+    for (let p = kv.from; p < request.numLoaded; p += 1) request.flags[p]! |= Flag.loaded;
+  }
+
+  /** The request ends in a moment, and its blocks stay. */
+  onKept(request: TrackedRequest): void {
+    request.isKept = true;
+    this.#numUnderWay += 1;
+  }
+
+  onKeptReleased(request: TrackedRequest): void {
+    if (!request.isKept) return;
+    request.isKept = false;
+    this.#numUnderWay -= 1;
+    this.#dropBlocks(request);
+  }
+
+  /** Whether somebody outside reads or writes blocks, which nobody can take back then. */
+  get isUnderWay(): boolean {
+    return this.#numUnderWay > 0;
+  }
+
+  /** Requests that wait with their KV, and whose blocks the scheduler has taken to let another one run. */
+  #findGivenBack(plan: SchedulerOutput | null): void {
+    for (const [request, view] of this.#withKv) {
+      if (request.state !== 'loaded') continue;
+      const { blockIds } = view;
+      let isHeld = request.blocks.length <= blockIds.length;
+      for (let i = 0; isHeld && i < request.blocks.length; i += 1) isHeld = request.blocks[i] === blockIds[i];
+      // Who has got the very same blocks again begins elsewhere in them.
+      const at = plan?.requestIndices.subarray(0, plan.numRequests).indexOf(request.index) ?? -1;
+      if (at >= 0 && plan!.numComputedTokens[at] !== request.numLoaded) isHeld = false;
+      if (!isHeld) this.#giveBack(request);
+    }
+  }
+
+  #giveBack(request: TrackedRequest): void {
+    this.#marks.add('loaded KV given back');
+    this.#forgetLoad(request);
+    this.#dropBlocks(request);
+    request.state = 'waiting';
+  }
+
+  #forgetLoad(request: TrackedRequest): void {
+    for (let p = 0; p < request.numLoaded; p += 1) request.flags[p]! &= ~Flag.loaded;
+    request.givenBackKv = request.loadedKv;
+    request.loadedKv = null;
+    request.numLoaded = 0;
+    this.#withKv.delete(request);
   }
 
   /** The workers are gone: nobody holds anything, and nobody is left to be told of an end. */
   loseAll(flights: readonly Flight[]): void {
     for (const flight of flights) for (const entry of flight.entries) forbidStep(entry.request, flight.stepId);
     for (const request of this.#requests) {
-      if (request.state !== 'running') continue;
+      if (request.state !== 'running') {
+        if (request.blocks.length > 0) this.#loseKv(request);
+        continue;
+      }
       if (request.numComputed > 0 && request.numComputed < request.spec.prompt.length) {
         this.#marks.add('respawn mid-prefill');
       }
-      this.release(request);
+      this.#dropBlocks(request);
       request.state = 'preempted';
     }
+    this.#numUnderWay = 0;
     this.#untold.clear();
   }
 
-  /** The request gives up its blocks; if it has ended, the workers must be told. */
-  release(request: TrackedRequest): void {
-    for (const id of request.blocks) this.#drop(id);
-    request.blocks = [];
+  /** What was loaded, is being loaded or is kept goes with the workers. */
+  #loseKv(request: TrackedRequest): void {
+    this.#dropBlocks(request);
+    request.isKept = false;
+    if (request.isAlive) {
+      this.#forgetLoad(request);
+      request.state = 'waiting';
+    } else this.#withKv.delete(request);
+  }
+
+  /** The request ends: the workers must be told, and its blocks are free, unless a load writes to them or somebody is going to read them. */
+  end(request: TrackedRequest): void {
     this.#untold.add(request.index);
+    if (request.state === 'loading') this.#marks.add('aborted while its KV was loaded');
+    else if (!request.isKept) {
+      this.#withKv.delete(request);
+      this.#dropBlocks(request);
+    }
   }
 
   /** Requests that ended and of whose end the workers have not heard. */
@@ -153,7 +280,7 @@ export class PlanCheck {
     const { blockSize } = this.#engine;
     const kind = plan.kinds[i]!;
     const due =
-      request.state === 'waiting'
+      request.state === 'waiting' || request.state === 'loaded'
         ? RequestKind.new
         : request.state === 'preempted'
           ? RequestKind.resumed
@@ -163,9 +290,12 @@ export class PlanCheck {
     }
     const isJoining = kind !== RequestKind.running;
     const start = plan.numComputedTokens[i]!;
-    const numHitBlocks = isJoining ? start / blockSize : 0;
-    const firstBlock = plan.newBlockOffsets[i]!;
+    const isLoaded = request.state === 'loaded';
+    const numHitBlocks = isJoining && !isLoaded ? start / blockSize : 0;
+    // Who waits with its blocks is told all of them, and holds the first already.
+    const firstBlock = plan.newBlockOffsets[i]! + (isLoaded ? request.blocks.length : 0);
     const endBlock = plan.newBlockOffsets[i + 1]!;
+    if (isLoaded) this.#withKv.delete(request);
     for (let b = firstBlock; b < endBlock; b += 1) {
       const id = plan.newBlockIds[b]!;
       const isHit = b - firstBlock < numHitBlocks;
@@ -182,7 +312,7 @@ export class PlanCheck {
     if (request.blocks.length * blockSize < start + plan.numScheduledTokens[i]!) {
       this.#judge.wrong('L8', `step ${plan.stepId} runs ${request.name} beyond its ${request.blocks.length} blocks`);
     }
-    if (isJoining) this.#checkTokens(plan, request, start);
+    if (isJoining) this.#checkTokens(plan, request, isLoaded ? 0 : start);
     request.state = 'running';
   }
 
@@ -215,9 +345,9 @@ export class PlanCheck {
       this.#judge.wrong('L8', `${request.name} was preempted, but is ${request.state}`);
       return;
     }
-    for (const id of request.blocks) this.#drop(id);
-    request.blocks = [];
+    this.#dropBlocks(request);
     request.state = 'preempted';
+    if (request.numLoaded > 0) this.#marks.add('preempted after its KV was loaded');
     const entries = flights.flatMap((flight) =>
       flight.entries.filter((entry) => entry.request === request).map((entry) => ({ flight, entry })),
     );
@@ -227,6 +357,11 @@ export class PlanCheck {
       entry.isDropped = drops;
       if (drops) forbidStep(request, flight.stepId);
     }
+  }
+
+  #dropBlocks(request: TrackedRequest): void {
+    for (const id of request.blocks) this.#drop(id);
+    request.blocks = [];
   }
 
   #hold(id: number): void {

@@ -14,6 +14,7 @@ export class RowCheck {
   readonly #judge: Judge;
   readonly #hasEpochs: boolean;
   readonly #readsAtOnce: boolean;
+  readonly #rowsAreSpliced: boolean;
   readonly #requests: readonly TrackedRequest[];
   readonly #unread: Readonly<{ request: TrackedRequest; rows: RoutedRows }>[] = [];
 
@@ -23,6 +24,7 @@ export class RowCheck {
     judge: Judge,
     hasEpochs: boolean,
     readsAtOnce: boolean,
+    rowsAreSpliced: boolean,
     requests: readonly TrackedRequest[],
   ) {
     this.#requests = requests;
@@ -31,6 +33,7 @@ export class RowCheck {
     this.#judge = judge;
     this.#hasEpochs = hasEpochs;
     this.#readsAtOnce = readsAtOnce;
+    this.#rowsAreSpliced = rowsAreSpliced;
   }
 
   /** Takes in the rows of one output: a piece, or all of them. */
@@ -97,6 +100,7 @@ export class RowCheck {
     const hasArrived = request.has(position, Flag.arrived);
     const isHit = request.has(position, Flag.hit);
     if (isAborted && !hasArrived && !isUnmentioned) return;
+    if (this.#rowsAreSpliced && !isUnmentioned && request.has(position, Flag.loaded)) return;
     if (this.#judge.excuses('all')) return;
     if (isHit && !isUnmentioned && this.#judge.excuses('prefix-hit')) return;
     if (isAborted && this.#judge.excuses('aborted')) return;
@@ -126,6 +130,7 @@ export class RowCheck {
       this.#judge.wrong('L4', `the row of ${request.name} at position ${position} is neither there nor missing`);
       return;
     }
+    this.#checkIds(request, position, got);
     if (this.#hasEpochs) {
       const known = request.rowsOfSteps.get(position) ?? [];
       if (known.some(({ row, isForbidden }) => !isForbidden && isEqual(row, got))) return;
@@ -150,6 +155,23 @@ export class RowCheck {
     if (expected === null) {
       this.#judge.wrong('L4', `a row of ${request.name} at position ${position}, which was never computed`);
     } else if (!isEqual(expected, got)) this.#wrongRow(request, position, got, `[${Array.from(expected)}]`);
+  }
+
+  /** What no router can have chosen, whatever the oracle says: in each layer K ids of experts that there are, no two alike. */
+  #checkIds(request: TrackedRequest, position: number, got: RowArray): void {
+    const { numLayers, topK, numExperts } = this.#model;
+    for (let layer = 0; layer < numLayers; layer += 1) {
+      for (let at = layer * topK, end = at + topK; at < end; at += 1) {
+        const id = got[at]!;
+        let isRight = id >= 0 && id < numExperts;
+        for (let before = layer * topK; isRight && before < at; before += 1) isRight = got[before] !== id;
+        if (isRight) continue;
+        const ids = Array.from(got.subarray(layer * topK, end));
+        const what = `the row of ${request.name} at position ${position} is no routing in layer ${layer}: [${ids}], ${topK} of ${numExperts} experts`;
+        this.#judge.wrong(got.every((each) => each === 0) ? 'L4' : 'L2', what);
+        return;
+      }
+    }
   }
 
   #wrongRow(request: TrackedRequest, position: number, got: RowArray, expected: string): void {

@@ -5,6 +5,7 @@ import type { Mark } from './coverage.ts';
 import { EventHeap } from './event-heap.ts';
 import { EventLog } from './event-log.ts';
 import { DeclaredStall, Judge } from './judge.ts';
+import { EnginePair } from './pd/engine-pair.ts';
 import type { Scenario } from './scenario.ts';
 import { routerOf } from './sim-kernels.ts';
 import { Storm } from './storm.ts';
@@ -35,17 +36,21 @@ export function runScenario(scenario: Scenario, subject: Subject, isTracing: boo
   const marks = new Set<Mark>();
   const heap = new EventHeap();
   const uninstall = subject.mutation.install?.();
-  let storm: Storm | null = null;
+  let run: EnginePair | Storm | null = null;
   let violation: Violation | null = null;
   try {
-    const world = new World(scenario, subject, routerOf(scenario.model), judge, log, marks);
-    storm = new Storm(world, subject, heap);
+    const { pd } = scenario;
+    const router = routerOf(scenario.model);
+    run =
+      pd === undefined
+        ? new Storm(new World(scenario, subject, router, judge, log, marks), subject, heap)
+        : new EnginePair(scenario, pd, subject, router, heap, judge, log, marks);
     let numEvents = 0;
     while (heap.runNext()) {
       numEvents += 1;
       if (numEvents > MOST_EVENTS) judge.stall('L8', `${MOST_EVENTS} events did not bring the run to its end`);
     }
-    storm.checkEnd();
+    run.checkEnd();
   } catch (error) {
     violation = verdict(error, judge);
   } finally {
@@ -55,7 +60,7 @@ export function runScenario(scenario: Scenario, subject: Subject, isTracing: boo
     violation,
     declared: judge.declared,
     marks,
-    numSteps: storm?.numSteps ?? 0,
+    numSteps: run?.numSteps ?? 0,
     hash: log.hash,
     lines: log.lines,
   };

@@ -7,6 +7,7 @@ import type { EngineConfig, ModelConfig } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { checkModel } from '../kernels/kernel-shape.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
+import { checkPdScenario, type PdScenario } from './pd/pd-scenario.ts';
 
 export type ScenarioRequest = Readonly<{
   at: number;
@@ -80,6 +81,8 @@ export type Scenario = Readonly<{
   timing: Timing;
   requests: readonly ScenarioRequest[];
   faults: readonly Fault[];
+  /** A prefill engine in front: `engine` and `faults` are those of the decode engine. Absent: one engine does both. */
+  pd?: PdScenario;
 }>;
 
 const FAULT_KINDS: readonly FaultKind[] = ['abort', 'reset-cache', 'kill', 'dead-lock-holder'];
@@ -123,12 +126,13 @@ export function parseScenario(text: string, file: string): Scenario {
       throw bad('a request without id or prompt');
     }
   }
-  for (const fault of scenario.faults) {
+  for (const fault of [...scenario.faults, ...(scenario.pd?.faults ?? [])]) {
     if (!FAULT_KINDS.includes(fault?.kind) || typeof fault.when !== 'object')
       throw bad('a fault of unknown kind or time');
   }
   checkModel(model);
   validateEngineConfig(engine);
+  if (scenario.pd !== undefined) checkPdScenario(scenario.pd, scenario, bad);
   return scenario;
 }
 

@@ -1,5 +1,7 @@
 /** Makes a failing scenario small: whatever can be left out while the same promise stays broken is left out. */
 
+import type { EngineConfig } from '../contract/config.ts';
+import type { PdScenario } from './pd/pd-scenario.ts';
 import { runScenario } from './run-scenario.ts';
 import type { Fault, Scenario, ScenarioRequest } from './scenario.ts';
 import type { Subject } from './subject.ts';
@@ -61,13 +63,37 @@ function candidateOf(scenario: Scenario, i: number): Scenario | typeof END | typ
   }
   rest -= requests.length * REQUEST.length;
   if (rest < faults.length * FAULT.length) {
-    const at = Math.floor(rest / FAULT.length);
-    const fault = faults[at]!;
-    const smaller = FAULT[rest % FAULT.length]!(fault);
-    if (JSON.stringify(smaller) === JSON.stringify(fault)) return SAME;
-    return { ...scenario, faults: faults.map((each, place) => (place === at ? smaller : each)) };
+    const smaller = smallerFaults(faults, rest);
+    return smaller === SAME ? SAME : { ...scenario, faults: smaller };
   }
+  rest -= faults.length * FAULT.length;
+  const { pd, ...alone } = scenario;
+  if (pd === undefined) return END;
+  // One engine is less than two; then the other engine and the link are made plainer.
+  if (rest === 0) return alone;
+  rest -= 1;
+  if (rest < pd.faults.length) return { ...scenario, pd: { ...pd, faults: pd.faults.filter((_, at) => at !== rest) } };
+  rest -= pd.faults.length;
+  if (rest < pd.faults.length * FAULT.length) {
+    const smaller = smallerFaults(pd.faults, rest);
+    return smaller === SAME ? SAME : { ...scenario, pd: { ...pd, faults: smaller } };
+  }
+  rest -= pd.faults.length * FAULT.length;
+  if (rest < requests.length) {
+    const { id } = requests[rest]!;
+    return pd.direct.includes(id) ? SAME : { ...scenario, pd: { ...pd, direct: [...pd.direct, id] } };
+  }
+  rest -= requests.length;
+  if (rest < PREFILL.length) return changed(scenario, { ...scenario, pd: PREFILL[rest]!(pd) });
   return END;
+}
+
+function smallerFaults(faults: readonly Fault[], choice: number): Fault[] | typeof SAME {
+  const at = Math.floor(choice / FAULT.length);
+  const fault = faults[at]!;
+  const smaller = FAULT[choice % FAULT.length]!(fault);
+  if (JSON.stringify(smaller) === JSON.stringify(fault)) return SAME;
+  return faults.map((each, place) => (place === at ? smaller : each));
 }
 
 function withoutRequest(scenario: Scenario, at: number): Scenario {
@@ -102,6 +128,30 @@ const WHOLE: readonly ((scenario: Scenario) => Scenario)[] = [
   (s) => ({ ...s, engine: { ...s.engine, maxNumBatchedTokens: s.engine.maxModelLen } }),
   (s) => ({ ...s, engine: { ...s.engine, maxNumSeqs: Math.max(1, s.engine.maxNumSeqs - 1) } }),
   (s) => ({ ...s, engine: { ...s.engine, numBlocks: Math.max(2, s.engine.numBlocks - 1) } }),
+];
+
+const roomy = (engine: EngineConfig): EngineConfig => ({
+  ...engine,
+  maxNumBatchedTokens: engine.maxModelLen,
+  numSpeculativeTokens: 0,
+  longPrefillTokenThreshold: 0,
+  watermark: 0,
+  policy: 'fcfs',
+  asyncScheduling: false,
+});
+
+/** … and those of the prefill engine. */
+const PREFILL: readonly ((pd: PdScenario) => PdScenario)[] = [
+  (pd) => ({ ...pd, link: { ...pd.link, lostShare: 0, corruptShare: 0, slowShare: 0 } }),
+  (pd) => ({ ...pd, link: { ...pd.link, jitter: 0 } }),
+  (pd) => ({ ...pd, link: { ...pd.link, delay: 1, jitter: 0, slowShare: 0 } }),
+  (pd) => ({ ...pd, leaseTicks: 100_000 }),
+  (pd) => ({ ...pd, loadTicks: 100_000 }),
+  (pd) => ({ ...pd, rows: 'with-kv' }),
+  (pd) => ({ ...pd, queueDepth: 1, ringDepth: 2 }),
+  (pd) => ({ ...pd, engine: roomy(pd.engine) }),
+  (pd) => ({ ...pd, engine: { ...pd.engine, enablePrefixCaching: false } }),
+  (pd) => ({ ...pd, engine: { ...pd.engine, numBlocks: Math.max(2, pd.engine.numBlocks - 1) } }),
 ];
 
 const REQUEST: readonly ((request: ScenarioRequest) => ScenarioRequest)[] = [

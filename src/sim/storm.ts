@@ -7,9 +7,9 @@ import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import { Phase } from './event-heap.ts';
 import type { Flight } from './flight.ts';
 import { Pace, type Clock } from './pace.ts';
-import type { Fault, Scenario, StepPhase } from './scenario.ts';
+import type { Fault, Scenario, ScenarioRequest, StepPhase } from './scenario.ts';
 import type { Subject } from './subject.ts';
-import { VirtualRank, type RankEvents } from './virtual-rank.ts';
+import { VirtualRank, type KvTask, type RankEvents } from './virtual-rank.ts';
 import type { World } from './world.ts';
 
 /** Steps that may be begun without anything coming nearer to its end. */
@@ -52,18 +52,25 @@ export class Storm implements RankEvents {
         else faults.push(fault);
       }
     }
-    for (const request of world.scenario.requests) {
-      clock.plan(request.at, Phase.client, () => {
-        if (this.#isOver) return;
-        world.add(request, clock.now);
-        this.#wakeUp();
-      });
-    }
+    for (const request of world.scenario.requests) clock.plan(request.at, Phase.client, () => this.arrive(request));
     this.#startRanks();
   }
 
   get numSteps(): number {
     return this.#numSteps;
+  }
+
+  /** A client hands in a request. */
+  arrive(request: ScenarioRequest): void {
+    if (this.#isOver) return;
+    this.#world.add(request, this.#clock.now);
+    this.wakeUp();
+  }
+
+  /** To the ranks, behind the steps begun before and ahead of those begun later: to all of them, or to the first. Ranks that die say nothing more. */
+  handKv(task: KvTask): void {
+    const ranks = task.kind === 'read' ? this.#ranks.slice(0, 1) : this.#ranks;
+    for (const rank of ranks) this.#send(() => rank.acceptKv(task), rank);
   }
 
   /** After the last event: everything is over, or will never be. */
@@ -108,7 +115,16 @@ export class Storm implements RankEvents {
     );
   }
 
-  #wakeUp(): void {
+  /** Messages do not overtake each other. */
+  #send(deliver: () => void, rank: VirtualRank): void {
+    this.#acceptedAt = Math.max(this.#acceptedAt, this.#clock.now + this.#pace.wire());
+    this.#clock.plan(this.#acceptedAt, Phase.wire, () => {
+      if (!rank.isDead) deliver();
+    });
+  }
+
+  /** Something may have given the engine work. */
+  wakeUp(): void {
     const isFull = this.#world.flights.length >= this.#scenario.queueDepth;
     if (isFull || this.#fillIsPlanned || this.#isRespawning || this.#isOver) return;
     this.#fillIsPlanned = true;
@@ -126,15 +142,9 @@ export class Storm implements RankEvents {
     if (flight === null) return;
     this.#numSteps += 1;
     this.#countProgress();
-    for (const rank of this.#ranks) {
-      // Messages do not overtake each other.
-      this.#acceptedAt = Math.max(this.#acceptedAt, this.#clock.now + this.#pace.wire());
-      this.#clock.plan(this.#acceptedAt, Phase.wire, () => {
-        if (!rank.isDead) rank.accept(flight);
-      });
-    }
+    for (const rank of this.#ranks) this.#send(() => rank.accept(flight), rank);
     this.#reach(flight.stepId, 'begun');
-    this.#wakeUp();
+    this.wakeUp();
   }
 
   /** A step that brings nobody nearer to its end is no progress, however many there are. */
@@ -179,7 +189,7 @@ export class Storm implements RankEvents {
     else this.#unread.push(recycle);
     this.#reach(stepId, 'updated');
     this.#planUpdate();
-    this.#wakeUp();
+    this.wakeUp();
   }
 
   /** Ranks run the same model on the same tokens: they must agree. */
@@ -221,14 +231,14 @@ export class Storm implements RankEvents {
       default:
         fault satisfies never;
     }
-    this.#wakeUp();
+    this.wakeUp();
   }
 
   /** A rank dies. The driver shuts the others down, starts new ones, and only then tells the engine. */
   #kill(rank: number): void {
     if (this.#isRespawning || rank >= this.#ranks.length) return;
     const world = this.#world;
-    if (world.log.isTracing) world.log.line(world.judge.step, `rank ${rank} dies, ${this.#restartsLeft} restarts left`);
+    if (world.log.isTracing) world.say(`rank ${rank} dies, ${this.#restartsLeft} restarts left`);
     for (const each of this.#ranks) each.isDead = true;
     if (this.#restartsLeft === 0) {
       this.#isOver = true;
@@ -243,7 +253,7 @@ export class Storm implements RankEvents {
       this.#isRespawning = false;
       this.#startRanks();
       world.loseWorkers();
-      this.#wakeUp();
+      this.wakeUp();
     });
   }
 }

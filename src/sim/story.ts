@@ -1,5 +1,6 @@
 /** A failing run as a reader wants it: the surroundings, who did what in which step, and what was expected instead. */
 
+import type { PdScenario } from './pd/pd-scenario.ts';
 import { runScenario } from './run-scenario.ts';
 import { describeMoment, type Fault, type Scenario } from './scenario.ts';
 import type { Subject } from './subject.ts';
@@ -20,12 +21,31 @@ export function tellStory(scenario: Scenario, subject: Subject): string[] {
   return [
     `${subject.name}: ${engine.numBlocks - 1} blocks of ${engine.blockSize}, ${engine.maxNumSeqs} sequences, ` +
       `${engine.maxNumBatchedTokens} tokens a step, ${model.numLayers} layers, ${model.topK} of ${model.numExperts} experts; ${features.join(', ')}`,
+    ...(scenario.pd === undefined ? [] : describePrefill(scenario.pd)),
     ...scenario.faults.map((fault) => `fault: ${describeFault(fault)}`),
     '  step',
     ...lines,
     violation === null
       ? `all laws kept; event log ${hash}`
       : `${violation.law} broken (${violation.kind}): ${violation.message}`,
+  ];
+}
+
+function describePrefill({
+  engine,
+  queueDepth,
+  rows,
+  onLoadFailure,
+  leaseTicks,
+  loadTicks,
+  link,
+  faults,
+}: PdScenario): string[] {
+  return [
+    `P: ${engine.numBlocks - 1} blocks of ${engine.blockSize}, ${engine.maxNumSeqs} sequences, ${engine.maxNumBatchedTokens} tokens a step, ${queueDepth} in flight; ` +
+      `rows ${rows}, leases of ${leaseTicks}, loads of at most ${loadTicks}, else ${onLoadFailure}`,
+    `link: ${link.delay} to ${link.delay + link.jitter}, ${link.slowShare} of them ${link.slowFactor} times as long, ${link.lostShare} lost, ${link.corruptShare} garbled`,
+    ...faults.map((fault) => `fault of P: ${describeFault(fault)}`),
   ];
 }
 

@@ -18,6 +18,8 @@ export type Mutation = Readonly<{
   output?: (output: ModelRunnerOutput, plan: SchedulerOutput) => ModelRunnerOutput;
   /** Ring slots are handed out round robin, whether they are free or not. */
   ringOverwrites?: boolean;
+  /** The defect is one of two engines: storms have a prefill engine in front. */
+  inPd?: true;
   /** Changes the code under test for the time of a run; answers how to change it back. */
   install?: () => () => void;
 }>;

@@ -17,6 +17,8 @@ export const Flag = {
   missing: 16,
   /** `rows` holds its row. */
   routed: 32,
+  /** Its KV came from another engine. */
+  loaded: 64,
 } as const;
 
 /** A row that a position had, and the step that computed it; −1 for the row of a cached block. */
@@ -27,7 +29,11 @@ export type RowOfStep = {
   isForbidden: boolean;
 };
 
-export type TrackedState = 'waiting' | 'running' | 'preempted' | 'ended';
+/** `loading`: it waits for KV from elsewhere; `loaded`: that has come, or will not, and it waits with its blocks. */
+export type TrackedState = 'waiting' | 'loading' | 'loaded' | 'running' | 'preempted' | 'ended';
+
+/** KV of the positions `[from, to)` that came from another engine: which pass wrote each, and with epochs its row. */
+export type LoadedKv = Readonly<{ from: number; to: number; epochs: readonly number[]; rows: readonly Uint16Array[] }>;
 
 export class TrackedRequest {
   readonly index: number;
@@ -42,6 +48,14 @@ export class TrackedRequest {
   endedWithBlocks = false;
   /** Block table, as the scheduler gave it out. */
   blocks: number[] = [];
+  /** Of a request that waits with its blocks: tokens whose KV stands in them. */
+  numLoaded = 0;
+  /** What was loaded for it, until a forward pass has read it. */
+  loadedKv: LoadedKv | null = null;
+  /** What was loaded for it and taken away again. */
+  givenBackKv: LoadedKv | null = null;
+  /** It has ended, and its blocks are kept for another engine to read. */
+  isKept = false;
   /** Positions `[from, to)` of the rows handed out so far; `from` −1 before the first. */
   rowsFrom = -1;
   rowsTo = -1;

@@ -25,6 +25,14 @@ export type RankEvents = Readonly<{
   onOutput: (rank: VirtualRank, flight: Flight, output: ModelRunnerOutput) => void;
 }>;
 
+/** KV on its way off the device or onto it, in turn with the steps. Keys are `[blockIds.length, blockSize, 2]` u32. */
+export type KvTask = Readonly<{ blockIds: readonly number[] }> &
+  (
+    | Readonly<{ kind: 'read'; onExecuted: () => void; onRead: (keys: Uint32Array) => void }>
+    /** `onExecuted`: on rank 0; `onWritten`: it is behind every step before and ahead of every step to come, on this rank. */
+    | Readonly<{ kind: 'write'; keys: Uint32Array; onExecuted: () => void; onWritten: () => void }>
+  );
+
 /** One at a time on the device: what is to happen when the queue has got there. */
 type Fence = Readonly<{ onExecuted: () => void; onMapped: () => void }>;
 
@@ -45,7 +53,8 @@ export class VirtualRank {
   readonly #allSlots: readonly VirtualBuffer[];
   readonly #staging: VirtualBuffer;
   readonly #oneAtATime: boolean;
-  readonly #inbox: Flight[] = [];
+  readonly #inbox: (Flight | KvTask)[] = [];
+  readonly #blockBytes: number;
   #hasTurn = false;
   #deviceFreeAt = 0;
   #mappedAt = 0;
@@ -54,6 +63,7 @@ export class VirtualRank {
     const { model, engine, ringDepth } = world.scenario;
     const { mutation, design } = subject;
     this.number = number;
+    this.#blockBytes = engine.blockSize * 8;
     this.#world = world;
     this.#pace = pace;
     this.#events = events;
@@ -86,6 +96,11 @@ export class VirtualRank {
     this.#pump();
   }
 
+  acceptKv(task: KvTask): void {
+    this.#inbox.push(task);
+    this.#pump();
+  }
+
   /** The engine has read the rows of an output; their memory comes back. */
   recycle(rows: Uint8Array): void {
     if (this.isDead) return;
@@ -111,12 +126,20 @@ export class VirtualRank {
 
   #pump(): void {
     if (this.isDead || this.#hasTurn || this.#inbox.length === 0) return;
+    const next = this.#inbox[0]!;
+    if ('kind' in next) {
+      this.#inbox.shift();
+      this.#moveKv(next);
+      this.#pump();
+      return;
+    }
     const slot = this.#acquire();
     if (slot === null) {
       this.#world.marks.add('ring full');
       return;
     }
-    const flight = this.#inbox.shift()!;
+    this.#inbox.shift();
+    const flight = next;
     const frame = this.#runner.begin(flight.plan, flight.epoch);
     if (frame === null) {
       this.#release(slot);
@@ -160,6 +183,29 @@ export class VirtualRank {
       onMapped: reads ? readRows : finish,
     });
     if (!this.#oneAtATime) this.#passTurn();
+  }
+
+  #moveKv(task: KvTask): void {
+    const device = this.#device;
+    const kvKeys = this.#forward.kvKeys;
+    const { blockIds } = task;
+    const bytes = this.#blockBytes;
+    if (task.kind === 'read') {
+      const target = device.createBuffer('kv-read', blockIds.length * bytes, 'readback');
+      device.submit((commands) => {
+        for (const [i, id] of blockIds.entries()) commands.copy(kvKeys, id * bytes, target, i * bytes, bytes);
+      });
+      const onMapped = (): void => task.onRead(target.words);
+      this.#fence(1, { onExecuted: task.onExecuted, onMapped });
+      return;
+    }
+    for (const [i, id] of blockIds.entries()) {
+      device.write(kvKeys, id * bytes, task.keys.subarray((i * bytes) / 4, ((i + 1) * bytes) / 4));
+    }
+    device.submit(() => undefined);
+    const onExecuted = this.number === 0 ? task.onExecuted : (): void => undefined;
+    this.#fence(1, { onExecuted, onMapped: () => undefined });
+    task.onWritten();
   }
 
   #passTurn(): void {

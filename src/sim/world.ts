@@ -8,9 +8,12 @@
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.ts';
-import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
+import type { EngineCoreOutput, FinishReason } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
+import type { KvConnector, KvLoad, KvLoadOutcome } from '../contract/kv-connector.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
+import type { CaptureRequest } from '../contract/request.ts';
+import type { RoutedRows } from '../contract/routed-rows.ts';
 import { rowShape } from '../capture/row-shape.ts';
 import { EngineCore } from '../engine/engine-core.ts';
 import type { Router } from '../kernels/reference/route.ts';
@@ -24,8 +27,23 @@ import { PlanCheck } from './plan-check.ts';
 import { RowCheck } from './row-check.ts';
 import type { Scenario, ScenarioRequest } from './scenario.ts';
 import type { Subject } from './subject.ts';
-import { Flag, TrackedRequest } from './tracked-request.ts';
+import { Flag, TrackedRequest, type LoadedKv } from './tracked-request.ts';
 import { VirtualLock, VirtualSharedRows } from './virtual-lock.ts';
+
+/** Where an engine stands among others. */
+export type Site = Readonly<{
+  /** Before each line of its story. */
+  prefix: string;
+  /** Added to the number of a step to have that of its pass: no two engines share one. */
+  firstEpoch: number;
+  connector: KvConnector | null;
+  /** KV comes without rows, to be spliced: those of loaded positions are to be missing. */
+  rowsAreSpliced: boolean;
+  /** A request is over, or was refused; `rows` as they were handed out. */
+  onEnd: ((spec: ScenarioRequest, finish: FinishReason | 'refused', rows: readonly RoutedRows[]) => void) | null;
+}>;
+
+export const ALONE: Site = { prefix: '', firstEpoch: 1, connector: null, rowsAreSpliced: false, onEnd: null };
 
 export class World {
   readonly scenario: Scenario;
@@ -49,8 +67,19 @@ export class World {
   readonly #requests: TrackedRequest[] = [];
   readonly #byId = new Map<string, TrackedRequest>();
   readonly #rowLength: number;
+  readonly #site: Site;
+  /** With a site that wants to know: rows handed out, by request. */
+  readonly #handedOut: Map<TrackedRequest, RoutedRows[]> = new Map();
 
-  constructor(scenario: Scenario, subject: Subject, router: Router, judge: Judge, log: EventLog, marks: Set<Mark>) {
+  constructor(
+    scenario: Scenario,
+    subject: Subject,
+    router: Router,
+    judge: Judge,
+    log: EventLog,
+    marks: Set<Mark>,
+    site: Site = ALONE,
+  ) {
     const { model, engine } = scenario;
     this.scenario = scenario;
     this.judge = judge;
@@ -58,7 +87,16 @@ export class World {
     this.marks = marks;
     this.#rowLength = model.numLayers * model.topK;
     this.ledger = new Ledger(model, engine, router, scenario.hasEpochs, judge, marks);
-    this.#rowCheck = new RowCheck(model, this.ledger, judge, scenario.hasEpochs, scenario.readsAtOnce, this.#requests);
+    this.#site = site;
+    this.#rowCheck = new RowCheck(
+      model,
+      this.ledger,
+      judge,
+      scenario.hasEpochs,
+      scenario.readsAtOnce,
+      site.rowsAreSpliced,
+      this.#requests,
+    );
     this.#plans = new PlanCheck(engine, judge, marks, this.#requests);
     const half = subject.design.engineHalf(model, engine, {
       sharedRows: () => this.sharedRows('engine'),
@@ -66,7 +104,7 @@ export class World {
     });
     const mutated = half && subject.mutation.engineHalf ? subject.mutation.engineHalf(half, model, engine) : half;
     this.#half = mutated === null ? null : new EngineHalfMonitor(mutated, judge, this.lock);
-    this.engine = new EngineCore(engine, this.#half);
+    this.engine = new EngineCore(engine, this.#half, undefined, site.connector);
   }
 
   sharedRows(owner: 'engine' | 'worker'): VirtualSharedRows {
@@ -101,7 +139,7 @@ export class World {
     }
     this.log.word(code === null ? 1 : 2);
     if (this.log.isTracing)
-      this.#say(code === null ? `"${spec.id}" arrives, ${describe(spec)}` : `"${spec.id}" is refused: ${code}`);
+      this.say(code === null ? `"${spec.id}" arrives, ${describe(spec)}` : `"${spec.id}" is refused: ${code}`);
     if (expected !== 'either' && code !== expected) {
       this.judge.wrong('L8', `"${spec.id}" was ${code ?? 'taken in'}, expected ${expected ?? 'to be taken in'}`);
     }
@@ -112,7 +150,10 @@ export class World {
       this.#requests.push(request);
       this.#byId.set(spec.id, request);
       this.numAlive += 1;
-    } else this.marks.add('request refused');
+    } else {
+      this.marks.add('request refused');
+      this.#site.onEnd?.(spec, 'refused', []);
+    }
   }
 
   /** Aborts by id, as a client does; unknown and ended ids are no error. */
@@ -145,18 +186,24 @@ export class World {
     const isDone = this.engine.resetPrefixCache(preempt);
     this.log.word(4);
     if (this.log.isTracing)
-      this.#say(`the prefix cache is reset${preempt ? ', running requests preempted' : ''}: ${isDone}`);
-    if (preempt) this.#plans.preemptAll(this.flights);
-    if (isDone !== (preempt || numUsedBlocks === 0)) this.judge.wrong('L8', `a cache reset answered ${isDone}`);
+      this.say(`the prefix cache is reset${preempt ? ', running requests preempted' : ''}: ${isDone}`);
+    // A reset that is refused has done nothing at all.
+    const isDue = preempt ? !this.#plans.isUnderWay : numUsedBlocks === 0;
+    if (preempt && isDone) this.#plans.preemptAll(this.flights);
+    if (isDone !== isDue) this.judge.wrong('L8', `a cache reset answered ${isDone}`);
     this.checkCounts();
   }
 
   /** Plans a step. `null`: there is nothing to run. */
   begin(): Flight | null {
     const plan = this.engine.beginStep();
-    if (plan === null) return null;
+    if (plan === null) {
+      this.#plans.onNoPlan();
+      return null;
+    }
     this.judge.step = plan.stepId;
-    const flight = this.#plans.onPlan(plan, this.flights, this.scenario);
+    const epoch = this.scenario.hasEpochs ? this.#site.firstEpoch + plan.stepId : 0;
+    const flight = this.#plans.onPlan(plan, this.flights, this.scenario, epoch);
     this.flights.push(flight);
     this.log.word(5);
     this.log.word(plan.stepId);
@@ -164,8 +211,52 @@ export class World {
     this.log.words(plan.numComputedTokens, plan.numRequests);
     this.log.words(plan.numScheduledTokens, plan.numRequests);
     this.log.words(plan.newBlockIds, plan.newBlockOffsets[plan.numRequests]);
-    if (this.log.isTracing) this.#say(this.#plans.describe(flight));
+    if (this.log.isTracing) this.say(this.#plans.describe(flight));
     return flight;
+  }
+
+  /** The request of an index: the engine numbers them in the order in which it takes them in. */
+  request(index: number): TrackedRequest {
+    return this.#requests[index]!;
+  }
+
+  /** Inside `begin`: a request waits for KV, which goes to the blocks of `view`. */
+  onLoadBegun(load: KvLoad, view: CaptureRequest): void {
+    const request = this.#requests[load.loadId]!;
+    this.#plans.onLoadBegun(request, view, load.from);
+    this.log.word(8);
+    this.log.words([load.loadId, load.from, load.to]);
+    if (this.log.isTracing) this.say(`${request.name} waits for the KV of [${load.from}, ${load.to})`);
+  }
+
+  /** The load that a request waits for has ended; `kv`: with this. */
+  finishLoad(loadId: number, outcome: KvLoadOutcome, kv: LoadedKv | null): void {
+    const request = this.#requests[loadId]!;
+    const due = request.isAlive && outcome.kind === 'fail' ? [request] : [];
+    if (this.log.isTracing) this.say(`the load of ${request.name} ends: ${outcome.kind}`);
+    const outputs = this.engine.finishLoad(loadId, outcome);
+    this.log.word(9);
+    this.log.word(loadId);
+    this.#plans.onLoadEnded(request, kv);
+    this.#expectOutputs(outputs, due);
+    for (const each of due) this.#end(each, 'error', outputs[0]!);
+    this.progress += 1;
+    this.checkCounts();
+  }
+
+  /** Inside the last `finish` of a request: its blocks stay. */
+  onKept(requestIndex: number): void {
+    this.#plans.onKept(this.#requests[requestIndex]!);
+  }
+
+  /** Nobody reads the blocks of an ended request any more. */
+  releaseBlocks(requestIndex: number): void {
+    const request = this.#requests[requestIndex]!;
+    this.engine.releaseBlocks(requestIndex);
+    this.log.word(10);
+    if (this.log.isTracing) this.say(`the blocks of ${request.name} are given back`);
+    this.#plans.onKeptReleased(request);
+    this.checkCounts();
   }
 
   /** The oldest step's output is taken in, and everybody gets what the ledger says. Answers the output. */
@@ -202,7 +293,7 @@ export class World {
 
   /** Every step in flight is void, and so is all KV. */
   loseWorkers(): void {
-    for (const request of this.#requests) if (request.isAlive) this.#noteHits(request);
+    for (const request of this.#requests) if (request.isAlive) this.#noteHits(request, false);
     this.#plans.loseAll(this.flights);
     this.flights.length = 0;
     this.engine.onWorkersLost();
@@ -242,11 +333,9 @@ export class World {
   checkCounts(): void {
     this.engine.checkIntegrity();
     const stats = this.engine.stats();
-    if (stats.numWaiting + stats.numRunning !== this.numAlive) {
-      this.judge.wrong(
-        'L3',
-        `${stats.numWaiting} requests wait and ${stats.numRunning} run, but ${this.numAlive} are alive`,
-      );
+    const numWaiting = stats.numWaiting + stats.numWaitingForRemoteKvs;
+    if (numWaiting + stats.numRunning !== this.numAlive) {
+      this.judge.wrong('L3', `${numWaiting} requests wait and ${stats.numRunning} run, but ${this.numAlive} are alive`);
     }
     this.#plans.checkBlocks(stats.numUsedBlocks, stats.numFreeBlocks);
     if (stats.capture === null) return;
@@ -310,23 +399,32 @@ export class World {
 
   #end(request: TrackedRequest, finish: 'abort' | 'error' | 'stop' | 'length', output: EngineCoreOutput): void {
     request.endedWithBlocks = request.state === 'running';
-    this.#noteHits(request);
-    this.#plans.release(request);
+    this.#noteHits(request, finish === 'abort' || finish === 'error');
+    this.#plans.end(request);
     request.state = 'ended';
     request.finish = finish;
     this.numAlive -= 1;
     this.progress += 1;
-    if (this.log.isTracing) this.#say(`${request.name} ends: ${finish}, ${request.numOutputs} tokens`);
+    if (this.log.isTracing) this.say(`${request.name} ends: ${finish}, ${request.numOutputs} tokens`);
     if (output.prefill?.numPromptTokens !== request.spec.prompt.length) {
       this.judge.wrong('L1', `${request.name} ended with a prompt of ${output.prefill?.numPromptTokens} tokens`);
     }
     this.#rows(request, output);
     if (request.spec.rows) this.#rowCheck.onEnd(request);
     if (this.#byId.get(request.spec.id) === request) this.#byId.delete(request.spec.id);
+    const rows = this.#handedOut.get(request) ?? [];
+    this.#handedOut.delete(request);
+    this.#site.onEnd?.(request.spec, finish, rows);
   }
 
   /** A request that ends before its first pass has run has hits that the ledger has not heard of. */
-  #noteHits(request: TrackedRequest): void {
+  #noteHits(request: TrackedRequest, isCutShort: boolean): void {
+    if (request.state === 'loading' || request.state === 'loaded') {
+      const { blockSize } = this.scenario.engine;
+      const from = request.loadedKv?.from ?? request.numLoaded;
+      this.ledger.noteHits(request, request.blocks, Math.floor(from / blockSize) * blockSize);
+    }
+    this.ledger.noteLoaded(request, isCutShort);
     for (const { isExecuted, entries } of this.flights) {
       if (isExecuted) continue;
       for (const entry of entries) {
@@ -342,6 +440,10 @@ export class World {
     for (const [from, to] of routedExperts.missing) this.log.words([from, to]);
     if (!request.spec.rows) this.judge.wrong('L5', `${request.name} did not opt in and was given rows`);
     else this.#rowCheck.onRows(request, routedExperts);
+    if (this.#site.onEnd === null) return;
+    const handedOut = this.#handedOut.get(request);
+    if (handedOut === undefined) this.#handedOut.set(request, [routedExperts]);
+    else handedOut.push(routedExperts);
   }
 
   /** The code of the refusal that is due; `null`: none; `'either'`: the engine may keep some blocks in reserve. */
@@ -358,8 +460,8 @@ export class World {
     return Math.ceil(mostTokens / blockSize) + spare > numBlocks - 1 ? 'either' : null;
   }
 
-  #say(text: string): void {
-    this.log.line(this.judge.step, text);
+  say(text: string): void {
+    this.log.line(this.judge.step, this.#site.prefix + text);
   }
 }
 

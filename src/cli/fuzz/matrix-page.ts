@@ -31,12 +31,15 @@ export function cellsOf(part: CampaignPart): MatrixCell[] {
 
 export function renderMatrix(found: {
   seeds: number;
+  pdSeeds: number;
   from: number;
   parts: readonly CampaignPart[];
+  /** With a prefill engine in front. */
+  pdParts: readonly CampaignPart[];
   rows: readonly MutantRow[];
 }): string {
-  const { seeds, from, parts, rows } = found;
-  const command = `routed-experts matrix --seeds ${seeds}${from === 1 ? '' : ` --from ${from}`}`;
+  const { seeds, pdSeeds, from, parts, pdParts, rows } = found;
+  const command = `routed-experts matrix --seeds ${seeds} --pd-seeds ${pdSeeds}${from === 1 ? '' : ` --from ${from}`}`;
   return [
     '# Who keeps which law',
     '',
@@ -51,6 +54,21 @@ export function renderMatrix(found: {
       parts.map((part) => [`\`${part.design}\``, ...cellsOf(part).map(showCell)]),
     ),
     '',
+    '## With a prefill engine in front',
+    '',
+    `The seeds ${from} to ${from + pdSeeds - 1} again, each twice: prompts are computed by one engine and decoded by another, which loads the KV over a link that is ` +
+      'slow, loses and garbles messages; leases run out, workers die on either side. Loads: scenarios in which a request that wants rows was given KV. A design ' +
+      'that cannot take over KV from elsewhere (`acceptsExternalKv`) computes the prompts of such requests again.',
+    '',
+    table(
+      ['design', 'loads', ...LAWS],
+      pdParts.map((part) => [
+        `\`${part.design}\``,
+        `${part.marks['KV loaded for a request that wants rows']}`,
+        ...cellsOf(part).map(showCell),
+      ]),
+    ),
+    '',
     '## What is given up, and why',
     '',
     table(
@@ -58,7 +76,7 @@ export function renderMatrix(found: {
       parts.flatMap(({ design }) => gapRows(design)),
     ),
     '',
-    ...brokenSection(parts),
+    ...brokenSection([...parts, ...pdParts]),
     '## Defects that the campaign must find',
     '',
     'Each is a small patch in `src/sim/mutants/`, of a design or of what is around it. First killing seed of 2,000.',
@@ -75,15 +93,18 @@ export function renderMatrix(found: {
       ]),
     ),
     '',
-    'Numbers 9 (stale rows of externally loaded KV) and 19 (the decode side’s own prompt rows) need prefill/decode disaggregation.',
+    'Numbers 9 and 19 are defects of a decode engine: their storms have a prefill engine in front.',
     '',
     '## Event logs',
     '',
     'The hash over the event logs of all scenarios (L10): a campaign of the same seeds gives the same on every machine.',
     '',
     table(
-      ['design', 'scenarios', 'steps', 'hash'],
-      parts.map((part) => [`\`${part.design}\``, `${part.scenarios}`, `${part.steps}`, `\`${part.hash}\``]),
+      ['design', 'scenarios', 'steps', 'hash', 'with a prefill engine', 'steps', 'hash'],
+      parts.map((part, i) => [
+        `\`${part.design}\``,
+        ...[part, pdParts[i]!].flatMap((each) => [`${each.scenarios}`, `${each.steps}`, `\`${each.hash}\``]),
+      ]),
     ),
     '',
   ].join('\n');

@@ -2,7 +2,7 @@
 
 import Table from 'cli-table3';
 import type { CampaignPart, SeedViolation } from '../../sim/campaign.ts';
-import { MARKS, REQUIRED_MARKS, REQUIRED_SHARE } from '../../sim/coverage.ts';
+import { ALL_MARKS, MARKS, REQUIRED_MARKS, REQUIRED_PD_MARKS, REQUIRED_SHARE } from '../../sim/coverage.ts';
 import { LAWS } from '../../sim/violation.ts';
 
 /** Exit codes of `fuzz`, beyond 0 (every law kept) and 2 (bad usage). */
@@ -19,6 +19,8 @@ export function exitCodeOf(violations: readonly SeedViolation[]): number {
 export type FuzzReport = Readonly<{
   seeds: number;
   from: number;
+  /** With a prefill engine in front. */
+  pd: boolean;
   scenarios: number;
   steps: number;
   seconds: number;
@@ -45,10 +47,11 @@ export function renderReport(report: FuzzReport, parts: readonly CampaignPart[])
     table.push([part.design, part.scenarios, part.violations.length, declared.join(' '), part.hash]);
   }
   const scenarios = parts.reduce((sum, part) => sum + part.scenarios, 0);
-  const marks = MARKS.map((mark) => {
+  const required = report.pd ? REQUIRED_PD_MARKS : REQUIRED_MARKS;
+  const marks = (report.pd ? ALL_MARKS : MARKS).map((mark) => {
     const count = parts.reduce((sum, part) => sum + part.marks[mark], 0);
     const share = scenarios === 0 ? 0 : count / scenarios;
-    const isThin = REQUIRED_MARKS.includes(mark) && scenarios >= 1000 && share < REQUIRED_SHARE;
+    const isThin = required.includes(mark) && scenarios >= 1000 && share < REQUIRED_SHARE;
     return `  ${String(count).padStart(8)}  ${(100 * share).toFixed(1).padStart(5)} %  ${mark}${isThin ? '   too rare' : ''}`;
   });
   return [

@@ -1,10 +1,12 @@
 /** Engine halves that get one call wrong. */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
+import type { ModelConfig } from '../../contract/config.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import { toArray } from '../../capture/routed-rows.ts';
+import { allocateRows, rowShape, type RowShape } from '../../capture/row-shape.ts';
 import type { Request } from '../../engine/request.ts';
 import { DelegatingEngineHalf } from './delegates.ts';
 
@@ -86,6 +88,38 @@ export class KeepsStaleOutput extends DelegatingEngineHalf {
   override onCacheReset(): void {
     super.onCacheReset();
     for (const request of this.#requests) request.dropStaleOutput = false;
+  }
+}
+
+/** A table by KV slot, which nobody fills for KV that another engine computed. */
+export class ReadsSlotsOfExternalKv extends DelegatingEngineHalf {
+  override acceptsExternalKv(): boolean {
+    return true;
+  }
+
+  override onExternalKv(): void {}
+}
+
+/** Whatever comes or does not come with the KV: the rows of loaded positions are those of a pass that never ran. */
+export class MakesUpExternalRows extends DelegatingEngineHalf {
+  readonly #shape: RowShape;
+
+  constructor(half: CaptureEngineHalf, model: ModelConfig) {
+    super(half);
+    this.#shape = rowShape(model);
+  }
+
+  override acceptsExternalKv(): boolean {
+    return true;
+  }
+
+  override onExternalKv(request: CaptureRequest, from: number, to: number): void {
+    const { numLayers, topK, dtype, entriesPerRow } = this.#shape;
+    const count = to - from;
+    const chunk = allocateRows(this.#shape, count);
+    for (let i = 0; i < count * entriesPerRow; i += 1) chunk[i] = i % topK;
+    const shape = { numLayers, topK, dtype, rowsPerChunk: count, chunkOrigin: from };
+    super.onExternalKv(request, from, to, { start: from, count, ...shape, chunks: [chunk], missing: [] });
   }
 }
 

@@ -14,7 +14,9 @@ import {
   ForgetsOnPreemption,
   KeepsStaleOutput,
   LeaksOnAbort,
+  MakesUpExternalRows,
   ReadsFreedBlocks,
+  ReadsSlotsOfExternalKv,
   wrapping,
   ZerosForMissing,
 } from './engine-mutants.ts';
@@ -126,6 +128,14 @@ export const mutants: readonly Mutant[] = [
     mutation: { engineHalf: wrapping(ZerosForMissing) },
   },
   {
+    number: 9,
+    name: 'stale-external-rows',
+    defect: 'KV from another engine is taken over, and its rows are what its slots held before',
+    source: 'vllm#39568 (review)',
+    base: 'slot-store',
+    mutation: { inPd: true, engineHalf: wrapping(ReadsSlotsOfExternalKv) },
+  },
+  {
     number: 10,
     name: 'padding-counted',
     defect: 'padding rows of a captured graph are counted',
@@ -197,6 +207,14 @@ export const mutants: readonly Mutant[] = [
     source: 'vLLM’s reset_prefix_cache(reset_running_requests)',
     base: 'deltas',
     mutation: { engineHalf: wrapping(KeepsStaleOutput) },
+  },
+  {
+    number: 19,
+    name: 'decode-prompt-rows',
+    defect: 'the decode engine hands out rows of its own for prompt tokens that the prefill engine computed',
+    source: 'vllm#45419 (why a proxy has to splice)',
+    base: 'deltas',
+    mutation: { inPd: true, engineHalf: (half, model) => new MakesUpExternalRows(half, model) },
   },
   {
     number: 20,

@@ -1,0 +1,55 @@
+/** The options that `fuzz` and `matrix` share, and the bar that both show while they run. */
+
+import { availableParallelism } from 'node:os';
+import { SingleBar } from 'cli-progress';
+import type { Command } from 'commander';
+import { findSubject } from '../../sim/mutants/mutants.ts';
+import { subjectNames } from '../../sim/subject.ts';
+import { list, whole } from '../options.ts';
+
+export type CampaignFlags = {
+  seeds: number;
+  from: number;
+  seed?: number;
+  design: string[];
+  jobs: number;
+  json?: boolean;
+};
+
+type Texts = Readonly<{ seeds: string; defaultSeeds: number; seed: string; defaultDesigns: readonly string[] }>;
+
+export function withCampaignFlags(command: Command, { seeds, defaultSeeds, seed, defaultDesigns }: Texts): Command {
+  return command
+    .option('--seeds <n>', seeds, whole(1, 10_000_000), defaultSeeds)
+    .option('--from <seed>', 'first seed; 0x and a commit id draws fresh ones', whole(0), 1)
+    .option('--seed <seed>', seed, whole(0))
+    .option('--design <names>', `all, or some of: ${subjectNames.join(', ')}`, list(knownSubject), [...defaultDesigns])
+    .option('--jobs <n>', 'threads', whole(1, 256), availableParallelism())
+    .option('--json', 'print the result as JSON');
+}
+
+/** The subjects that `--design` names. */
+export function designsOf({ design }: Pick<CampaignFlags, 'design'>): readonly string[] {
+  return design.includes('all') ? subjectNames : design;
+}
+
+/** A bar of `total` scenarios on a terminal; elsewhere nothing. */
+export function progressBar(total: number): Readonly<{ add: (scenarios: number) => void; stop: () => void }> {
+  if (!process.stderr.isTTY) return { add: () => undefined, stop: () => undefined };
+  const format = '{bar} {value}/{total} scenarios, {rate}/s';
+  const bar = new SingleBar({ format, stream: process.stderr, clearOnComplete: true });
+  const startedAt = performance.now();
+  let done = 0;
+  bar.start(total, 0, { rate: 0 });
+  return {
+    add: (scenarios) => {
+      done += scenarios;
+      bar.update(done, { rate: Math.round((1000 * done) / (performance.now() - startedAt)) });
+    },
+    stop: () => bar.stop(),
+  };
+}
+
+function knownSubject(name: string): string {
+  return name === 'all' ? name : findSubject(name).name;
+}

@@ -1,0 +1,128 @@
+/** The prefill side of a hand-over: keeps blocks of ended requests until they were read and released, or their lease is over. */
+
+import type { KvConnector } from '../../contract/kv-connector.ts';
+import type { CaptureRequest } from '../../contract/request.ts';
+import type { RoutedRows } from '../../contract/routed-rows.ts';
+import type { Mark } from '../coverage.ts';
+import { Phase } from '../event-heap.ts';
+import type { Clock } from '../pace.ts';
+import type { Storm } from '../storm.ts';
+import type { LoadedKv } from '../tracked-request.ts';
+import type { World } from '../world.ts';
+
+export type Kept = {
+  readonly requestIndex: number;
+  readonly blockIds: readonly number[];
+  /** Tokens from the front whose KV stands: the last sampled one was never an input. */
+  readonly numTokens: number;
+  /** Of all those tokens that the request wants rows of, or `null`. */
+  rows: RoutedRows | null;
+  numReaders: number;
+  /** Released or expired: nobody may begin to read. */
+  isOver: boolean;
+};
+
+/** KV on its way: the keys as the device gave them, what the ledger knows of them, and the rows of the request. */
+export type KvAnswer = Readonly<{ keys: Uint32Array; kv: LoadedKv; rows: RoutedRows | null }>;
+
+type Read = Readonly<{ answer: (answer: KvAnswer | null) => void }>;
+
+export class KvKeeper implements KvConnector {
+  readonly #clock: Clock;
+  readonly #leaseTicks: number;
+  readonly #marks: Set<Mark>;
+  readonly #kept: Map<string, Kept> = new Map();
+  readonly #reads: Set<Read> = new Set();
+  #world: World | null = null;
+  #storm: Storm | null = null;
+
+  constructor(clock: Clock, leaseTicks: number, marks: Set<Mark>) {
+    this.#clock = clock;
+    this.#leaseTicks = leaseTicks;
+    this.#marks = marks;
+  }
+
+  attach(world: World, storm: Storm): void {
+    this.#world = world;
+    this.#storm = storm;
+  }
+
+  get numKept(): number {
+    return this.#kept.size;
+  }
+
+  get(requestId: string): Kept | null {
+    return this.#kept.get(requestId) ?? null;
+  }
+
+  externalKv(): null {
+    return null;
+  }
+
+  startLoad(): void {}
+
+  keepsBlocks(request: CaptureRequest): boolean {
+    const { blockSize } = this.#world!.scenario.engine;
+    const numTokens = Math.min(request.numTokens - 1, request.numPromptTokens);
+    const blockIds = request.blockIds.slice(0, Math.ceil(numTokens / blockSize));
+    const kept: Kept = { requestIndex: request.index, blockIds, numTokens, rows: null, numReaders: 0, isOver: false };
+    const { requestId } = request;
+    this.#kept.set(requestId, kept);
+    this.#clock.plan(this.#clock.now + this.#leaseTicks, Phase.client, () => {
+      if (this.#kept.get(requestId) === kept) this.release(requestId);
+    });
+    this.#world!.onKept(request.index);
+    return true;
+  }
+
+  /** Reads the blocks of `[from, to)`, in turn with the engine's steps. The answer is `null` if they are gone, or go meanwhile. */
+  read(requestId: string, from: number, to: number, answer: Read['answer']): void {
+    const kept = this.#kept.get(requestId);
+    if (kept === undefined || kept.isOver || to > kept.numTokens) {
+      this.#marks.add('lease over before the KV was read');
+      answer(null);
+      return;
+    }
+    const { blockSize } = this.#world!.scenario.engine;
+    const read: Read = { answer };
+    this.#reads.add(read);
+    kept.numReaders += 1;
+    let kv: LoadedKv | null = null;
+    this.#storm!.handKv({
+      kind: 'read',
+      blockIds: kept.blockIds.slice(from / blockSize, Math.ceil(to / blockSize)),
+      onExecuted: () => {
+        kv = this.#world!.ledger.readKv(kept.blockIds, from, to);
+      },
+      onRead: (keys) => {
+        if (!this.#reads.delete(read)) return;
+        kept.numReaders -= 1;
+        this.#settle(requestId, kept);
+        answer({ keys, kv: kv!, rows: kept.rows });
+      },
+    });
+  }
+
+  /** Unknown ids are ignored: a lease may have run out before. */
+  release(requestId: string): void {
+    const kept = this.#kept.get(requestId);
+    if (kept === undefined) return;
+    kept.isOver = true;
+    this.#settle(requestId, kept);
+  }
+
+  /** The blocks are gone with their device; whoever reads notices that its connection is closed. */
+  onWorkersLost(): void {
+    this.#kept.clear();
+    if (this.#reads.size > 0) this.#marks.add('prefill workers lost in the middle of a read');
+    for (const { answer } of this.#reads) answer(null);
+    this.#reads.clear();
+  }
+
+  #settle(requestId: string, kept: Kept): void {
+    if (!kept.isOver || kept.numReaders > 0 || this.#kept.get(requestId) !== kept) return;
+    this.#kept.delete(requestId);
+    this.#world!.releaseBlocks(kept.requestIndex);
+    this.#storm!.wakeUp();
+  }
+}

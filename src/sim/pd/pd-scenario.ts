@@ -1,0 +1,82 @@
+/** What a scenario with a prefill engine in front has beyond that of one engine. */
+
+import type { EngineConfig } from '../../contract/config.ts';
+import { RoutedExpertsError } from '../../contract/errors.ts';
+import { validateEngineConfig } from '../../engine/engine-config.ts';
+import type { Fault, Scenario, ScenarioRequest } from '../scenario.ts';
+
+/** How the rows of loaded positions come: with the blocks, with the request, or not at all, to be spliced from the prefill engine's answer. */
+export const ROW_WAYS = ['with-kv', 'carry', 'splice'] as const;
+export type RowWay = (typeof ROW_WAYS)[number];
+
+export const LOAD_FAILURES = ['recompute', 'fail'] as const;
+
+/** Ticks and shares of the messages between the two engines. A lost message is never delivered. */
+export type LinkTiming = Readonly<{
+  delay: number;
+  jitter: number;
+  slowShare: number;
+  slowFactor: number;
+  lostShare: number;
+  /** Of answers whose digest does not fit when they arrive. */
+  corruptShare: number;
+}>;
+
+export type PdScenario = Readonly<{
+  /** The prefill engine. It has one rank. */
+  engine: EngineConfig;
+  queueDepth: number;
+  ringDepth: number;
+  faults: readonly Fault[];
+  rows: RowWay;
+  onLoadFailure: (typeof LOAD_FAILURES)[number];
+  /** Ids of the requests that go to the decode engine alone. */
+  direct: readonly string[];
+  /** For how long blocks are kept to be read, and how long a load may take. */
+  leaseTicks: number;
+  loadTicks: number;
+  link: LinkTiming;
+}>;
+
+/** Every request that is handed over, for its prompt only. */
+export function prefillScenario(scenario: Scenario, pd: PdScenario): Scenario {
+  const { engine, queueDepth, ringDepth, faults, direct } = pd;
+  const requests = scenario.requests.filter(({ id }) => !direct.includes(id)).map(prefillOf);
+  // Passes of the two take times of their own.
+  return { ...scenario, seed: scenario.seed + 2 ** 32, engine, queueDepth, ringDepth, numRanks: 1, faults, requests };
+}
+
+/** What comes to the decode engine by itself; the others come when their prefill is over. */
+export function decodeScenario(scenario: Scenario, { direct }: PdScenario): Scenario {
+  return { ...scenario, requests: scenario.requests.filter(({ id }) => direct.includes(id)) };
+}
+
+function prefillOf(request: ScenarioRequest): ScenarioRequest {
+  return { ...request, maxTokens: 1, minTokens: Math.min(request.minTokens, 1) };
+}
+
+/** Throws what `bad` makes, or BAD_VALUE for a field of the engine's configuration. */
+export function checkPdScenario(pd: PdScenario, { engine }: Scenario, bad: (problem: string) => Error): void {
+  if (typeof pd !== 'object' || pd === null) throw bad('"pd" is no object');
+  for (const name of ['queueDepth', 'ringDepth', 'leaseTicks', 'loadTicks'] as const) {
+    if (!Number.isInteger(pd[name]) || pd[name] < 1) throw bad(`"pd.${name}" is not a whole number ≥ 1`);
+  }
+  if (!Array.isArray(pd.faults) || !Array.isArray(pd.direct)) throw bad('"pd.faults" or "pd.direct" is no list');
+  if (!ROW_WAYS.includes(pd.rows)) throw bad(`"pd.rows" is none of ${ROW_WAYS.join(', ')}`);
+  if (!LOAD_FAILURES.includes(pd.onLoadFailure)) throw bad(`"pd.onLoadFailure" is none of ${LOAD_FAILURES.join(', ')}`);
+  if (
+    typeof pd.link !== 'object' ||
+    Object.values(pd.link).some((value) => typeof value !== 'number' || !(value >= 0))
+  ) {
+    throw bad('"pd.link" holds something that is no number ≥ 0');
+  }
+  validateEngineConfig(pd.engine);
+  const { blockSize } = pd.engine;
+  if (blockSize === engine.blockSize) return;
+  throw RoutedExpertsError.of(
+    'BAD_VALUE',
+    'pd.engine.blockSize',
+    blockSize,
+    `that of the decode engine, ${engine.blockSize}`,
+  );
+}

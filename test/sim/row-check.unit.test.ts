@@ -1,0 +1,55 @@
+/** A delivered row is a routing, even where the oracle would agree with one that is none: K ids of experts that there are, in each layer (L2, L4). */
+
+import { expect, test } from 'vitest';
+import type { RoutedRows } from '../../src/contract/routed-rows.ts';
+import { Judge } from '../../src/sim/judge.ts';
+import type { Ledger } from '../../src/sim/ledger.ts';
+import { RowCheck } from '../../src/sim/row-check.ts';
+import { TrackedRequest } from '../../src/sim/tracked-request.ts';
+
+const MODEL = { name: 'rows', numLayers: 2, numExperts: 8, topK: 2, vocabSize: 29, gateWidth: 8 };
+const SPEC = {
+  at: 0,
+  id: 'r',
+  prompt: [1, 2],
+  maxTokens: 1,
+  minTokens: 0,
+  eos: null,
+  stops: [],
+  rows: true,
+  rowsFrom: 0,
+  priority: 0,
+  salt: null,
+};
+
+/** Delivers one row to a check whose oracle expects just this row. */
+function deliver(row: readonly number[]): void {
+  const request = new TrackedRequest(0, SPEC, 0, 8, row.length);
+  const ledger = { rowOf: () => Uint16Array.from(row) } as unknown as Ledger;
+  const check = new RowCheck(MODEL, ledger, new Judge([]), false, true, false, [request]);
+  const { numLayers, topK } = MODEL;
+  const chunks = [Uint8Array.from(row)];
+  const rows: RoutedRows = {
+    start: 0,
+    count: 1,
+    numLayers,
+    topK,
+    dtype: 'uint8',
+    rowsPerChunk: 1,
+    chunks,
+    missing: [],
+  };
+  check.onRows(request, rows);
+}
+
+test('a routing passes', () => {
+  expect(() => deliver([0, 7, 7, 3])).not.toThrow();
+});
+
+test.each([
+  ['an expert twice in one layer', [0, 7, 3, 3], /no routing in layer 1: \[3,3\]/],
+  ['an expert that there is not', [8, 1, 2, 3], /no routing in layer 0: \[8,1\]/],
+  ['nothing but zeros', [0, 0, 0, 0], /no routing in layer 0/],
+] as const)('%s is refused', (_, row, message) => {
+  expect(() => deliver(row)).toThrow(message);
+});
