@@ -180,7 +180,9 @@ async function serve(flags: Flags): Promise<void> {
     `routed-experts serves ${flags.servedModelName ?? flags.model} on ${server.url} (${devices[0]!.description})`,
   );
   const signal = await nextSignal();
-  console.error(`${signal}: taking no new requests, ${server.numActive} in progress`);
+  const numKept = server.host.kv?.numKept ?? 0;
+  const kept = numKept === 0 ? '' : `, KV of ${numKept} kept for others for ${flags.kvLease} s at most`;
+  console.error(`${signal}: taking no new requests, ${server.numActive} in progress${kept}`);
   // A second signal means now.
   const impatient = nextSignal().then(() => process.exit(1));
   await Promise.race([server.close(flags.drainTimeout * 1e3), impatient]);
@@ -257,5 +259,11 @@ function toEngineConfig(flags: Flags): EngineConfig {
     numSpeculativeTokens: 0,
   };
   validateEngineConfig(engine);
+  // As in vLLM: one request of the longest kind must fit.
+  const needed = 1 + Math.ceil(maxModelLen / blockSize);
+  if (engine.numBlocks < needed) {
+    const wanted = `at least ${needed}, so that a request of --max-model-len ${maxModelLen} fits, or lower that`;
+    throw RoutedExpertsError.of('BAD_VALUE', '--num-blocks', engine.numBlocks, wanted);
+  }
   return engine;
 }

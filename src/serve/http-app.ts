@@ -111,7 +111,7 @@ function checkMediaType({ headers }: FastifyRequest): void {
 }
 
 function answerError(config: ShellConfig, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  const known = toHttpError(config, error);
+  const known = toHttpError(config, error, request);
   if (known.body.error.code === null && known.status === 500) request.log.error({ err: error }, 'request failed');
   request.failure = known.message;
   if (known.status === 429 || known.status === 503) void reply.header('retry-after', '1');
@@ -120,12 +120,14 @@ function answerError(config: ShellConfig, error: unknown, request: FastifyReques
 }
 
 /** What Fastify and the engine throw, in the words of the error table. */
-function toHttpError(config: ShellConfig, error: unknown): HttpError {
+function toHttpError(config: ShellConfig, error: unknown, { headers }: FastifyRequest): HttpError {
   if (error instanceof HttpError) return error;
   if (error instanceof RoutedExpertsError) return new HttpError(error);
   const { code, statusCode, message } = error as Partial<FastifyError>;
   if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return HttpError.of('BODY_TOO_LARGE', null, config.limits.bodyBytes);
-  if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE') return HttpError.of('BAD_MEDIA_TYPE', null, 'this content type');
+  if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE') {
+    return HttpError.of('BAD_MEDIA_TYPE', null, `content-type ${(headers['content-type'] ?? 'none').slice(0, 40)}`);
+  }
   if (statusCode !== undefined && statusCode < 500) return HttpError.of('BAD_HTTP', null, message ?? 'unknown');
   return HttpError.of('INVARIANT', null, message ?? String(error));
 }

@@ -27,15 +27,19 @@ export class BackendPool {
     return this.backends.some((backend) => backend.isUp);
   }
 
+  /** Throws NO_BACKEND. */
+  requireUp(): void {
+    if (this.hasUp) return;
+    throw HttpError.of('NO_BACKEND', null, this.role, this.backends.map(({ url }) => url).join(', '));
+  }
+
   /** Those that are up, round robin: the first is the one whose turn it is, the others are to be tried if it fails. Throws NO_BACKEND. */
   inTurn(): readonly Backend[] {
+    this.requireUp();
     const { length } = this.backends;
     const turn = this.#next++ % length;
     const inOrder = this.backends.map((_, i) => this.backends[(turn + i) % length]!);
-    const up = inOrder.filter((backend) => backend.isUp);
-    if (up.length > 0) return up;
-    const urls = this.backends.map(({ url }) => url).join(', ');
-    throw HttpError.of('NO_BACKEND', null, this.role, urls);
+    return inOrder.filter((backend) => backend.isUp);
   }
 
   close(): void {

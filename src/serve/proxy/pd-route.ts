@@ -104,7 +104,9 @@ class PdExchange {
   }
 
   async serve(reply: FastifyReply): Promise<void> {
-    const { metrics } = this.#services;
+    const { metrics, decode } = this.#services;
+    // KV that nobody can come for is not made.
+    decode.requireUp();
     if (!canBeSplit(this.#body)) {
       metrics.unsplit();
       await this.#decode(reply, this.#body, null);
