@@ -32,6 +32,7 @@ test.each([
   ['a way without a role', [...tiny, '--pd-rows', 'carry'], /--role too, or leave out --pd-rows/],
   ['a peer without a role', [...tiny, '--kv-peer', '10.0.0.1'], /leave out --kv-peer/],
   ['an address for everybody', [...tiny, '--role', 'both', '--kv-host', '0.0.0.0'], /kv-host is 0\.0\.0\.0/],
+  ['a pool that is too small', [...tiny, '--num-blocks', '2'], /--num-blocks is 2; give at least \d+, so that/],
   ['a negative epoch', [...tiny, '--epoch', '-1'], /--epoch/],
 ] as const)('%s', async (_, args, message) => {
   const [code, text] = await run(...args);

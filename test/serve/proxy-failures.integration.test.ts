@@ -228,6 +228,14 @@ test('no server that is up: 503, and health says which; when one comes back it i
   expect(await (await fetch(`${proxy.url}/metrics`)).text()).toMatch(/server_up\{role="decode",server="[^"]+"\} 0/);
 });
 
+test('no server that decodes is up: nothing is prefilled in vain', async () => {
+  const p = await fake(prefills);
+  const url = await deadUrl();
+  const answer = await ask(await startProxy([p], [{ url }]));
+  expectError(answer, 503, 'no_backend');
+  expect([answer.body.error.message, p.seen.length]).toEqual([expect.stringContaining(url) as string, 0]);
+});
+
 test('all servers that prefill fail: the last answer, or why there is none', async () => {
   const d = await fake(decodes);
   const both = await startProxy([await fake(drains), await fake(drains)], [d], { healthMs: 60_000 });
