@@ -150,6 +150,8 @@ function startRank(config: WorkerConfig): Rank {
     maxThreads: 1,
     // Steps in flight, and places for tasks that ask, stop or move KV.
     concurrentTasksPerWorker: config.queueDepth + 4,
+    // Steps that find no place must not be overtaken: the default puts them behind those that came later.
+    stricterFIFO: true,
     // The default parks the thread in Atomics.wait between tasks, where a map never resolves.
     atomics: 'disabled',
     recordTiming: false,
