@@ -8,9 +8,9 @@
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.ts';
-import type { EngineCoreOutput, FinishReason } from '../contract/engine-core-output.ts';
+import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import type { KvConnector, KvLoad, KvLoadOutcome } from '../contract/kv-connector.ts';
+import type { KvLoad, KvLoadOutcome } from '../contract/kv-connector.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../contract/request.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
@@ -24,26 +24,13 @@ import type { Flight } from './flight.ts';
 import type { Judge } from './judge.ts';
 import { Ledger } from './ledger.ts';
 import { PlanCheck } from './plan-check.ts';
+import { describeRequest, expectedRefusal } from './request-rules.ts';
 import { RowCheck } from './row-check.ts';
 import type { Scenario, ScenarioRequest } from './scenario.ts';
+import { ALONE, type Site } from './site.ts';
 import type { Subject } from './subject.ts';
 import { Flag, TrackedRequest, type LoadedKv } from './tracked-request.ts';
 import { VirtualLock, VirtualSharedRows } from './virtual-lock.ts';
-
-/** Where an engine stands among others. */
-export type Site = Readonly<{
-  /** Before each line of its story. */
-  prefix: string;
-  /** Added to the number of a step to have that of its pass: no two engines share one. */
-  firstEpoch: number;
-  connector: KvConnector | null;
-  /** KV comes without rows, to be spliced: those of loaded positions are to be missing. */
-  rowsAreSpliced: boolean;
-  /** A request is over, or was refused; `rows` as they were handed out. */
-  onEnd: ((spec: ScenarioRequest, finish: FinishReason | 'refused', rows: readonly RoutedRows[]) => void) | null;
-}>;
-
-export const ALONE: Site = { prefix: '', firstEpoch: 1, connector: null, rowsAreSpliced: false, onEnd: null };
 
 export class World {
   readonly scenario: Scenario;
@@ -115,7 +102,8 @@ export class World {
 
   /** Hands in a request; one that must be refused must be. */
   add(spec: ScenarioRequest, arrivalTime: number): void {
-    const expected = this.#expectedRefusal(spec);
+    const isInUse = this.#byId.get(spec.id)?.isAlive === true;
+    const expected = expectedRefusal(spec, this.scenario.engine, isInUse);
     let code: string | null = null;
     try {
       this.engine.addRequest({
@@ -139,7 +127,7 @@ export class World {
     }
     this.log.word(code === null ? 1 : 2);
     if (this.log.isTracing)
-      this.say(code === null ? `"${spec.id}" arrives, ${describe(spec)}` : `"${spec.id}" is refused: ${code}`);
+      this.say(code === null ? `"${spec.id}" arrives, ${describeRequest(spec)}` : `"${spec.id}" is refused: ${code}`);
     if (expected !== 'either' && code !== expected) {
       this.judge.wrong('L8', `"${spec.id}" was ${code ?? 'taken in'}, expected ${expected ?? 'to be taken in'}`);
     }
@@ -446,29 +434,7 @@ export class World {
     else handedOut.push(routedExperts);
   }
 
-  /** The code of the refusal that is due; `null`: none; `'either'`: the engine may keep some blocks in reserve. */
-  #expectedRefusal(spec: ScenarioRequest): string | null {
-    const { blockSize, numBlocks, maxModelLen, numSpeculativeTokens, watermark } = this.scenario.engine;
-    const alive = this.#byId.get(spec.id);
-    if (alive?.isAlive) return 'DUPLICATE_REQUEST';
-    if (spec.prompt.length === 0) return 'EMPTY_PROMPT';
-    if (spec.rowsFrom >= spec.prompt.length) return 'PROMPT_START_OUT_OF_RANGE';
-    if (spec.prompt.length >= maxModelLen) return 'PROMPT_TOO_LONG';
-    const mostTokens = Math.min(spec.prompt.length + spec.maxTokens - 1, maxModelLen);
-    if (Math.ceil(mostTokens / blockSize) > numBlocks - 1) return 'EXCEEDS_POOL';
-    const spare = Math.ceil((2 * numSpeculativeTokens) / blockSize) + Math.ceil(watermark * numBlocks);
-    return Math.ceil(mostTokens / blockSize) + spare > numBlocks - 1 ? 'either' : null;
-  }
-
   say(text: string): void {
     this.log.line(this.judge.step, this.#site.prefix + text);
   }
-}
-
-function describe({ prompt, maxTokens, rows, rowsFrom, eos, stops }: ScenarioRequest): string {
-  const ends = [...(eos === null ? [] : [`EOS ${eos}`]), ...(stops.length > 0 ? [`stops ${stops}`] : [])];
-  return (
-    `${prompt.length} prompt tokens, at most ${maxTokens} more` +
-    `${rows ? `, wants rows${rowsFrom > 0 ? ` from ${rowsFrom}` : ''}` : ''}${ends.length > 0 ? `, ${ends.join(', ')}` : ''}`
-  );
 }

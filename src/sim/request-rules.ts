@@ -1,0 +1,31 @@
+/** Which requests an engine must refuse. Written from the API's promise, not from the engine's code. */
+
+import type { EngineConfig } from '../contract/config.ts';
+import type { ErrorCode } from '../contract/errors.ts';
+import type { ScenarioRequest } from './scenario.ts';
+
+/** The code of the refusal that is due; `null`: none; `'either'`: the engine may keep some blocks in reserve. `isInUse`: its id is. */
+export function expectedRefusal(
+  spec: ScenarioRequest,
+  engine: EngineConfig,
+  isInUse: boolean,
+): ErrorCode | 'either' | null {
+  const { blockSize, numBlocks, maxModelLen, numSpeculativeTokens, watermark } = engine;
+  if (isInUse) return 'DUPLICATE_REQUEST';
+  if (spec.prompt.length === 0) return 'EMPTY_PROMPT';
+  if (spec.rowsFrom >= spec.prompt.length) return 'PROMPT_START_OUT_OF_RANGE';
+  if (spec.prompt.length >= maxModelLen) return 'PROMPT_TOO_LONG';
+  const mostTokens = Math.min(spec.prompt.length + spec.maxTokens - 1, maxModelLen);
+  if (Math.ceil(mostTokens / blockSize) > numBlocks - 1) return 'EXCEEDS_POOL';
+  const spare = Math.ceil((2 * numSpeculativeTokens) / blockSize) + Math.ceil(watermark * numBlocks);
+  return Math.ceil(mostTokens / blockSize) + spare > numBlocks - 1 ? 'either' : null;
+}
+
+/** A request in words. */
+export function describeRequest({ prompt, maxTokens, rows, rowsFrom, eos, stops }: ScenarioRequest): string {
+  const ends = [...(eos === null ? [] : [`EOS ${eos}`]), ...(stops.length > 0 ? [`stops ${stops}`] : [])];
+  return (
+    `${prompt.length} prompt tokens, at most ${maxTokens} more` +
+    `${rows ? `, wants rows${rowsFrom > 0 ? ` from ${rowsFrom}` : ''}` : ''}${ends.length > 0 ? `, ${ends.join(', ')}` : ''}`
+  );
+}
