@@ -334,10 +334,8 @@ export class Scheduler {
       const at = positions[i]!;
       const from = sampledOffsets[at]!;
       const to = sampledOffsets[at + 1]!;
-      if (!isStale) {
-        const numRejected = draftOffsets[i + 1]! - draftOffsets[i]! - (to - from - 1);
-        request.fallBack(numRejected, asyncScheduling);
-      }
+      // Of the drafts those that were refused.
+      if (!isStale) request.fallBack(draftOffsets[i + 1]! - draftOffsets[i]! - (to - from - 1), asyncScheduling);
       const firstToken = sampledTokenIds[from]!;
       request.appendToken(firstToken);
       let finishReason = checkStop(request, firstToken, maxModelLen);
