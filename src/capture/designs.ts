@@ -94,6 +94,12 @@ const hostCache: Design = {
     { law: 'L1', reason: 'the worker does not foresee EOS or a stop token: no rows', missing: 'stopped' },
     { law: 'L1', reason: 'the worker does not foresee an abort: no rows', missing: 'aborted' },
     { law: 'L1', reason: 'rows of tokens that a cached block spared were never computed', missing: 'prefix-hit' },
+    {
+      law: 'L9',
+      reason:
+        'the worker keeps rows of an output that a cache reset threw away; where a later hit spares the position, they stay',
+      shows: 'in simulation',
+    },
   ],
   engineHalf: (model, engine) => new HostCacheEngineHalf(model, engine),
   workerHalf: (context) => new HostCacheWorkerHalf(context),

@@ -1,7 +1,8 @@
-/** `routed-experts matrix`: which design keeps which law, and which defects the campaign finds, written to docs/matrix.md. */
+/** `routed-experts matrix`: which design keeps which law, and which defects the campaign finds. */
 
-import { writeFileSync } from 'node:fs';
+import { appendFileSync, writeFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { RoutedExpertsError } from '../contract/errors.ts';
 import type { CampaignPart } from '../sim/campaign.ts';
 import { mutants } from '../sim/mutants/mutants.ts';
 import { subjectNames } from '../sim/subject.ts';
@@ -14,7 +15,7 @@ import { whole } from './options.ts';
 /** Within how many seeds a mutant must be killed. */
 const MUTANT_SEEDS = 2000;
 
-type Flags = CampaignFlags & { pdSeeds: number; out: string };
+type Flags = CampaignFlags & { pdSeeds: number; out?: string };
 
 export function matrixCommand(): Command {
   const command = new Command('matrix').description(
@@ -27,7 +28,7 @@ export function matrixCommand(): Command {
     defaultDesigns: subjectNames,
   })
     .option('--pd-seeds <n>', 'of scenarios with a prefill engine in front', whole(1, 10_000_000), 2000)
-    .option('--out <file>', 'where the page goes; - for standard output', 'docs/matrix.md')
+    .option('--out <file>', 'write the page to this file, not to standard output')
     .addHelpText(
       'after',
       '\nExit code: 0 no law broken that is not declared and every mutant killed, else as fuzz; 2 bad usage.',
@@ -39,6 +40,8 @@ async function matrix(flags: Flags): Promise<void> {
   const from = flags.seed ?? flags.from;
   const designs = designsOf(flags);
   const names = mutants.map(({ name }) => `mutant/${name}`);
+  // Minutes of work must not end with a file that cannot be written.
+  if (flags.out !== undefined) writeTo(flags.out, '', appendFileSync);
   const bar = progressBar(designs.length * (flags.seeds + flags.pdSeeds) + names.length * MUTANT_SEEDS);
   const shared = { from, jobs: flags.jobs, onProgress: bar.add };
   const run = (plan: Pick<CampaignPlan, 'designs' | 'numSeeds' | 'options'>): Promise<CampaignPart[]> =>
@@ -59,11 +62,19 @@ async function matrix(flags: Flags): Promise<void> {
     );
   }
   const page = renderMatrix({ seeds: flags.seeds, pdSeeds: flags.pdSeeds, from, parts, pdParts, rows });
-  if (flags.out !== '-') writeFileSync(flags.out, page);
+  if (flags.out !== undefined) writeTo(flags.out, page, writeFileSync);
   else if (flags.json !== true) process.stdout.write(page);
   for (const name of survivors) process.stderr.write(`mutant "${name}" survived ${MUTANT_SEEDS} seeds\n`);
   process.exitCode =
     exitCodeOf([...parts, ...pdParts].flatMap(({ violations }) => violations)) || (survivors.length > 0 ? 1 : 0);
+}
+
+function writeTo(file: string, text: string, write: (file: string, text: string) => void): void {
+  try {
+    write(file, text);
+  } catch (error) {
+    throw RoutedExpertsError.of('BAD_FILE', file, `cannot be written: ${(error as Error).message}`);
+  }
 }
 
 function cellsByDesign(parts: readonly CampaignPart[]): Record<string, readonly MatrixCell[]> {

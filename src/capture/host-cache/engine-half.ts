@@ -7,7 +7,8 @@
  * Key       (request, absolute position).
  * Leaves    with the output of the step in which the *worker* takes the request to end; here they are attached to its last output.
  * Gives up  rows of a request that ends otherwise than by length: EOS, a stop token, an abort; rows of tokens that another request's
- *           cached block spared it; and L6: the last output copies all of the request's rows at once.
+ *           cached block spared it; L6: the last output copies all of the request's rows at once; and L9 after a cache reset: the worker
+ *           does not hear that an output was thrown away.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
