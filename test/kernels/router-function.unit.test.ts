@@ -65,8 +65,13 @@ describe('the variant', () => {
   const router = routerFunction({ numExperts: 128, topK: 8 });
   const grouped = routerFunction({ numExperts: 256, topK: 8, groups: { count: 8, keep: 4, score: 'max' } });
 
-  test('is an invocation a row on software', () => {
-    expect(chooseRouter(router, { isSoftware: true, subgroupSizes: [4, 4] }, 256).algorithm).toBe('portable');
+  test('is an invocation a row on software, but for many wide rows', () => {
+    const software = { isSoftware: true, subgroupSizes: [4, 4] } as const;
+    const wide = routerFunction({ numExperts: 256, topK: 8 });
+    expect(chooseRouter(router, software, 2048).algorithm).toBe('portable');
+    expect(chooseRouter(wide, software, 256).algorithm).toBe('portable');
+    expect(chooseRouter(wide, software, 512)).toMatchObject({ algorithm: 'subgroup', lanes: 4 });
+    expect(chooseRouter(wide, { ...software, subgroupSizes: null }, 512).algorithm).toBe('portable');
   });
 
   test('shares a subgroup among rows on a GPU', () => {

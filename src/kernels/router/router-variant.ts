@@ -128,11 +128,17 @@ function powerOfTwo(atLeast: number): number {
   return 2 ** Math.ceil(Math.log2(atLeast));
 }
 
+/** Experts and rows from which subgroups are faster on software, too: their kernel takes a second longer to compile, and twice as long for 16 rows. */
+const MIN_SOFTWARE_EXPERTS = 256;
+const MIN_SOFTWARE_TOKENS = 512;
+
 /** The fastest variant for so many rows: subgroups on a GPU that has them; else a workgroup a row for wide rows, an invocation a row for others. */
 export function chooseRouter(router: RouterFunction, info: RouterHost, numTokens: number): RouterVariant {
-  if (info.isSoftware) return portableRouter(router, true);
+  const isSmall = router.numExperts < MIN_SOFTWARE_EXPERTS || numTokens < MIN_SOFTWARE_TOKENS;
+  if (info.isSoftware && isSmall) return portableRouter(router, true);
   const subgroup = subgroupRouter(router, info.subgroupSizes, numTokens);
   if (subgroup !== null) return subgroup;
+  if (info.isSoftware) return portableRouter(router, true);
   return router.numExperts >= MIN_WIDE_EXPERTS ? wideRouter() : portableRouter(router, false);
 }
 
