@@ -2,6 +2,7 @@
 
 import type { EngineConfig } from '../contract/config.ts';
 import type { ErrorCode } from '../contract/errors.ts';
+import type { EngineRequest } from '../contract/request.ts';
 import type { ScenarioRequest } from './scenario.ts';
 
 /** The code of the refusal that is due; `null`: none; `'either'`: the engine may keep some blocks in reserve. `isInUse`: its id is. */
@@ -28,4 +29,23 @@ export function describeRequest({ prompt, maxTokens, rows, rowsFrom, eos, stops 
     `${prompt.length} prompt tokens, at most ${maxTokens} more` +
     `${rows ? `, wants rows${rowsFrom > 0 ? ` from ${rowsFrom}` : ''}` : ''}${ends.length > 0 ? `, ${ends.join(', ')}` : ''}`
   );
+}
+
+/** What a driver hands to the engine. */
+export function engineRequest(spec: ScenarioRequest, arrivalTime: number): EngineRequest {
+  return {
+    requestId: spec.id,
+    promptTokenIds: Uint32Array.from(spec.prompt),
+    sampling: {
+      maxTokens: spec.maxTokens,
+      minTokens: spec.minTokens,
+      eosTokenId: spec.eos,
+      stopTokenIds: spec.stops,
+      returnRoutedExperts: spec.rows,
+      routedExpertsPromptStart: spec.rowsFrom,
+    },
+    priority: spec.priority,
+    arrivalTime,
+    cacheSalt: spec.salt,
+  };
 }

@@ -7,16 +7,16 @@
  *                                 └───────┘ after each: requests and blocks conserved, buffers bounded
  */
 
-import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.ts';
+import type { CaptureEngineHalf } from '../contract/capture.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { KvLoad, KvLoadOutcome } from '../contract/kv-connector.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../contract/request.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
-import { rowShape } from '../capture/row-shape.ts';
 import { EngineCore } from '../engine/engine-core.ts';
 import type { Router } from '../kernels/reference/route.ts';
+import { CountCheck } from './count-check.ts';
 import type { Mark } from './coverage.ts';
 import { EngineHalfMonitor } from './engine-half-monitor.ts';
 import type { EventLog } from './event-log.ts';
@@ -24,7 +24,7 @@ import type { Flight } from './flight.ts';
 import type { Judge } from './judge.ts';
 import { Ledger } from './ledger.ts';
 import { PlanCheck } from './plan-check.ts';
-import { describeRequest, expectedRefusal } from './request-rules.ts';
+import { describeRequest, engineRequest, expectedRefusal } from './request-rules.ts';
 import { RowCheck } from './row-check.ts';
 import type { Scenario, ScenarioRequest } from './scenario.ts';
 import { ALONE, type Site } from './site.ts';
@@ -50,6 +50,7 @@ export class World {
   readonly #half: CaptureEngineHalf | null;
   readonly #rowCheck: RowCheck;
   readonly #plans: PlanCheck;
+  readonly #counts: CountCheck;
   /** By index: the engine numbers requests in the order in which it takes them in. */
   readonly #requests: TrackedRequest[] = [];
   readonly #byId = new Map<string, TrackedRequest>();
@@ -92,6 +93,14 @@ export class World {
     const mutated = half && subject.mutation.engineHalf ? subject.mutation.engineHalf(half, model, engine) : half;
     this.#half = mutated === null ? null : new EngineHalfMonitor(mutated, judge, this.lock);
     this.engine = new EngineCore(engine, this.#half, undefined, site.connector);
+    this.#counts = new CountCheck({
+      scenario,
+      engine: this.engine,
+      half: this.#half,
+      plans: this.#plans,
+      requests: this.#requests,
+      judge,
+    });
   }
 
   sharedRows(owner: 'engine' | 'worker'): VirtualSharedRows {
@@ -106,21 +115,7 @@ export class World {
     const expected = expectedRefusal(spec, this.scenario.engine, isInUse);
     let code: string | null = null;
     try {
-      this.engine.addRequest({
-        requestId: spec.id,
-        promptTokenIds: Uint32Array.from(spec.prompt),
-        sampling: {
-          maxTokens: spec.maxTokens,
-          minTokens: spec.minTokens,
-          eosTokenId: spec.eos,
-          stopTokenIds: spec.stops,
-          returnRoutedExperts: spec.rows,
-          routedExpertsPromptStart: spec.rowsFrom,
-        },
-        priority: spec.priority,
-        arrivalTime,
-        cacheSalt: spec.salt,
-      });
+      this.engine.addRequest(engineRequest(spec, arrivalTime));
     } catch (error) {
       if (!(error instanceof RoutedExpertsError) || error.code === 'INVARIANT') throw error;
       code = error.code;
@@ -293,20 +288,7 @@ export class World {
   /** Everything that was ever asked is over: nothing may be left of it (L7). */
   checkDrained(): void {
     this.#rowCheck.readAll();
-    const stats = this.engine.stats();
-    if (stats.numUsedBlocks !== 0) this.judge.wrong('L7', `${stats.numUsedBlocks} KV blocks are held after the drain`);
-    if (this.#plans.numUntold > 0)
-      this.judge.wrong('L7', `${this.#plans.numUntold} ended requests were never told to the workers`);
-    // Rows that live with cached blocks go with them.
-    this.engine.resetPrefixCache(false);
-    const counts: CaptureLiveCounts = this.#half?.liveCounts() ?? { requests: 0, bytes: 0 };
-    const cachedBytes = counts.cachedBytes ?? 0;
-    if (counts.requests !== 0 || counts.bytes !== 0 || cachedBytes !== 0) {
-      this.judge.wrong(
-        'L7',
-        `the engine half holds ${counts.requests} requests, ${counts.bytes} bytes and ${cachedBytes} of cached blocks after the drain`,
-      );
-    }
+    this.#counts.checkDrained();
   }
 
   close(): void {
@@ -317,33 +299,9 @@ export class World {
     return this.#requests.filter(({ isAlive }) => isAlive).map(({ spec }) => spec.id);
   }
 
-  /** Conservation and bounds, after every step and everything else by which a request may end. Plans have checks of their own. */
+  /** See `CountCheck.check`. */
   checkCounts(): void {
-    this.engine.checkIntegrity();
-    const stats = this.engine.stats();
-    const numWaiting = stats.numWaiting + stats.numWaitingForRemoteKvs;
-    if (numWaiting + stats.numRunning !== this.numAlive) {
-      this.judge.wrong('L3', `${numWaiting} requests wait and ${stats.numRunning} run, but ${this.numAlive} are alive`);
-    }
-    this.#plans.checkBlocks(stats.numUsedBlocks, stats.numFreeBlocks);
-    if (stats.capture === null) return;
-    if (stats.capture.requests > this.numAlive) {
-      this.judge.wrong('L7', `the engine half holds ${stats.capture.requests} requests, ${this.numAlive} are alive`);
-    }
-    const most = this.#mostBytes();
-    if (stats.capture.bytes > most) {
-      this.judge.wrong('L7', `the engine half holds ${stats.capture.bytes} bytes; live tokens account for ${most}`);
-    }
-  }
-
-  /** Rows of every KV slot twice over, and of every live token with the page that it begins. */
-  #mostBytes(): number {
-    const { model, engine } = this.scenario;
-    let numRows = 2 * engine.numBlocks * engine.blockSize;
-    for (const request of this.#requests) {
-      if (request.isAlive) numRows += request.flags.length + engine.blockSize;
-    }
-    return numRows * rowShape(model, 'int32').bytesPerRow;
+    this.#counts.check(this.numAlive);
   }
 
   #expectOutputs(outputs: readonly EngineCoreOutput[], due: readonly TrackedRequest[]): void {

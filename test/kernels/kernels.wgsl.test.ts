@@ -3,38 +3,17 @@
  * machine. A device whose error scopes do not end empty is lost, which the last test looks at.
  */
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { Kernel } from '../../src/contract/device.ts';
-import { openNullAdapter } from '../../src/kernels/gpu.ts';
 import { kernelShape } from '../../src/kernels/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../../src/kernels/model-presets.ts';
 import type { RouterConfig } from '../../src/contract/config.ts';
 import { routeVariants } from '../../src/kernels/route-variant.ts';
-import { WebGpuDevice } from '../../src/kernels/webgpu-device.ts';
 import { wgslKernelsWith } from '../../src/kernels/wgsl-kernels.ts';
 import { engineConfig } from './harness.ts';
+import { nullDevice } from './null-device.ts';
 
-let device: WebGpuDevice;
-let lost: string | null = null;
-
-beforeAll(async () => {
-  device = await WebGpuDevice.on(await openNullAdapter());
-  void device.lost.then((reason) => {
-    lost = reason;
-  });
-});
-
-afterAll(async () => {
-  await device.destroy();
-});
-
-/** Compiles, binds and dispatches once, so that bindings are checked against the pipeline, too. */
-async function validate(kernel: Kernel): Promise<void> {
-  const buffers = kernel.bindings.map((_, i) => device.createBuffer(`${kernel.name} ${i}`, 256, 'storage'));
-  const bound = await device.bind(kernel, buffers);
-  device.submit((commands) => commands.dispatch(bound, 1, 1));
-  for (const buffer of buffers) buffer.destroy();
-}
+const { validate, expectNotLost } = nullDevice();
 
 const ROUTERS: readonly RouterConfig[] = [
   { kind: 'modular' },
@@ -78,12 +57,12 @@ describe.each(MODEL_NAMES)('%s', (name) => {
 
 test('wrong WGSL is refused here as well, with its source', async () => {
   const kernel: Kernel = { name: 'wrong', wgsl: 'let x = ;', bindings: [], requires: [], reference: () => undefined };
-  await expect(device.bind(kernel, [])).rejects.toThrow(/wrong does not compile:[^]*1 \| let x = ;/);
+  await expect(validate(kernel)).rejects.toThrow(/wrong does not compile:[^]*1 \| let x = ;/);
 });
 
 test('no error was left over', async () => {
   await new Promise((resolve) => {
     setTimeout(resolve, 10);
   });
-  expect(lost).toBe(null);
+  expectNotLost();
 });

@@ -1,9 +1,7 @@
 /** Every router kernel, baselines too, compiles and binds on Dawn's null backend, for subgroups of every size. */
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { Kernel } from '../../src/contract/device.ts';
+import { describe, test } from 'vitest';
 import { BENCH_SHAPES } from '../../src/cli/kernels/bench-shapes.ts';
-import { openNullAdapter } from '../../src/kernels/gpu.ts';
 import {
   BASELINES,
   baselineKernel,
@@ -15,28 +13,9 @@ import type { RouterFunction } from '../../src/kernels/router/router-function.ts
 import { routerFunction } from '../../src/kernels/router/router-function.ts';
 import { routerKernel } from '../../src/kernels/router/router-kernels.ts';
 import { portableRouter, subgroupRouter, wideRouter } from '../../src/kernels/router/router-variant.ts';
-import { WebGpuDevice } from '../../src/kernels/webgpu-device.ts';
+import { nullDevice } from './null-device.ts';
 
-let device: WebGpuDevice;
-let lost: string | null = null;
-
-beforeAll(async () => {
-  device = await WebGpuDevice.on(await openNullAdapter());
-  void device.lost.then((reason) => {
-    lost = reason;
-  });
-});
-
-afterAll(async () => {
-  await device.destroy();
-});
-
-async function validate(kernel: Kernel): Promise<void> {
-  const buffers = kernel.bindings.map((_, i) => device.createBuffer(`${kernel.name} ${i}`, 256, 'storage'));
-  const bound = await device.bind(kernel, buffers);
-  device.submit((commands) => commands.dispatch(bound, 1, 1));
-  for (const buffer of buffers) buffer.destroy();
-}
+const { validate, expectNotLost } = nullDevice();
 
 const OTHERS: readonly RouterFunction[] = [
   routerFunction({ numExperts: 16, topK: 2, scoring: 'sparsemixer', jitter: 0.01 }),
@@ -68,5 +47,5 @@ describe.each([...BENCH_SHAPES.map(({ router }) => router), ...OTHERS])('$numExp
 
 test('what the bench needs besides compiles', async () => {
   for (const kernel of [fillKernel(), copyKernel(), emptyKernel()]) await validate(kernel);
-  expect(lost).toBe(null);
+  expectNotLost();
 });
