@@ -37,16 +37,18 @@ export type EngineConfig = Readonly<{
  */
 export type RouterScoring = 'softmax' | 'sigmoid' | 'sqrt-softplus' | 'topk-softmax' | 'topk-sigmoid' | 'sparsemixer';
 
+/**
+ * Experts `[g · E / count, (g + 1) · E / count)` are group g. Only the experts of the `keep` best groups can be chosen; a group is as good as
+ * its best expert, or its best two together.
+ */
+export type ExpertGroups = Readonly<{ count: number; keep: number; score: 'max' | 'top2-sum' }>;
+
 /** How a published model chooses experts; how it weighs them shows in no row. */
 export type RoutingFunction = Readonly<{
   scoring: RouterScoring;
   /** Each expert's score is raised by a bias of its own, for selection only. */
   hasSelectionBias: boolean;
-  /**
-   * Experts `[g · E / count, (g + 1) · E / count)` are group g. Only the experts of the `keep` best groups can be chosen; a group is as good as
-   * its best expert, or its best two together.
-   */
-  groups: Readonly<{ count: number; keep: number; score: 'max' | 'top2-sum' }> | null;
+  groups: ExpertGroups | null;
 }>;
 
 /**

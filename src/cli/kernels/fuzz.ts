@@ -4,7 +4,8 @@ import type { Device } from '../../contract/device.ts';
 import type { RoutedRow } from '../../kernels/reference/router-reference.ts';
 import { routeRow } from '../../kernels/reference/router-reference.ts';
 import { countWrongIds, isGroupTie } from '../../kernels/router/router-check.ts';
-import type { ExpertGroups, RouterFunction, Scoring } from '../../kernels/router/router-function.ts';
+import type { ExpertGroups, RouterScoring } from '../../contract/config.ts';
+import type { RouterFunction } from '../../kernels/router/router-function.ts';
 import { routerFunction, routerFunctionName, selectsByLogit } from '../../kernels/router/router-function.ts';
 import { runRouter } from '../../kernels/router/router-run.ts';
 import type { RouterHost } from '../../kernels/router/router-variant.ts';
@@ -32,7 +33,7 @@ function randomNumbers(seed: number): Random {
   };
 }
 
-const SCORINGS: readonly Scoring[] = [
+const SCORINGS: readonly RouterScoring[] = [
   'softmax',
   'sigmoid',
   'sqrt-softplus',

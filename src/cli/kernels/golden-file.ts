@@ -3,7 +3,8 @@
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { RoutedExpertsError } from '../../contract/errors.ts';
-import type { ExpertGroups, RouterFunction, Scoring } from '../../kernels/router/router-function.ts';
+import type { ExpertGroups, RouterScoring } from '../../contract/config.ts';
+import type { RouterFunction } from '../../kernels/router/router-function.ts';
 import { checkSelectionBias, routerFunction } from '../../kernels/router/router-function.ts';
 
 export type GoldenCase = Readonly<{
@@ -83,7 +84,7 @@ function readFunction(data: Fields, isOrdered: boolean): RouterFunction {
   return routerFunction({
     numExperts: numberOf(data, 'experts'),
     topK: numberOf(data, 'topK'),
-    scoring: (params['scoring'] ?? 'topk-softmax') as Scoring,
+    scoring: (params['scoring'] ?? 'topk-softmax') as RouterScoring,
     softCap: optional('softCap'),
     hasSelectionBias: isOn('selectionBias'),
     groups,

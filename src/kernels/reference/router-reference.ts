@@ -3,7 +3,8 @@
  * docs/router-kernels.md defines it. Nothing here is clever, and nothing is shared with the kernels but the definition.
  */
 
-import type { ExpertGroups, RouterFunction } from '../router/router-function.ts';
+import type { ExpertGroups } from '../../contract/config.ts';
+import type { RouterFunction } from '../router/router-function.ts';
 import { selectsByLogit } from '../router/router-function.ts';
 
 export type RoutedRow = Readonly<{

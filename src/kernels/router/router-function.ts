@@ -3,12 +3,8 @@
  * models: docs/router-kernels.md.
  */
 
+import type { ExpertGroups, RouterScoring } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
-
-export type Scoring = 'softmax' | 'sigmoid' | 'sqrt-softplus' | 'topk-softmax' | 'topk-sigmoid' | 'sparsemixer';
-
-/** Experts `[g · E / count, (g + 1) · E / count)` are group g. Only the experts of the `keep` best groups can be chosen. */
-export type ExpertGroups = Readonly<{ count: number; keep: number; score: 'max' | 'top2-sum' }>;
 
 export type RouterFunction = Readonly<{
   /** E. */
@@ -16,7 +12,7 @@ export type RouterFunction = Readonly<{
   /** K. */
   topK: number;
   /** `topk-…`: applied to the K chosen logits alone. */
-  scoring: Scoring;
+  scoring: RouterScoring;
   /** c of `c · tanh(logit / c)`, applied before scoring; 0 = none. */
   softCap: number;
   /** An f32 per expert is added to its score for selection only. */
@@ -32,7 +28,7 @@ export type RouterFunction = Readonly<{
   jitter: number;
 }>;
 
-const SCORINGS: readonly Scoring[] = [
+const SCORINGS: readonly RouterScoring[] = [
   'softmax',
   'sigmoid',
   'sqrt-softplus',
