@@ -89,8 +89,8 @@ export class KvKeeper implements KvConnector {
     kept.numReaders += 1;
     let kv: LoadedKv | null = null;
     this.#storm!.handKv({
-      kind: 'read',
-      blockIds: kept.blockIds.slice(from / blockSize, Math.ceil(to / blockSize)),
+      kind: 'read-kv',
+      blockIds: Uint32Array.from(kept.blockIds.slice(from / blockSize, Math.ceil(to / blockSize))),
       onExecuted: () => {
         kv = this.#world!.ledger.readKv(kept.blockIds, from, to);
       },
