@@ -1,0 +1,4 @@
+import { serveMutations } from './serve.ts';
+import type { SourceMutation } from './source-mutation.ts';
+
+export const allMutations: readonly SourceMutation[] = [...serveMutations];
