@@ -35,7 +35,9 @@ export type EngineConfig = Readonly<{
  * What a router compares. `softmax`, `sigmoid` and `sqrt-softplus` score all experts, `topk-…` and `sparsemixer` only those that were chosen by
  * logit.
  */
-export type RouterScoring = 'softmax' | 'sigmoid' | 'sqrt-softplus' | 'topk-softmax' | 'topk-sigmoid' | 'sparsemixer';
+export type RouterScoring =
+  | 'identity'
+  | 'softmax' | 'sigmoid' | 'sqrt-softplus' | 'topk-softmax' | 'topk-sigmoid' | 'sparsemixer';
 
 /**
  * Experts `[g · E / count, (g + 1) · E / count)` are group g. Only the experts of the `keep` best groups can be chosen; a group is as good as

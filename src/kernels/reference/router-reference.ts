@@ -56,6 +56,7 @@ function scoresOf({ scoring }: RouterFunction, logits: readonly number[]): numbe
       return logits.map((logit) =>
         Math.sqrt(Math.log1p(Math.exp(-Math.abs(Math.max(logit, FLAT_BELOW)))) + Math.max(logit, 0)),
       );
+    case 'identity':
     case 'topk-softmax':
     case 'sparsemixer':
       return [...logits];

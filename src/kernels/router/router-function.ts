@@ -29,6 +29,7 @@ export type RouterFunction = Readonly<{
 }>;
 
 const SCORINGS: readonly RouterScoring[] = [
+  'identity',
   'softmax',
   'sigmoid',
   'sqrt-softplus',
@@ -135,8 +136,8 @@ export function checkSelectionBias({ numExperts }: RouterFunction, bias: Float32
  * Whether selection reads the logits themselves. Every score grows with its logit; so without a bias, and without a sum over scores, the
  * order of the choices is that of the logits, which no rounding of an exponential can blur.
  */
-export function selectsByLogit({ hasSelectionBias, groups }: RouterFunction): boolean {
-  return !hasSelectionBias && groups?.score !== 'top2-sum';
+export function selectsByLogit({ scoring, hasSelectionBias, groups }: RouterFunction): boolean {
+  return !hasSelectionBias && (scoring === 'identity' || groups?.score !== 'top2-sum');
 }
 
 /** Whether the keys of a subgroup kernel hold choices in fixed point: sigmoids plus biases that lie near each other. */

@@ -22,27 +22,77 @@ const SCORE_FILES = {
   'sqrt-softplus': 'score-sqrt-softplus',
   // The mixer scores nothing but what it weighs.
   sparsemixer: 'score-softmax',
+  identity: 'score-identity',
 } as const;
+
+/** Where a kernel has its logits from, and what it puts out. */
+export type RouterPorts = Readonly<{
+  /** Part of the kernel's name; empty for logits in, ids and weights out. */
+  name: string;
+  /** Files between `common` and the algorithm's own. */
+  files: readonly string[];
+  constants: Readonly<Record<string, number>>;
+  bindings: readonly KernelAccess[];
+  reference: Kernel['reference'];
+}>;
+
+function sourceFile({ numExperts, groups }: RouterFunction): string {
+  const hasQuads = numExperts % 4 === 0 && (groups === null || (numExperts / groups.count) % 4 === 0);
+  return hasQuads ? 'logits-quads' : 'logits-words';
+}
+
+function chooseFileOf(router: RouterFunction): string {
+  return selectsByLogit(router) ? 'choose-logit' : 'choose-score';
+}
+
+/** Logits in, ids and weights out. */
+function weightedPorts(router: RouterFunction): RouterPorts {
+  const { scoring } = router;
+  const score = SCORE_FILES[scoring];
+  const weigh = scoring === 'sparsemixer' ? 'weigh-sparsemixer' : 'weigh-score';
+  return {
+    name: '',
+    files: ['given', sourceFile(router), 'sums', score, chooseFileOf(router), weigh, 'put-weights'],
+    constants: { WEIGHS: 1 },
+    bindings: ROUTER_BINDINGS,
+    reference: ([params, logits, bias, ids, weights]) => routeAll(router, params![0]!, logits!, bias!, ids!, weights!),
+  };
+}
+
+/** Choices in, ids out: what selects behind the engine's gate. */
+export function selectingPorts(router: RouterFunction, reference: Kernel['reference']): RouterPorts {
+  return {
+    name: '-ids',
+    files: ['given', sourceFile(router), 'sums', SCORE_FILES[router.scoring], chooseFileOf(router), 'put-ids'],
+    constants: { WEIGHS: 0 },
+    bindings: ROUTER_BINDINGS.slice(0, 4),
+    reference,
+  };
+}
 
 /**
  * The kernel. Its reference is the one in f64: ids are the same outside the margin of docs/router-kernels.md, weights to a relative 1e-5.
  */
-export function routerKernel(router: RouterFunction, variant: RouterVariant): Kernel {
+export function routerKernel(
+  router: RouterFunction,
+  variant: RouterVariant,
+  ports: RouterPorts = weightedPorts(router),
+): Kernel {
   const name = routerVariantName(variant);
   const { threads: THREADS } = variant;
   switch (variant.algorithm) {
     case 'portable':
-      return assembleRouter(router, name, ['list', 'portable'], { GUARDED: 0, LIST: variant.list, THREADS }, false);
+      return assembleRouter(router, name, ['list', 'portable'], { GUARDED: 0, LIST: variant.list, THREADS }, false, ports);
     case 'wide':
-      return assembleRouter(router, name, ['wide'], { GUARDED: 0, THREADS }, false);
+      return assembleRouter(router, name, ['wide'], { GUARDED: 0, THREADS }, false, ports);
     case 'subgroup':
-      return subgroupKernel(router, variant);
+      return subgroupKernel(router, variant, ports);
     default:
       return variant satisfies never;
   }
 }
 
-function subgroupKernel(router: RouterFunction, variant: SubgroupVariant): Kernel {
+function subgroupKernel(router: RouterFunction, variant: SubgroupVariant, ports: RouterPorts): Kernel {
   const { numExperts, groups } = router;
   const { lanes, list, isExact, quads } = variant;
   const isEven =
@@ -73,7 +123,7 @@ function subgroupKernel(router: RouterFunction, variant: SubgroupVariant): Kerne
     'settle-anew',
     layout.slots === 1 ? 'settle-by-rank' : 'settle-many',
   ];
-  const kernel = assembleRouter(router, routerVariantName(variant), files, constants, true);
+  const kernel = assembleRouter(router, routerVariantName(variant), files, constants, true, ports);
   return { ...kernel, wgsl: kernel.wgsl + laneNetworkWgsl(network) };
 }
 
@@ -84,19 +134,9 @@ export function assembleRouter(
   files: readonly string[],
   constants: Readonly<Record<string, number>>,
   needsSubgroups: boolean,
+  ports: RouterPorts = weightedPorts(router),
 ): Kernel {
-  const { numExperts, scoring, groups } = router;
-  const hasQuads = numExperts % 4 === 0 && (groups === null || (numExperts / groups.count) % 4 === 0);
-  const all = [
-    'common',
-    router.softCap > 0 ? 'cap-tanh' : 'cap-none',
-    hasQuads ? 'logits-quads' : 'logits-words',
-    SCORE_FILES[scoring],
-    selectsByLogit(router) ? 'choose-logit' : 'choose-score',
-    scoring === 'sparsemixer' ? 'weigh-sparsemixer' : 'weigh-score',
-    'factor',
-    ...files,
-  ];
+  const all = ['common', router.softCap > 0 ? 'cap-tanh' : 'cap-none', ...ports.files, ...files];
   const floats = {
     SOFT_CAP: router.softCap,
     JITTER: router.jitter,
@@ -105,15 +145,15 @@ export function assembleRouter(
     SCALE: router.scale,
   };
   return {
-    name: `router/${routerFunctionName(router)}-${variantName}`,
+    name: `router/${routerFunctionName(router)}-${variantName}${ports.name}`,
     wgsl: wgslModule(
       all.map((file) => `router/${file}`),
-      { ...functionConstants(router), ...constants },
+      { ...functionConstants(router), ...ports.constants, ...constants },
       floats,
     ),
-    bindings: ROUTER_BINDINGS,
+    bindings: ports.bindings,
     requires: needsSubgroups ? ['subgroups'] : [],
-    reference: ([params, logits, bias, ids, weights]) => routeAll(router, params![0]!, logits!, bias!, ids!, weights!),
+    reference: ports.reference,
   };
 }
 

@@ -6,7 +6,7 @@ fn main(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) thread: u32,
 ) {
-  for (var row = group.x; row < params[0]; row += groups.x) {
+  for (var row = group.x; row < numRows(); row += groups.x) {
     loadRow(row, thread);
     workgroupBarrier();
     for (var k = 0u; k < TOP_K; k++) {

@@ -33,7 +33,6 @@ fn finishRow(row: u32, thread: u32) {
     for (var k = 0u; k < TOP_K; k++) {
       total += weightOf(row, row_ids[k], stats);
     }
-    ids[row * TOP_K + thread] = row_ids[thread];
-    weights[row * TOP_K + thread] = finalWeight(weightOf(row, row_ids[thread], stats), total);
+    putChoice(row, thread, row_ids[thread], weightOf(row, row_ids[thread], stats), total);
   }
 }

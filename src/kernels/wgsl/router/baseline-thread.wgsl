@@ -2,7 +2,7 @@
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  for (var row = id.x; row < params[0]; row += groups.x * THREADS) {
+  for (var row = id.x; row < numRows(); row += groups.x * THREADS) {
     var lastOrder = HIGHEST;
     var lastExpert = -1;
     var chosen: array<u32, TOP_K>;
@@ -27,8 +27,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
       total += weightOf(row, chosen[k], stats);
     }
     for (var k = 0u; k < TOP_K; k++) {
-      ids[row * TOP_K + k] = chosen[k];
-      weights[row * TOP_K + k] = finalWeight(weightOf(row, chosen[k], stats), total);
+      putChoice(row, k, chosen[k], weightOf(row, chosen[k], stats), total);
     }
   }
 }

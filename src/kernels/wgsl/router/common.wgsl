@@ -1,4 +1,4 @@
-// What every router kernel starts with: bindings, the order of choices, packed keys.
+// What every router kernel starts with: the order of choices, packed keys.
 //
 // ORDER. The bits of an f32 as an i32 that grows with the value: +0 and −0 are one order, NaN and −∞ are one, the lowest.
 //
@@ -11,12 +11,6 @@
 //
 // The bits cut off are all ones where a value has zeros there (bf16 has, in any f32). A row of such values is lossless: its keys are its
 // choices in order. In any other row two choices that differ only in bits cut off are found out, and the row is selected anew with whole orders.
-
-@group(0) @binding(0) var<storage, read> params: array<u32>;
-// [T, K]
-@group(0) @binding(3) var<storage, read_write> ids: array<u32>;
-// [T, K]
-@group(0) @binding(4) var<storage, read_write> weights: array<f32>;
 
 const MASK: i32 = i32(ID_MASK);
 const LOWEST_ORDER: i32 = -0x7f000001;

@@ -25,7 +25,7 @@ fn rowMaxF32(value: f32) -> f32 {
 }
 
 // Over the first `count` lanes of a row, a constant, and so over each that many.
-fn sumOver(count: u32, value: f32) -> f32 {
+fn sumOver(count: u32, value: Sum) -> Sum {
   var result = value;
   if (count > 1u) { result += subgroupShuffleXor(result, 1u); }
   if (count > 2u) { result += subgroupShuffleXor(result, 2u); }

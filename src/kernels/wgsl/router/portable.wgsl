@@ -1,21 +1,22 @@
 // Router without subgroups, for any shape: an invocation a row. Keys go through a sorted list in registers; see common.wgsl for what makes a row
 // be selected anew.
 
-// The softmax's max and sum, in one pass over the row.
 fn statsOf(row: u32) -> Stats {
   if (NEEDS_SUM == 0u) {
     return Stats(0.0, 1.0);
   }
   var top = -1e38;
-  var total = 0.0;
   for (var first = 0u; first < NUM_EXPERTS; first += 4u) {
     let logit = select(vec4f(-1e38), boundedOf(readQuad(row, first, NUM_EXPERTS)), isBefore(first, NUM_EXPERTS));
-    let higher = max(top, max(max(logit.x, logit.y), max(logit.z, logit.w)));
-    let terms = select(vec4f(0.0), exp(logit - higher), isBefore(first, NUM_EXPERTS));
-    total = total * exp(top - higher) + dot(terms, vec4f(1.0));
-    top = higher;
+    top = max(top, max(max(logit.x, logit.y), max(logit.z, logit.w)));
   }
-  return Stats(top, 1.0 / total);
+  var total = Sum(0);
+  for (var first = 0u; first < NUM_EXPERTS; first += 4u) {
+    let logit = boundedOf(readQuad(row, first, NUM_EXPERTS));
+    let terms = select(vec4<Sum>(Sum(0)), exponentialsOf(logit - top), isBefore(first, NUM_EXPERTS));
+    total += terms.x + terms.y + terms.z + terms.w;
+  }
+  return Stats(top, scaleOf(total));
 }
 
 fn scoreOfGroup(row: u32, group: u32, stats: Stats) -> i32 {
@@ -83,7 +84,8 @@ fn keysInOrder(best: Best) -> array<i32, 33> {
 }
 
 // The experts in order by whole orders: K passes over the row, each finding the best one behind the last.
-fn selectAnew(row: u32, stats: Stats, kept: u32) {
+fn selectAnew(row: u32, stats: Stats, kept: u32) -> array<u32, TOP_K> {
+  var chosen: array<u32, TOP_K>;
   var lastOrder = HIGHEST;
   var lastExpert = -1;
   for (var k = 0u; k < TOP_K; k++) {
@@ -101,16 +103,18 @@ fn selectAnew(row: u32, stats: Stats, kept: u32) {
         }
       }
     }
-    ids[row * TOP_K + k] = u32(bestExpert);
+    chosen[k] = u32(bestExpert);
     lastOrder = bestOrder;
     lastExpert = bestExpert;
   }
+  return chosen;
 }
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  let numTokens = params[0];
-  for (var row = id.x; row < numTokens; row += groups.x * THREADS) {
+  let rows = numRows();
+  for (var row = id.x; row < rows; row += groups.x * THREADS) {
+    enterRow(row);
     var stats = statsOf(row);
     let kept = keptGroups(row, stats);
     var best = emptyBest();
@@ -130,25 +134,26 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     var keys = keysInOrder(best);
     keys[LIST] = rejected;
     var isClose = false;
+    var chosen: array<u32, TOP_K>;
     for (var k = 0u; k < TOP_K; k++) {
-      ids[row * TOP_K + k] = expertOf(keys[k]);
+      chosen[k] = expertOf(keys[k]);
       isClose = isClose || ((keys[k] ^ keys[k + 1u]) & ~MASK) == 0;
     }
     if (isClose && any(cut != vec4i(0))) {
-      selectAnew(row, stats, kept);
+      chosen = selectAnew(row, stats, kept);
     }
 
-    if (NEEDS_SUM == 0u) {
-      stats.max = boundedOf(vec4u(readOne(row, ids[row * TOP_K]))).x;
+    if (WEIGHS != 0u && NEEDS_SUM == 0u) {
+      stats.max = boundedOf(vec4u(readOne(row, chosen[0]))).x;
     }
-    var total = 0.0;
+    var own: array<Sum, TOP_K>;
+    var total = Sum(0);
     for (var k = 0u; k < TOP_K; k++) {
-      let weight = weightOf(row, ids[row * TOP_K + k], stats);
-      weights[row * TOP_K + k] = weight;
-      total += weight;
+      own[k] = weightOf(row, chosen[k], stats);
+      total += own[k];
     }
     for (var k = 0u; k < TOP_K; k++) {
-      weights[row * TOP_K + k] = finalWeight(weights[row * TOP_K + k], total);
+      putChoice(row, k, chosen[k], own[k], total);
     }
   }
 }

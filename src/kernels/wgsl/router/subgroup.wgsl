@@ -136,12 +136,13 @@ fn statsOf(row: u32, lane: u32) -> Stats {
     top = max(top, max(max(logit.x, logit.y), max(logit.z, logit.w)));
   }
   top = rowMaxF32(top);
-  var total = 0.0;
+  var total = Sum(0);
   for (var first = 4u * lane; first < NUM_EXPERTS; first += 4u * LANES) {
     let logit = boundedOf(readQuad(row, first, NUM_EXPERTS));
-    total += dot(select(vec4f(0.0), exp(logit - top), isBefore(first, NUM_EXPERTS)), vec4f(1.0));
+    let terms = select(vec4<Sum>(Sum(0)), exponentialsOf(logit - top), isBefore(first, NUM_EXPERTS));
+    total += terms.x + terms.y + terms.z + terms.w;
   }
-  return Stats(top, 1.0 / sumOver(LANES, total));
+  return Stats(top, scaleOf(sumOver(LANES, total)));
 }
 
 // Lanes behind the last that has a place repeat what the others hold.
@@ -164,9 +165,10 @@ fn main(
   let subgroup = subgroupBroadcastFirst(thread) / subgroupSize;
   var base = group.x * (THREADS / LANES) + subgroup * rowsAtOnce;
   // Read early, needed late: reads beyond the buffer are clamped, and writes are guarded.
-  let numTokens = params[0];
+  let rows = numRows();
   loop {
     let row = base + subgroupLane / LANES;
+    enterRow(row);
     var stats = statsOf(row, lane);
     let end = endOf(lane);
     var share = Share(0u, LOWEST_ORDER, LOWEST_ORDER);
@@ -226,28 +228,27 @@ fn main(
       }
     }
 
-    if (NEEDS_SUM == 0u) {
+    if (WEIGHS != 0u && NEEDS_SUM == 0u) {
       stats.max = subgroupShuffle(boundedOf(vec4u(readOne(row, expertOf(chosen[0])))).x, firstLane);
     }
-    var total = 0.0;
-    var own: array<f32, SLOTS>;
+    var total = Sum(0);
+    var own: array<Sum, SLOTS>;
     for (var slot = 0u; slot < SLOTS; slot++) {
       let weight = weightOf(row, expertOf(chosen[slot]), stats);
       own[slot] = weight;
-      total += select(0.0, weight, place * SLOTS + slot < TOP_K);
+      total += select(Sum(0), weight, place * SLOTS + slot < TOP_K);
     }
     total = sumOver(PLACE_LANES, total);
-    if (row < numTokens) {
+    if (row < rows) {
       for (var slot = 0u; slot < SLOTS; slot++) {
         let k = lane * SLOTS + slot;
         if (k < TOP_K) {
-          ids[row * TOP_K + k] = expertOf(chosen[slot]);
-          weights[row * TOP_K + k] = finalWeight(own[slot], total);
+          putChoice(row, k, expertOf(chosen[slot]), own[slot], total);
         }
       }
     }
     base += groups.x * (THREADS / LANES);
-    if (base >= numTokens) {
+    if (base >= rows) {
       break;
     }
   }

@@ -12,8 +12,9 @@ var<workgroup> group_scores: array<i32, GROUPS>;
 var<workgroup> num_winners: atomic<u32>;
 var<workgroup> winners: array<u32, TOP_K>;
 var<workgroup> sorted: array<u32, TOP_K>;
-var<workgroup> row_weights: array<f32, TOP_K>;
+var<workgroup> row_weights: array<Sum, TOP_K>;
 var<workgroup> partial: array<f32, THREADS>;
+var<workgroup> terms: array<Sum, THREADS>;
 
 const QUAD_COUNT: u32 = (GROUP_SIZE + 3u) / 4u;
 
@@ -35,17 +36,17 @@ fn statsOf(row: u32, thread: u32) -> Stats {
     top = max(top, partial[i]);
   }
   workgroupBarrier();
-  var total = 0.0;
+  var total = Sum(0);
   for (var expert = thread; expert < NUM_EXPERTS; expert += THREADS) {
-    total += exp(boundedOf(vec4u(readOne(row, expert))).x - top);
+    total += exponentialsOf(boundedOf(vec4u(readOne(row, expert))) - top).x;
   }
-  partial[thread] = total;
+  terms[thread] = total;
   workgroupBarrier();
-  total = 0.0;
+  total = Sum(0);
   for (var i = 0u; i < THREADS; i++) {
-    total += partial[i];
+    total += terms[i];
   }
-  return Stats(top, 1.0 / total);
+  return Stats(top, scaleOf(total));
 }
 
 fn scoreOfGroup(group: u32) -> i32 {
@@ -132,7 +133,9 @@ fn main(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) thread: u32,
 ) {
-  for (var row = group.x; row < params[0]; row += groups.x) {
+  let rows = numRows();
+  for (var row = group.x; row < rows; row += groups.x) {
+    enterRow(row);
     var stats = statsOf(row, thread);
     for (var quad = thread; quad < GROUPS * QUAD_COUNT; quad += THREADS) {
       let first = (quad / QUAD_COUNT) * GROUP_SIZE + (quad % QUAD_COUNT) * 4u;
@@ -171,7 +174,7 @@ fn main(
       sorted[place] = expert;
     }
     workgroupBarrier();
-    if (NEEDS_SUM == 0u) {
+    if (WEIGHS != 0u && NEEDS_SUM == 0u) {
       stats.max = boundedOf(vec4u(readOne(row, sorted[0]))).x;
     }
     if (thread < TOP_K) {
@@ -179,12 +182,11 @@ fn main(
     }
     workgroupBarrier();
     if (thread < TOP_K) {
-      var total = 0.0;
+      var total = Sum(0);
       for (var i = 0u; i < TOP_K; i++) {
         total += row_weights[i];
       }
-      ids[row * TOP_K + thread] = sorted[thread];
-      weights[row * TOP_K + thread] = finalWeight(row_weights[thread], total);
+      putChoice(row, thread, sorted[thread], row_weights[thread], total);
     }
     workgroupBarrier();
   }
