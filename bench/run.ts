@@ -6,6 +6,7 @@ const benches: Readonly<Record<string, () => Promise<{ run: () => Promise<void> 
   scheduler: () => import('./scheduler.ts'),
   capture: () => import('./capture.ts'),
   kernels: () => import('./kernels.ts'),
+  routers: () => import('./routers.ts'),
   transfer: () => import('./transfer.ts'),
   serving: () => import('./serving.ts'),
 };

@@ -36,8 +36,7 @@ export type EngineConfig = Readonly<{
  * logit.
  */
 export type RouterScoring =
-  | 'identity'
-  | 'softmax' | 'sigmoid' | 'sqrt-softplus' | 'topk-softmax' | 'topk-sigmoid' | 'sparsemixer';
+  'identity' | 'softmax' | 'sigmoid' | 'sqrt-softplus' | 'topk-softmax' | 'topk-sigmoid' | 'sparsemixer';
 
 /**
  * Experts `[g · E / count, (g + 1) · E / count)` are group g. Only the experts of the `keep` best groups can be chosen; a group is as good as

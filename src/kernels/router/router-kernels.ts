@@ -82,7 +82,14 @@ export function routerKernel(
   const { threads: THREADS } = variant;
   switch (variant.algorithm) {
     case 'portable':
-      return assembleRouter(router, name, ['list', 'portable'], { GUARDED: 0, LIST: variant.list, THREADS }, false, ports);
+      return assembleRouter(
+        router,
+        name,
+        ['list', 'portable'],
+        { GUARDED: 0, LIST: variant.list, THREADS },
+        false,
+        ports,
+      );
     case 'wide':
       return assembleRouter(router, name, ['wide'], { GUARDED: 0, THREADS }, false, ports);
     case 'subgroup':
@@ -136,7 +143,7 @@ export function assembleRouter(
   needsSubgroups: boolean,
   ports: RouterPorts = weightedPorts(router),
 ): Kernel {
-  const all = ['common', router.softCap > 0 ? 'cap-tanh' : 'cap-none', ...ports.files, ...files];
+  const all = ['stats', 'common', router.softCap > 0 ? 'cap-tanh' : 'cap-none', ...ports.files, ...files];
   const floats = {
     SOFT_CAP: router.softCap,
     JITTER: router.jitter,
@@ -147,7 +154,7 @@ export function assembleRouter(
   return {
     name: `router/${routerFunctionName(router)}-${variantName}${ports.name}`,
     wgsl: wgslModule(
-      all.map((file) => `router/${file}`),
+      all.map((file) => (file === 'mix' || file.startsWith('router/') ? file : `router/${file}`)),
       { ...functionConstants(router), ...ports.constants, ...constants },
       floats,
     ),

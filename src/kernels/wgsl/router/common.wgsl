@@ -51,10 +51,3 @@ fn boundedOf(bits: vec4u) -> vec4f {
   let value = bitcast<vec4f>(select(bits, vec4u(0xff7fffffu), isNaN));
   return capped(clamp(value, vec4f(-1e38), vec4f(1e38)));
 }
-
-// What a softmax needs to know of its row.
-struct Stats {
-  max: f32,
-  // 1 / Σ exp(logit − max), or 1 where the sum cancels.
-  scale: f32,
-}

@@ -10,7 +10,7 @@ const GATE_QUADS: u32 = GATE_WIDTH / 4u;
 
 // Four inputs of a token at a layer.
 fn inputsOf(token: u32, layer: u32, quad: u32) -> vec4f {
-  return gateInputs(gateWord(gateSeed(hidden[token].xy, layer), quad / 2u), (quad % 2u) * 16u);
+  return gateInputs(gateWord(gateSeed(hidden[token].xy, layer), quad / 2u), (quad % 2u) * 16u) / 1024.0;
 }
 
 fn weightsOf(layer: u32, expert: u32, quad: u32) -> vec4f {
