@@ -165,13 +165,6 @@ async function compare(
       candidates.push({ name: `gate+${variant.algorithm} in ${numChunks}`, ids, dispatches });
     }
 
-    const own = routerFunction({
-      numExperts,
-      topK,
-      scoring: routingFunction?.scoring ?? 'softmax',
-      hasSelectionBias: routingFunction?.hasSelectionBias ?? false,
-      groups,
-    });
     const fusedVariant =
       (device.info.isSoftware ? null : subgroupRouter(select, device.info.subgroupSizes, numTokens * numLayers)) ??
       portableRouter(select, device.info.isSoftware);
@@ -181,7 +174,7 @@ async function compare(
       ids: fusedIds,
       dispatches: [
         {
-          bound: await device.bind(routerKernel(own, fusedVariant, fusedPorts(model, noReference)), [
+          bound: await device.bind(routerKernel(select, fusedVariant, fusedPorts(model, noReference)), [
             stepInput,
             hidden,
             gateWeights,

@@ -113,6 +113,7 @@ export function fusedPorts(model: ModelConfig, reference: Kernel['reference']): 
       byLogit ? 'router/choose-logit' : 'router/choose-score',
       'router/put-routed-experts',
     ],
+    keys: byLogit ? 'choose-logit-keys' : 'choose-score-keys',
     constants: { ...gateConstants(model), WEIGHS: 0 },
     bindings: ['read', 'read', 'read', 'read-write'],
     reference,

@@ -31,6 +31,8 @@ export type RouterPorts = Readonly<{
   name: string;
   /** Files between `common` and the algorithm's own. */
   files: readonly string[];
+  /** How lanes make keys of choices. */
+  keys: 'choose-logit-keys' | 'choose-score-keys' | 'choose-sigmoid-keys';
   constants: Readonly<Record<string, number>>;
   bindings: readonly KernelAccess[];
   reference: Kernel['reference'];
@@ -53,6 +55,7 @@ function weightedPorts(router: RouterFunction): RouterPorts {
   return {
     name: '',
     files: ['given', sourceFile(router), 'sums', score, chooseFileOf(router), weigh, 'put-weights'],
+    keys: keysFile(router),
     constants: { WEIGHS: 1 },
     bindings: ROUTER_BINDINGS,
     reference: ([params, logits, bias, ids, weights]) => routeAll(router, params![0]!, logits!, bias!, ids!, weights!),
@@ -64,6 +67,7 @@ export function selectingPorts(router: RouterFunction, reference: Kernel['refere
   return {
     name: '-ids',
     files: ['given', sourceFile(router), 'sums', SCORE_FILES[router.scoring], chooseFileOf(router), 'put-ids'],
+    keys: keysFile(router),
     constants: { WEIGHS: 0 },
     bindings: ROUTER_BINDINGS.slice(0, 4),
     reference,
@@ -123,7 +127,7 @@ function subgroupKernel(router: RouterFunction, variant: SubgroupVariant, ports:
     GUARDED: Number(!isEven || allQuads !== quads * chunks),
   };
   const files = [
-    `${chooseFile(router)}-keys`,
+    ports.keys,
     'lanes',
     groups === null ? 'lanes-interleaved' : 'lanes-grouped',
     'subgroup',
@@ -186,9 +190,9 @@ export function routerWorkgroups(variant: RouterVariant, numTokens: number): num
   return Math.min(65_535, Math.max(1, Math.ceil(numTokens / rowsPerWorkgroup(variant))));
 }
 
-function chooseFile(router: RouterFunction): string {
-  if (selectsByLogit(router)) return 'choose-logit';
-  return hasFixedKeys(router) ? 'choose-sigmoid' : 'choose-score';
+function keysFile(router: RouterFunction): RouterPorts['keys'] {
+  if (selectsByLogit(router)) return 'choose-logit-keys';
+  return hasFixedKeys(router) ? 'choose-sigmoid-keys' : 'choose-score-keys';
 }
 
 function functionConstants(router: RouterFunction): Record<string, number> {
