@@ -9,7 +9,7 @@ import { fusedPorts, gateGrid, gateKernel, packGate } from '../src/kernels/gate-
 import { kernelShape } from '../src/kernels/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../src/kernels/model-presets.ts';
 import { openDevice } from '../src/kernels/open-device.ts';
-import { routerFunction } from '../src/kernels/router/router-function.ts';
+import { routingFunction } from '../src/kernels/router/routing-function.ts';
 import { routerKernel, routerWorkgroups, selectingPorts } from '../src/kernels/router/router-kernels.ts';
 import { chooseRouter, portableRouter, subgroupRouter } from '../src/kernels/router/router-variant.ts';
 import { StepInput, stepInputWords } from '../src/kernels/step-input.ts';
@@ -135,7 +135,7 @@ async function compare(
 
     const gateWeights = storage('gate', packGate(model));
     const groups = routingFunction?.groups ?? null;
-    const select = routerFunction({ numExperts, topK, scoring: 'identity', groups });
+    const select = routingFunction({ numExperts, topK, scoring: 'identity', groups });
     const selected = new Map<string, number>();
     for (const megabytes of chunkMegabytes) {
       const limit = Math.min(device.info.maxStorageBufferBytes, megabytes * 2 ** 20);

@@ -32,8 +32,8 @@ export type EngineConfig = Readonly<{
 }>;
 
 /**
- * What a router compares. `softmax`, `sigmoid` and `sqrt-softplus` score all experts, `topk-…` and `sparsemixer` only those that were chosen by
- * logit.
+ * What a router compares. `identity` (the logit itself), `softmax`, `sigmoid` and `sqrt-softplus` score all experts, `topk-…` and
+ * `sparsemixer` only those that were chosen by logit.
  */
 export type RouterScoring =
   'identity' | 'softmax' | 'sigmoid' | 'sqrt-softplus' | 'topk-softmax' | 'topk-sigmoid' | 'sparsemixer';
@@ -44,12 +44,29 @@ export type RouterScoring =
  */
 export type ExpertGroups = Readonly<{ count: number; keep: number; score: 'max' | 'top2-sum' }>;
 
-/** How a published model chooses experts; how it weighs them shows in no row. */
+/**
+ * How a published model chooses experts and weighs them, on given logits: score → choice → [groups] → K best → weights. Canonical form and models:
+ * docs/router-kernels.md.
+ */
 export type RoutingFunction = Readonly<{
+  /** E. */
+  numExperts: number;
+  /** K. */
+  topK: number;
   scoring: RouterScoring;
-  /** Each expert's score is raised by a bias of its own, for selection only. */
+  /** c of `c · tanh(logit / c)`, applied before scoring; 0 = none. */
+  softCap: number;
+  /** Each expert's score is raised by a bias of its own, an f32, for selection only. */
   hasSelectionBias: boolean;
   groups: ExpertGroups | null;
+  /** Weights are divided by `max(Σ + epsilon, minDenominator)`. */
+  renormalize: boolean;
+  epsilon: number;
+  minDenominator: number;
+  /** Factor of every weight. */
+  scale: number;
+  /** ε of the sparse mixer; without meaning elsewhere. */
+  jitter: number;
 }>;
 
 /**
@@ -67,8 +84,8 @@ export type ModelConfig = Readonly<{
   vocabSize: number;
   /** Width of the integer gate: multiplications per logit. A stand-in for the hidden size, which shapes no row. */
   gateWidth: number;
-  /** Absent: plain top-k of the logits. */
-  routingFunction?: RoutingFunction;
+  /** What the routing function has beside E and K. Absent: plain top-k of the logits. How experts are weighed shows in no row. */
+  routingFunction?: Partial<Omit<RoutingFunction, 'numExperts' | 'topK'>>;
 }>;
 
 /**

@@ -16,7 +16,7 @@
 
 import type { ModelConfig } from '../contract/config.ts';
 import { scramble } from './reference/mix.ts';
-import { PLAIN, selectsByLogit } from './routing-function.ts';
+import { routingFunctionOf, selectsByLogit } from './router/routing-function.ts';
 
 /** A score of 1; of sqrt-softplus, which reaches 4, a quarter is meant. */
 export const SCORE_ONE: number = 2 ** 20;
@@ -33,16 +33,16 @@ const LOGIT_BOUND = 16;
 
 /**
  * How a choice is made: from the logit itself, from a table at the logit, or from a softmax's table at the distance to the largest logit.
- * The numbers are those of `wgsl/expert-scores.wgsl`.
  */
 export const ChoiceKind = { logit: 0, table: 1, softmax: 2 } as const;
 export type ChoiceKind = (typeof ChoiceKind)[keyof typeof ChoiceKind];
 
-type ScoredModel = Pick<ModelConfig, 'numLayers' | 'numExperts' | 'gateWidth' | 'routingFunction'>;
+type ScoredModel = Pick<ModelConfig, 'numLayers' | 'numExperts' | 'topK' | 'gateWidth' | 'routingFunction'>;
 
-export function choiceKind({ routingFunction = PLAIN }: Pick<ModelConfig, 'routingFunction'>): ChoiceKind {
-  if (selectsByLogit(routingFunction)) return ChoiceKind.logit;
-  return routingFunction.scoring === 'softmax' ? ChoiceKind.softmax : ChoiceKind.table;
+export function choiceKind(model: Pick<ModelConfig, 'numExperts' | 'topK' | 'routingFunction'>): ChoiceKind {
+  const router = routingFunctionOf(model);
+  if (selectsByLogit(router)) return ChoiceKind.logit;
+  return router.scoring === 'softmax' ? ChoiceKind.softmax : ChoiceKind.table;
 }
 
 /** What is added to a logit to find its place in the table: no logit is less than −56 G. */
@@ -83,10 +83,11 @@ export function scoreTable(model: ScoredModel): Int32Array {
  * Selection biases, `[L, E]`, in the scores' unit; empty without. Seeded by their place, spread evenly over ± what decides between neighbours at
  * the K-th place now and then: 1/64 of sigmoid's 1, 1/8 of sqrt-softplus' 4, the even share 1/E of a softmax.
  */
-export function selectionBias({ numLayers, numExperts, routingFunction = PLAIN }: ScoredModel): Int32Array {
-  if (!routingFunction.hasSelectionBias) return new Int32Array(0);
+export function selectionBias(model: ScoredModel): Int32Array {
+  const { numLayers, numExperts } = model;
+  const { scoring, hasSelectionBias } = routingFunctionOf(model);
+  if (!hasSelectionBias) return new Int32Array(0);
   const shares = { softmax: 1 / numExperts, sigmoid: 1 / 64, 'sqrt-softplus': 1 / 32 } as const;
-  const { scoring } = routingFunction;
   const spread = Math.floor((SCORE_ONE - 1) * (shares[scoring as keyof typeof shares] ?? 0));
   return Int32Array.from({ length: numLayers * numExperts }, (_, place) => {
     const hash = scramble(Math.imul(place + 1, 0xc2b2ae35) ^ 0x452821e6) >>> 0;

@@ -2,11 +2,12 @@
  * One model on one device: owns the device's buffers, binds the kernels, and records a step's forward pass. Knows nothing of requests,
  * scheduling or capture; whoever fills its `StepInput` does.
  *
- *     upload(input) ─► attend-write ─► attend ─► route ─► sample ─► ballast        (one command buffer; capture adds itself behind)
- *                      │ kvKeys        │ hidden   │ routedExperts   │ sampled, lastTokens
- *                      └ blockTable    └─────────►┴────────────────►┘
+ *     upload(input) ─► attend-write ─► attend ─► gate ─► route ─► sample ─► ballast        (one command buffer; capture adds itself behind)
+ *                      │ kvKeys        │ hidden  │ choices │ routedExperts   │ sampled, lastTokens
+ *                      └ blockTable    └────────►┴────────►┴────────────────►┘
  *
- * A monolithic router puts out the sums of the experts' work instead of ids, and ids to `routing_replay_out` if it has it.
+ * Gate and router take turns, a chunk of tokens at a time; or the router makes its own logits. A monolithic router puts out the sums of the
+ * experts' work instead of ids, and ids to `routing_replay_out` if it has it.
  */
 
 import type { CaptureWorkerContext } from '../contract/capture.ts';
@@ -14,11 +15,11 @@ import type { EngineConfig, ModelConfig, RouterConfig } from '../contract/config
 import type { BoundKernel, CommandRecorder, Device, DeviceBuffer, Kernel } from '../contract/device.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { Ballast } from './ballast.ts';
-import type { KernelSet, KernelSetFactory, StepKernel, StepSizes } from './kernel-set.ts';
+import type { GateKernel, KernelSet, KernelSetFactory, StepKernel, StepSizes } from './kernel-set.ts';
 import type { KernelShape } from './kernel-shape.ts';
 import { kernelShape, packedBytes } from './kernel-shape.ts';
 import { routingReplayWords } from './reference/routing-replay.ts';
-import { MODULAR } from './route-variant.ts';
+import { MODULAR } from './router/router-variant.ts';
 import { SampledLayout } from './sampled-layout.ts';
 import type { StepInput } from './step-input.ts';
 import { stepInputWords } from './step-input.ts';
@@ -78,7 +79,7 @@ export class ForwardPass {
     this.expertOutput = buffers.expertOutput;
     this.rows = rows;
     this.#stepInput = buffers.stepInput;
-    this.#owned = Object.values(buffers);
+    this.#owned = Object.values(buffers).flat();
     this.#steps = steps;
     this.#ballast = ballast;
   }
@@ -87,10 +88,12 @@ export class ForwardPass {
   static async create(device: Device, options: ForwardPassOptions): Promise<ForwardPass> {
     const { ballastMs } = options;
     if (!(ballastMs >= 0)) throw RoutedExpertsError.of('BAD_VALUE', 'ballastMs', ballastMs, 'milliseconds ≥ 0');
-    const { shape, kernels, buffers, bindings } = prepare(device, options);
-    const bound = await Promise.all(bindings.map(([kernel, bindTo]) => device.bind(kernel, bindTo)));
+    const { shape, kernels, buffers, planned, forRows } = prepare(device, options);
+    const bind = ({ kernel, bindTo }: Planned): Promise<BoundKernel> => device.bind(kernel, bindTo);
+    const [bound, rowKernels] = await Promise.all([Promise.all(planned.map(bind)), Promise.all(forRows.map(bind))]);
     const ballast = ballastMs > 0 ? await Ballast.create(device, kernels.ballast, ballastMs) : null;
-    return new ForwardPass(device, shape, buffers, stepsOf(kernels, bound), rowsOf(kernels, buffers, bound), ballast);
+    const steps = planned.map((step, i) => ({ ...step, bound: bound[i]! }));
+    return new ForwardPass(device, shape, buffers, steps, rowsOf(kernels, buffers, rowKernels), ballast);
   }
 
   /** `create` without promises and ballast, for a device that binds at once. */
@@ -98,9 +101,10 @@ export class ForwardPass {
     device: Device & Readonly<{ bindNow: (kernel: Kernel, buffers: readonly DeviceBuffer[]) => BoundKernel }>,
     options: Omit<ForwardPassOptions, 'ballastMs'>,
   ): ForwardPass {
-    const { shape, kernels, buffers, bindings } = prepare(device, options);
-    const bound = bindings.map(([kernel, bindTo]) => device.bindNow(kernel, bindTo));
-    return new ForwardPass(device, shape, buffers, stepsOf(kernels, bound), rowsOf(kernels, buffers, bound), null);
+    const { shape, kernels, buffers, planned, forRows } = prepare(device, options);
+    const bind = ({ kernel, bindTo }: Planned): BoundKernel => device.bindNow(kernel, bindTo);
+    const steps = planned.map((step) => ({ ...step, bound: bind(step) }));
+    return new ForwardPass(device, shape, buffers, steps, rowsOf(kernels, buffers, forRows.map(bind)), null);
   }
 
   /** Sends a step's input, `end`ed, to the device. It is taken before this returns: the object can be refilled for the next step. */
@@ -111,8 +115,10 @@ export class ForwardPass {
 
   /** Records the pass over what was uploaded last. `sizes`: the `StepInput` itself will do. */
   record(commands: CommandRecorder, sizes: StepSizes): void {
-    for (const { bound, grid } of this.#steps) {
-      const [x, y] = grid(sizes);
+    for (const { bound, grid, chunk } of this.#steps) {
+      const numTokens = chunk === null ? sizes.numTokens : Math.min(chunk.size, sizes.numTokens - chunk.start);
+      if (chunk !== null && numTokens <= 0) continue;
+      const [x, y] = grid(chunk === null ? sizes : { ...sizes, numTokens });
       commands.dispatch(bound, x, y);
     }
     this.#ballast?.record(commands);
@@ -124,16 +130,24 @@ export class ForwardPass {
   }
 }
 
-/** What each kernel is bound to; the steps of a pass in their order, then `pack` and `expand`, as far as there are rows. */
-type Bindings = (readonly [kernel: Kernel, buffers: readonly DeviceBuffer[]])[];
+/** A kernel with what it is bound to. */
+type Planned = Readonly<{ kernel: Kernel; bindTo: readonly DeviceBuffer[] }>;
 
-const PACK = 4;
-const EXPAND = 5;
+/** Tokens of a step that a kernel takes: at most `size` from `start` on; `null` = all. */
+type Chunk = Readonly<{ start: number; size: number }> | null;
 
-function prepare(
-  device: Device,
-  { model, engine, kernels: factory }: Omit<ForwardPassOptions, 'ballastMs'>,
-): Readonly<{ shape: KernelShape; kernels: KernelSet; buffers: Buffers; bindings: Bindings }> {
+type PlannedStep = Planned & Readonly<{ grid: StepKernel['grid']; chunk: Chunk }>;
+
+/** `planned`: the kernels of a pass, in their order. `forRows`: `pack` and `expand`, as far as there are rows. */
+type Plan = Readonly<{
+  shape: KernelShape;
+  kernels: KernelSet;
+  buffers: Buffers;
+  planned: readonly PlannedStep[];
+  forRows: readonly Planned[];
+}>;
+
+function prepare(device: Device, { model, engine, kernels: factory }: Omit<ForwardPassOptions, 'ballastMs'>): Plan {
   const shape = kernelShape(model, engine);
   const kernels = factory(model, shape, device.info);
   const weights = kernels.gateWeights();
@@ -143,28 +157,67 @@ function prepare(
   const sampleBuffers = [b.stepInput, b.hidden, b.sampled, b.lastTokens];
   // A sampler that replays a recording reads it where the router does.
   if (kernels.sample.kernel.bindings.length > sampleBuffers.length) sampleBuffers.push(b.gateWeights);
-  const bindings: Bindings = [
-    [kernels.attendWrite.kernel, [b.stepInput, b.slotMapping, b.lastTokens, b.kvKeys, b.blockTable]],
-    [kernels.attend.kernel, [b.stepInput, b.kvKeys, b.blockTable, b.hidden]],
-    [kernels.route.kernel, [b.stepInput, b.hidden, b.gateWeights, ...routerOutputs(router, b)]],
-    [kernels.sample.kernel, sampleBuffers],
+  const step = ({ kernel, grid }: StepKernel, bindTo: readonly DeviceBuffer[]): PlannedStep => ({
+    kernel,
+    grid,
+    bindTo,
+    chunk: null,
+  });
+  const routing = kernels.gate
+    ? planChunks(device, kernels.gate, kernels.route, shape, b)
+    : {
+        planned: [step(kernels.route, [b.stepInput, b.hidden, b.gateWeights, ...routerOutputs(router, b)])],
+        owned: [],
+      };
+  const planned = [
+    step(kernels.attendWrite, [b.stepInput, b.slotMapping, b.lastTokens, b.kvKeys, b.blockTable]),
+    step(kernels.attend, [b.stepInput, b.kvKeys, b.blockTable, b.hidden]),
+    ...routing.planned,
+    step(kernels.sample, sampleBuffers),
   ];
-  if (router.kind === 'modular') bindings.push([kernels.pack, [b.routedExperts, b.packRows, b.packed]]);
+  const forRows: Planned[] = [];
+  if (router.kind === 'modular')
+    forRows.push({ kernel: kernels.pack, bindTo: [b.routedExperts, b.packRows, b.packed] });
   if (kernels.expand) {
-    bindings.push([kernels.pack, [b.routingReplayOut, b.packRows, b.packed]]);
-    bindings.push([kernels.expand.kernel, [b.routingReplayOut, b.stepInput, b.expandedRows]]);
+    forRows.push({ kernel: kernels.pack, bindTo: [b.routingReplayOut, b.packRows, b.packed] });
+    forRows.push({ kernel: kernels.expand.kernel, bindTo: [b.routingReplayOut, b.stepInput, b.expandedRows] });
   }
-  return { shape, kernels, buffers: b, bindings };
+  return { shape, kernels, buffers: { ...b, chunks: routing.owned }, planned, forRows };
 }
 
-function routerOutputs(router: RouterConfig, b: Buffers): DeviceBuffer[] {
+/** Gate and router for each chunk of the largest step. All chunks share the memory of their choices. */
+function planChunks(
+  device: Device,
+  gate: GateKernel,
+  route: StepKernel,
+  shape: KernelShape,
+  b: Omit<Buffers, 'chunks'>,
+): Readonly<{ planned: readonly PlannedStep[]; owned: readonly DeviceBuffer[] }> {
+  const { numLayers, numExperts, maxNumBatchedTokens } = shape;
+  const size = gate.chunkTokens;
+  const choices = device.createBuffer('choices', 4 * size * numLayers * numExperts, 'storage');
+  const planned: PlannedStep[] = [];
+  const owned = [choices];
+  for (let start = 0; start < maxNumBatchedTokens; start += size) {
+    const params = device.createBuffer('routerParams', 8, 'storage');
+    device.write(params, 0, Uint32Array.of(0, start * numLayers));
+    owned.push(params);
+    const chunk = { start, size };
+    const gateBuffers = [b.stepInput, b.hidden, b.gateWeights, params, choices];
+    planned.push({ kernel: gate.kernel, grid: gate.grid, bindTo: gateBuffers, chunk });
+    planned.push({ kernel: route.kernel, grid: route.grid, bindTo: [params, choices, b.routedExperts], chunk });
+  }
+  return { planned, owned };
+}
+
+function routerOutputs(router: RouterConfig, b: Omit<Buffers, 'chunks'>): DeviceBuffer[] {
   if (router.kind === 'modular') return [b.routedExperts];
   return router.hasRoutingReplay ? [b.expertOutput, b.routingReplayOut] : [b.expertOutput];
 }
 
 /** A design reads ids where the router writes them: packed straight from there, or, whole, as a modular router's. */
 function rowsOf(kernels: KernelSet, b: Buffers, bound: readonly BoundKernel[]): RowSource | null {
-  const packBound = bound[PACK];
+  const [packBound, expandBound] = bound;
   if (packBound === undefined) return null;
   const pack = { bound: packBound, rows: b.packRows, packed: b.packed };
   const { expand } = kernels;
@@ -174,19 +227,12 @@ function rowsOf(kernels: KernelSet, b: Buffers, bound: readonly BoundKernel[]): 
     pack,
     recordRows: (commands, numTokens) => {
       const [x, y] = expand.grid({ numTokens, numRequests: 0, numTableUpdates: 0 });
-      commands.dispatch(bound[EXPAND]!, x, y);
+      commands.dispatch(expandBound!, x, y);
     },
   };
 }
 
-function stepsOf(kernels: KernelSet, bound: readonly BoundKernel[]): BoundStep[] {
-  return [kernels.attendWrite, kernels.attend, kernels.route, kernels.sample].map(({ grid }, i) => ({
-    bound: bound[i]!,
-    grid,
-  }));
-}
-
-type BoundStep = Readonly<{ bound: BoundKernel; grid: StepKernel['grid'] }>;
+type BoundStep = PlannedStep & Readonly<{ bound: BoundKernel }>;
 
 type Buffers = Readonly<
   Record<
@@ -206,7 +252,8 @@ type Buffers = Readonly<
     | 'packed',
     DeviceBuffer
   >
->;
+> &
+  Readonly<{ chunks: readonly DeviceBuffer[] }>;
 
 /** Words of a buffer that this router never touches. */
 const UNUSED = 1;
@@ -217,7 +264,7 @@ function createBuffers(
   shape: KernelShape,
   weightWords: number,
   router: RouterConfig,
-): Buffers {
+): Omit<Buffers, 'chunks'> {
   const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, 4 * words, 'storage');
   const { maxNumBatchedTokens, maxNumSeqs, numLayers, topK } = shape;
   const isMonolithic = router.kind === 'monolithic';

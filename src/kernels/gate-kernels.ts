@@ -1,58 +1,71 @@
-/** The engine's gate as WGSL: choices of all experts, from which the router kernels select; and what gate and fused routers read. */
+/**
+ * The engine's routers as WGSL: a gate that writes choices and a router kernel that selects from them; or gate and selection fused. Both read
+ * what `packGate` makes of a model.
+ */
 
-import type { ModelConfig } from '../contract/config.ts';
-import type { Kernel, KernelAccess } from '../contract/device.ts';
+import type { ModelConfig, RouterConfig } from '../contract/config.ts';
+import type { DeviceInfo, Kernel, KernelAccess } from '../contract/device.ts';
 import {
+  ChoiceKind,
   RECIPROCAL_ONE,
   SCORE_SHIFT,
   choiceKind,
-  ChoiceKind,
   lowestLogit,
   scoreTable,
   selectionBias,
 } from './expert-scores.ts';
-import { gateWeights } from './reference/route.ts';
+import { gateWeights } from './reference/gate.ts';
 import type { RouterPorts } from './router/router-kernels.ts';
-import { PLAIN, routingFunctionName } from './routing-function.ts';
+import { routerKernel } from './router/router-kernels.ts';
+import type { PairsVariant, RouterVariant } from './router/router-variant.ts';
+import { selectionOf } from './router/router-variant.ts';
+import { routingFunctionName, routingFunctionOf } from './router/routing-function.ts';
 import { Header } from './step-input.ts';
 import { wgslModule } from './wgsl-source.ts';
 
 /** stepInput, hidden, gateWeights, params, choices */
-export const GATE_BINDINGS: readonly KernelAccess[] = ['read', 'read', 'read', 'read-write', 'read-write'];
+const GATE_BINDINGS: readonly KernelAccess[] = ['read', 'read', 'read', 'read-write', 'read-write'];
 
-/** Tokens of a workgroup. */
+/** Tokens of a workgroup of the gate. */
 const TILE = 16;
 
-/** What `wgsl/router/gate.wgsl` wants to know of a model. */
-export function gateConstants(model: ModelConfig): Readonly<Record<string, number>> {
-  const { numLayers, numExperts, gateWidth, routingFunction = PLAIN } = model;
-  const numWeights = numLayers * numExperts * gateWidth;
+/** Most bytes of choices at once: about what a GPU's cache holds. */
+const MAX_CHUNK_BYTES = 2 ** 26;
+
+function gateConstants(model: ModelConfig, numWeights: number): Readonly<Record<string, number>> {
+  const { numLayers, numExperts, gateWidth } = model;
   const kind = choiceKind(model);
   return {
     H_NUM_TOKENS: Header.numTokens,
     NUM_LAYERS: numLayers,
+    NUM_EXPERTS: numExperts,
     GATE_WIDTH: gateWidth,
     LOWEST_LOGIT: lowestLogit(gateWidth),
     TABLE: numWeights,
     BIASES: numWeights + scoreTable(model).length,
     RECIPROCAL_ONE,
     SCORE_SHIFT,
-    NUM_EXPERTS: numExperts,
-    HAS_BIAS: Number(routingFunction.hasSelectionBias),
+    HAS_BIAS: Number(routingFunctionOf(model).hasSelectionBias),
     BY_LOGIT: Number(kind === ChoiceKind.logit),
     NEEDS_SUM: Number(kind === ChoiceKind.softmax),
   };
 }
 
-/** Files of a model's scores in fixed point. */
-export function gateFiles(model: ModelConfig): readonly string[] {
-  const isSoftmax = choiceKind(model) === ChoiceKind.softmax;
-  return ['router/gate', isSoftmax ? 'router/score-table-softmax' : 'router/score-table'];
+function gateFiles(model: ModelConfig): readonly string[] {
+  return ['mix', 'router/gate', `router/score-table${choiceKind(model) === ChoiceKind.softmax ? '-softmax' : ''}`];
 }
 
-/** All that gates and fused routers read of a model, in f32: weights `[L, E, G]`, table of scores, selection biases `[L, E]`. */
-export function packGate(model: ModelConfig): Uint32Array {
-  const weights = gateWeights(model);
+/** Distinct for models whose gates differ. */
+function gateName(model: ModelConfig): string {
+  return `l${model.numLayers}-g${model.gateWidth}-${routingFunctionName(routingFunctionOf(model))}`;
+}
+
+/**
+ * All that gates and fused routers read of a model, in f32: weights `[L, E, G]`, or of pairs of experts `[L, E / 2, G]`; table of scores; selection
+ * biases `[L, E]`.
+ */
+export function packGate(model: ModelConfig, inPairs: boolean): Uint32Array {
+  const weights = inPairs ? pairWeights(model) : gateWeights(model);
   const table = scoreTable(model);
   const bias = selectionBias(model);
   const packed = new Float32Array(Math.ceil((weights.length + table.length + bias.length) / 4) * 4);
@@ -62,34 +75,48 @@ export function packGate(model: ModelConfig): Uint32Array {
   return new Uint32Array(packed.buffer);
 }
 
-/** The gate for at most `chunkTokens` tokens at once. */
+/** `even + 2048 · odd`, both as nibbles in [0, 15], for each pair of experts. */
+function pairWeights(model: ModelConfig): Float32Array {
+  const weights = gateWeights(model);
+  const { gateWidth } = model;
+  return Float32Array.from({ length: weights.length / 2 }, (_, i) => {
+    const even = Math.floor(i / gateWidth) * 2 * gateWidth + (i % gateWidth);
+    return weights[even]! + 8 + 2048 * (weights[even + gateWidth]! + 8);
+  });
+}
+
+/** Tokens whose choices are in memory at once: as many as the device binds, at most `maxTokens`. */
+export function chunkTokens(
+  { numLayers, numExperts }: Pick<ModelConfig, 'numLayers' | 'numExperts'>,
+  { maxStorageBufferBytes }: Pick<DeviceInfo, 'maxStorageBufferBytes'>,
+  maxTokens: number,
+): number {
+  const tiles = Math.floor(Math.min(MAX_CHUNK_BYTES, maxStorageBufferBytes) / (4 * numLayers * numExperts * TILE));
+  return Math.min(maxTokens, Math.max(1, tiles) * TILE);
+}
+
+/** The gate for chunks of `maxTokens` tokens. */
 export function gateKernel(
   model: ModelConfig,
-  chunkTokens: number,
-  maxThreads: number,
+  info: Pick<DeviceInfo, 'isSoftware'>,
+  maxTokens: number,
   reference: Kernel['reference'],
 ): Kernel {
-  const { numLayers, numExperts, topK, gateWidth, routingFunction } = model;
-  const quads = Math.ceil(numExperts / 4);
-  const span = Math.min(maxThreads, 2 ** Math.ceil(Math.log2(quads)));
-  const threads = Math.min(maxThreads, Math.max(16, span * 4));
+  const { numLayers, numExperts, gateWidth } = model;
+  const maxThreads = info.isSoftware ? 16 : 128;
+  const span = Math.min(maxThreads, 2 ** Math.ceil(Math.log2(Math.ceil(numExperts / 4))));
+  const threads = Math.min(maxThreads, Math.max(TILE, span * 4));
   const constants = {
-    ...gateConstants(model),
+    ...gateConstants(model, numLayers * numExperts * gateWidth),
     THREADS: threads,
-    SPAN: Math.max(span, threads / TILE),
+    SPAN: span,
     TILE,
-    CHUNK_TOKENS: chunkTokens,
+    CHUNK_TOKENS: maxTokens,
   };
-  const files = [
-    'mix',
-    'router/stats',
-    ...gateFiles(model),
-    numExperts % 4 === 0 ? 'router/choices-quads' : 'router/choices-words',
-    'router/gate-choices',
-  ];
+  const choices = numExperts % 4 === 0 ? 'router/choices-quads' : 'router/choices-words';
   return {
-    name: `gate/l${numLayers}-e${numExperts}-k${topK}-g${gateWidth}-${routingFunctionName(routingFunction)}-t${threads}-c${chunkTokens}`,
-    wgsl: wgslModule(files, constants),
+    name: `gate/${gateName(model)}-t${threads}-c${maxTokens}`,
+    wgsl: wgslModule(['router/stats', ...gateFiles(model), choices, 'router/gate-choices'], constants),
     bindings: GATE_BINDINGS,
     requires: [],
     reference,
@@ -97,25 +124,40 @@ export function gateKernel(
 }
 
 /** Workgroups for `numTokens` tokens of a chunk. */
-export function gateGrid({ numLayers }: ModelConfig, numTokens: number): readonly [x: number, y: number] {
+export function gateGrid({ numLayers }: Pick<ModelConfig, 'numLayers'>, numTokens: number): readonly [number, number] {
   return [Math.ceil(numTokens / TILE), numLayers];
 }
 
-/** A router that makes its own logits: gate and selection in one kernel. */
-export function fusedPorts(model: ModelConfig, reference: Kernel['reference']): RouterPorts {
+const OUTPUTS = {
+  modular: { files: ['router/put-routed-experts'], bindings: ['read-write'] },
+  monolithic: { files: ['router/put-expert-output', 'router/no-routing-replay'], bindings: ['read-write'] },
+  replay: {
+    files: ['router/put-expert-output', 'router/routing-replay-out'],
+    bindings: ['read-write', 'read-write'],
+  },
+} as const;
+
+/** Gate and selection in one kernel: stepInput, hidden, gateWeights, then what a router of that kind puts out. */
+export function fusedKernel(
+  model: ModelConfig,
+  variant: RouterVariant | PairsVariant,
+  router: RouterConfig,
+  maxTokens: number,
+  reference: Kernel['reference'],
+): Kernel {
+  const output = router.kind === 'modular' ? 'modular' : router.hasRoutingReplay ? 'replay' : 'monolithic';
+  const isPairs = variant.algorithm === 'pairs';
+  const numWeights = (model.numLayers * model.numExperts * model.gateWidth) / (isPairs ? 2 : 1);
   const byLogit = choiceKind(model) === ChoiceKind.logit;
-  return {
-    name: `-fused-l${model.numLayers}-g${model.gateWidth}`,
-    files: [
-      'mix',
-      ...gateFiles(model),
-      'router/logits-gate',
-      byLogit ? 'router/choose-logit' : 'router/choose-score',
-      'router/put-routed-experts',
-    ],
+  const choose = byLogit ? 'router/choose-logit' : 'router/choose-score';
+  const ports: RouterPorts = {
+    // Kernels that know the layout of `routing_replay_out` are made for a number of rows.
+    name: `-fused-${gateName(model)}-${output}${output === 'replay' ? `-m${maxTokens}` : ''}`,
+    files: [...gateFiles(model), ...(isPairs ? [] : ['router/logits-gate', choose]), ...OUTPUTS[output].files],
     keys: byLogit ? 'choose-logit-keys' : 'choose-score-keys',
-    constants: { ...gateConstants(model), WEIGHS: 0 },
-    bindings: ['read', 'read', 'read', 'read-write'],
+    constants: { ...gateConstants(model, numWeights), MAX_TOKENS: maxTokens, WEIGHS: 0 },
+    bindings: ['read', 'read', 'read', ...OUTPUTS[output].bindings],
     reference,
   };
+  return routerKernel(selectionOf(model), variant, ports);
 }

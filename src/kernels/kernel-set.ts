@@ -8,10 +8,13 @@ import { attend } from './reference/attend.ts';
 import { attendWrite } from './reference/attend-write.ts';
 import { ballast } from './reference/ballast.ts';
 import { monolithicRoute } from './reference/monolithic-route.ts';
+import { gate } from './reference/gate.ts';
 import { pack } from './reference/pack.ts';
 import { Router, route } from './reference/route.ts';
 import { expandRoutingReplay, packRoutingReplay } from './reference/routing-replay.ts';
 import { sample } from './reference/sample.ts';
+import { select } from './reference/select.ts';
+import { MODULAR, selectionOf } from './router/router-variant.ts';
 
 /** Sizes of one step; a `StepInput` is one. */
 export type StepSizes = Readonly<{ numTokens: number; numRequests: number; numTableUpdates: number }>;
@@ -22,13 +25,16 @@ export type StepKernel = Readonly<{ kernel: Kernel; grid: (sizes: StepSizes) => 
 export type KernelSet = Readonly<{
   attendWrite: StepKernel;
   attend: StepKernel;
+  /** Behind a gate it selects from a chunk's choices; else it makes its own logits. */
   route: StepKernel;
   sample: StepKernel;
   /** Grid-stride: any number of workgroups is right; `packWorkgroups` says how many are fast. */
   pack: Kernel;
   /** One workgroup. */
   ballast: Kernel;
-  /** Content of the router's weight buffer, in the layout that its variant wants. */
+  /** Absent: the router is one kernel. */
+  gate?: GateKernel | null;
+  /** Content of the weight buffer of gate or router, in the layout that its variant wants. */
   gateWeights: () => Uint32Array;
   /** What the router puts out, and so what `pack` reads. Absent = modular. */
   router?: RouterConfig;
@@ -36,7 +42,10 @@ export type KernelSet = Readonly<{
   expand?: StepKernel | null;
 }>;
 
-export type KernelRole = Exclude<keyof KernelSet, 'gateWeights' | 'router' | 'expand'>;
+/** Writes choices, which `route` selects from, a chunk of tokens at a time; grids of both are for the tokens of a chunk. */
+export type GateKernel = StepKernel & Readonly<{ chunkTokens: number }>;
+
+export type KernelRole = Exclude<keyof KernelSet, 'gateWeights' | 'router' | 'expand' | 'gate'>;
 
 export type KernelSetFactory = (model: ModelConfig, shape: KernelShape, info: DeviceInfo) => KernelSet;
 
@@ -45,7 +54,7 @@ export const BINDINGS: Readonly<Record<KernelRole | 'expand', readonly KernelAcc
   attendWrite: ['read', 'read', 'read', 'read-write', 'read-write'],
   /** stepInput, kvKeys, blockTable, hidden */
   attend: ['read', 'read', 'read', 'read-write'],
-  /** stepInput, hidden, gateWeights, routedExperts; of a monolithic router see `routeBindings` */
+  /** stepInput, hidden, gateWeights, routedExperts: of a modular router that makes its own logits */
   route: ['read', 'read', 'read', 'read-write'],
   /** stepInput, hidden, sampled, lastTokens */
   sample: ['read', 'read', 'read-write', 'read-write'],
@@ -56,12 +65,6 @@ export const BINDINGS: Readonly<Record<KernelRole | 'expand', readonly KernelAcc
   /** ballast */
   ballast: ['read-write'],
 };
-
-/** stepInput, hidden, gateWeights, then routedExperts; or expertOutput and, if it has it, routingReplayOut. */
-export function routeBindings(router: RouterConfig): readonly KernelAccess[] {
-  const hasReplay = router.kind === 'monolithic' && router.hasRoutingReplay;
-  return hasReplay ? [...BINDINGS.route, 'read-write'] : BINDINGS.route;
-}
 
 /** Threads per workgroup of the kernels that have a thread per item. */
 export const THREADS = 64;
@@ -75,18 +78,21 @@ export function packWorkgroups(model: ModelConfig, numRows: number): number {
 export function references(
   model: ModelConfig,
   shape: KernelShape,
-  { kind, ...rest }: RouterConfig = { kind: 'modular' },
-): Readonly<Record<KernelRole | 'expand', Kernel['reference']>> {
+  config: RouterConfig = MODULAR,
+): Readonly<Record<KernelRole | 'expand' | 'gate' | 'select', Kernel['reference']>> {
   const router = new Router(model);
+  const selection = selectionOf(model);
   const maxTokens = shape.maxNumBatchedTokens;
-  const isReplay = 'hasRoutingReplay' in rest && rest.hasRoutingReplay;
+  const isReplay = config.kind === 'monolithic' && config.hasRoutingReplay;
   return {
     attendWrite: (b) => attendWrite(shape, b[0]!, b[1]!, b[2]!, b[3]!, b[4]!),
     attend: (b) => attend(shape, b[0]!, b[1]!, b[2]!, b[3]!),
     route:
-      kind === 'modular'
+      config.kind === 'modular'
         ? (b) => route(router, b[0]!, b[1]!, b[3]!)
         : (b) => monolithicRoute(router, maxTokens, b[0]!, b[1]!, b[3]!, b[4] ?? null),
+    gate: (b) => gate(router.gate, model, b[0]!, b[1]!, b[3]!, b[4]!),
+    select: (b) => select(selection, b[0]!, b[1]!, b[2]!),
     sample: (b) => sample(shape, b[0]!, b[1]!, b[2]!, b[3]!),
     pack: isReplay
       ? (b) => packRoutingReplay(model, maxTokens, b[0]!, b[1]!, b[2]!)

@@ -2,7 +2,7 @@
 
 import type { EngineConfig, ModelConfig, RoutingFunction, RowDtype } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import { checkRoutingFunction, PLAIN } from './routing-function.ts';
+import { routingFunctionOf } from './router/routing-function.ts';
 
 export type KernelShape = Readonly<{
   numLayers: number;
@@ -22,12 +22,10 @@ export type KernelShape = Readonly<{
 }>;
 
 /**
- * A logit shares its f32 with the inverted expert id: `logit · 1024 + 1023 − id`. With inputs and weights in [−8, 7] every partial sum stays
- * under 64 · G · 1024 + 1023, which is below 2^24, hence exact in any order, for G ≤ 248.
+ * With inputs and weights in [−8, 7] a logit stays under 64 · G, and its key `logit · 1024 + 1023 − id` under 2^24: exact in f32, too. The raw sums
+ * of nibbles in [0, 15] that `reference/gate.ts` makes stay under 2^16.
  */
-export const MAX_EXPERTS = 1024;
-export const MAX_GATE_WIDTH = 248;
-export const MAX_TOP_K = 32;
+const MAX_GATE_WIDTH = 248;
 
 function requireWhole(name: string, value: number, min: number, max: number): void {
   if (!Number.isInteger(value) || value < min || value > max) {
@@ -47,7 +45,7 @@ export function kernelShape(model: ModelConfig, engine: EngineConfig): KernelSha
     topK: model.topK,
     gateWidth: model.gateWidth,
     vocabSize: model.vocabSize,
-    routingFunction: model.routingFunction ?? PLAIN,
+    routingFunction: routingFunctionOf(model),
     blockSize: engine.blockSize,
     maxBlocksPerSeq,
     maxNumSeqs: engine.maxNumSeqs,
@@ -60,14 +58,12 @@ export function kernelShape(model: ModelConfig, engine: EngineConfig): KernelSha
 /** Throws `BAD_VALUE` for a model that the router kernels cannot hold. */
 export function checkModel(model: ModelConfig): void {
   requireWhole('numLayers', model.numLayers, 1, 65_535);
-  requireWhole('numExperts', model.numExperts, 1, MAX_EXPERTS);
-  requireWhole('topK', model.topK, 1, Math.min(MAX_TOP_K, model.numExperts));
   requireWhole('vocabSize', model.vocabSize, 2, 2 ** 31 - 1);
   requireWhole('gateWidth', model.gateWidth, 8, MAX_GATE_WIDTH);
   if (model.gateWidth % 8 !== 0) {
     throw RoutedExpertsError.of('BAD_VALUE', 'gateWidth', model.gateWidth, 'a multiple of 8');
   }
-  checkRoutingFunction(model);
+  routingFunctionOf(model);
 }
 
 export function rowDtype(numExperts: number): RowDtype {

@@ -8,12 +8,13 @@
  *     phi-3.5-moe        the sparse mixer takes the largest logit, K times: its masks show in weights only
  */
 
-import type { ModelConfig, RouterScoring, RoutingFunction } from '../contract/config.ts';
+import type { ModelConfig, RouterScoring } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import { PLAIN } from './routing-function.ts';
 
 /** Multiplications per logit unless asked for otherwise. */
 export const DEFAULT_GATE_WIDTH = 8;
+
+type ModelRouting = NonNullable<ModelConfig['routingFunction']>;
 
 type Preset = readonly [
   name: string,
@@ -21,12 +22,12 @@ type Preset = readonly [
   numExperts: number,
   topK: number,
   vocabSize: number,
-  routingFunction: RoutingFunction,
+  routingFunction: ModelRouting,
 ];
 
-const plain = (scoring: RouterScoring): RoutingFunction => ({ ...PLAIN, scoring });
-const biased = (scoring: RouterScoring): RoutingFunction => ({ scoring, hasSelectionBias: true, groups: null });
-const grouped = (hasSelectionBias: boolean, count: number, keep: number): RoutingFunction => ({
+const plain = (scoring: RouterScoring): ModelRouting => ({ scoring });
+const biased = (scoring: RouterScoring): ModelRouting => ({ scoring, hasSelectionBias: true });
+const grouped = (hasSelectionBias: boolean, count: number, keep: number): ModelRouting => ({
   scoring: hasSelectionBias ? 'sigmoid' : 'softmax',
   hasSelectionBias,
   groups: { count, keep, score: hasSelectionBias ? 'top2-sum' : 'max' },

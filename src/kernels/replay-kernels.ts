@@ -72,6 +72,7 @@ export function replayKernels(
     };
     return {
       ...base(model, shape, info),
+      gate: null,
       route: { kernel: route, grid: ({ numTokens }) => [Math.ceil(numTokens / THREADS), numLayers] },
       sample: { kernel: sample, grid: ({ numRequests }) => [Math.ceil(numRequests / THREADS), 1] },
       gateWeights: () => table,

@@ -2,22 +2,16 @@
 
 import type { DeviceInfo, Kernel } from '../contract/device.ts';
 import type { ModelConfig, RouterConfig } from '../contract/config.ts';
-import { RECIPROCAL_ONE, SCORE_SHIFT, choiceKind, lowestLogit, scoreTable } from './expert-scores.ts';
+import { chunkTokens, fusedKernel, gateGrid, gateKernel, packGate } from './gate-kernels.ts';
 import type { KernelSet, KernelSetFactory, StepKernel } from './kernel-set.ts';
-import { BINDINGS, THREADS, references, routeBindings } from './kernel-set.ts';
+import { BINDINGS, THREADS, references } from './kernel-set.ts';
 import type { KernelShape } from './kernel-shape.ts';
 import { rowDtype } from './kernel-shape.ts';
-import type { RouteVariant } from './route-variant.ts';
-import {
-  MODULAR,
-  chooseRouteVariant,
-  keysPerLane,
-  packGateWeights,
-  routeVariantName,
-  takesPairs,
-} from './route-variant.ts';
+import { routerKernel, routerWorkgroups, selectingPorts } from './router/router-kernels.ts';
+import type { EngineRouter } from './router/router-variant.ts';
+import { MODULAR, chooseEngineRouter, selectionOf } from './router/router-variant.ts';
 import { FROM_DEVICE, HEADER_WORDS, Header, REQUEST_WORDS, RequestField } from './step-input.ts';
-import { wgslModule, wgslSource } from './wgsl-source.ts';
+import { wgslSource } from './wgsl-source.ts';
 
 const LAYOUT = {
   FROM_DEVICE,
@@ -47,21 +41,20 @@ function attendThreads(info: Pick<DeviceInfo, 'isSoftware'>): number {
   return info.isSoftware ? 16 : 128;
 }
 
-/** All kernels for a model on a device, the router, a modular one, in its fastest variant. */
-export const wgslKernels: KernelSetFactory = (model, shape, info) =>
-  wgslKernelsWith(model, shape, info, chooseRouteVariant(shape, info));
+/** All kernels for a model on a device, with a modular router. */
+export const wgslKernels: KernelSetFactory = wgslKernelsFor(MODULAR);
 
 /** `wgslKernels` with a router of that kind. */
 export function wgslKernelsFor(router: RouterConfig): KernelSetFactory {
-  return (model, shape, info) => wgslKernelsWith(model, shape, info, chooseRouteVariant(shape, info, router), router);
+  return (model, shape, info) => wgslKernelsWith(model, shape, info, chooseEngineRouter(model, info, router), router);
 }
 
-/** `wgslKernels` with a router variant of one's own. */
+/** `wgslKernels` with a way to route of one's own. */
 export function wgslKernelsWith(
   model: ModelConfig,
   shape: KernelShape,
-  info: Pick<DeviceInfo, 'isSoftware'>,
-  variant: RouteVariant,
+  info: Pick<DeviceInfo, 'isSoftware' | 'maxStorageBufferBytes'>,
+  engineRouter: EngineRouter,
   router: RouterConfig = MODULAR,
 ): KernelSet {
   const reference = references(model, shape, router);
@@ -97,16 +90,7 @@ export function wgslKernelsWith(
       }),
       grid: (sizes) => [sizes.numRequests, 1],
     },
-    route: {
-      kernel: {
-        name: routeVariantName(shape, variant, router) + replaySuffix(shape, router),
-        wgsl: routeSource(model, shape, variant, router),
-        bindings: routeBindings(router),
-        requires: variant.leastLanes > 0 ? ['subgroups'] : [],
-        reference: reference.route,
-      },
-      grid: (sizes) => [ceilGrid(sizes.numTokens, variant.rowsPerWorkgroup), shape.numLayers],
-    },
+    ...routerKernels(model, shape, info, engineRouter, router, reference),
     sample: {
       kernel: kernel('sample', 'sample', `sample/v${vocabSize}-s${numSpeculativeTokens}`, {
         ...LAYOUT,
@@ -117,68 +101,46 @@ export function wgslKernelsWith(
     },
     pack: packKernel(shape, router, reference.pack),
     ballast: kernel('ballast', 'ballast', 'ballast', {}),
-    gateWeights: () => packGateWeights(model, variant),
+    gateWeights: () => packGate(model, engineRouter.variant.algorithm === 'pairs'),
     router,
     expand: expandKernel(shape, router, reference.expand),
   };
 }
 
-/** How a router kernel is put together: what its variant shares with others, the variant itself, and what its kind puts out. */
-function routeSource(model: ModelConfig, shape: KernelShape, variant: RouteVariant, router: RouterConfig): string {
-  const { algorithm, threads, leastLanes, lanes } = variant;
-  const { numLayers, numExperts, topK, gateWidth } = shape;
-  const numWeights = (numLayers * numExperts * gateWidth) / (takesPairs(variant) ? 2 : 1);
-  const { groups, hasSelectionBias } = shape.routingFunction;
-  const constants = {
-    ...LAYOUT,
-    NUM_LAYERS: numLayers,
-    NUM_EXPERTS: numExperts,
-    TOP_K: topK,
-    GATE_WIDTH: gateWidth,
-    ROUTE_THREADS: threads,
-    MAX_TOKENS: shape.maxNumBatchedTokens,
-    LANES: lanes,
-    KEYS_PER_LANE: leastLanes > 0 ? keysPerLane(shape, leastLanes) : 0,
-    SLOTS: leastLanes > 0 ? Math.ceil(topK / leastLanes) : 0,
-    CHOICE: choiceKind(model),
-    HAS_BIAS: hasSelectionBias ? 1 : 0,
-    GROUPS: groups?.count ?? 1,
-    KEPT_GROUPS: groups?.keep ?? 1,
-    SUMS_TWO: groups?.score === 'top2-sum' ? 1 : 0,
-    LOWEST_LOGIT: lowestLogit(gateWidth),
-    TABLE: numWeights,
-    BIASES: numWeights + scoreTable(model).length,
-    RECIPROCAL_ONE,
-    SCORE_SHIFT,
+function routerKernels(
+  model: ModelConfig,
+  shape: KernelShape,
+  info: Pick<DeviceInfo, 'isSoftware' | 'maxStorageBufferBytes'>,
+  { isFused, variant }: EngineRouter,
+  router: RouterConfig,
+  reference: ReturnType<typeof references>,
+): Pick<KernelSet, 'gate' | 'route'> {
+  const { numLayers, maxNumBatchedTokens } = shape;
+  const rows = (numTokens: number): readonly [number, number] =>
+    variant.algorithm === 'pairs'
+      ? [ceilGrid(numTokens, 4 * variant.threads), numLayers]
+      : [routerWorkgroups(variant, numTokens * numLayers), 1];
+  const grid: StepKernel['grid'] = ({ numTokens }) => rows(numTokens);
+  if (isFused) {
+    const kernel = fusedKernel(model, variant, router, maxNumBatchedTokens, reference.route);
+    return { gate: null, route: { kernel, grid } };
+  }
+  const selection = selectionOf(model);
+  const tokens = chunkTokens(model, info, maxNumBatchedTokens);
+  return {
+    gate: {
+      kernel: gateKernel(model, info, tokens, reference.gate),
+      grid: ({ numTokens }) => gateGrid(model, numTokens),
+      chunkTokens: tokens,
+    },
+    route: { kernel: routerKernel(selection, variant, selectingPorts(selection, reference.select)), grid },
   };
-  // Those that take pairs write their ids in their own way.
-  const files = ['mix', ...(takesPairs(variant) ? ['best-of-eight'] : OUTPUT_FILES[routerOutput(router)])];
-  if (leastLanes > 0) files.push('subgroup-best');
-  if (algorithm.startsWith('scored')) files.push('expert-scores');
-  return wgslModule([...files, `route-${algorithm}`], constants);
-}
-
-const OUTPUT_FILES = {
-  modular: ['modular'],
-  monolithic: ['monolithic', 'no-routing-replay'],
-  replay: ['monolithic', 'routing-replay-out'],
-} as const;
-
-function routerOutput(router: RouterConfig): keyof typeof OUTPUT_FILES {
-  if (router.kind === 'modular') return 'modular';
-  return router.hasRoutingReplay ? 'replay' : 'monolithic';
-}
-
-/** Kernels that know the layout of `routing_replay_out` are made for a number of rows. */
-function replaySuffix({ maxNumBatchedTokens }: KernelShape, router: RouterConfig): string {
-  return routerOutput(router) === 'replay' ? `-m${maxNumBatchedTokens}` : '';
 }
 
 function packKernel(shape: KernelShape, router: RouterConfig, reference: Kernel['reference']): Kernel {
   const { numLayers, numExperts, topK, maxNumBatchedTokens } = shape;
-  const isReplay = routerOutput(router) === 'replay';
   const quads = (numLayers * topK) % 4 === 0 ? 'pack-quads' : 'pack';
-  const file = isReplay ? 'pack-routing-replay' : quads;
+  const file = hasReplay(router) ? 'pack-routing-replay' : quads;
   const constants = {
     THREADS,
     NUM_LAYERS: numLayers,
@@ -196,7 +158,7 @@ function packKernel(shape: KernelShape, router: RouterConfig, reference: Kernel[
 }
 
 function expandKernel(shape: KernelShape, router: RouterConfig, reference: Kernel['reference']): StepKernel | null {
-  if (routerOutput(router) !== 'replay') return null;
+  if (!hasReplay(router)) return null;
   const { numLayers, topK, maxNumBatchedTokens } = shape;
   const kernel: Kernel = {
     name: `expand-routing-replay/l${numLayers}-k${topK}-m${maxNumBatchedTokens}`,
@@ -211,6 +173,15 @@ function expandKernel(shape: KernelShape, router: RouterConfig, reference: Kerne
     reference,
   };
   return { kernel, grid: ({ numTokens }) => [ceilGrid(numTokens * numLayers * topK, THREADS), 1] };
+}
+
+function hasReplay(router: RouterConfig): boolean {
+  return router.kind === 'monolithic' && router.hasRoutingReplay;
+}
+
+/** Kernels that know the layout of `routing_replay_out` are made for a number of rows. */
+function replaySuffix({ maxNumBatchedTokens }: KernelShape, router: RouterConfig): string {
+  return hasReplay(router) ? `-m${maxNumBatchedTokens}` : '';
 }
 
 /** Workgroups for `items`, within WebGPU's limit of 65,535 in one dimension. */

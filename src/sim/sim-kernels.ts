@@ -8,13 +8,14 @@ import { attendWrite } from '../kernels/reference/attend-write.ts';
 import { pack } from '../kernels/reference/pack.ts';
 import { route, Router } from '../kernels/reference/route.ts';
 import { sample } from '../kernels/reference/sample.ts';
-import { routingFunctionName } from '../kernels/routing-function.ts';
+import { routingFunctionName, routingFunctionOf } from '../kernels/router/routing-function.ts';
 
 const routers: Map<string, Router> = new Map();
 
 /** The router of a model; models of one shape have the same weights. */
 export function routerOf(model: ModelConfig): Router {
-  const key = `${model.numLayers}/${model.numExperts}/${model.topK}/${model.gateWidth}/${model.vocabSize}/${routingFunctionName(model.routingFunction)}`;
+  const name = routingFunctionName(routingFunctionOf(model));
+  const key = [model.numLayers, name, model.gateWidth, model.vocabSize].join('/');
   let router = routers.get(key);
   if (router === undefined) {
     router = new Router(model);

@@ -4,7 +4,7 @@ import type { DesignName, RouterConfig, WorkerConfig } from '../contract/config.
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { KernelSetFactory } from '../kernels/kernel-set.ts';
 import { replayKernels } from '../kernels/replay-kernels.ts';
-import { MODULAR } from '../kernels/route-variant.ts';
+import { MODULAR } from '../kernels/router/router-variant.ts';
 import { wgslKernels, wgslKernelsFor } from '../kernels/wgsl-kernels.ts';
 import { wgslSource } from '../kernels/wgsl-source.ts';
 

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { goldenFiles, verifyFiles } from '../../src/cli/kernels/verify.ts';
 import { routeRow } from '../../src/kernels/reference/router-reference.ts';
-import { routerFunction } from '../../src/kernels/router/router-function.ts';
+import { routingFunction } from '../../src/kernels/router/routing-function.ts';
 
 let directory: string;
 
@@ -22,7 +22,7 @@ const base64 = (values: Float32Array | Int32Array): string => Buffer.from(values
 
 /** Two rows of eight logits and their right answer, with some fields replaced. */
 function write(name: string, changes: Record<string, unknown> = {}): void {
-  const router = routerFunction({ numExperts: 8, topK: 2, renormalize: true });
+  const router = routingFunction({ numExperts: 8, topK: 2, renormalize: true });
   const logits = Float32Array.from({ length: 16 }, (_, i) => Math.sin(i));
   const rows = [0, 8].map((at) => routeRow(router, logits.subarray(at, at + 8), null));
   const golden = {

@@ -1,12 +1,12 @@
 /** What a routing function may be, and which kernel serves it where. */
 
 import { describe, expect, test } from 'vitest';
-import { checkSelectionBias, routerFunction, selectsByLogit } from '../../src/kernels/router/router-function.ts';
+import { checkSelectionBias, routingFunction, selectsByLogit } from '../../src/kernels/router/routing-function.ts';
 import { chooseRouter, routerVariants, subgroupRouter } from '../../src/kernels/router/router-variant.ts';
 
 const gpu = { isSoftware: false, subgroupSizes: [32, 32] } as const;
 
-describe('routerFunction refuses', () => {
+describe('routingFunction refuses', () => {
   test.each([
     ['no expert', { numExperts: 0, topK: 1 }, /experts is 0/],
     ['more experts than an id has bits for', { numExperts: 1025, topK: 1 }, /\[1, 1024\]/],
@@ -40,11 +40,11 @@ describe('routerFunction refuses', () => {
       /bias/,
     ],
   ] as const)('%s', (_, given, message) => {
-    expect(() => routerFunction(given)).toThrow(message);
+    expect(() => routingFunction(given)).toThrow(message);
   });
 
   test('a bias of another length, or not finite', () => {
-    const router = routerFunction({ numExperts: 4, topK: 1, scoring: 'sigmoid', hasSelectionBias: true });
+    const router = routingFunction({ numExperts: 4, topK: 1, scoring: 'sigmoid', hasSelectionBias: true });
     expect(() => checkSelectionBias(router, new Float32Array(3))).toThrow(/is 3; give 4/);
     expect(() => checkSelectionBias(router, Float32Array.of(0, 1, Infinity, 0))).toThrow(
       /selection bias 2 is Infinity/,
@@ -55,19 +55,19 @@ describe('routerFunction refuses', () => {
 
 test('only a bias, or a sum of scores, makes selection look at anything but logits', () => {
   const base = { numExperts: 8, topK: 2, scoring: 'sigmoid' } as const;
-  expect(selectsByLogit(routerFunction(base))).toBe(true);
-  expect(selectsByLogit(routerFunction({ ...base, groups: { count: 2, keep: 1, score: 'max' } }))).toBe(true);
-  expect(selectsByLogit(routerFunction({ ...base, hasSelectionBias: true }))).toBe(false);
-  expect(selectsByLogit(routerFunction({ ...base, groups: { count: 2, keep: 1, score: 'top2-sum' } }))).toBe(false);
+  expect(selectsByLogit(routingFunction(base))).toBe(true);
+  expect(selectsByLogit(routingFunction({ ...base, groups: { count: 2, keep: 1, score: 'max' } }))).toBe(true);
+  expect(selectsByLogit(routingFunction({ ...base, hasSelectionBias: true }))).toBe(false);
+  expect(selectsByLogit(routingFunction({ ...base, groups: { count: 2, keep: 1, score: 'top2-sum' } }))).toBe(false);
 });
 
 describe('the variant', () => {
-  const router = routerFunction({ numExperts: 128, topK: 8 });
-  const grouped = routerFunction({ numExperts: 256, topK: 8, groups: { count: 8, keep: 4, score: 'max' } });
+  const router = routingFunction({ numExperts: 128, topK: 8 });
+  const grouped = routingFunction({ numExperts: 256, topK: 8, groups: { count: 8, keep: 4, score: 'max' } });
 
   test('is an invocation a row on software, but for many wide rows', () => {
     const software = { isSoftware: true, subgroupSizes: [4, 4] } as const;
-    const wide = routerFunction({ numExperts: 256, topK: 8 });
+    const wide = routingFunction({ numExperts: 256, topK: 8 });
     expect(chooseRouter(router, software, 2048).algorithm).toBe('portable');
     expect(chooseRouter(wide, software, 256).algorithm).toBe('portable');
     expect(chooseRouter(wide, software, 512)).toMatchObject({ algorithm: 'subgroup', lanes: 4 });
@@ -76,20 +76,20 @@ describe('the variant', () => {
 
   test('shares a subgroup among rows on a GPU', () => {
     expect(chooseRouter(router, gpu, 256)).toMatchObject({ algorithm: 'subgroup', lanes: 8 });
-    expect(chooseRouter(routerFunction({ numExperts: 32, topK: 4 }), gpu, 256)).toMatchObject({ lanes: 4 });
+    expect(chooseRouter(routingFunction({ numExperts: 32, topK: 4 }), gpu, 256)).toMatchObject({ lanes: 4 });
     expect(chooseRouter(grouped, gpu, 256)).toMatchObject({ algorithm: 'subgroup', lanes: 8 });
   });
 
   test('is a workgroup a row for wide rows without subgroups, an invocation a row for others', () => {
     const none = { isSoftware: false, subgroupSizes: null };
-    expect(chooseRouter(routerFunction({ numExperts: 896, topK: 16 }), none, 256).algorithm).toBe('wide');
+    expect(chooseRouter(routingFunction({ numExperts: 896, topK: 16 }), none, 256).algorithm).toBe('wide');
     expect(chooseRouter(router, none, 256).algorithm).toBe('portable');
   });
 
   test.each([4, 8, 16, 32, 64, 128])('fits subgroups of %i: lanes divide them, and hold K', (size) => {
     for (const numExperts of [2, 8, 32, 60, 128, 896, 1024]) {
       for (const topK of [1, 2, 8, 32].filter((k) => k <= numExperts)) {
-        const variant = subgroupRouter(routerFunction({ numExperts, topK }), [size, size], 256);
+        const variant = subgroupRouter(routingFunction({ numExperts, topK }), [size, size], 256);
         if (variant === null) throw new Error('no variant');
         expect(size % variant.lanes).toBe(0);
         expect(variant.lanes).toBeGreaterThanOrEqual(Math.min(topK, size, 32));
@@ -100,7 +100,7 @@ describe('the variant', () => {
 
   test('has less in flight in large launches where biases take registers', () => {
     const biased = { scoring: 'sigmoid', hasSelectionBias: true } as const;
-    const deepseek = routerFunction({
+    const deepseek = routingFunction({
       ...biased,
       numExperts: 256,
       topK: 8,

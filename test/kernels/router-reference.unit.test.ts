@@ -2,16 +2,16 @@
 
 import { describe, expect, test } from 'vitest';
 import { routeRow } from '../../src/kernels/reference/router-reference.ts';
-import type { RouterFunction } from '../../src/kernels/router/router-function.ts';
-import { routerFunction } from '../../src/kernels/router/router-function.ts';
+import type { RoutingFunction } from '../../src/contract/config.ts';
+import { routingFunction } from '../../src/kernels/router/routing-function.ts';
 
 function route(
   logits: readonly number[],
   topK: number,
-  options: Partial<RouterFunction> = {},
+  options: Partial<RoutingFunction> = {},
   bias: number[] | null = null,
 ) {
-  return routeRow(routerFunction({ numExperts: logits.length, topK, ...options }), logits, bias);
+  return routeRow(routingFunction({ numExperts: logits.length, topK, ...options }), logits, bias);
 }
 
 const close = (actual: readonly number[], expected: readonly number[]): void => {

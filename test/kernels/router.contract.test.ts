@@ -12,7 +12,7 @@ import { goldenFiles, verifyFiles } from '../../src/cli/kernels/verify.ts';
 import type { Device } from '../../src/contract/device.ts';
 import { routeRow } from '../../src/kernels/reference/router-reference.ts';
 import { countWrongIds, isGroupTie } from '../../src/kernels/router/router-check.ts';
-import { routerFunction } from '../../src/kernels/router/router-function.ts';
+import { routingFunction } from '../../src/kernels/router/routing-function.ts';
 import { runRouter } from '../../src/kernels/router/router-run.ts';
 import { routerVariants } from '../../src/kernels/router/router-variant.ts';
 import { DEVICES, expectSame, randomNumbers } from './harness.ts';
@@ -56,7 +56,7 @@ describe.each(DEVICES)('$name', ({ open }) => {
   });
 
   test('values that are no numbers, zeros of both signs, ties: in order, in every variant', async () => {
-    const router = routerFunction({ numExperts: 36, topK: 8, scoring: 'topk-softmax' });
+    const router = routingFunction({ numExperts: 36, topK: 8, scoring: 'topk-softmax' });
     const special = [NaN, Infinity, -Infinity, 0, -0, 1e-45, -1e-45, 3.4e38, 1, 1, -1, 0.5];
     const rows = special.map((_, shift) =>
       Float32Array.from({ length: 36 }, (__, id) => special[(id * (shift + 1) + shift) % special.length]!),
@@ -85,7 +85,7 @@ describe.each(DEVICES)('$name', ({ open }) => {
     ['groups by the sum of two', { count: 4, keep: 3, score: 'top2-sum' }],
   ] as const)('choices that a key cannot tell apart, and long runs of them: %s', async (_, groups) => {
     // K and groups fit the smallest subgroup that there is, so that every variant takes its own way.
-    const router = routerFunction({ numExperts: 48, topK: 4, groups, scoring: 'sigmoid' });
+    const router = routingFunction({ numExperts: 48, topK: 4, groups, scoring: 'sigmoid' });
     const random = randomNumbers(7);
     const nearOne = new Float32Array(1);
     const bits = new Uint32Array(nearOne.buffer);
@@ -109,7 +109,7 @@ describe.each(DEVICES)('$name', ({ open }) => {
   });
 
   test('more of the best in one lane than its list holds, and the next one as near as can be', async () => {
-    const router = routerFunction({ numExperts: 128, topK: 8, renormalize: true });
+    const router = routingFunction({ numExperts: 128, topK: 8, renormalize: true });
     const logits = new Float32Array(128);
     // Quads 0, 8 and 16: one lane of 4 and of 8. Expert 64 is one bit above expert 35, whose key comes first.
     for (const [place, id] of [0, 1, 2, 3, 32, 33, 34].entries()) logits[id] = 10 - place;
@@ -134,7 +134,7 @@ describe.each(DEVICES)('$name', ({ open }) => {
     logits.fill(NaN, 96, 144);
     logits.fill(0, 144, 192);
     for (const groups of [null, { count: 4, keep: 2, score: 'top2-sum' } as const]) {
-      const router = routerFunction({ numExperts: 48, topK: 4, groups, scoring: 'sigmoid', hasSelectionBias: true });
+      const router = routingFunction({ numExperts: 48, topK: 4, groups, scoring: 'sigmoid', hasSelectionBias: true });
       for (const variant of routerVariants(router, device.info, 32)) {
         const { ids } = await runRouter(device, router, variant, logits, bias);
         for (let row = 0; row < 32; row++) {
@@ -149,7 +149,7 @@ describe.each(DEVICES)('$name', ({ open }) => {
 
   test('a group is ranked by two biases of which one is far below the greatest', async () => {
     const groups = { count: 4, keep: 2, score: 'top2-sum' } as const;
-    const router = routerFunction({ numExperts: 48, topK: 2, groups, scoring: 'sigmoid', hasSelectionBias: true });
+    const router = routingFunction({ numExperts: 48, topK: 2, groups, scoring: 'sigmoid', hasSelectionBias: true });
     // Sums −10, −8, −4 and −60. Were all under −6 taken for −6, the first group would come before the second.
     const best = new Map([
       [0, 0],
@@ -168,7 +168,7 @@ describe.each(DEVICES)('$name', ({ open }) => {
 
   test.each([-100, -1, 3, 100, 1e30])('a wrong base of keys in fixed point, %f', async (base) => {
     const groups = { count: 4, keep: 2, score: 'top2-sum' } as const;
-    const router = routerFunction({ numExperts: 48, topK: 4, groups, scoring: 'sigmoid', hasSelectionBias: true });
+    const router = routingFunction({ numExperts: 48, topK: 4, groups, scoring: 'sigmoid', hasSelectionBias: true });
     const bias = Float32Array.from({ length: 48 }, (_, id) => ((id * 7) % 16) / 8 + Math.floor(id / 12));
     const logits = Float32Array.from({ length: 48 }, (_, id) => ((id * 11) % 48) / 12 - 2);
     const params = Uint32Array.of(1, 0);
@@ -187,7 +187,7 @@ describe.each(DEVICES)('$name', ({ open }) => {
 
 test('sizes that do not fit are refused', async () => {
   const device = await DEVICES[0]!.open();
-  const router = routerFunction({ numExperts: 8, topK: 2 });
+  const router = routingFunction({ numExperts: 8, topK: 2 });
   const [variant] = routerVariants(router, device.info, 64);
   await expect(runRouter(device, router, variant!, new Float32Array(12), null)).rejects.toThrow(/rows of 8/);
   await expect(runRouter(device, router, variant!, new Float32Array(0), null)).rejects.toThrow(/one at least/);

@@ -9,22 +9,22 @@ import {
   emptyKernel,
   fillKernel,
 } from '../../src/kernels/router/router-baselines.ts';
-import type { RouterFunction } from '../../src/kernels/router/router-function.ts';
-import { routerFunction } from '../../src/kernels/router/router-function.ts';
+import type { RoutingFunction } from '../../src/contract/config.ts';
+import { routingFunction } from '../../src/kernels/router/routing-function.ts';
 import { routerKernel } from '../../src/kernels/router/router-kernels.ts';
 import { portableRouter, subgroupRouter, wideRouter } from '../../src/kernels/router/router-variant.ts';
 import { nullDevice } from './null-device.ts';
 
 const { validate, expectNotLost } = nullDevice();
 
-const OTHERS: readonly RouterFunction[] = [
-  routerFunction({ numExperts: 16, topK: 2, scoring: 'sparsemixer', jitter: 0.01 }),
-  routerFunction({ numExperts: 256, topK: 6, scoring: 'sqrt-softplus', hasSelectionBias: true, renormalize: true }),
-  routerFunction({ numExperts: 8, topK: 2, softCap: 30, renormalize: true }),
-  routerFunction({ numExperts: 61, topK: 5, scoring: 'topk-sigmoid' }),
-  routerFunction({ numExperts: 1024, topK: 32, hasSelectionBias: true, minDenominator: 1e-12, renormalize: true }),
-  routerFunction({ numExperts: 160, topK: 6, groups: { count: 8, keep: 3, score: 'max' }, scale: 16 }),
-  routerFunction({ numExperts: 30, topK: 4, groups: { count: 5, keep: 2, score: 'top2-sum' } }),
+const OTHERS: readonly RoutingFunction[] = [
+  routingFunction({ numExperts: 16, topK: 2, scoring: 'sparsemixer', jitter: 0.01 }),
+  routingFunction({ numExperts: 256, topK: 6, scoring: 'sqrt-softplus', hasSelectionBias: true, renormalize: true }),
+  routingFunction({ numExperts: 8, topK: 2, softCap: 30, renormalize: true }),
+  routingFunction({ numExperts: 61, topK: 5, scoring: 'topk-sigmoid' }),
+  routingFunction({ numExperts: 1024, topK: 32, hasSelectionBias: true, minDenominator: 1e-12, renormalize: true }),
+  routingFunction({ numExperts: 160, topK: 6, groups: { count: 8, keep: 3, score: 'max' }, scale: 16 }),
+  routingFunction({ numExperts: 30, topK: 4, groups: { count: 5, keep: 2, score: 'top2-sum' } }),
 ];
 
 describe.each([...BENCH_SHAPES.map(({ router }) => router), ...OTHERS])('$numExperts/$topK $scoring', (router) => {

@@ -21,7 +21,7 @@ import { MODEL_NAMES, modelPreset } from '../../src/kernels/model-presets.ts';
 import { gateSeed, gateWord } from '../../src/kernels/reference/mix.ts';
 import { gateWeights, Router } from '../../src/kernels/reference/route.ts';
 import { routeRow } from '../../src/kernels/reference/router-reference.ts';
-import { routerFunction } from '../../src/kernels/router/router-function.ts';
+import { routingFunction } from '../../src/kernels/router/routing-function.ts';
 import { isPlainTopK, routingFunctionName } from '../../src/kernels/routing-function.ts';
 import { expectSame, model, randomNumbers } from './harness.ts';
 
@@ -129,7 +129,7 @@ describe('the fixed-point router', () => {
     const scored = { ...preset, numLayers: 2 };
     const { numExperts, topK, routingFunction } = scored;
     const { scoring, hasSelectionBias, groups } = routingFunction!;
-    const f64 = routerFunction({ numExperts, topK, scoring, hasSelectionBias, groups });
+    const f64 = routingFunction({ numExperts, topK, scoring, hasSelectionBias, groups });
     const unit = scoring === 'sqrt-softplus' ? SCORE_ONE / 4 : SCORE_ONE;
     const biases = Array.from(selectionBias(scored), (bias) => bias / unit);
     const router = new Router(scored);

@@ -1,13 +1,13 @@
 /** What `kernels bench` measures: routing functions of published models, by the name of a shape. */
 
-import type { RouterFunction } from '../../kernels/router/router-function.ts';
-import { routerFunction } from '../../kernels/router/router-function.ts';
+import type { RoutingFunction } from '../../contract/config.ts';
+import { routingFunction } from '../../kernels/router/routing-function.ts';
 
-export type BenchShape = Readonly<{ name: string; router: RouterFunction }>;
+export type BenchShape = Readonly<{ name: string; router: RoutingFunction }>;
 
 const softmax = (numExperts: number, topK: number): BenchShape => ({
   name: `${numExperts}/${topK}`,
-  router: routerFunction({ numExperts, topK, scoring: 'softmax', renormalize: true }),
+  router: routingFunction({ numExperts, topK, scoring: 'softmax', renormalize: true }),
 });
 
 const biased = { scoring: 'sigmoid', hasSelectionBias: true, renormalize: true, epsilon: 1e-20 } as const;
@@ -22,7 +22,7 @@ export const BENCH_SHAPES: readonly BenchShape[] = [
   softmax(512, 10),
   {
     name: 'deepseek-v3',
-    router: routerFunction({
+    router: routingFunction({
       ...biased,
       numExperts: 256,
       topK: 8,
@@ -30,9 +30,9 @@ export const BENCH_SHAPES: readonly BenchShape[] = [
       scale: 2.5,
     }),
   },
-  { name: 'deepseek-v3 ungrouped', router: routerFunction({ ...biased, numExperts: 256, topK: 8, scale: 2.5 }) },
-  { name: 'kimi-k3', router: routerFunction({ ...biased, numExperts: 896, topK: 16 }) },
-  { name: 'nemotron-3-super', router: routerFunction({ ...biased, numExperts: 512, topK: 22, scale: 5 }) },
+  { name: 'deepseek-v3 ungrouped', router: routingFunction({ ...biased, numExperts: 256, topK: 8, scale: 2.5 }) },
+  { name: 'kimi-k3', router: routingFunction({ ...biased, numExperts: 896, topK: 16 }) },
+  { name: 'nemotron-3-super', router: routingFunction({ ...biased, numExperts: 512, topK: 22, scale: 5 }) },
 ];
 
 export const BENCH_TOKENS: readonly number[] = [16, 256, 2048, 8192, 65_536, 524_288];

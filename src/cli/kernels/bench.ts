@@ -15,7 +15,7 @@ import {
   fillKernel,
 } from '../../kernels/router/router-baselines.ts';
 import { countWrongIds, isGroupTie } from '../../kernels/router/router-check.ts';
-import { selectsByLogit } from '../../kernels/router/router-function.ts';
+import { selectsByLogit } from '../../kernels/router/routing-function.ts';
 import { routerKernel, routerParams, routerWorkgroups } from '../../kernels/router/router-kernels.ts';
 import { routerVariantName, routerVariants } from '../../kernels/router/router-variant.ts';
 import type { BenchShape } from './bench-shapes.ts';
@@ -121,7 +121,7 @@ async function benchShape(
     const figures: BenchFigure[] = [];
     for (const { name, kernel, workgroups, isChosen } of candidates(device, shape, tokens, plan)) {
       const bounds: BoundKernel[] = [];
-      for (const input of inputs) bounds.push(await device.bind(kernel, [params, input, bias, ids, weights]));
+      for (const input of inputs) bounds.push(await device.bind(kernel, [params, input, ids, weights, bias]));
       const launchUs = await measure(device, warmer, bounds, workgroups, plan.passes);
       device.submit((commands) => commands.dispatch(bounds[0]!, workgroups));
       const wrongIds = await countWrong(device, shape, tokens, inputs[0]!, biases, ids);

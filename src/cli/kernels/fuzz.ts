@@ -4,15 +4,20 @@ import type { Device } from '../../contract/device.ts';
 import type { RoutedRow } from '../../kernels/reference/router-reference.ts';
 import { routeRow } from '../../kernels/reference/router-reference.ts';
 import { countWrongIds, isGroupTie } from '../../kernels/router/router-check.ts';
-import type { ExpertGroups, RouterScoring } from '../../contract/config.ts';
-import type { RouterFunction } from '../../kernels/router/router-function.ts';
-import { routerFunction, routerFunctionName, selectsByLogit } from '../../kernels/router/router-function.ts';
+import type { ExpertGroups } from '../../contract/config.ts';
+import type { RoutingFunction } from '../../contract/config.ts';
+import {
+  SCORINGS,
+  routingFunction,
+  routingFunctionName,
+  selectsByLogit,
+} from '../../kernels/router/routing-function.ts';
 import { runRouter } from '../../kernels/router/router-run.ts';
 import type { RouterHost } from '../../kernels/router/router-variant.ts';
 import { routerVariantName, routerVariants } from '../../kernels/router/router-variant.ts';
 
 export type FuzzCase = Readonly<{
-  router: RouterFunction;
+  router: RoutingFunction;
   numTokens: number;
   logits: Float32Array;
   bias: Float32Array | null;
@@ -33,28 +38,19 @@ function randomNumbers(seed: number): Random {
   };
 }
 
-const SCORINGS: readonly RouterScoring[] = [
-  'softmax',
-  'sigmoid',
-  'sqrt-softplus',
-  'topk-softmax',
-  'topk-sigmoid',
-  'sparsemixer',
-];
-
 /** The routing function and the logits of a seed. */
 export function fuzzCase(seed: number): FuzzCase {
   const random = randomNumbers(seed);
   const below = (bound: number): number => Math.floor(random() * bound);
   const oneOf = <T>(values: readonly T[]): T => values[below(values.length)]!;
   const scoring = oneOf(SCORINGS);
-  const isWhole = scoring === 'softmax' || scoring === 'sigmoid' || scoring === 'sqrt-softplus';
+  const isWhole = ['identity', 'softmax', 'sigmoid', 'sqrt-softplus'].includes(scoring);
   const numExperts =
     below(2) === 0 ? 2 + below(1023) : oneOf([8, 16, 32, 60, 64, 128, 160, 256, 384, 512, 768, 896, 1024]);
   const groups = isWhole && below(3) === 0 ? randomGroups(numExperts, below, oneOf) : null;
   const eligible = groups === null ? numExperts : (numExperts / groups.count) * groups.keep;
-  const renormalize = below(2) === 0;
-  const router = routerFunction({
+  const renormalize = below(2) === 0 && scoring !== 'identity';
+  const router = routingFunction({
     numExperts,
     topK: 1 + below(Math.min(32, eligible)),
     scoring,
@@ -142,14 +138,14 @@ export async function fuzzRouter(device: Device, host: RouterHost, seed: number)
     const problem = rows
       .map((expected, row) => problemOf(router, expected, ids, weights, row))
       .find((found) => found !== null);
-    const kernel = `${routerFunctionName(router)}-${routerVariantName(variant)}`;
+    const kernel = `${routingFunctionName(router)}-${routerVariantName(variant)}`;
     if (problem !== undefined && problem !== null) failures.push({ seed, kernel, problem });
   }
   return failures;
 }
 
 function problemOf(
-  router: RouterFunction,
+  router: RoutingFunction,
   expected: RoutedRow,
   allIds: Uint32Array,
   allWeights: Float32Array,

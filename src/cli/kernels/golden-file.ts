@@ -4,11 +4,11 @@ import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { ExpertGroups, RouterScoring } from '../../contract/config.ts';
-import type { RouterFunction } from '../../kernels/router/router-function.ts';
-import { checkSelectionBias, routerFunction } from '../../kernels/router/router-function.ts';
+import type { RoutingFunction } from '../../contract/config.ts';
+import { checkSelectionBias, routingFunction } from '../../kernels/router/routing-function.ts';
 
 export type GoldenCase = Readonly<{
-  router: RouterFunction;
+  router: RoutingFunction;
   numTokens: number;
   /** `[T, E]` */
   logits: Float32Array;
@@ -65,7 +65,7 @@ function readCase(data: Fields, isOrdered: boolean): GoldenCase {
   };
 }
 
-function readFunction(data: Fields, isOrdered: boolean): RouterFunction {
+function readFunction(data: Fields, isOrdered: boolean): RoutingFunction {
   const params = data['params'] === undefined && isOrdered ? {} : record(data['params'], 'params');
   const optional = (name: string): number => (params[name] === undefined ? 0 : numberOf(params, name));
   const isOn = (name: string): boolean => {
@@ -81,7 +81,7 @@ function readFunction(data: Fields, isOrdered: boolean): RouterFunction {
           keep: numberOf(params, 'topkGroups'),
           score: params['groupScore'] as ExpertGroups['score'],
         };
-  return routerFunction({
+  return routingFunction({
     numExperts: numberOf(data, 'experts'),
     topK: numberOf(data, 'topK'),
     scoring: (params['scoring'] ?? 'topk-softmax') as RouterScoring,

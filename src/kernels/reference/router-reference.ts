@@ -4,8 +4,8 @@
  */
 
 import type { ExpertGroups } from '../../contract/config.ts';
-import type { RouterFunction } from '../router/router-function.ts';
-import { selectsByLogit } from '../router/router-function.ts';
+import type { RoutingFunction } from '../../contract/config.ts';
+import { selectsByLogit } from '../router/routing-function.ts';
 
 export type RoutedRow = Readonly<{
   /** K ids, best choice first, of equals the smaller id first. */
@@ -29,7 +29,11 @@ const flush = (value: number): number => (Math.abs(value) < SMALLEST ? 0 : value
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
 
 /** Routes one row of E logits. */
-export function routeRow(router: RouterFunction, logits: ArrayLike<number>, bias: ArrayLike<number> | null): RoutedRow {
+export function routeRow(
+  router: RoutingFunction,
+  logits: ArrayLike<number>,
+  bias: ArrayLike<number> | null,
+): RoutedRow {
   const ordered = Array.from(logits, (logit) => (Number.isNaN(logit) ? -Infinity : logit));
   const capped = ordered.map((logit) => {
     const bounded = Math.min(LOGIT_BOUND, Math.max(-LOGIT_BOUND, logit));
@@ -45,7 +49,7 @@ export function routeRow(router: RouterFunction, logits: ArrayLike<number>, bias
 }
 
 /** Scores of all experts; those of the `topk-` functions and of the sparse mixer are made of the chosen ones later. */
-function scoresOf({ scoring }: RouterFunction, logits: readonly number[]): number[] {
+function scoresOf({ scoring }: RoutingFunction, logits: readonly number[]): number[] {
   switch (scoring) {
     case 'softmax':
       return softmax(logits);
@@ -86,7 +90,7 @@ function keepGroups(groups: ExpertGroups, scores: readonly number[], choices: re
 }
 
 /** Whether an expert can be chosen: −∞ alone does not say so, a logit may be −∞. */
-function isKept({ groups, numExperts }: RouterFunction, scores: readonly number[]): (id: number) => boolean {
+function isKept({ groups, numExperts }: RoutingFunction, scores: readonly number[]): (id: number) => boolean {
   if (groups === null) return () => true;
   const kept = new Set(best(scores, groups.keep));
   return (id) => kept.has(Math.floor((id * groups.count) / numExperts));
@@ -99,7 +103,7 @@ function best(values: readonly number[], count: number, isEligible: (id: number)
 }
 
 function weightsOf(
-  router: RouterFunction,
+  router: RoutingFunction,
   logits: readonly number[],
   scores: readonly number[],
   ids: readonly number[],

@@ -5,8 +5,8 @@
 
 import type { Kernel } from '../../contract/device.ts';
 import { wgslModule } from '../wgsl-source.ts';
-import type { RouterFunction } from './router-function.ts';
-import { selectsByLogit } from './router-function.ts';
+import type { RoutingFunction } from '../../contract/config.ts';
+import { selectsByLogit } from './routing-function.ts';
 import { assembleRouter } from './router-kernels.ts';
 
 export type BaselineName = 'bitonic' | 'thread' | 'bubble';
@@ -15,7 +15,7 @@ export const BASELINES: readonly BaselineName[] = ['bitonic', 'thread', 'bubble'
 
 /** The baseline, or `null` for a function that it does not know. `rows`: of one workgroup. */
 export function baselineKernel(
-  router: RouterFunction,
+  router: RoutingFunction,
   name: BaselineName,
 ): Readonly<{ kernel: Kernel; rows: number }> | null {
   const isPlain = router.scoring === 'softmax' && router.renormalize && router.groups === null;

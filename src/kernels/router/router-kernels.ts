@@ -6,13 +6,13 @@ import { wgslModule } from '../wgsl-source.ts';
 import type { LaneNetwork } from './lane-network-wgsl.ts';
 import { laneNetworkWgsl } from './lane-network-wgsl.ts';
 import { rowLayout } from './lane-network.ts';
-import type { RouterFunction } from './router-function.ts';
-import { hasFixedKeys, routerFunctionName, selectsByLogit } from './router-function.ts';
-import type { RouterVariant, SubgroupVariant } from './router-variant.ts';
+import type { RoutingFunction } from '../../contract/config.ts';
+import { hasFixedKeys, routingFunctionName, selectsByLogit } from './routing-function.ts';
+import type { PairsVariant, RouterVariant, SubgroupVariant } from './router-variant.ts';
 import { placesOf, routerVariantName, shareOf } from './router-variant.ts';
 
-/** params: `routerParams`, logits f32 `[T, E]`, selectionBias f32 `[E]`, ids u32 `[T, K]`, weights f32 `[T, K]` */
-const ROUTER_BINDINGS: readonly KernelAccess[] = ['read', 'read', 'read', 'read-write', 'read-write'];
+/** params: `routerParams`, logits f32 `[T, E]`, ids u32 `[T, K]`, weights f32 `[T, K]`, selectionBias f32 `[E]` */
+const ROUTER_BINDINGS: readonly KernelAccess[] = ['read', 'read', 'read-write', 'read-write', 'read'];
 
 const SCORE_FILES = {
   softmax: 'score-softmax',
@@ -29,7 +29,7 @@ const SCORE_FILES = {
 export type RouterPorts = Readonly<{
   /** Part of the kernel's name; empty for logits in, ids and weights out. */
   name: string;
-  /** Files between `common` and the algorithm's own. */
+  /** Files of `wgsl/` between `router/common` and the algorithm's own. */
   files: readonly string[];
   /** How lanes make keys of choices. */
   keys: 'choose-logit-keys' | 'choose-score-keys' | 'choose-sigmoid-keys';
@@ -38,38 +38,39 @@ export type RouterPorts = Readonly<{
   reference: Kernel['reference'];
 }>;
 
-function sourceFile({ numExperts, groups }: RouterFunction): string {
+function givenFiles(router: RoutingFunction): readonly string[] {
+  const { numExperts, groups, scoring } = router;
   const hasQuads = numExperts % 4 === 0 && (groups === null || (numExperts / groups.count) % 4 === 0);
-  return hasQuads ? 'logits-quads' : 'logits-words';
+  const logits = hasQuads ? 'logits-quads' : 'logits-words';
+  const choose = selectsByLogit(router) ? 'choose-logit' : 'choose-score';
+  return ['given', logits, 'sums', SCORE_FILES[scoring], choose].map(ownFile);
 }
 
-function chooseFileOf(router: RouterFunction): string {
-  return selectsByLogit(router) ? 'choose-logit' : 'choose-score';
+function ownFile(name: string): string {
+  return `router/${name}`;
 }
 
 /** Logits in, ids and weights out. */
-function weightedPorts(router: RouterFunction): RouterPorts {
-  const { scoring } = router;
-  const score = SCORE_FILES[scoring];
-  const weigh = scoring === 'sparsemixer' ? 'weigh-sparsemixer' : 'weigh-score';
+function weightedPorts(router: RoutingFunction): RouterPorts {
+  const weigh = router.scoring === 'sparsemixer' ? 'weigh-sparsemixer' : 'weigh-score';
   return {
     name: '',
-    files: ['given', sourceFile(router), 'sums', score, chooseFileOf(router), weigh, 'put-weights'],
+    files: [...givenFiles(router), `router/${weigh}`, 'router/put-weights'],
     keys: keysFile(router),
     constants: { WEIGHS: 1 },
     bindings: ROUTER_BINDINGS,
-    reference: ([params, logits, bias, ids, weights]) => routeAll(router, params![0]!, logits!, bias!, ids!, weights!),
+    reference: ([params, logits, ids, weights, bias]) => routeAll(router, params![0]!, logits!, bias!, ids!, weights!),
   };
 }
 
-/** Choices in, ids out: what selects behind the engine's gate. */
-export function selectingPorts(router: RouterFunction, reference: Kernel['reference']): RouterPorts {
+/** params, choices and ids alone: what selects behind the engine's gate. `params[1]`: the place of the first row among those of `ids`. */
+export function selectingPorts(router: RoutingFunction, reference: Kernel['reference']): RouterPorts {
   return {
     name: '-ids',
-    files: ['given', sourceFile(router), 'sums', SCORE_FILES[router.scoring], chooseFileOf(router), 'put-ids'],
+    files: [...givenFiles(router), 'router/put-ids'],
     keys: keysFile(router),
     constants: { WEIGHS: 0 },
-    bindings: ROUTER_BINDINGS.slice(0, 4),
+    bindings: ROUTER_BINDINGS.slice(0, 3),
     reference,
   };
 }
@@ -78,8 +79,8 @@ export function selectingPorts(router: RouterFunction, reference: Kernel['refere
  * The kernel. Its reference is the one in f64: ids are the same outside the margin of docs/router-kernels.md, weights to a relative 1e-5.
  */
 export function routerKernel(
-  router: RouterFunction,
-  variant: RouterVariant,
+  router: RoutingFunction,
+  variant: RouterVariant | PairsVariant,
   ports: RouterPorts = weightedPorts(router),
 ): Kernel {
   const name = routerVariantName(variant);
@@ -94,6 +95,8 @@ export function routerKernel(
         false,
         ports,
       );
+    case 'pairs':
+      return assembleRouter(router, name, ['fused-pairs'], { THREADS }, false, ports);
     case 'wide':
       return assembleRouter(router, name, ['wide'], { GUARDED: 0, THREADS }, false, ports);
     case 'subgroup':
@@ -103,7 +106,7 @@ export function routerKernel(
   }
 }
 
-function subgroupKernel(router: RouterFunction, variant: SubgroupVariant, ports: RouterPorts): Kernel {
+function subgroupKernel(router: RoutingFunction, variant: SubgroupVariant, ports: RouterPorts): Kernel {
   const { numExperts, groups } = router;
   const { lanes, list, isExact, quads } = variant;
   const isEven =
@@ -140,14 +143,14 @@ function subgroupKernel(router: RouterFunction, variant: SubgroupVariant, ports:
 
 /** A kernel from the files that every router begins with and `files`, which select. */
 export function assembleRouter(
-  router: RouterFunction,
+  router: RoutingFunction,
   variantName: string,
   files: readonly string[],
   constants: Readonly<Record<string, number>>,
   needsSubgroups: boolean,
   ports: RouterPorts = weightedPorts(router),
 ): Kernel {
-  const all = ['stats', 'common', router.softCap > 0 ? 'cap-tanh' : 'cap-none', ...ports.files, ...files];
+  const first = ['stats', 'common', router.softCap > 0 ? 'cap-tanh' : 'cap-none'];
   const floats = {
     SOFT_CAP: router.softCap,
     JITTER: router.jitter,
@@ -156,9 +159,9 @@ export function assembleRouter(
     SCALE: router.scale,
   };
   return {
-    name: `router/${routerFunctionName(router)}-${variantName}${ports.name}`,
+    name: `router/${routingFunctionName(router)}-${variantName}${ports.name}`,
     wgsl: wgslModule(
-      all.map((file) => (file === 'mix' || file.startsWith('router/') ? file : `router/${file}`)),
+      [...first.map(ownFile), ...ports.files, ...files.map(ownFile)],
       { ...functionConstants(router), ...ports.constants, ...constants },
       floats,
     ),
@@ -190,12 +193,12 @@ export function routerWorkgroups(variant: RouterVariant, numTokens: number): num
   return Math.min(65_535, Math.max(1, Math.ceil(numTokens / rowsPerWorkgroup(variant))));
 }
 
-function keysFile(router: RouterFunction): RouterPorts['keys'] {
+function keysFile(router: RoutingFunction): RouterPorts['keys'] {
   if (selectsByLogit(router)) return 'choose-logit-keys';
   return hasFixedKeys(router) ? 'choose-sigmoid-keys' : 'choose-score-keys';
 }
 
-function functionConstants(router: RouterFunction): Record<string, number> {
+function functionConstants(router: RoutingFunction): Record<string, number> {
   const { numExperts, topK, scoring, groups } = router;
   const count = groups?.count ?? 1;
   const isSoftmax = scoring === 'softmax';
@@ -216,7 +219,7 @@ function functionConstants(router: RouterFunction): Record<string, number> {
 }
 
 function routeAll(
-  router: RouterFunction,
+  router: RoutingFunction,
   numTokens: number,
   logits: Uint32Array,
   bias: Uint32Array,

@@ -2,8 +2,8 @@
 
 import type { Device, DeviceBuffer } from '../../contract/device.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
-import type { RouterFunction } from './router-function.ts';
-import { checkSelectionBias } from './router-function.ts';
+import type { RoutingFunction } from '../../contract/config.ts';
+import { checkSelectionBias } from './routing-function.ts';
 import { routerKernel, routerParams, routerWorkgroups } from './router-kernels.ts';
 import type { RouterVariant } from './router-variant.ts';
 
@@ -20,7 +20,7 @@ export type RoutedLogits = Readonly<{
  */
 export async function runRouter(
   device: Device,
-  router: RouterFunction,
+  router: RoutingFunction,
   variant: RouterVariant,
   logits: Float32Array,
   bias: Float32Array | null,
@@ -51,7 +51,7 @@ export async function runRouter(
     const weights = storage('weights', numOutputs);
     const readback = device.createBuffer('routed', 8 * numOutputs, 'readback');
     buffers.push(readback);
-    const bound = await device.bind(routerKernel(router, variant), [params, input, selectionBias, ids, weights]);
+    const bound = await device.bind(routerKernel(router, variant), [params, input, ids, weights, selectionBias]);
     device.submit((commands) => {
       commands.dispatch(bound, routerWorkgroups(variant, numTokens));
       commands.copy(ids, 0, readback, 0, 4 * numOutputs);

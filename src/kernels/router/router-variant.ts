@@ -1,8 +1,8 @@
 /** Which kernel serves a routing function on a device, and with which constants: pure functions, so that a test can ask for every answer. */
 
+import type { ModelConfig, RouterConfig, RoutingFunction } from '../../contract/config.ts';
 import type { DeviceInfo } from '../../contract/device.ts';
-import type { RouterFunction } from './router-function.ts';
-import { hasFixedKeys } from './router-function.ts';
+import { hasFixedKeys, routingFunction } from './routing-function.ts';
 
 export type RouterVariant =
   /** An invocation a row. */
@@ -25,6 +25,16 @@ export type SubgroupVariant = Readonly<{
 }>;
 
 export type RouterAlgorithm = RouterVariant['algorithm'];
+
+/** Four tokens an invocation, two experts a multiplication: gate and selection in one kernel, for software adapters. */
+export type PairsVariant = Readonly<{ algorithm: 'pairs'; threads: number }>;
+
+/** How the engine routes: a gate and, behind it, a router kernel; or one kernel that makes its own logits. */
+export type EngineRouter =
+  | Readonly<{ isFused: false; variant: RouterVariant }>
+  | Readonly<{ isFused: true; variant: RouterVariant | PairsVariant }>;
+
+export const MODULAR: RouterConfig = { kind: 'modular' };
 
 /** What the choice of a variant looks at. */
 export type RouterHost = Pick<DeviceInfo, 'isSoftware' | 'subgroupSizes'>;
@@ -52,7 +62,7 @@ const MAX_FULL_LISTS = 0.0015;
 /** Subgroups of 32 lanes, at most, with a list that is too short. */
 const MAX_SHORT_LISTS = 0.002;
 
-export function portableRouter({ topK }: RouterFunction, isSoftware: boolean): RouterVariant {
+export function portableRouter({ topK }: RoutingFunction, isSoftware: boolean): RouterVariant {
   return { algorithm: 'portable', threads: isSoftware ? 16 : 64, list: Math.max(4, powerOfTwo(topK)) };
 }
 
@@ -65,7 +75,7 @@ export function wideRouter(): RouterVariant {
  * many lanes.
  */
 export function subgroupRouter(
-  router: RouterFunction,
+  router: RoutingFunction,
   subgroups: Subgroups,
   numTokens: number,
 ): SubgroupVariant | null {
@@ -88,7 +98,7 @@ export function subgroupRouter(
 }
 
 /** Most experts of a lane: of a row without groups, or of a group. */
-export function shareOf({ numExperts, groups }: RouterFunction, lanes: number): number {
+export function shareOf({ numExperts, groups }: RoutingFunction, lanes: number): number {
   return groups === null ? 4 * Math.ceil(numExperts / 4 / lanes) : numExperts / groups.count;
 }
 
@@ -96,7 +106,7 @@ export function shareOf({ numExperts, groups }: RouterFunction, lanes: number): 
  * The shortest list that is hardly ever too short: what such a row takes longer, a small launch takes longer. All lanes' lists together have a place
  * for each of the K.
  */
-function laneList(router: RouterFunction, lanes: number, sharers: number): Pick<SubgroupVariant, 'list' | 'isExact'> {
+function laneList(router: RoutingFunction, lanes: number, sharers: number): Pick<SubgroupVariant, 'list' | 'isExact'> {
   const { topK } = router;
   const width = placesOf(router);
   const rowsWith = (keys: number): number => sharers * tail(topK, 1 / sharers, keys);
@@ -108,7 +118,7 @@ function laneList(router: RouterFunction, lanes: number, sharers: number): Pick<
 }
 
 /** Places of a row that are found: a power of two. A group is ranked by two. */
-export function placesOf({ topK, groups }: RouterFunction): number {
+export function placesOf({ topK, groups }: RoutingFunction): number {
   return powerOfTwo(groups === null ? topK : Math.max(topK, 2));
 }
 
@@ -128,12 +138,15 @@ function powerOfTwo(atLeast: number): number {
   return 2 ** Math.ceil(Math.log2(atLeast));
 }
 
+/** Tokens of a step, about: what a kernel that serves steps of any size is chosen for. */
+const TYPICAL_TOKENS = 64;
+
 /** Experts and rows from which subgroups are faster on software, too: their kernel takes a second longer to compile, and twice as long for 16 rows. */
 const MIN_SOFTWARE_EXPERTS = 256;
 const MIN_SOFTWARE_TOKENS = 512;
 
 /** The fastest variant for so many rows: subgroups on a GPU that has them; else a workgroup a row for wide rows, an invocation a row for others. */
-export function chooseRouter(router: RouterFunction, info: RouterHost, numTokens: number): RouterVariant {
+export function chooseRouter(router: RoutingFunction, info: RouterHost, numTokens: number): RouterVariant {
   const isSmall = router.numExperts < MIN_SOFTWARE_EXPERTS || numTokens < MIN_SOFTWARE_TOKENS;
   if (info.isSoftware && isSmall) return portableRouter(router, true);
   const subgroup = subgroupRouter(router, info.subgroupSizes, numTokens);
@@ -143,7 +156,7 @@ export function chooseRouter(router: RouterFunction, info: RouterHost, numTokens
 }
 
 /** Every variant that can run there, the chosen one first; those for other numbers of rows, too. */
-export function routerVariants(router: RouterFunction, info: RouterHost, numTokens: number): readonly RouterVariant[] {
+export function routerVariants(router: RoutingFunction, info: RouterHost, numTokens: number): readonly RouterVariant[] {
   const all: (RouterVariant | null)[] = [
     chooseRouter(router, info, numTokens),
     portableRouter(router, info.isSoftware),
@@ -161,10 +174,12 @@ export function routerVariants(router: RouterFunction, info: RouterHost, numToke
 }
 
 /** e.g. `subgroup-l8-m4x-q4`: lanes, length of their lists, whether exact, quads at once. */
-export function routerVariantName(variant: RouterVariant): string {
+export function routerVariantName(variant: RouterVariant | PairsVariant): string {
   switch (variant.algorithm) {
     case 'portable':
       return `portable-t${variant.threads}`;
+    case 'pairs':
+      return `pairs-t${variant.threads}`;
     case 'wide':
       return `wide-t${variant.threads}`;
     case 'subgroup':
@@ -172,4 +187,56 @@ export function routerVariantName(variant: RouterVariant): string {
     default:
       return variant satisfies never;
   }
+}
+
+type RoutedModel = Pick<ModelConfig, 'numLayers' | 'numExperts' | 'topK' | 'gateWidth' | 'routingFunction'>;
+
+/** What is left to select behind the gate, whose choices hold scores and biases. */
+export function selectionOf({ numExperts, topK, routingFunction: given }: RoutedModel): RoutingFunction {
+  return routingFunction({ numExperts, topK, scoring: 'identity', groups: given?.groups ?? null });
+}
+
+/** `null`: the gate is too wide, a group has an odd number of experts, or K is over eight. */
+function pairsRouter({ numExperts, topK, gateWidth, routingFunction: given }: RoutedModel): PairsVariant | null {
+  const isNarrow = gateWidth === 8 && topK <= 8 && (numExperts / (given?.groups?.count ?? 1)) % 2 === 0;
+  return isNarrow ? { algorithm: 'pairs', threads: 16 } : null;
+}
+
+/**
+ * A monolithic router is one kernel; and so is a modular one on software, where the choices' way through memory would take longer than all
+ * the rest.
+ */
+export function chooseEngineRouter(model: RoutedModel, info: RouterHost, router: RouterConfig = MODULAR): EngineRouter {
+  const pairs = info.isSoftware ? pairsRouter(model) : null;
+  if (pairs !== null) return { isFused: true, variant: pairs };
+  const selection = selectionOf(model);
+  if (router.kind === 'modular') {
+    return { isFused: false, variant: chooseRouter(selection, info, model.numLayers * TYPICAL_TOKENS) };
+  }
+  const isUseful = !info.isSoftware;
+  const subgroup = isUseful ? subgroupRouter(selection, info.subgroupSizes, TYPICAL_TOKENS) : null;
+  return { isFused: true, variant: subgroup ?? portableRouter(selection, info.isSoftware) };
+}
+
+/** Every way that a device can go, the chosen one first. */
+export function engineRouters(
+  model: RoutedModel,
+  info: RouterHost,
+  router: RouterConfig = MODULAR,
+): readonly EngineRouter[] {
+  const variants = routerVariants(selectionOf(model), info, TYPICAL_TOKENS);
+  const pairs = pairsRouter(model);
+  const all: EngineRouter[] = [chooseEngineRouter(model, info, router)];
+  if (pairs !== null) all.push({ isFused: true, variant: pairs });
+  for (const variant of variants) {
+    if (router.kind === 'modular') all.push({ isFused: false, variant });
+    all.push({ isFused: true, variant });
+  }
+  const names = all.map(engineRouterName);
+  return all.filter((_, i) => names.indexOf(names[i]!) === i);
+}
+
+/** e.g. `gate+subgroup-l8-m4-q4`, `fused-pairs-t16`. */
+export function engineRouterName({ isFused, variant }: EngineRouter): string {
+  return `${isFused ? 'fused-' : 'gate+'}${routerVariantName(variant)}`;
 }

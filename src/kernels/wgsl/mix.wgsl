@@ -29,8 +29,8 @@ fn gateWord(seed: u32, chunk: u32) -> u32 {
   return scramble(seed + (chunk + 1u) * 0xc2b2ae35u);
 }
 
-// Four gate inputs, nibbles from bit `shift` on, scaled by the factor that makes room for an id under the logit.
+// Four gate inputs, nibbles from bit `shift` on.
 fn gateInputs(word: u32, shift: u32) -> vec4f {
   let nibbles = (vec4u(word) >> (vec4u(0u, 4u, 8u, 12u) + shift)) & vec4u(15u);
-  return (vec4f(nibbles) - 8.0) * 1024.0;
+  return vec4f(nibbles) - 8.0;
 }

@@ -11,7 +11,7 @@
 import { createHash } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import type { ModelConfig } from '../../contract/config.ts';
-import { routingFunctionName } from '../../kernels/routing-function.ts';
+import { routingFunctionName, routingFunctionOf } from '../../kernels/router/routing-function.ts';
 
 export const PROTOCOL = 1;
 
@@ -47,12 +47,10 @@ export type AnswerHeader = Readonly<{
 }>;
 
 /** KV fits another engine only if this is equal: the model's shape, and the block size. */
-export function shapeOf(
-  { name, numLayers, numExperts, topK, vocabSize, gateWidth, routingFunction }: ModelConfig,
-  blockSize: number,
-): string {
-  const selection = routingFunctionName(routingFunction);
-  return [name, numLayers, numExperts, topK, selection, vocabSize, gateWidth, blockSize].join('/');
+export function shapeOf(model: ModelConfig, blockSize: number): string {
+  const { name, numLayers, vocabSize, gateWidth } = model;
+  const router = routingFunctionName(routingFunctionOf(model));
+  return [name, numLayers, router, vocabSize, gateWidth, blockSize].join('/');
 }
 
 /** Where a socket is bound or connected to. An IPv6 address stands in brackets, and its socket must be told (`ipv6`). */

@@ -1,16 +1,20 @@
 // The gate: logits of hidden states, sums of small integers that are exact in any order; and scores of them in fixed point, from a table.
-// ../gate-scores.ts says why nothing overflows.
+// ../expert-scores.ts says why nothing overflows.
 
 @group(0) @binding(0) var<storage, read> stepInput: array<u32>;
 @group(0) @binding(1) var<storage, read> hidden: array<vec4u>;
 // In f32: [L, E, G] weights, from TABLE on the scores, from BIASES on [L, E] selection biases.
 @group(0) @binding(2) var<storage, read> gateWeights: array<vec4f>;
 
+// What a fused router is at.
+var<private> gate_layer: u32;
+var<private> gate_token: u32;
+
 const GATE_QUADS: u32 = GATE_WIDTH / 4u;
 
 // Four inputs of a token at a layer.
 fn inputsOf(token: u32, layer: u32, quad: u32) -> vec4f {
-  return gateInputs(gateWord(gateSeed(hidden[token].xy, layer), quad / 2u), (quad % 2u) * 16u) / 1024.0;
+  return gateInputs(gateWord(gateSeed(hidden[token].xy, layer), quad / 2u), (quad % 2u) * 16u);
 }
 
 fn weightsOf(layer: u32, expert: u32, quad: u32) -> vec4f {
@@ -25,9 +29,13 @@ fn wordsAt(places: vec4u) -> vec4f {
   return vec4f(wordAt(places.x), wordAt(places.y), wordAt(places.z), wordAt(places.w));
 }
 
-fn biasesOf(layer: u32, first: u32) -> vec4f {
+fn biasOf(layer: u32, expert: u32) -> f32 {
   if (HAS_BIAS == 0u) {
-    return vec4f(0.0);
+    return 0.0;
   }
-  return wordsAt(vec4u(BIASES + layer * NUM_EXPERTS + first) + vec4u(0u, 1u, 2u, 3u));
+  return wordAt(BIASES + layer * NUM_EXPERTS + expert);
+}
+
+fn biasesOf(layer: u32, first: u32) -> vec4f {
+  return vec4f(biasOf(layer, first), biasOf(layer, first + 1u), biasOf(layer, first + 2u), biasOf(layer, first + 3u));
 }

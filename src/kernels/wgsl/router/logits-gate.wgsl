@@ -1,7 +1,5 @@
 // Logits that the router makes itself (gate.wgsl). Rows are in order of layers, so that neighbouring rows read the same weights.
 
-var<private> gate_layer: u32;
-var<private> gate_token: u32;
 var<private> gate_inputs: array<vec4f, GATE_QUADS>;
 
 fn numRows() -> u32 {
@@ -44,5 +42,5 @@ fn readBias(first: u32, end: u32) -> vec4f {
 }
 
 fn readOneBias(expert: u32) -> f32 {
-  return biasesOf(gate_layer, expert).x;
+  return biasOf(gate_layer, expert);
 }

@@ -2,7 +2,7 @@
 
 @group(0) @binding(1) var<storage, read> logits: array<vec4u>;
 // [E / 4], read only by functions with a selection bias.
-@group(0) @binding(2) var<storage, read> selectionBias: array<vec4f>;
+@group(0) @binding(4) var<storage, read> selectionBias: array<vec4f>;
 
 // Bits of the logits of the experts `first` to `first + 3`, as far as they lie before `end`.
 fn readQuad(row: u32, first: u32, end: u32) -> vec4u {

@@ -2,7 +2,7 @@
 
 @group(0) @binding(1) var<storage, read> logits: array<u32>;
 // [E], read only by functions with a selection bias.
-@group(0) @binding(2) var<storage, read> selectionBias: array<f32>;
+@group(0) @binding(4) var<storage, read> selectionBias: array<f32>;
 
 // Bits of the logits of the experts `first` to `first + 3`, as far as they lie before `end`.
 fn readQuad(row: u32, first: u32, end: u32) -> vec4u {

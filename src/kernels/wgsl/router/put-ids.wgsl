@@ -1,7 +1,7 @@
 // Ids alone. The rows are part of a larger output: params[1] says from which of its rows on.
 
 // [T, K]
-@group(0) @binding(3) var<storage, read_write> ids: array<u32>;
+@group(0) @binding(2) var<storage, read_write> ids: array<u32>;
 
 fn weightOf(row: u32, expert: u32, stats: Stats) -> Sum {
   return Sum(0);

@@ -1,9 +1,9 @@
 // Ids and weights. Scores whose sum is under the smallest normal f32 have weights of 0.
 
 // [T, K]
-@group(0) @binding(3) var<storage, read_write> ids: array<u32>;
+@group(0) @binding(2) var<storage, read_write> ids: array<u32>;
 // [T, K]
-@group(0) @binding(4) var<storage, read_write> weights: array<f32>;
+@group(0) @binding(3) var<storage, read_write> weights: array<f32>;
 
 fn finalWeight(weight: f32, total: f32) -> f32 {
   if (RENORMALIZE == 0u) {

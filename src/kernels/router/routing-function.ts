@@ -1,34 +1,9 @@
-/**
- * A routing function as published models use it, on given logits: score → choice → [groups] → K best → weights. Canonical form and
- * models: docs/router-kernels.md.
- */
+/** Routing functions: completed and checked, their names, and what follows from them for selection. */
 
-import type { ExpertGroups, RouterScoring } from '../../contract/config.ts';
+import type { ExpertGroups, ModelConfig, RouterScoring, RoutingFunction } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 
-export type RouterFunction = Readonly<{
-  /** E. */
-  numExperts: number;
-  /** K. */
-  topK: number;
-  /** `topk-…`: applied to the K chosen logits alone. */
-  scoring: RouterScoring;
-  /** c of `c · tanh(logit / c)`, applied before scoring; 0 = none. */
-  softCap: number;
-  /** An f32 per expert is added to its score for selection only. */
-  hasSelectionBias: boolean;
-  groups: ExpertGroups | null;
-  /** Weights are divided by `max(Σ + epsilon, minDenominator)`. */
-  renormalize: boolean;
-  epsilon: number;
-  minDenominator: number;
-  /** Factor of every weight. */
-  scale: number;
-  /** ε of the sparse mixer; without meaning elsewhere. */
-  jitter: number;
-}>;
-
-const SCORINGS: readonly RouterScoring[] = [
+export const SCORINGS: readonly RouterScoring[] = [
   'identity',
   'softmax',
   'sigmoid',
@@ -39,10 +14,10 @@ const SCORINGS: readonly RouterScoring[] = [
 ];
 
 /** Most experts: the id takes at most 10 bits of a key. */
-export const MAX_ROUTER_EXPERTS = 1024;
-export const MAX_ROUTER_TOP_K = 32;
+export const MAX_EXPERTS = 1024;
+export const MAX_TOP_K = 32;
 /** Groups that are kept are the bits of one word. */
-export const MAX_GROUPS = 32;
+const MAX_GROUPS = 32;
 
 const DEFAULTS = {
   scoring: 'softmax',
@@ -57,13 +32,13 @@ const DEFAULTS = {
 } as const;
 
 /** Completes and checks a routing function. Throws `BAD_VALUE`, `UNKNOWN_NAME`. */
-export function routerFunction(
-  given: Pick<RouterFunction, 'numExperts' | 'topK'> & Partial<RouterFunction>,
-): RouterFunction {
-  const router: RouterFunction = { ...DEFAULTS, ...given };
+export function routingFunction(
+  given: Pick<RoutingFunction, 'numExperts' | 'topK'> & Partial<RoutingFunction>,
+): RoutingFunction {
+  const router: RoutingFunction = { ...DEFAULTS, ...given };
   const { numExperts, topK, scoring, groups, hasSelectionBias } = router;
-  whole('experts', numExperts, 1, MAX_ROUTER_EXPERTS);
-  whole('topK', topK, 1, Math.min(MAX_ROUTER_TOP_K, numExperts));
+  whole('numExperts', numExperts, 1, MAX_EXPERTS);
+  whole('topK', topK, 1, Math.min(MAX_TOP_K, numExperts));
   if (!SCORINGS.includes(scoring)) throw RoutedExpertsError.of('UNKNOWN_NAME', 'scoring', scoring, SCORINGS);
   for (const name of ['softCap', 'epsilon', 'minDenominator', 'jitter'] as const) finite(name, router[name], 0);
   finite('scale', router.scale, -1e30);
@@ -81,6 +56,13 @@ export function routerFunction(
   }
   if (groups !== null) checkGroups(groups, numExperts, topK);
   return router;
+}
+
+/** The function of a model, complete. Throws `BAD_VALUE`, `UNKNOWN_NAME`. */
+export function routingFunctionOf(
+  model: Pick<ModelConfig, 'numExperts' | 'topK' | 'routingFunction'>,
+): RoutingFunction {
+  return routingFunction({ ...model.routingFunction, numExperts: model.numExperts, topK: model.topK });
 }
 
 function checkGroups({ count, keep, score }: ExpertGroups, numExperts: number, topK: number): void {
@@ -119,7 +101,7 @@ function finite(name: string, value: number, min: number): void {
 }
 
 /** Throws `BAD_VALUE` unless there is a finite bias per expert. */
-export function checkSelectionBias({ numExperts }: RouterFunction, bias: Float32Array): void {
+export function checkSelectionBias({ numExperts }: RoutingFunction, bias: Float32Array): void {
   if (bias.length !== numExperts) {
     throw RoutedExpertsError.of(
       'BAD_VALUE',
@@ -136,17 +118,22 @@ export function checkSelectionBias({ numExperts }: RouterFunction, bias: Float32
  * Whether selection reads the logits themselves. Every score grows with its logit; so without a bias, and without a sum over scores, the
  * order of the choices is that of the logits, which no rounding of an exponential can blur.
  */
-export function selectsByLogit({ scoring, hasSelectionBias, groups }: RouterFunction): boolean {
+export function selectsByLogit({ scoring, hasSelectionBias, groups }: RoutingFunction): boolean {
   return !hasSelectionBias && (scoring === 'identity' || groups?.score !== 'top2-sum');
 }
 
 /** Whether the keys of a subgroup kernel hold choices in fixed point: sigmoids plus biases that lie near each other. */
-export function hasFixedKeys(router: RouterFunction): boolean {
+export function hasFixedKeys(router: RoutingFunction): boolean {
   return router.scoring === 'sigmoid' && !selectsByLogit(router);
 }
 
+/** Whether selection is the K largest logits, and nothing else. */
+export function isPlainTopK(router: RoutingFunction): boolean {
+  return selectsByLogit(router) && router.groups === null;
+}
+
 /** Name of the function, distinct for distinct functions: `e256-k8-sigmoid-bias-g8x4-top2-norm1e-20-x2.5`. */
-export function routerFunctionName(router: RouterFunction): string {
+export function routingFunctionName(router: RoutingFunction): string {
   const { numExperts, topK, scoring, softCap, hasSelectionBias, groups, renormalize } = router;
   const parts = [`e${numExperts}`, `k${topK}`, scoring];
   if (softCap > 0) parts.push(`cap${softCap}`);
