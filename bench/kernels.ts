@@ -1,6 +1,6 @@
 /**
- * Each kernel of the engine at 16, 64, 256 and 2,048 tokens of gpt-oss-120b, by the device's own timestamps where it has them; on a GPU also the
- * routers of other models, and `attend` over a context of 32,768. Figures of a software adapter say nothing about a GPU.
+ * The engine's kernels but for the routers (routers.ts) at 16, 64, 256 and 2,048 tokens of gpt-oss-120b, by the device's own timestamps where it
+ * has them; on a GPU also `attend` over a context of 32,768. Figures of a software adapter say nothing about a GPU.
  */
 
 import { Bench } from 'tinybench';
@@ -10,17 +10,13 @@ import { packWorkgroups } from '../src/kernels/kernel-set.ts';
 import { kernelShape, packedBytes } from '../src/kernels/kernel-shape.ts';
 import { modelPreset } from '../src/kernels/model-presets.ts';
 import { openDevice } from '../src/kernels/open-device.ts';
-import { routeVariants } from '../src/kernels/route-variant.ts';
 import { StepInput, stepInputWords } from '../src/kernels/step-input.ts';
-import { wgslKernels, wgslKernelsWith } from '../src/kernels/wgsl-kernels.ts';
+import { wgslKernels } from '../src/kernels/wgsl-kernels.ts';
 
 const TOKENS = [16, 64, 256, 2048];
 const TOKENS_PER_REQUEST = 8;
 const CONTEXT = 1024;
 const LONG_CONTEXT = 32_768;
-/** Of each routing function one: grouped scores, scores with a bias, a softmax with a bias, groups by logit. */
-const OTHER_MODELS = ['deepseek-v3', 'kimi-k2', 'longcat-flash', 'deepseek-v2'];
-
 const ENGINE: EngineConfig = {
   blockSize: 16,
   // Of a GPU: more keys than its cache holds.
@@ -67,7 +63,6 @@ async function addTasks(bench: Bench, device: Device): Promise<void> {
   const model = modelPreset('gpt-oss-120b');
   const { isSoftware } = device.info;
   const shape = kernelShape(model, isSoftware ? { ...ENGINE, numBlocks: 256, maxModelLen: 2048 } : ENGINE);
-  const variants = routeVariants(shape, device.info.isSoftware, device.info.subgroupSizes);
   const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, words * 4, 'storage');
   const stepInput = storage('stepInput', stepInputWords(shape));
   const slotMapping = storage('slotMapping', shape.maxNumBatchedTokens);
@@ -121,31 +116,13 @@ async function addTasks(bench: Bench, device: Device): Promise<void> {
   for (const T of TOKENS) {
     fillStep(input, T, CONTEXT);
     const sizes = { numTokens: T, numRequests: input.numRequests, numTableUpdates: 0 };
-    for (const variant of variants) {
-      // A subgroup of 4 takes seconds for a large step, and nobody chooses it.
-      if (variant.algorithm === 'subgroup' && isSoftware && T > 64) continue;
-      const { kernel, grid } = wgslKernelsWith(model, shape, device.info, variant).route;
-      const weights = wgslKernelsWith(model, shape, device.info, variant).gateWeights();
-      const gateWeights = storage('gateWeights', weights.length);
-      device.write(gateWeights, 0, weights);
-      await add(kernel, [stepInput, hidden, gateWeights, routedExperts], grid(sizes), T);
-    }
-    const kernels = wgslKernelsWith(model, shape, device.info, variants[0]!);
+    const kernels = wgslKernels(model, shape, device.info);
     const { attendWrite, attend, sample, pack } = kernels;
     await add(attendWrite.kernel, [stepInput, slotMapping, lastTokens, kvKeys, blockTable], attendWrite.grid(sizes), T);
     const attendBuffers = [stepInput, kvKeys, blockTable, hidden];
     await add(attend.kernel, attendBuffers, attend.grid(sizes), T);
     if (!isSoftware) await add(attend.kernel, attendBuffers, attend.grid(sizes), T, LONG_CONTEXT);
     await add(sample.kernel, [stepInput, hidden, sampled, lastTokens], sample.grid(sizes), T);
-    for (const name of isSoftware ? [] : OTHER_MODELS) {
-      const other = modelPreset(name);
-      const { route, gateWeights } = wgslKernels(other, kernelShape(other, ENGINE), device.info);
-      const words = gateWeights();
-      const weights = storage('gateWeights', words.length);
-      device.write(weights, 0, words);
-      const ids = storage('routedExperts', T * other.numLayers * other.topK);
-      await add(route.kernel, [stepInput, hidden, weights, ids], route.grid(sizes), T);
-    }
     await add(pack, [routedExperts, packRows, packed], [packWorkgroups(model, T), 1], T);
   }
 }

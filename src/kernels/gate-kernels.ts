@@ -52,7 +52,8 @@ function gateConstants(model: ModelConfig, numWeights: number): Readonly<Record<
 }
 
 function gateFiles(model: ModelConfig): readonly string[] {
-  return ['mix', 'router/gate', `router/score-table${choiceKind(model) === ChoiceKind.softmax ? '-softmax' : ''}`];
+  const scores = choiceKind(model) === ChoiceKind.softmax ? 'score-table-softmax' : 'score-table';
+  return ['mix', 'router/gate', `router/${scores}`, 'router/score-fixed'];
 }
 
 /** Distinct for models whose gates differ. */
@@ -61,22 +62,22 @@ function gateName(model: ModelConfig): string {
 }
 
 /**
- * All that gates and fused routers read of a model, in f32: weights `[L, E, G]`, or of pairs of experts `[L, E / 2, G]`; table of scores; selection
- * biases `[L, E]`.
+ * All that gates and fused routers read of a model: weights in f32, `[L, E, G]` or of pairs of experts `[L, E / 2, G]`; as i32, the table of scores
+ * and the selection biases `[L, E]`.
  */
 export function packGate(model: ModelConfig, inPairs: boolean): Uint32Array {
   const weights = inPairs ? pairWeights(model) : gateWeights(model);
   const table = scoreTable(model);
   const bias = selectionBias(model);
-  const packed = new Float32Array(Math.ceil((weights.length + table.length + bias.length) / 4) * 4);
-  packed.set(weights);
+  const packed = new Uint32Array(Math.ceil((weights.length + table.length + bias.length) / 4) * 4);
+  packed.set(new Uint32Array(weights.buffer));
   packed.set(table, weights.length);
   packed.set(bias, weights.length + table.length);
-  return new Uint32Array(packed.buffer);
+  return packed;
 }
 
 /** `even + 2048 · odd`, both as nibbles in [0, 15], for each pair of experts. */
-function pairWeights(model: ModelConfig): Float32Array {
+function pairWeights(model: ModelConfig): Float32Array<ArrayBuffer> {
   const weights = gateWeights(model);
   const { gateWidth } = model;
   return Float32Array.from({ length: weights.length / 2 }, (_, i) => {

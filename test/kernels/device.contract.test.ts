@@ -14,7 +14,7 @@ import { Oracle } from '../../src/kernels/oracle.ts';
 import { gateSeed } from '../../src/kernels/reference/mix.ts';
 import { expertWork } from '../../src/kernels/reference/monolithic-route.ts';
 import { Router } from '../../src/kernels/reference/route.ts';
-import { routeVariants } from '../../src/kernels/route-variant.ts';
+import { engineRouterName, engineRouters } from '../../src/kernels/router/router-variant.ts';
 import { StepInput } from '../../src/kernels/step-input.ts';
 import { wgslKernels, wgslKernelsFor, wgslKernelsWith } from '../../src/kernels/wgsl-kernels.ts';
 import { DEVICES, engineConfig, expectSame, model, randomNumbers, randomWords, readWords, wordsOf } from './harness.ts';
@@ -369,17 +369,17 @@ describe('webgpu only', () => {
   });
 });
 
-describe('route variants', () => {
-  test.each(DEVICES)('the portable and the subgroup router are one function: $name', async ({ open }) => {
+describe('ways to route', () => {
+  test.each(DEVICES)('gate and router, in chunks, and all in one kernel are one function: $name', async ({ open }) => {
     const device = await open();
     const shape = model({ numLayers: 2, numExperts: 60, topK: 6 });
-    const sizes = device.info.subgroupSizes;
-    for (const variant of routeVariants(shape, true, sizes)) {
+    const small = { ...device.info, maxStorageBufferBytes: 4 };
+    for (const engineRouter of engineRouters(shape, device.info)) {
       const kernels = (m: typeof shape): ReturnType<typeof wgslKernels> =>
-        wgslKernelsWith(m, kernelShape(m, engineConfig()), device.info, variant);
+        wgslKernelsWith(m, kernelShape(m, engineConfig()), small, engineRouter);
       const engine = await ToyEngine.create(device, shape, engineConfig(), kernels, 5);
       await engine.run(20);
-      expect(engine.rows, variant.algorithm).toBeGreaterThan(50);
+      expect(engine.rows, engineRouterName(engineRouter)).toBeGreaterThan(50);
     }
     await device.destroy();
   });

@@ -3,12 +3,12 @@
 import { expect, test } from 'vitest';
 import type { ModelConfig, RouterConfig, RouterScoring } from '../../src/contract/config.ts';
 import type { Device, Kernel } from '../../src/contract/device.ts';
-import type { KernelSet } from '../../src/kernels/kernel-set.ts';
+import type { GateKernel, KernelSet } from '../../src/kernels/kernel-set.ts';
 import { packWorkgroups } from '../../src/kernels/kernel-set.ts';
 import type { KernelShape } from '../../src/kernels/kernel-shape.ts';
 import { kernelShape } from '../../src/kernels/kernel-shape.ts';
 import { routingReplayWords } from '../../src/kernels/reference/routing-replay.ts';
-import { routeVariants } from '../../src/kernels/route-variant.ts';
+import { engineRouters } from '../../src/kernels/router/router-variant.ts';
 import { FROM_DEVICE, StepInput } from '../../src/kernels/step-input.ts';
 import { wgslKernels, wgslKernelsFor, wgslKernelsWith } from '../../src/kernels/wgsl-kernels.ts';
 import { engineConfig, expectSame, model, randomNumbers, randomWords, readWords } from './harness.ts';
@@ -93,13 +93,14 @@ const CASES: Readonly<Record<string, (c: Case) => Promise<void>>> = {
       ),
       randomWords(random, 4 * shape.maxNumBatchedTokens),
     ]),
-  route: async ({ device, kernels, shape, random, input }) =>
-    expectKernel(device, kernels.route.kernel, kernels.route.grid(input), [
-      input.words,
-      randomWords(random, 4 * shape.maxNumBatchedTokens),
-      kernels.gateWeights(),
-      randomWords(random, shape.maxNumBatchedTokens * shape.numLayers * shape.topK),
-    ]),
+  route: async (step) => {
+    const { device, kernels, shape, random, input } = step;
+    const hidden = randomWords(random, 4 * shape.maxNumBatchedTokens);
+    const ids = randomWords(random, shape.maxNumBatchedTokens * shape.numLayers * shape.topK);
+    const gateInputs = [input.words, hidden, kernels.gateWeights()];
+    if (kernels.gate) await runInChunks(step, kernels.gate, gateInputs, ids);
+    else await expectKernel(device, kernels.route.kernel, kernels.route.grid(input), [...gateInputs, ids]);
+  },
   sample: async ({ device, kernels, shape, random, input }) =>
     expectKernel(device, kernels.sample.kernel, kernels.sample.grid(input), [
       input.words,
@@ -108,6 +109,24 @@ const CASES: Readonly<Record<string, (c: Case) => Promise<void>>> = {
       randomWords(random, shape.maxNumSeqs * (1 + shape.numSpeculativeTokens)),
     ]),
 };
+
+/** The gate, chunk by chunk, and the router behind it on what the gate's reference wrote. */
+async function runInChunks(
+  { device, kernels, shape, random, input }: Case,
+  { kernel, grid, chunkTokens }: GateKernel,
+  gateInputs: readonly Uint32Array[],
+  ids: Uint32Array,
+): Promise<void> {
+  for (let start = 0; start < input.numTokens; start += chunkTokens) {
+    const numTokens = Math.min(chunkTokens, input.numTokens - start);
+    const sizes = { numTokens, numRequests: input.numRequests, numTableUpdates: 0 };
+    const params = Uint32Array.of(random(1000), start * shape.numLayers);
+    const choices = randomWords(random, chunkTokens * shape.numLayers * shape.numExperts).map((word) => word >>> 2);
+    await expectKernel(device, kernel, grid(sizes), [...gateInputs, params, choices]);
+    kernel.reference([...gateInputs, params, choices], [...grid(sizes), 1]);
+    await expectKernel(device, kernels.route.kernel, kernels.route.grid(sizes), [params, choices, ids]);
+  }
+}
 
 /** A monolithic router's buffers: what a modular one writes is not among them. */
 async function runMonolithic({ device, kernels, shape, random, input }: Case, hasReplay: boolean): Promise<void> {
@@ -185,9 +204,11 @@ export function runKernelCases(device: () => Device): void {
 
     test.each(routers)(`route, ${title}: every variant that the device can run, $name`, async ({ router }) => {
       const { info } = device();
-      for (const variant of routeVariants(shape, true, info.subgroupSizes, router)) {
+      for (const engineRouter of engineRouters(modelConfig, info, router)) {
         const random = randomNumbers(200 + index);
-        const kernels = wgslKernelsWith(modelConfig, shape, info, variant, router);
+        // A device that binds so little has the gate take 16 tokens at once.
+        const small = { ...info, maxStorageBufferBytes: 4 };
+        const kernels = wgslKernelsWith(modelConfig, shape, small, engineRouter, router);
         for (let round = 0; round < 3; round++) {
           const step = { device: device(), kernels, shape, random, input: randomStep(shape, random) };
           if (router.kind === 'modular') await CASES['route']!(step);
@@ -236,8 +257,7 @@ export function runKernelCases(device: () => Device): void {
         engineConfig({ blockSize: 5, numBlocks: 900, maxModelLen: 3100, maxNumSeqs: 12 }),
       );
       const random = randomNumbers(400);
-      const [variant] = routeVariants(shape, isSoftware, null);
-      const { kernel, grid } = wgslKernelsWith(model(), shape, { isSoftware }, variant!).attend;
+      const { kernel, grid } = wgslKernels(model(), shape, { ...device().info, isSoftware }).attend;
       const input = new StepInput(shape);
       input.begin(2 * starts.length, starts.length, 0);
       for (const [i, start] of starts.entries()) input.addRequest(i, start, 2, 0, true);

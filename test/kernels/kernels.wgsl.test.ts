@@ -8,7 +8,7 @@ import type { Kernel } from '../../src/contract/device.ts';
 import { kernelShape } from '../../src/kernels/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../../src/kernels/model-presets.ts';
 import type { RouterConfig } from '../../src/contract/config.ts';
-import { routeVariants } from '../../src/kernels/route-variant.ts';
+import { engineRouters } from '../../src/kernels/router/router-variant.ts';
 import { wgslKernelsWith } from '../../src/kernels/wgsl-kernels.ts';
 import { engineConfig } from './harness.ts';
 import { nullDevice } from './null-device.ts';
@@ -29,8 +29,9 @@ describe.each(MODEL_NAMES)('%s', (name) => {
       const model = modelPreset(name, gateWidth);
       const shape = kernelShape(model, engineConfig({ numSpeculativeTokens, maxNumSeqs: 256, maxModelLen: 131_072 }));
       for (const isSoftware of [false, true]) {
-        const [variant] = routeVariants(shape, isSoftware, null);
-        const set = wgslKernelsWith(model, shape, { isSoftware }, variant!);
+        const info = { isSoftware, subgroupSizes: null, maxStorageBufferBytes: 2 ** 27 };
+        const [engineRouter] = engineRouters(model, info);
+        const set = wgslKernelsWith(model, shape, info, engineRouter!);
         for (const { kernel } of [set.attendWrite, set.attend, set.sample]) await validate(kernel);
         await validate(set.ballast);
       }
@@ -44,8 +45,10 @@ describe.each(MODEL_NAMES)('%s', (name) => {
       const model = modelPreset(name, gateWidth);
       const shape = kernelShape(model, engineConfig());
       for (const sizes of isModular ? SUBGROUP_SIZES : SUBGROUP_SIZES.slice(0, 2)) {
-        for (const variant of routeVariants(shape, sizes === null, sizes, router)) {
-          const set = wgslKernelsWith(model, shape, { isSoftware: false }, variant, router);
+        const info = { isSoftware: sizes === null, subgroupSizes: sizes, maxStorageBufferBytes: 2 ** 27 };
+        for (const engineRouter of engineRouters(model, info, router)) {
+          const set = wgslKernelsWith(model, shape, info, engineRouter, router);
+          if (set.gate) await validate(set.gate.kernel);
           await validate(set.route.kernel);
           await validate(set.pack);
           if (set.expand) await validate(set.expand.kernel);

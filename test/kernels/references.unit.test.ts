@@ -2,19 +2,16 @@
 
 import { describe, expect, test } from 'vitest';
 import { FROM_DEVICE, Header, StepInput } from '../../src/kernels/step-input.ts';
+import type { ModelConfig, RouterConfig } from '../../src/contract/config.ts';
+import { packGate } from '../../src/kernels/gate-kernels.ts';
 import { checkModel, kernelShape, packedBytes } from '../../src/kernels/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../../src/kernels/model-presets.ts';
 import { Oracle, oracle } from '../../src/kernels/oracle.ts';
 import { draftToken, gateSeed, gateWord, nextToken, scramble } from '../../src/kernels/reference/mix.ts';
 import { pack } from '../../src/kernels/reference/pack.ts';
-import { Router, gateWeights } from '../../src/kernels/reference/route.ts';
-import {
-  chooseRouteVariant,
-  packGateWeights,
-  portableVariant,
-  routeVariantName,
-  subgroupVariant,
-} from '../../src/kernels/route-variant.ts';
+import { gateWeights } from '../../src/kernels/reference/gate.ts';
+import { Router } from '../../src/kernels/reference/route.ts';
+import { chooseEngineRouter, engineRouterName, engineRouters } from '../../src/kernels/router/router-variant.ts';
 import { SampledLayout } from '../../src/kernels/sampled-layout.ts';
 import { engineConfig, expectSame, model, randomNumbers } from './harness.ts';
 
@@ -120,8 +117,13 @@ describe('hashing', () => {
   });
 });
 
-function chosen(name: string, isSoftware: boolean, subgroupSizes: readonly [number, number] | null): string {
-  return chooseRouteVariant(modelPreset(name), { isSoftware, subgroupSizes }).algorithm;
+function chosen(
+  shape: ModelConfig,
+  isSoftware: boolean,
+  subgroupSizes: readonly [number, number] | null,
+  router?: RouterConfig,
+): string {
+  return engineRouterName(chooseEngineRouter(shape, { isSoftware, subgroupSizes }, router));
 }
 
 describe('router', () => {
@@ -157,50 +159,52 @@ describe('router', () => {
     expect(ties).toBeGreaterThan(5);
   });
 
-  test('the extreme logits of the widest gate stay exact in f32', () => {
+  test('the extreme logits of the widest gate, and of a pair of experts, stay exact in f32; raw sums share a word', () => {
     const largest = 64 * 248 * 1024 + 1023;
     expect(Math.fround(largest)).toBe(largest);
     expect(largest).toBeLessThan(2 ** 24);
-    const pair = 1024 + 960 + 2048 * 960;
-    expect(pair).toBeLessThan(2 ** 24);
+    expect(1024 + 960 + 2048 * 960).toBeLessThan(2 ** 24);
+    expect(225 * 248).toBeLessThan(2 ** 16);
   });
 
-  test('the variant follows shape, features and software-ness', () => {
-    const shape = modelPreset('gpt-oss-120b');
-    const software = chooseRouteVariant(shape, { isSoftware: true, subgroupSizes: [4, 4] });
-    const gpu = chooseRouteVariant(shape, { isSoftware: false, subgroupSizes: [32, 32] });
-    const oldGpu = chooseRouteVariant(shape, { isSoftware: false, subgroupSizes: null });
-    const wide = chooseRouteVariant(modelPreset('gpt-oss-120b', 16), { isSoftware: true, subgroupSizes: null });
-    expect([software, gpu, oldGpu, wide].map((variant) => routeVariantName(shape, variant))).toEqual([
-      'route/l36-e128-k4-g8-topk-portable-t16',
-      'route/l36-e128-k4-g8-topk-subgroup-s32',
-      'route/l36-e128-k4-g8-topk-portable-t64',
-      'route/l36-e128-k4-g8-topk-wide-t16',
-    ]);
-  });
-
-  test('functions other than plain top-k have variants of their own', () => {
-    expect(chosen('deepseek-v3', true, [4, 4])).toBe('scored-portable');
-    expect(chosen('deepseek-v3', false, null)).toBe('scored-portable');
-    expect(chosen('deepseek-v3', false, [32, 32])).toBe('scored-subgroup');
-    expect(chosen('longcat-flash', true, null)).toBe('scored');
-    expect(chosen('llama-4-maverick', true, null)).toBe('portable');
-    const monolithic = { kind: 'monolithic', hasRoutingReplay: true } as const;
-    expect(portableVariant(modelPreset('deepseek-v3'), true, monolithic).algorithm).toBe('scored');
-    expect(portableVariant(modelPreset('tiny'), true, monolithic).algorithm).toBe('wide');
-    // Three groups cannot share 32 lanes out.
+  test('a GPU has a gate and the router kernel of its choices; software one kernel, if the shape is narrow', () => {
+    const [gptOss, wideGate] = [modelPreset('gpt-oss-120b'), modelPreset('gpt-oss-120b', 16)];
+    expect(chosen(gptOss, false, [32, 32])).toBe('gate+subgroup-l8-m4x-q4');
+    expect(chosen(gptOss, false, null)).toBe('gate+portable-t64');
+    expect(chosen(gptOss, true, [4, 4])).toBe('fused-pairs-t16');
+    expect(chosen(wideGate, true, [4, 4])).toBe('gate+portable-t16');
+    expect(chosen(modelPreset('deepseek-v3'), false, [32, 32])).toBe('gate+subgroup-l8-m8-q8');
+    expect(chosen(modelPreset('deepseek-v3'), true, null)).toBe('fused-pairs-t16');
+    expect(chosen(modelPreset('longcat-flash'), false, null)).toBe('gate+wide-t128');
+    expect(chosen(modelPreset('longcat-flash'), true, null)).toBe('gate+portable-t16');
+    // Three groups of odd size.
     const groups = { count: 3, keep: 1, score: 'max' } as const;
-    const thirds = model({ numExperts: 24, routingFunction: { scoring: 'softmax', hasSelectionBias: false, groups } });
-    expect(subgroupVariant(thirds, [32, 32])).toBe(null);
-    expect(chooseRouteVariant(thirds, { isSoftware: false, subgroupSizes: [32, 32] }).algorithm).toBe(
-      'scored-portable',
-    );
+    expect(chosen(model({ numExperts: 27, routingFunction: { groups } }), true, null)).toBe('gate+portable-t16');
+  });
+
+  test('a monolithic router is one kernel on every device', () => {
+    for (const hasRoutingReplay of [false, true]) {
+      const router = { kind: 'monolithic', hasRoutingReplay } as const;
+      for (const shape of MODEL_NAMES.map((name) => modelPreset(name))) {
+        for (const [isSoftware, sizes] of [
+          [true, [4, 4]],
+          [false, [32, 32]],
+          [false, null],
+        ] as const) {
+          expect(chosen(shape, isSoftware, sizes, router)).toMatch(/^fused-/);
+          const all = engineRouters(shape, { isSoftware, subgroupSizes: sizes }, router);
+          expect(all.every(({ isFused }) => isFused)).toBe(true);
+        }
+      }
+    }
+    const router = { kind: 'monolithic', hasRoutingReplay: true } as const;
+    expect(chosen(modelPreset('deepseek-v3'), false, [32, 32], router)).toBe('fused-subgroup-l8-m8-q8');
   });
 
   test('a pair of experts shares an f32 from which both come back', () => {
     const shape = model();
     const plain = gateWeights(shape);
-    const pairs = new Float32Array(packGateWeights(shape, portableVariant(shape, true)).buffer);
+    const pairs = new Float32Array(packGate(shape, true).buffer);
     for (let expert = 0; expert < shape.numExperts; expert++) {
       const value = pairs[(expert >> 1) * 8]!;
       expect((expert % 2 === 0 ? value % 2048 : Math.floor(value / 2048)) - 8).toBe(plain[expert * 8]);

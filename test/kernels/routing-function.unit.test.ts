@@ -19,15 +19,13 @@ import {
 import { checkModel } from '../../src/kernels/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../../src/kernels/model-presets.ts';
 import { gateSeed, gateWord } from '../../src/kernels/reference/mix.ts';
-import { gateWeights, Router } from '../../src/kernels/reference/route.ts';
+import { gateWeights } from '../../src/kernels/reference/gate.ts';
+import { Router } from '../../src/kernels/reference/route.ts';
 import { routeRow } from '../../src/kernels/reference/router-reference.ts';
-import { routingFunction } from '../../src/kernels/router/routing-function.ts';
-import { isPlainTopK, routingFunctionName } from '../../src/kernels/routing-function.ts';
+import { isPlainTopK, routingFunctionName, routingFunctionOf } from '../../src/kernels/router/routing-function.ts';
 import { expectSame, model, randomNumbers } from './harness.ts';
 
-const SCORED = MODEL_NAMES.map((name) => modelPreset(name)).filter(
-  ({ routingFunction }) => !isPlainTopK(routingFunction!),
-);
+const SCORED = MODEL_NAMES.map((name) => modelPreset(name)).filter((preset) => !isPlainTopK(routingFunctionOf(preset)));
 
 /** Logits `[L][E]` by a plain sum. */
 function slowLogits(shape: ModelConfig, x: number, y: number): number[][] {
@@ -52,8 +50,8 @@ function descending(values: readonly bigint[]): number[] {
 
 /** The definition in BigInt and sorts: choices, best groups, best experts; of equals the smaller id. */
 function slowRow(shape: ModelConfig, logits: readonly number[], layer: number): number[] {
-  const { numExperts, topK, gateWidth, routingFunction } = shape;
-  const { hasSelectionBias, groups } = routingFunction!;
+  const { numExperts, topK, gateWidth } = shape;
+  const { hasSelectionBias, groups } = routingFunctionOf(shape);
   const table = scoreTable(shape);
   const biases = selectionBias(shape);
   const bias = (id: number): bigint => (hasSelectionBias ? BigInt(biases[layer * numExperts + id]!) : 0n);
@@ -81,7 +79,7 @@ function slowRow(shape: ModelConfig, logits: readonly number[], layer: number): 
     .map((place) => allowed[place]!);
 }
 
-const FUNCTIONS: readonly (readonly [Partial<ModelConfig>, RoutingFunction])[] = [
+const FUNCTIONS: readonly (readonly [Partial<ModelConfig>, Partial<RoutingFunction>])[] = [
   [
     { numExperts: 64, topK: 6 },
     { scoring: 'sigmoid', hasSelectionBias: true, groups: { count: 8, keep: 3, score: 'top2-sum' } },
@@ -127,9 +125,8 @@ describe('the fixed-point router', () => {
 
   test.each(SCORED)('$name chooses as the published function in f64, outside a margin', (preset) => {
     const scored = { ...preset, numLayers: 2 };
-    const { numExperts, topK, routingFunction } = scored;
-    const { scoring, hasSelectionBias, groups } = routingFunction!;
-    const f64 = routingFunction({ numExperts, topK, scoring, hasSelectionBias, groups });
+    const f64 = routingFunctionOf(scored);
+    const { numExperts, topK, scoring, hasSelectionBias, groups } = f64;
     const unit = scoring === 'sqrt-softplus' ? SCORE_ONE / 4 : SCORE_ONE;
     const biases = Array.from(selectionBias(scored), (bias) => bias / unit);
     const router = new Router(scored);
@@ -228,7 +225,7 @@ describe('what a key has room for', () => {
 });
 
 function nameOf(preset: string): string {
-  return routingFunctionName(modelPreset(preset).routingFunction);
+  return routingFunctionName(routingFunctionOf(modelPreset(preset)));
 }
 
 function grouped(groups: Readonly<{ count: number; keep: number; score: string }>): ModelConfig {
@@ -238,31 +235,29 @@ function grouped(groups: Readonly<{ count: number; keep: number; score: string }
 }
 
 describe('routing functions', () => {
-  test('names are equal where selections are', () => {
-    expect(['mixtral-8x7b', 'gpt-oss-120b', 'llama-4-maverick', 'phi-3.5-moe'].map(nameOf)).toEqual(
-      Array.from({ length: 4 }, () => 'topk'),
-    );
-    expect(['deepseek-v3', 'deepseek-v2', 'kimi-k3', 'longcat-flash'].map(nameOf)).toEqual([
-      'sigmoid-bias-g8x4-top2-sum',
-      'topk-g8x3-max',
-      'sigmoid-bias',
-      'softmax-bias',
+  test('a name says E, K and what is not as in plain top-k', () => {
+    expect(['deepseek-v3', 'deepseek-v2', 'kimi-k3', 'longcat-flash', 'grok-1'].map(nameOf)).toEqual([
+      'e256-k8-sigmoid-bias-g8x4-top2-sum',
+      'e160-k6-softmax-g8x3-max',
+      'e896-k16-sigmoid-bias',
+      'e768-k12-softmax-bias',
+      'e8-k2-softmax',
     ]);
-    expect(routingFunctionName()).toBe('topk');
+    expect(routingFunctionName(routingFunctionOf(model()))).toBe('e16-k4-softmax');
   });
 
   test.each([
     [grouped({ count: 3, keep: 1, score: 'max' }), 'groups is 3; give a divisor of the 16 experts'],
     [grouped({ count: 33, keep: 1, score: 'max' }), 'groups is 33; give a whole number in [1, 16]'],
-    [grouped({ count: 4, keep: 5, score: 'max' }), 'groups kept is 5; give a whole number in [1, 4]'],
-    [grouped({ count: 4, keep: 0, score: 'max' }), 'groups kept is 0'],
+    [grouped({ count: 4, keep: 5, score: 'max' }), 'topkGroups is 5; give a whole number in [1, 4]'],
+    [grouped({ count: 4, keep: 0, score: 'max' }), 'topkGroups is 0'],
     [grouped({ count: 4.5, keep: 1, score: 'max' }), 'groups is 4.5'],
     [grouped({ count: 16, keep: 8, score: 'top2-sum' }), 'groups is 16; give groups of two experts or more'],
     [grouped({ count: 8, keep: 1, score: 'max' }), 'topK is 4; give at most the 2 experts of the kept groups'],
-    [grouped({ count: 4, keep: 2, score: 'mean' }), 'unknown group score "mean"; choose one of: max, top2-sum'],
+    [grouped({ count: 4, keep: 2, score: 'mean' }), 'unknown groupScore "mean"; choose one of: max, top2-sum'],
     [
       model({ routingFunction: { scoring: 'topk-softmax', hasSelectionBias: true, groups: null } }),
-      'scoring is topk-softmax; give softmax, sigmoid or sqrt-softplus',
+      'scoring is topk-softmax; give one that scores all experts',
     ],
     [
       model({ routingFunction: { scoring: 'tanh' as 'softmax', hasSelectionBias: true, groups: null } }),

@@ -14,8 +14,7 @@ import {
   emptyKernel,
   fillKernel,
 } from '../../kernels/router/router-baselines.ts';
-import { countWrongIds, isGroupTie } from '../../kernels/router/router-check.ts';
-import { selectsByLogit } from '../../kernels/router/routing-function.ts';
+import { countWrongIds, isGroupTie, marginsOf } from '../../kernels/router/router-check.ts';
 import { routerKernel, routerParams, routerWorkgroups } from '../../kernels/router/router-kernels.ts';
 import { routerVariantName, routerVariants } from '../../kernels/router/router-variant.ts';
 import type { BenchShape } from './bench-shapes.ts';
@@ -251,7 +250,7 @@ async function countWrong(
   ids: DeviceBuffer,
 ): Promise<number> {
   const { numExperts, topK, groups } = router;
-  const hasMargin = !selectsByLogit(router);
+  const { ofChoices, ofGroups } = marginsOf(router);
   const rows = Math.min(tokens, CHECKED_ROWS);
   let wrong = 0;
   for (const first of new Set([0, tokens - rows])) {
@@ -261,8 +260,8 @@ async function countWrong(
     const routed = new Uint32Array((await readBytes(device, ids, 4 * first * topK, 4 * rows * topK)).buffer);
     for (let row = 0; row < rows; row++) {
       const expected = routeRow(router, logits.subarray(row * numExperts, (row + 1) * numExperts), bias);
-      if (groups !== null && isGroupTie(expected.groupScores, groups.keep, hasMargin)) continue;
-      wrong += countWrongIds(routed.subarray(row * topK, (row + 1) * topK), expected, hasMargin);
+      if (groups !== null && isGroupTie(expected.groupScores, groups.keep, ofGroups)) continue;
+      wrong += countWrongIds(routed.subarray(row * topK, (row + 1) * topK), expected, ofChoices);
     }
   }
   return wrong;

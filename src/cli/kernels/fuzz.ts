@@ -3,15 +3,10 @@
 import type { Device } from '../../contract/device.ts';
 import type { RoutedRow } from '../../kernels/reference/router-reference.ts';
 import { routeRow } from '../../kernels/reference/router-reference.ts';
-import { countWrongIds, isGroupTie } from '../../kernels/router/router-check.ts';
+import { countWrongIds, isGroupTie, marginsOf } from '../../kernels/router/router-check.ts';
 import type { ExpertGroups } from '../../contract/config.ts';
 import type { RoutingFunction } from '../../contract/config.ts';
-import {
-  SCORINGS,
-  routingFunction,
-  routingFunctionName,
-  selectsByLogit,
-} from '../../kernels/router/routing-function.ts';
+import { SCORINGS, routingFunction, routingFunctionName } from '../../kernels/router/routing-function.ts';
 import { runRouter } from '../../kernels/router/router-run.ts';
 import type { RouterHost } from '../../kernels/router/router-variant.ts';
 import { routerVariantName, routerVariants } from '../../kernels/router/router-variant.ts';
@@ -60,7 +55,8 @@ export function fuzzCase(seed: number): FuzzCase {
     renormalize,
     epsilon: renormalize && isWhole ? oneOf([0, 1e-20]) : 0,
     minDenominator: renormalize && isWhole ? oneOf([0, 1e-12]) : 0,
-    scale: oneOf([1, 2.5, 16]),
+    // A score that is a logit may be as large as there are.
+    scale: oneOf(scoring === 'identity' ? [1] : [1, 2.5, 16]),
     jitter: scoring === 'sparsemixer' ? 0.01 : 0,
   });
   const numTokens = 1 + below(40);
@@ -155,9 +151,9 @@ function problemOf(
   const ids = [...allIds.subarray(row * topK, (row + 1) * topK)];
   const weights = allWeights.subarray(row * topK, (row + 1) * topK);
   if (new Set(ids).size < topK || ids.some((id) => id >= router.numExperts)) return `row ${row}: ids ${ids.join(' ')}`;
-  const hasMargin = !selectsByLogit(router);
-  if (groups !== null && isGroupTie(expected.groupScores, groups.keep, hasMargin)) return null;
-  const wrong = countWrongIds(ids, expected, hasMargin);
+  const { ofChoices, ofGroups } = marginsOf(router);
+  if (groups !== null && isGroupTie(expected.groupScores, groups.keep, ofGroups)) return null;
+  const wrong = countWrongIds(ids, expected, ofChoices);
   if (wrong > 0) return `row ${row}: ${wrong} wrong ids: ${ids.join(' ')} ✗ ${expected.ids.join(' ')}`;
   const wild = weights.findIndex((weight) => !Number.isFinite(weight));
   if (wild >= 0) return `row ${row}: weight ${wild} is ${weights[wild]}`;

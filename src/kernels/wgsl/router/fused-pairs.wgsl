@@ -21,7 +21,7 @@ struct FourTokens {
   x5: vec4f,
   x6: vec4f,
   x7: vec4f,
-  // 8 Σ x, where scores are looked up by the logit itself; else 0.
+  // 8 Σ x, where scores are looked up by the logit itself.
   excess: vec4i,
 }
 
@@ -72,7 +72,6 @@ fn fourTokens(words: vec4u) -> FourTokens {
   t.x5 = inputOf(words, 20u);
   t.x6 = inputOf(words, 24u);
   t.x7 = inputOf(words, 28u);
-  t.excess = vec4i(0);
   if (BY_LOGIT == 0u) {
     t.excess = vec4i((t.x0 + t.x1 + t.x2 + t.x3 + t.x4 + t.x5 + t.x6 + t.x7) * 8.0);
   }
@@ -86,19 +85,18 @@ fn pairOf(t: FourTokens, layer: u32, expert: u32) -> Pair {
   let b = gateWeights[weight + 1u];
   let raw = a.x * t.x0 + a.y * t.x1 + a.z * t.x2 + a.w * t.x3 + b.x * t.x4 + b.y * t.x5 + b.z * t.x6 + b.w * t.x7;
   let sums = vec4i(raw + 1024.0);
-  return Pair((sums & vec4i(2047)) - vec4i(1024) - t.excess, (sums >> vec4u(11u)) - t.excess);
+  var pair = Pair((sums & vec4i(2047)) - vec4i(1024), sums >> vec4u(11u));
+  if (BY_LOGIT == 0u) {
+    pair = Pair(pair.even - t.excess, pair.odd - t.excess);
+  }
+  return pair;
 }
 
 fn choicesOf(logits: vec4i, layer: u32, expert: u32, totals: Totals) -> vec4i {
   if (BY_LOGIT != 0u) {
     return logits;
   }
-  let bias = vec4i(i32(biasOf(layer, expert)));
-  if (NEEDS_SUM != 0u) {
-    let exponentials = exponentialsOf(vec4f(logits - totals.largest));
-    return vec4i((exponentials * totals.reciprocal) >> vec4u(SCORE_SHIFT)) + bias;
-  }
-  return vec4i(scoresOf(vec4f(logits), Stats(0.0, 1.0))) + bias;
+  return fixedScores(logits, totals.largest, totals.reciprocal) + vec4i(biasOf(layer, expert));
 }
 
 fn totalsOf(t: FourTokens, layer: u32) -> Totals {
@@ -110,7 +108,7 @@ fn totalsOf(t: FourTokens, layer: u32) -> Totals {
   var sum = vec4u(0u);
   for (var expert = 0u; expert < NUM_EXPERTS; expert += 2u) {
     let pair = pairOf(t, layer, expert);
-    sum += exponentialsOf(vec4f(pair.even - largest)) + exponentialsOf(vec4f(pair.odd - largest));
+    sum += fixedExponentials(largest - pair.even) + fixedExponentials(largest - pair.odd);
   }
   return Totals(largest, vec4u(RECIPROCAL_ONE) / sum);
 }
@@ -149,18 +147,25 @@ fn keptGroups(t: FourTokens, layer: u32, totals: Totals) -> vec4u {
 fn putBest(token: u32, layer: u32, best: Best) {
   gate_token = token;
   gate_layer = layer;
-  let experts = array<vec4u, 2>(
-    vec4u(1023u) - (vec4u(best.low) & vec4u(1023u)),
-    vec4u(1023u) - (vec4u(best.high) & vec4u(1023u)),
-  );
+  let low = vec4u(1023u) - (vec4u(best.low) & vec4u(1023u));
+  let high = vec4u(1023u) - (vec4u(best.high) & vec4u(1023u));
   let stats = Stats(0.0, 1.0);
-  var total = Sum(0);
-  for (var k = 0u; k < TOP_K; k++) {
-    total += weightOf(0u, experts[k / 4u][k % 4u], stats);
-  }
-  for (var k = 0u; k < TOP_K; k++) {
-    putChoice(0u, k, experts[k / 4u][k % 4u], Sum(0), total);
-  }
+  var total = weightOf(0u, low.x, stats);
+  if (TOP_K > 1u) { total += weightOf(0u, low.y, stats); }
+  if (TOP_K > 2u) { total += weightOf(0u, low.z, stats); }
+  if (TOP_K > 3u) { total += weightOf(0u, low.w, stats); }
+  if (TOP_K > 4u) { total += weightOf(0u, high.x, stats); }
+  if (TOP_K > 5u) { total += weightOf(0u, high.y, stats); }
+  if (TOP_K > 6u) { total += weightOf(0u, high.z, stats); }
+  if (TOP_K > 7u) { total += weightOf(0u, high.w, stats); }
+  putChoice(0u, 0u, low.x, Sum(0), total);
+  if (TOP_K > 1u) { putChoice(0u, 1u, low.y, Sum(0), total); }
+  if (TOP_K > 2u) { putChoice(0u, 2u, low.z, Sum(0), total); }
+  if (TOP_K > 3u) { putChoice(0u, 3u, low.w, Sum(0), total); }
+  if (TOP_K > 4u) { putChoice(0u, 4u, high.x, Sum(0), total); }
+  if (TOP_K > 5u) { putChoice(0u, 5u, high.y, Sum(0), total); }
+  if (TOP_K > 6u) { putChoice(0u, 6u, high.z, Sum(0), total); }
+  if (TOP_K > 7u) { putChoice(0u, 7u, high.w, Sum(0), total); }
 }
 
 @compute @workgroup_size(THREADS)
@@ -197,8 +202,8 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) workgro
     for (var expert = group * GROUP_SIZE; expert < (group + 1u) * GROUP_SIZE; expert += 2u) {
       let pair = pairOf(t, layer, expert);
       let id = i32(1023u - expert);
-      var even = choicesOf(pair.even, layer, expert, totals) * 1024 + vec4i(id);
-      var odd = choicesOf(pair.odd, layer, expert + 1u, totals) * 1024 + vec4i(id - 1);
+      var even = (choicesOf(pair.even, layer, expert, totals) << vec4u(10u)) + vec4i(id);
+      var odd = (choicesOf(pair.odd, layer, expert + 1u, totals) << vec4u(10u)) + vec4i(id - 1);
       if (GROUPS > 1u) {
         even = select(vec4i(LOWEST), even, isKept);
         odd = select(vec4i(LOWEST), odd, isKept);

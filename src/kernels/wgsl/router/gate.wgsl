@@ -3,7 +3,7 @@
 
 @group(0) @binding(0) var<storage, read> stepInput: array<u32>;
 @group(0) @binding(1) var<storage, read> hidden: array<vec4u>;
-// In f32: [L, E, G] weights, from TABLE on the scores, from BIASES on [L, E] selection biases.
+// [L, E, G] weights in f32; as i32, from TABLE on the scores, from BIASES on [L, E] selection biases.
 @group(0) @binding(2) var<storage, read> gateWeights: array<vec4f>;
 
 // What a fused router is at.
@@ -21,21 +21,27 @@ fn weightsOf(layer: u32, expert: u32, quad: u32) -> vec4f {
   return gateWeights[(layer * NUM_EXPERTS + expert) * GATE_QUADS + quad];
 }
 
-fn wordAt(place: u32) -> f32 {
-  return gateWeights[place / 4u][place % 4u];
+fn wordAt(place: u32) -> i32 {
+  return bitcast<i32>(gateWeights[place / 4u][place % 4u]);
 }
 
-fn wordsAt(places: vec4u) -> vec4f {
-  return vec4f(wordAt(places.x), wordAt(places.y), wordAt(places.z), wordAt(places.w));
+fn wordsAt(places: vec4u) -> vec4i {
+  return vec4i(wordAt(places.x), wordAt(places.y), wordAt(places.z), wordAt(places.w));
 }
 
-fn biasOf(layer: u32, expert: u32) -> f32 {
+fn biasOf(layer: u32, expert: u32) -> i32 {
   if (HAS_BIAS == 0u) {
-    return 0.0;
+    return 0;
   }
   return wordAt(BIASES + layer * NUM_EXPERTS + expert);
 }
 
 fn biasesOf(layer: u32, first: u32) -> vec4f {
-  return vec4f(biasOf(layer, first), biasOf(layer, first + 1u), biasOf(layer, first + 2u), biasOf(layer, first + 3u));
+  let biases = vec4i(
+    biasOf(layer, first),
+    biasOf(layer, first + 1u),
+    biasOf(layer, first + 2u),
+    biasOf(layer, first + 3u),
+  );
+  return vec4f(biases);
 }

@@ -42,5 +42,5 @@ fn readBias(first: u32, end: u32) -> vec4f {
 }
 
 fn readOneBias(expert: u32) -> f32 {
-  return biasOf(gate_layer, expert);
+  return f32(biasOf(gate_layer, expert));
 }

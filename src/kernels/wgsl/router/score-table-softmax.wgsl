@@ -2,14 +2,10 @@
 
 alias Sum = u32;
 
-fn exponentialsOf(difference: vec4f) -> vec4u {
-  return vec4u(wordsAt(vec4u(TABLE) + vec4u(-difference)));
+fn fixedExponentials(distance: vec4i) -> vec4u {
+  return vec4u(wordsAt(vec4u(distance + vec4i(i32(TABLE)))));
 }
 
-fn scaleOf(total: u32) -> f32 {
-  return f32(RECIPROCAL_ONE / total);
-}
-
-fn scoresOf(logit: vec4f, stats: Stats) -> vec4f {
-  return vec4f((exponentialsOf(logit - stats.max) * u32(stats.scale)) >> vec4u(SCORE_SHIFT));
+fn fixedScores(logit: vec4i, largest: vec4i, reciprocal: vec4u) -> vec4i {
+  return vec4i((fixedExponentials(largest - logit) * reciprocal) >> vec4u(SCORE_SHIFT));
 }

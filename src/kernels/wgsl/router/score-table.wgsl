@@ -2,14 +2,10 @@
 
 alias Sum = u32;
 
-fn exponentialsOf(difference: vec4f) -> vec4u {
+fn fixedExponentials(distance: vec4i) -> vec4u {
   return vec4u(0u);
 }
 
-fn scaleOf(total: u32) -> f32 {
-  return 1.0;
-}
-
-fn scoresOf(logit: vec4f, stats: Stats) -> vec4f {
-  return wordsAt(vec4u(TABLE) + vec4u(logit + f32(LOWEST_LOGIT)));
+fn fixedScores(logit: vec4i, largest: vec4i, reciprocal: vec4u) -> vec4i {
+  return wordsAt(vec4u(logit + vec4i(i32(TABLE + LOWEST_LOGIT))));
 }

@@ -8,7 +8,7 @@ const gpu = { isSoftware: false, subgroupSizes: [32, 32] } as const;
 
 describe('routingFunction refuses', () => {
   test.each([
-    ['no expert', { numExperts: 0, topK: 1 }, /experts is 0/],
+    ['no expert', { numExperts: 0, topK: 1 }, /numExperts is 0/],
     ['more experts than an id has bits for', { numExperts: 1025, topK: 1 }, /\[1, 1024\]/],
     ['K over E', { numExperts: 4, topK: 5 }, /topK is 5; give a whole number in \[1, 4\]/],
     ['K over 32', { numExperts: 64, topK: 33 }, /\[1, 32\]/],
