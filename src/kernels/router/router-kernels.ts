@@ -96,7 +96,7 @@ export function routerKernel(
         ports,
       );
     case 'pairs':
-      return assembleRouter(router, name, ['fused-pairs'], { THREADS }, false, ports);
+      return assembleRouter(router, name, ['list', 'fused-pairs'], { LIST: variant.list, THREADS }, false, ports);
     case 'wide':
       return assembleRouter(router, name, ['wide'], { GUARDED: 0, THREADS }, false, ports);
     case 'subgroup':

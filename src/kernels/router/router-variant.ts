@@ -27,7 +27,7 @@ export type SubgroupVariant = Readonly<{
 export type RouterAlgorithm = RouterVariant['algorithm'];
 
 /** Four tokens an invocation, two experts a multiplication: gate and selection in one kernel, for software adapters. */
-export type PairsVariant = Readonly<{ algorithm: 'pairs'; threads: number }>;
+export type PairsVariant = Readonly<{ algorithm: 'pairs'; threads: number; list: number }>;
 
 /** How the engine routes: a gate and, behind it, a router kernel; or one kernel that makes its own logits. */
 export type EngineRouter =
@@ -63,7 +63,12 @@ const MAX_FULL_LISTS = 0.0015;
 const MAX_SHORT_LISTS = 0.002;
 
 export function portableRouter({ topK }: RoutingFunction, isSoftware: boolean): RouterVariant {
-  return { algorithm: 'portable', threads: isSoftware ? 16 : 64, list: Math.max(4, powerOfTwo(topK)) };
+  return { algorithm: 'portable', threads: isSoftware ? 16 : 64, list: listOf(topK) };
+}
+
+/** Places of an invocation's list. */
+function listOf(topK: number): number {
+  return Math.max(4, powerOfTwo(topK));
 }
 
 export function wideRouter(): RouterVariant {
@@ -196,10 +201,10 @@ export function selectionOf({ numExperts, topK, routingFunction: given }: Routed
   return routingFunction({ numExperts, topK, scoring: 'identity', groups: given?.groups ?? null });
 }
 
-/** `null`: the gate is too wide, a group has an odd number of experts, or K is over eight. */
+/** `null`: the gate is too wide, or a group has an odd number of experts. */
 function pairsRouter({ numExperts, topK, gateWidth, routingFunction: given }: RoutedModel): PairsVariant | null {
-  const isNarrow = gateWidth === 8 && topK <= 8 && (numExperts / (given?.groups?.count ?? 1)) % 2 === 0;
-  return isNarrow ? { algorithm: 'pairs', threads: 16 } : null;
+  const isNarrow = gateWidth === 8 && (numExperts / (given?.groups?.count ?? 1)) % 2 === 0;
+  return isNarrow ? { algorithm: 'pairs', threads: 16, list: listOf(topK) } : null;
 }
 
 /**

@@ -1,4 +1,4 @@
-// Gate and selection in one kernel, for software adapters: gate width 8, an even number of experts, in a group too, K ≤ 8. A thread takes four
+// Gate and selection in one kernel, for software adapters: gate width 8, an even number of experts, in a group too. A thread takes four
 // tokens through one layer, so that what it loads and unpacks of a weight serves all four. It goes through the experts as often as the function
 // asks for: for a softmax's largest logit, for its sum, for the scores of groups, and to select. What it computes anew costs no more than a place
 // in memory.
@@ -7,8 +7,7 @@
 // holds the weights of experts 2i and 2i + 1 as `even + 2048 · odd`: sums stay under 2^21, exact in any order. Σ x·(w + 8) is the logit plus
 // 8 Σ x, the same for all experts of a token.
 //
-// A key is `choice · 1024 + 1023 − id`: keys are distinct and ordered as wanted. Each new one is pushed into K sorted registers by a max and a min;
-// no loop and no array, which a software adapter would keep in memory.
+// A key is `choice · 1024 + 1023 − id`: keys are distinct and ordered as wanted.
 
 const LOWEST: i32 = -0x7fffffff;
 
@@ -35,22 +34,6 @@ struct Totals {
 struct Pair {
   even: vec4i,
   odd: vec4i,
-}
-
-// The K best keys, descending. `high` is unused, and dropped by the compiler, for K ≤ 4.
-struct Best {
-  low: vec4i,
-  high: vec4i,
-}
-
-fn insert(best: Best, key: i32) -> Best {
-  var next = best;
-  next.low = max(best.low, min(vec4i(key), vec4i(HIGHEST, best.low.xyz)));
-  if (TOP_K > 4u) {
-    let spill = min(best.low.w, key);
-    next.high = max(best.high, min(vec4i(spill), vec4i(HIGHEST, best.high.xyz)));
-  }
-  return next;
 }
 
 // Input `shift / 4` of four tokens.
@@ -147,25 +130,17 @@ fn keptGroups(t: FourTokens, layer: u32, totals: Totals) -> vec4u {
 fn putBest(token: u32, layer: u32, best: Best) {
   gate_token = token;
   gate_layer = layer;
-  let low = vec4u(1023u) - (vec4u(best.low) & vec4u(1023u));
-  let high = vec4u(1023u) - (vec4u(best.high) & vec4u(1023u));
+  let keys = array<vec4i, 8>(best.a, best.b, best.c, best.d, best.e, best.f, best.g, best.h);
   let stats = Stats(0.0, 1.0);
-  var total = weightOf(0u, low.x, stats);
-  if (TOP_K > 1u) { total += weightOf(0u, low.y, stats); }
-  if (TOP_K > 2u) { total += weightOf(0u, low.z, stats); }
-  if (TOP_K > 3u) { total += weightOf(0u, low.w, stats); }
-  if (TOP_K > 4u) { total += weightOf(0u, high.x, stats); }
-  if (TOP_K > 5u) { total += weightOf(0u, high.y, stats); }
-  if (TOP_K > 6u) { total += weightOf(0u, high.z, stats); }
-  if (TOP_K > 7u) { total += weightOf(0u, high.w, stats); }
-  putChoice(0u, 0u, low.x, Sum(0), total);
-  if (TOP_K > 1u) { putChoice(0u, 1u, low.y, Sum(0), total); }
-  if (TOP_K > 2u) { putChoice(0u, 2u, low.z, Sum(0), total); }
-  if (TOP_K > 3u) { putChoice(0u, 3u, low.w, Sum(0), total); }
-  if (TOP_K > 4u) { putChoice(0u, 4u, high.x, Sum(0), total); }
-  if (TOP_K > 5u) { putChoice(0u, 5u, high.y, Sum(0), total); }
-  if (TOP_K > 6u) { putChoice(0u, 6u, high.z, Sum(0), total); }
-  if (TOP_K > 7u) { putChoice(0u, 7u, high.w, Sum(0), total); }
+  var experts: array<u32, TOP_K>;
+  var total = Sum(0);
+  for (var k = 0u; k < TOP_K; k++) {
+    experts[k] = 1023u - (u32(keys[k / 4u][k % 4u]) & 1023u);
+    total += weightOf(0u, experts[k], stats);
+  }
+  for (var k = 0u; k < TOP_K; k++) {
+    putChoice(0u, k, experts[k], Sum(0), total);
+  }
 }
 
 @compute @workgroup_size(THREADS)
@@ -192,11 +167,10 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) workgro
     kept = keptGroups(t, layer, totals);
   }
 
-  let none = Best(vec4i(LOWEST), vec4i(LOWEST));
-  var best0 = none;
-  var best1 = none;
-  var best2 = none;
-  var best3 = none;
+  var best0 = emptyBest();
+  var best1 = emptyBest();
+  var best2 = emptyBest();
+  var best3 = emptyBest();
   for (var group = 0u; group < GROUPS; group++) {
     let isKept = ((kept >> vec4u(group)) & vec4u(1u)) == vec4u(1u);
     for (var expert = group * GROUP_SIZE; expert < (group + 1u) * GROUP_SIZE; expert += 2u) {
@@ -208,10 +182,10 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(workgroup_id) workgro
         even = select(vec4i(LOWEST), even, isKept);
         odd = select(vec4i(LOWEST), odd, isKept);
       }
-      best0 = insert(insert(best0, even.x), odd.x);
-      best1 = insert(insert(best1, even.y), odd.y);
-      best2 = insert(insert(best2, even.z), odd.z);
-      best3 = insert(insert(best3, even.w), odd.w);
+      best0 = put(put(best0, even.x), odd.x);
+      best1 = put(put(best1, even.y), odd.y);
+      best2 = put(put(best2, even.z), odd.z);
+      best3 = put(put(best3, even.w), odd.w);
     }
   }
   putBest(token, layer, best0);
