@@ -157,23 +157,17 @@ function prepare(device: Device, { model, engine, kernels: factory }: Omit<Forwa
   const sampleBuffers = [b.stepInput, b.hidden, b.sampled, b.lastTokens];
   // A sampler that replays a recording reads it where the router does.
   if (kernels.sample.kernel.bindings.length > sampleBuffers.length) sampleBuffers.push(b.gateWeights);
-  const step = ({ kernel, grid }: StepKernel, bindTo: readonly DeviceBuffer[]): PlannedStep => ({
-    kernel,
-    grid,
-    bindTo,
-    chunk: null,
-  });
   const routing = kernels.gate
     ? planChunks(device, kernels.gate, kernels.route, shape, b)
     : {
-        planned: [step(kernels.route, [b.stepInput, b.hidden, b.gateWeights, ...routerOutputs(router, b)])],
+        planned: [wholeStep(kernels.route, [b.stepInput, b.hidden, b.gateWeights, ...routerOutputs(router, b)])],
         owned: [],
       };
   const planned = [
-    step(kernels.attendWrite, [b.stepInput, b.slotMapping, b.lastTokens, b.kvKeys, b.blockTable]),
-    step(kernels.attend, [b.stepInput, b.kvKeys, b.blockTable, b.hidden]),
+    wholeStep(kernels.attendWrite, [b.stepInput, b.slotMapping, b.lastTokens, b.kvKeys, b.blockTable]),
+    wholeStep(kernels.attend, [b.stepInput, b.kvKeys, b.blockTable, b.hidden]),
     ...routing.planned,
-    step(kernels.sample, sampleBuffers),
+    wholeStep(kernels.sample, sampleBuffers),
   ];
   const forRows: Planned[] = [];
   if (router.kind === 'modular')
@@ -183,6 +177,11 @@ function prepare(device: Device, { model, engine, kernels: factory }: Omit<Forwa
     forRows.push({ kernel: kernels.expand.kernel, bindTo: [b.routingReplayOut, b.stepInput, b.expandedRows] });
   }
   return { shape, kernels, buffers: { ...b, chunks: routing.owned }, planned, forRows };
+}
+
+/** A kernel that takes all of a step. */
+function wholeStep({ kernel, grid }: StepKernel, bindTo: readonly DeviceBuffer[]): PlannedStep {
+  return { kernel, grid, bindTo, chunk: null };
 }
 
 /** Gate and router for each chunk of the largest step. All chunks share the memory of their choices. */

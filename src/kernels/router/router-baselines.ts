@@ -25,7 +25,7 @@ export function baselineKernel(
   const files = name === 'thread' ? ['baseline-thread'] : ['baseline-finish', `baseline-${name}`];
   const constants: Record<string, number> =
     name === 'thread' ? { GUARDED: 0, THREADS: threads } : { GUARDED: 0, THREADS: threads, PADDED: padded };
-  const kernel = assembleRouter(router, `baseline-${name}`, files, constants, false);
+  const kernel = assembleRouter(router, { name: `baseline-${name}`, files, constants });
   return { kernel, rows: name === 'thread' ? threads : 1 };
 }
 

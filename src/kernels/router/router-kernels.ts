@@ -86,19 +86,18 @@ export function routerKernel(
   const name = routerVariantName(variant);
   const { threads: THREADS } = variant;
   switch (variant.algorithm) {
-    case 'portable':
+    case 'portable': {
+      const constants = { GUARDED: 0, LIST: variant.list, THREADS };
+      return assembleRouter(router, { name, files: ['list', 'portable'], constants }, ports);
+    }
+    case 'pairs':
       return assembleRouter(
         router,
-        name,
-        ['list', 'portable'],
-        { GUARDED: 0, LIST: variant.list, THREADS },
-        false,
+        { name, files: ['list', 'fused-pairs'], constants: { LIST: variant.list, THREADS } },
         ports,
       );
-    case 'pairs':
-      return assembleRouter(router, name, ['list', 'fused-pairs'], { LIST: variant.list, THREADS }, false, ports);
     case 'wide':
-      return assembleRouter(router, name, ['wide'], { GUARDED: 0, THREADS }, false, ports);
+      return assembleRouter(router, { name, files: ['wide'], constants: { GUARDED: 0, THREADS } }, ports);
     case 'subgroup':
       return subgroupKernel(router, variant, ports);
     default:
@@ -137,17 +136,21 @@ function subgroupKernel(router: RoutingFunction, variant: SubgroupVariant, ports
     'settle-anew',
     layout.slots === 1 ? 'settle-by-rank' : 'settle-many',
   ];
-  const kernel = assembleRouter(router, routerVariantName(variant), files, constants, true, ports);
-  return { ...kernel, wgsl: kernel.wgsl + laneNetworkWgsl(network) };
+  const kernel = assembleRouter(router, { name: routerVariantName(variant), files, constants }, ports);
+  return { ...kernel, wgsl: kernel.wgsl + laneNetworkWgsl(network), requires: ['subgroups'] };
 }
 
-/** A kernel from the files that every router begins with and `files`, which select. */
+/** What an algorithm brings: its name and files, and the constants that these want. */
+export type RouterAlgorithmFiles = Readonly<{
+  name: string;
+  files: readonly string[];
+  constants: Readonly<Record<string, number>>;
+}>;
+
+/** A kernel from the files that every router begins with, those of its ports, and those that select. */
 export function assembleRouter(
   router: RoutingFunction,
-  variantName: string,
-  files: readonly string[],
-  constants: Readonly<Record<string, number>>,
-  needsSubgroups: boolean,
+  { name, files, constants }: RouterAlgorithmFiles,
   ports: RouterPorts = weightedPorts(router),
 ): Kernel {
   const first = ['stats', 'common', router.softCap > 0 ? 'cap-tanh' : 'cap-none'];
@@ -159,14 +162,14 @@ export function assembleRouter(
     SCALE: router.scale,
   };
   return {
-    name: `router/${routingFunctionName(router)}-${variantName}${ports.name}`,
+    name: `router/${routingFunctionName(router)}-${name}${ports.name}`,
     wgsl: wgslModule(
       [...first.map(ownFile), ...ports.files, ...files.map(ownFile)],
       { ...functionConstants(router), ...ports.constants, ...constants },
       floats,
     ),
     bindings: ports.bindings,
-    requires: needsSubgroups ? ['subgroups'] : [],
+    requires: [],
     reference: ports.reference,
   };
 }
