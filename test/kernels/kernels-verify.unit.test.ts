@@ -64,7 +64,7 @@ test.each([
   ['too few logits', { logits: base64(new Float32Array(15)) }, 'logits has 60 bytes; give 64'],
   ['too many ids', { ids: base64(new Int32Array(5)) }, 'ids has 20 bytes; give 16'],
   ['an id without an expert', { ids: base64(Int32Array.of(0, 1, 8, 0)) }, 'ids hold 8, of 8 experts'],
-  ['more experts than an id has bits for', { experts: 4096 }, 'experts is 4096'],
+  ['more experts than an id has bits for', { experts: 4096 }, 'numExperts is 4096'],
   [
     'groups that do not divide',
     { params: { scoring: 'softmax', groups: 3, topkGroups: 1, groupScore: 'max' } },

@@ -167,7 +167,7 @@ describe('router', () => {
     expect(225 * 248).toBeLessThan(2 ** 16);
   });
 
-  test('a GPU has a gate and the router kernel of its choices; software one kernel, if the shape is narrow', () => {
+  test('a GPU has a gate and the router kernel of its choices; software one kernel, if the gate is narrow', () => {
     const [gptOss, wideGate] = [modelPreset('gpt-oss-120b'), modelPreset('gpt-oss-120b', 16)];
     expect(chosen(gptOss, false, [32, 32])).toBe('gate+subgroup-l8-m4x-q4');
     expect(chosen(gptOss, false, null)).toBe('gate+portable-t64');
@@ -176,7 +176,7 @@ describe('router', () => {
     expect(chosen(modelPreset('deepseek-v3'), false, [32, 32])).toBe('gate+subgroup-l8-m8-q8');
     expect(chosen(modelPreset('deepseek-v3'), true, null)).toBe('fused-pairs-t16');
     expect(chosen(modelPreset('longcat-flash'), false, null)).toBe('gate+wide-t128');
-    expect(chosen(modelPreset('longcat-flash'), true, null)).toBe('gate+portable-t16');
+    expect(chosen(modelPreset('longcat-flash'), true, null)).toBe('fused-pairs-t16');
     // Three groups of odd size.
     const groups = { count: 3, keep: 1, score: 'max' } as const;
     expect(chosen(model({ numExperts: 27, routingFunction: { groups } }), true, null)).toBe('gate+portable-t16');
