@@ -17,7 +17,7 @@ import {
 import { gateWeights } from './reference/gate.ts';
 import type { RouterPorts } from './router/router-kernels.ts';
 import { routerKernel } from './router/router-kernels.ts';
-import type { PairsVariant, RouterVariant } from './router/router-variant.ts';
+import type { EngineRouter } from './router/router-variant.ts';
 import { selectionOf } from './router/router-variant.ts';
 import { routingFunctionName, routingFunctionOf } from './router/routing-function.ts';
 import { Header } from './step-input.ts';
@@ -141,20 +141,21 @@ const OUTPUTS = {
 /** Gate and selection in one kernel: stepInput, hidden, gateWeights, then what a router of that kind puts out. */
 export function fusedKernel(
   model: ModelConfig,
-  variant: RouterVariant | PairsVariant,
+  variant: Extract<EngineRouter, { isFused: true }>['variant'],
   router: RouterConfig,
   maxTokens: number,
   reference: Kernel['reference'],
 ): Kernel {
   const output = router.kind === 'modular' ? 'modular' : router.hasRoutingReplay ? 'replay' : 'monolithic';
   const isPairs = variant.algorithm === 'pairs';
+  const isComposed = variant.algorithm === 'portable';
   const numWeights = (model.numLayers * model.numExperts * model.gateWidth) / (isPairs ? 2 : 1);
   const byLogit = choiceKind(model) === ChoiceKind.logit;
   const choose = byLogit ? 'router/choose-logit' : 'router/choose-score';
   const ports: RouterPorts = {
     // Kernels that know the layout of `routing_replay_out` are made for a number of rows.
     name: `-fused-${gateName(model)}-${output}${output === 'replay' ? `-m${maxTokens}` : ''}`,
-    files: [...gateFiles(model), ...(isPairs ? [] : ['router/logits-gate', choose]), ...OUTPUTS[output].files],
+    files: [...gateFiles(model), ...(isComposed ? ['router/logits-gate', choose] : []), ...OUTPUTS[output].files],
     keys: byLogit ? 'choose-logit-keys' : 'choose-score-keys',
     constants: { ...gateConstants(model, numWeights), MAX_TOKENS: maxTokens, WEIGHS: 0 },
     bindings: ['read', 'read', 'read', ...OUTPUTS[output].bindings],

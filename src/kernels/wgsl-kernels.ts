@@ -111,19 +111,15 @@ function routerKernels(
   model: ModelConfig,
   shape: KernelShape,
   info: Pick<DeviceInfo, 'isSoftware' | 'maxStorageBufferBytes'>,
-  { isFused, variant }: EngineRouter,
+  engineRouter: EngineRouter,
   router: RouterConfig,
   reference: ReturnType<typeof references>,
 ): Pick<KernelSet, 'gate' | 'route'> {
+  const { isFused, variant } = engineRouter;
   const { numLayers, maxNumBatchedTokens } = shape;
-  const rows = (numTokens: number): readonly [number, number] =>
-    variant.algorithm === 'pairs'
-      ? [ceilGrid(numTokens, 4 * variant.threads), numLayers]
-      : [routerWorkgroups(variant, numTokens * numLayers), 1];
-  const grid: StepKernel['grid'] = ({ numTokens }) => rows(numTokens);
   if (isFused) {
     const kernel = fusedKernel(model, variant, router, maxNumBatchedTokens, reference.route);
-    return { gate: null, route: { kernel, grid } };
+    return { gate: null, route: { kernel, grid: ({ numTokens }) => fusedGrid(variant, numTokens, numLayers) } };
   }
   const selection = selectionOf(model);
   const tokens = chunkTokens(model, info, maxNumBatchedTokens);
@@ -133,8 +129,28 @@ function routerKernels(
       grid: ({ numTokens }) => gateGrid(model, numTokens),
       chunkTokens: tokens,
     },
-    route: { kernel: routerKernel(selection, variant, selectingPorts(selection, reference.select)), grid },
+    route: {
+      kernel: routerKernel(selection, variant, selectingPorts(selection, reference.select)),
+      grid: ({ numTokens }) => [routerWorkgroups(variant, numTokens * numLayers), 1],
+    },
   };
+}
+
+function fusedGrid(
+  variant: Extract<EngineRouter, { isFused: true }>['variant'],
+  numTokens: number,
+  numLayers: number,
+): readonly [x: number, y: number] {
+  switch (variant.algorithm) {
+    case 'pairs':
+      return [ceilGrid(numTokens, 4 * variant.threads), numLayers];
+    case 'rounds':
+      return [ceilGrid(numTokens, Math.max(1, variant.threads / variant.leastLanes)), numLayers];
+    case 'portable':
+      return [routerWorkgroups(variant, numTokens * numLayers), 1];
+    default:
+      return variant satisfies never;
+  }
 }
 
 function packKernel(shape: KernelShape, router: RouterConfig, reference: Kernel['reference']): Kernel {

@@ -195,7 +195,7 @@ const WITH_ALL_VARIANTS = ['l3-e16-k4', 'sigmoid, bias, groups by two', 'softmax
 
 /** A software adapter takes seconds for each. */
 function isSlowToCompile({ variant }: EngineRouter): boolean {
-  return variant.algorithm === 'subgroup' || variant.algorithm === 'wide';
+  return ['subgroup', 'wide', 'rounds'].includes(variant.algorithm);
 }
 
 export function runKernelCases(device: () => Device): void {

@@ -167,38 +167,38 @@ describe('router', () => {
     expect(225 * 248).toBeLessThan(2 ** 16);
   });
 
-  test('a GPU has a gate and the router kernel of its choices; software one kernel, if the gate is narrow', () => {
+  test('one kernel where one is made for the device; else a gate and a router kernel', () => {
     const [gptOss, wideGate] = [modelPreset('gpt-oss-120b'), modelPreset('gpt-oss-120b', 16)];
-    expect(chosen(gptOss, false, [32, 32])).toBe('gate+subgroup-l8-m4x-q4');
-    expect(chosen(gptOss, false, null)).toBe('gate+portable-t64');
+    expect(chosen(gptOss, false, [32, 32])).toBe('fused-rounds-s32');
+    expect(chosen(gptOss, false, [16, 32])).toBe('fused-rounds-s16+');
+    expect(chosen(gptOss, false, [4, 4])).toBe('fused-pairs-t64');
+    expect(chosen(gptOss, false, null)).toBe('fused-pairs-t64');
     expect(chosen(gptOss, true, [4, 4])).toBe('fused-pairs-t16');
     expect(chosen(wideGate, true, [4, 4])).toBe('gate+portable-t16');
-    expect(chosen(modelPreset('deepseek-v3'), false, [32, 32])).toBe('gate+subgroup-l8-m8-q8');
-    expect(chosen(modelPreset('deepseek-v3'), true, null)).toBe('fused-pairs-t16');
-    expect(chosen(modelPreset('longcat-flash'), false, null)).toBe('gate+wide-t128');
+    expect(chosen(wideGate, false, null)).toBe('gate+portable-t64');
+    expect(chosen(modelPreset('longcat-flash', 16), false, null)).toBe('gate+wide-t128');
     expect(chosen(modelPreset('longcat-flash'), true, null)).toBe('fused-pairs-t16');
-    // Three groups of odd size.
+    // Three groups of odd size share out neither lanes nor pairs.
     const groups = { count: 3, keep: 1, score: 'max' } as const;
-    expect(chosen(model({ numExperts: 27, routingFunction: { groups } }), true, null)).toBe('gate+portable-t16');
+    const thirds = model({ numExperts: 27, routingFunction: { groups } });
+    expect(chosen(thirds, true, null)).toBe('gate+portable-t16');
+    expect(chosen(thirds, false, [32, 32])).toBe('gate+subgroup-l4-m4x-q3');
   });
 
   test('a monolithic router is one kernel on every device', () => {
-    for (const hasRoutingReplay of [false, true]) {
-      const router = { kind: 'monolithic', hasRoutingReplay } as const;
-      for (const shape of MODEL_NAMES.map((name) => modelPreset(name))) {
-        for (const [isSoftware, sizes] of [
-          [true, [4, 4]],
-          [false, [32, 32]],
-          [false, null],
-        ] as const) {
-          expect(chosen(shape, isSoftware, sizes, router)).toMatch(/^fused-/);
-          const all = engineRouters(shape, { isSoftware, subgroupSizes: sizes }, router);
-          expect(all.every(({ isFused }) => isFused)).toBe(true);
-        }
+    const hosts = [
+      [true, [4, 4]],
+      [false, [32, 32]],
+      [false, null],
+    ] as const;
+    const router = { kind: 'monolithic', hasRoutingReplay: true } as const;
+    for (const shape of MODEL_NAMES.flatMap((name) => [modelPreset(name), modelPreset(name, 16)])) {
+      for (const [isSoftware, subgroupSizes] of hosts) {
+        expect(chosen(shape, isSoftware, subgroupSizes, router)).toMatch(/^fused-/);
+        const all = engineRouters(shape, { isSoftware, subgroupSizes }, router);
+        expect(all.every(({ isFused }) => isFused)).toBe(true);
       }
     }
-    const router = { kind: 'monolithic', hasRoutingReplay: true } as const;
-    expect(chosen(modelPreset('deepseek-v3'), false, [32, 32], router)).toBe('fused-subgroup-l8-m8-q8');
   });
 
   test('a pair of experts shares an f32 from which both come back', () => {

@@ -8,7 +8,7 @@ import { laneNetworkWgsl } from './lane-network-wgsl.ts';
 import { rowLayout } from './lane-network.ts';
 import type { RoutingFunction } from '../../contract/config.ts';
 import { hasFixedKeys, routingFunctionName, selectsByLogit } from './routing-function.ts';
-import type { PairsVariant, RouterVariant, SubgroupVariant } from './router-variant.ts';
+import type { FusedVariant, RouterVariant, SubgroupVariant } from './router-variant.ts';
 import { placesOf, routerVariantName, shareOf } from './router-variant.ts';
 
 /** params: `routerParams`, logits f32 `[T, E]`, ids u32 `[T, K]`, weights f32 `[T, K]`, selectionBias f32 `[E]` */
@@ -80,7 +80,7 @@ export function selectingPorts(router: RoutingFunction, reference: Kernel['refer
  */
 export function routerKernel(
   router: RoutingFunction,
-  variant: RouterVariant | PairsVariant,
+  variant: RouterVariant | FusedVariant,
   ports: RouterPorts = weightedPorts(router),
 ): Kernel {
   const name = routerVariantName(variant);
@@ -96,6 +96,12 @@ export function routerKernel(
         { name, files: ['list', 'fused-pairs'], constants: { LIST: variant.list, THREADS } },
         ports,
       );
+    case 'rounds': {
+      const { leastLanes, lanes: LANES, keys: KEYS_PER_LANE } = variant;
+      const constants = { THREADS, LANES, KEYS_PER_LANE, SLOTS: Math.ceil(router.topK / leastLanes) };
+      const kernel = assembleRouter(router, { name, files: ['fused-rounds'], constants }, ports);
+      return { ...kernel, requires: ['subgroups'] };
+    }
     case 'wide':
       return assembleRouter(router, { name, files: ['wide'], constants: { GUARDED: 0, THREADS } }, ports);
     case 'subgroup':

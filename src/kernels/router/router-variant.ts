@@ -26,13 +26,20 @@ export type SubgroupVariant = Readonly<{
 
 export type RouterAlgorithm = RouterVariant['algorithm'];
 
-/** Four tokens an invocation, two experts a multiplication: gate and selection in one kernel, for software adapters. */
-export type PairsVariant = Readonly<{ algorithm: 'pairs'; threads: number; list: number }>;
+/** Algorithms that make their own logits: gate and selection in one kernel. */
+export type FusedVariant =
+  /** Four tokens an invocation, two experts a multiplication. */
+  | Readonly<{ algorithm: 'pairs'; threads: number; list: number }>
+  /**
+   * A subgroup of at least `leastLanes` a row, K rounds of one maximum. `lanes`: of all subgroups, or 0 where they differ. `keys`: most experts of a
+   * lane.
+   */
+  | Readonly<{ algorithm: 'rounds'; threads: number; leastLanes: number; lanes: number; keys: number }>;
 
-/** How the engine routes: a gate and, behind it, a router kernel; or one kernel that makes its own logits. */
+/** How the engine routes: in one kernel that makes its own logits, or by a gate and a router kernel behind it. */
 export type EngineRouter =
-  | Readonly<{ isFused: false; variant: RouterVariant }>
-  | Readonly<{ isFused: true; variant: RouterVariant | PairsVariant }>;
+  | Readonly<{ isFused: true; variant: FusedVariant | Extract<RouterVariant, { algorithm: 'portable' }> }>
+  | Readonly<{ isFused: false; variant: RouterVariant }>;
 
 export const MODULAR: RouterConfig = { kind: 'modular' };
 
@@ -62,7 +69,10 @@ const MAX_FULL_LISTS = 0.0015;
 /** Subgroups of 32 lanes, at most, with a list that is too short. */
 const MAX_SHORT_LISTS = 0.002;
 
-export function portableRouter({ topK }: RoutingFunction, isSoftware: boolean): RouterVariant {
+export function portableRouter(
+  { topK }: RoutingFunction,
+  isSoftware: boolean,
+): Extract<RouterVariant, { algorithm: 'portable' }> {
   return { algorithm: 'portable', threads: isSoftware ? 16 : 64, list: listOf(topK) };
 }
 
@@ -143,6 +153,9 @@ function powerOfTwo(atLeast: number): number {
   return 2 ** Math.ceil(Math.log2(atLeast));
 }
 
+/** Subgroups under this size win nothing over an invocation for four tokens. */
+const MIN_USEFUL_SUBGROUP = 16;
+
 /** Tokens of a step, about: what a kernel that serves steps of any size is chosen for. */
 const TYPICAL_TOKENS = 64;
 
@@ -179,12 +192,14 @@ export function routerVariants(router: RoutingFunction, info: RouterHost, numTok
 }
 
 /** e.g. `subgroup-l8-m4x-q4`: lanes, length of their lists, whether exact, quads at once. */
-export function routerVariantName(variant: RouterVariant | PairsVariant): string {
+export function routerVariantName(variant: RouterVariant | FusedVariant): string {
   switch (variant.algorithm) {
     case 'portable':
       return `portable-t${variant.threads}`;
     case 'pairs':
       return `pairs-t${variant.threads}`;
+    case 'rounds':
+      return `rounds-s${variant.leastLanes}${variant.lanes > 0 ? '' : '+'}`;
     case 'wide':
       return `wide-t${variant.threads}`;
     case 'subgroup':
@@ -202,25 +217,38 @@ export function selectionOf({ numExperts, topK, routingFunction: given }: Routed
 }
 
 /** `null`: the gate is too wide, or a group has an odd number of experts. */
-function pairsRouter({ numExperts, topK, gateWidth, routingFunction: given }: RoutedModel): PairsVariant | null {
+function pairsRouter(model: RoutedModel, isSoftware: boolean): FusedVariant | null {
+  const { numExperts, topK, gateWidth, routingFunction: given } = model;
   const isNarrow = gateWidth === 8 && (numExperts / (given?.groups?.count ?? 1)) % 2 === 0;
-  return isNarrow ? { algorithm: 'pairs', threads: 16, list: listOf(topK) } : null;
+  return isNarrow ? { algorithm: 'pairs', threads: isSoftware ? 16 : 64, list: listOf(topK) } : null;
+}
+
+/** `null`: groups of experts get an equal number of lanes each, and there are no subgroups, or with too few. */
+function roundsRouter({ numExperts, routingFunction: given }: RoutedModel, subgroups: Subgroups): FusedVariant | null {
+  const numGroups = given?.groups?.count ?? 1;
+  if (subgroups === null || subgroups[0] % numGroups !== 0) return null;
+  const [leastLanes, mostLanes] = subgroups;
+  return {
+    algorithm: 'rounds',
+    threads: SUBGROUP_THREADS,
+    leastLanes,
+    lanes: leastLanes === mostLanes ? leastLanes : 0,
+    keys: Math.ceil(numExperts / numGroups / (leastLanes / numGroups)),
+  };
 }
 
 /**
- * A monolithic router is one kernel; and so is a modular one on software, where the choices' way through memory would take longer than all
- * the rest.
+ * One kernel where there is one that is made for the device: a launch more costs a small step a fifth, and the choices' way through memory costs a
+ * large one about what a faster selection saves. A monolithic router is one kernel always.
  */
 export function chooseEngineRouter(model: RoutedModel, info: RouterHost, router: RouterConfig = MODULAR): EngineRouter {
-  const pairs = info.isSoftware ? pairsRouter(model) : null;
-  if (pairs !== null) return { isFused: true, variant: pairs };
+  const { isSoftware, subgroupSizes } = info;
+  const isUseful = !isSoftware && subgroupSizes !== null && subgroupSizes[0] >= MIN_USEFUL_SUBGROUP;
+  const fused = (isUseful ? roundsRouter(model, subgroupSizes) : null) ?? pairsRouter(model, isSoftware);
+  if (fused !== null) return { isFused: true, variant: fused };
   const selection = selectionOf(model);
-  if (router.kind === 'modular') {
-    return { isFused: false, variant: chooseRouter(selection, info, model.numLayers * TYPICAL_TOKENS) };
-  }
-  const isUseful = !info.isSoftware;
-  const subgroup = isUseful ? subgroupRouter(selection, info.subgroupSizes, TYPICAL_TOKENS) : null;
-  return { isFused: true, variant: subgroup ?? portableRouter(selection, info.isSoftware) };
+  if (router.kind === 'monolithic') return { isFused: true, variant: portableRouter(selection, isSoftware) };
+  return { isFused: false, variant: chooseRouter(selection, info, model.numLayers * TYPICAL_TOKENS) };
 }
 
 /** Every way that a device can go, the chosen one first. */
@@ -229,19 +257,22 @@ export function engineRouters(
   info: RouterHost,
   router: RouterConfig = MODULAR,
 ): readonly EngineRouter[] {
-  const variants = routerVariants(selectionOf(model), info, TYPICAL_TOKENS);
-  const pairs = pairsRouter(model);
-  const all: EngineRouter[] = [chooseEngineRouter(model, info, router)];
-  if (pairs !== null) all.push({ isFused: true, variant: pairs });
-  for (const variant of variants) {
-    if (router.kind === 'modular') all.push({ isFused: false, variant });
-    all.push({ isFused: true, variant });
+  const selection = selectionOf(model);
+  const fused = [roundsRouter(model, info.subgroupSizes), pairsRouter(model, info.isSoftware)];
+  const all: EngineRouter[] = [
+    chooseEngineRouter(model, info, router),
+    ...fused.flatMap((variant): EngineRouter[] => (variant === null ? [] : [{ isFused: true, variant }])),
+    { isFused: true, variant: portableRouter(selection, info.isSoftware) },
+  ];
+  if (router.kind === 'modular') {
+    const variants = routerVariants(selection, info, model.numLayers * TYPICAL_TOKENS);
+    for (const variant of variants) all.push({ isFused: false, variant });
   }
   const names = all.map(engineRouterName);
   return all.filter((_, i) => names.indexOf(names[i]!) === i);
 }
 
-/** e.g. `gate+subgroup-l8-m4-q4`, `fused-pairs-t16`. */
+/** e.g. `gate+subgroup-l8-m4-q4`, `fused-rounds-s32`, `fused-pairs-t16`. */
 export function engineRouterName({ isFused, variant }: EngineRouter): string {
   return `${isFused ? 'fused-' : 'gate+'}${routerVariantName(variant)}`;
 }

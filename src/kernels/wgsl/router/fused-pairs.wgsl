@@ -128,8 +128,7 @@ fn keptGroups(t: FourTokens, layer: u32, totals: Totals) -> vec4u {
 }
 
 fn putBest(token: u32, layer: u32, best: Best) {
-  gate_token = token;
-  gate_layer = layer;
+  enterToken(token, layer);
   let keys = array<vec4i, 8>(best.a, best.b, best.c, best.d, best.e, best.f, best.g, best.h);
   let stats = Stats(0.0, 1.0);
   var experts: array<u32, TOP_K>;

@@ -6,15 +6,23 @@
 // [L, E, G] weights in f32; as i32, from TABLE on the scores, from BIASES on [L, E] selection biases.
 @group(0) @binding(2) var<storage, read> gateWeights: array<vec4f>;
 
-// What a fused router is at.
-var<private> gate_layer: u32;
+// What a fused router is at; and the expert of the place before, which shares a word of routing_replay_out.
 var<private> gate_token: u32;
+var<private> gate_layer: u32;
+var<private> gate_seed: u32;
+var<private> gate_before: u32;
 
 const GATE_QUADS: u32 = GATE_WIDTH / 4u;
 
+fn enterToken(token: u32, layer: u32) {
+  gate_token = token;
+  gate_layer = layer;
+  gate_seed = gateSeed(hidden[token].xy, layer);
+}
+
 // Four inputs of a token at a layer.
-fn inputsOf(token: u32, layer: u32, quad: u32) -> vec4f {
-  return gateInputs(gateWord(gateSeed(hidden[token].xy, layer), quad / 2u), (quad % 2u) * 16u);
+fn inputsOf(seed: u32, quad: u32) -> vec4f {
+  return gateInputs(gateWord(seed, quad / 2u), (quad % 2u) * 16u);
 }
 
 fn weightsOf(layer: u32, expert: u32, quad: u32) -> vec4f {

@@ -8,10 +8,9 @@ fn numRows() -> u32 {
 
 fn enterRow(row: u32) {
   let numTokens = stepInput[H_NUM_TOKENS];
-  gate_layer = row / numTokens;
-  gate_token = row % numTokens;
+  enterToken(row % numTokens, row / numTokens);
   for (var quad = 0u; quad < GATE_QUADS; quad++) {
-    gate_inputs[quad] = inputsOf(gate_token, gate_layer, quad);
+    gate_inputs[quad] = inputsOf(gate_seed, quad);
   }
 }
 

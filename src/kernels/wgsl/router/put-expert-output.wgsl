@@ -6,7 +6,7 @@
 
 fn weightOf(row: u32, expert: u32, stats: Stats) -> Sum {
   let place = gate_layer * NUM_EXPERTS + expert;
-  return scramble(gateSeed(hidden[gate_token].xy, gate_layer) ^ ((place + 1u) * 0x9e3779b1u));
+  return scramble(gate_seed ^ ((place + 1u) * 0x9e3779b1u));
 }
 
 fn putChoice(row: u32, k: u32, expert: u32, work: Sum, total: Sum) {

@@ -6,6 +6,10 @@ fn fixedExponentials(distance: vec4i) -> vec4u {
   return vec4u(wordsAt(vec4u(distance + vec4i(i32(TABLE)))));
 }
 
+fn fixedShares(exponential: vec4u, reciprocal: vec4u) -> vec4i {
+  return vec4i((exponential * reciprocal) >> vec4u(SCORE_SHIFT));
+}
+
 fn fixedScores(logit: vec4i, largest: vec4i, reciprocal: vec4u) -> vec4i {
-  return vec4i((fixedExponentials(largest - logit) * reciprocal) >> vec4u(SCORE_SHIFT));
+  return fixedShares(fixedExponentials(largest - logit), reciprocal);
 }
