@@ -1,6 +1,7 @@
 /**
- * The engine's kernels but for the routers (routers.ts) at 16, 64, 256 and 2,048 tokens of gpt-oss-120b, by the device's own timestamps where it
- * has them; on a GPU also `attend` over a context of 32,768. Figures of a software adapter say nothing about a GPU.
+ * The engine's kernels but for the routers (routers.ts) at 16, 64, 256 and 2,048 tokens of gpt-oss-120b, by the
+ * device's own timestamps where it has them; on a GPU also `attend` over a context of 32,768. Figures of a software
+ * adapter say nothing about a GPU.
  */
 
 import { Bench } from 'tinybench';

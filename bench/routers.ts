@@ -1,6 +1,7 @@
 /**
- * The engine's ways to route, on whatever adapter there is: a gate and a router kernel, or one kernel. Every way must give the same ids for all
- * rows; times are medians of device times that take turns. `MODELS=a,b` limits the presets: `npm run bench -- routers [tokens …]`.
+ * The engine's ways to route, on whatever adapter there is: a gate and a router kernel, or one kernel. Every way must
+ * give the same ids for all rows; times are medians of device times that take turns. `MODELS=a,b` limits the presets:
+ * `npm run bench -- routers [tokens …]`.
  */
 
 import type { EngineConfig, ModelConfig } from '../src/contract/config.ts';

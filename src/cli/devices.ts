@@ -1,7 +1,9 @@
 /** `routed-experts devices`: what there is to run on. */
 
 import { Command } from 'commander';
+import { DEFAULT_MODEL, modelPreset } from '../kernels/model-presets.ts';
 import { listDevices, prepareAdapters } from '../kernels/open-device.ts';
+import { chooseEngineRouter, engineRouterName } from '../kernels/router/router-variant.ts';
 
 export function devicesCommand(): Command {
   return new Command('devices')
@@ -19,7 +21,9 @@ export function devicesCommand(): Command {
         const subgroups = sizes === null ? 'no subgroups' : `subgroups of ${[...new Set(sizes)].join('–')}`;
         const timestamps = device.hasTimestamps ? 'timestamps' : 'no timestamps';
         const limit = `storage buffers up to ${(device.maxStorageBufferBytes / 2 ** 20).toFixed(0)} MiB`;
-        console.log(`${device.kind.padEnd(7)} ${device.description}: ${subgroups}, ${timestamps}, ${limit}`);
+        const router = `routes by ${engineRouterName(chooseEngineRouter(modelPreset(DEFAULT_MODEL), device))}`;
+        const found = [subgroups, timestamps, limit, router].join(', ');
+        console.log(`${device.kind.padEnd(7)} ${device.description}: ${found}`);
       }
     });
 }

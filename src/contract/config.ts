@@ -32,8 +32,8 @@ export type EngineConfig = Readonly<{
 }>;
 
 /**
- * What a router compares. `identity` (the logit itself), `softmax`, `sigmoid` and `sqrt-softplus` score all experts, `topk-…` and
- * `sparsemixer` only those that were chosen by logit.
+ * What a router compares. `identity` (the logit itself), `softmax`, `sigmoid` and `sqrt-softplus` score all experts,
+ * `topk-…` and `sparsemixer` only those that were chosen by logit.
  */
 export type RouterScoring =
   'identity' | 'softmax' | 'sigmoid' | 'sqrt-softplus' | 'topk-softmax' | 'topk-sigmoid' | 'sparsemixer';
@@ -45,8 +45,8 @@ export type RouterScoring =
 export type ExpertGroups = Readonly<{ count: number; keep: number; score: 'max' | 'top2-sum' }>;
 
 /**
- * How a published model chooses experts and weighs them, on given logits: score → choice → [groups] → K best → weights. Canonical form and models:
- * docs/router-kernels.md.
+ * How a published model chooses experts and weighs them, on given logits: score → choice → [groups] → K best → weights.
+ * Canonical form and models: docs/router-kernels.md.
  */
 export type RoutingFunction = Readonly<{
   /** E. */
@@ -84,7 +84,7 @@ export type ModelConfig = Readonly<{
   vocabSize: number;
   /** Width of the integer gate: multiplications per logit. A stand-in for the hidden size, which shapes no row. */
   gateWidth: number;
-  /** What the routing function has beside E and K. Absent: plain top-k of the logits. How experts are weighed shows in no row. */
+  /** What the routing function has beside E and K. Absent: plain top-k of the logits. Weights show in no row. */
   routingFunction?: Partial<Omit<RoutingFunction, 'numExperts' | 'topK'>>;
 }>;
 

@@ -1,13 +1,15 @@
 /**
- * Scores and selection biases in fixed point, for routing functions whose choice is not the order of the logits. The engine's logits are
- * integers, so a table made once on the host holds every score there is; everything behind it is integer arithmetic, and equal on every device.
+ * Scores and selection biases in fixed point, for routing functions whose choice is not the order of the logits. The
+ * engine's logits are integers, so a table made once on the host holds every score there is; everything behind it is
+ * integer arithmetic, and equal on every device.
  *
  *     logit ─table─▶ score ∈ [0, 2^20] ─ + bias ∈ (−2^20, 2^20) ─▶ choice ─ · 1024 + 1023 − id ─▶ key, an i32
  *
- * A choice lies in (−2^20, 2^21), so a key in (−2^30, 2^31): nothing overflows, keys of different experts differ, and order is choice
- * descending, id ascending. The sum of two choices, a group's score, stays under 2^22.
+ * A choice lies in (−2^20, 2^21), so a key in (−2^30, 2^31): nothing overflows, keys of different experts differ, and
+ * order is choice descending, id ascending. The sum of two choices, a group's score, stays under 2^22.
  *
- * softmax divides by a sum S, which depends on all logits. With m the largest of them, the table holds e(m − logit) ∈ [0, 2^17]:
+ * softmax divides by a sum S, which depends on all logits. With m the largest of them, the table holds e(m − logit) ∈
+ * [0, 2^17]:
  *
  *     S = Σ e      2^17 ≤ S ≤ 1024 · 2^17 = 2^27, since the largest logit gives 2^17
  *     R = ⌊2^31 / S⌋                          at least 16: a factor that the experts of a row share
@@ -32,7 +34,8 @@ export const SCORE_SHIFT = 11;
 const LOGIT_BOUND = 16;
 
 /**
- * How a choice is made: from the logit itself, from a table at the logit, or from a softmax's table at the distance to the largest logit.
+ * How a choice is made: from the logit itself, from a table at the logit, or from a softmax's table at the distance to
+ * the largest logit.
  */
 export const ChoiceKind = { logit: 0, table: 1, softmax: 2 } as const;
 export type ChoiceKind = (typeof ChoiceKind)[keyof typeof ChoiceKind];
@@ -51,15 +54,17 @@ export function lowestLogit(gateWidth: number): number {
 }
 
 /**
- * The real logit that an integer one stands for. A sum of G products of nibbles has a standard deviation of 21.5 √G, which becomes 1.9: most
- * logits of published routers lie within ±8.
+ * The real logit that an integer one stands for. A sum of G products of nibbles has a standard deviation of 21.5 √G,
+ * which becomes 1.9: most logits of published routers lie within ±8.
  */
 export function realLogit(logit: number, gateWidth: number): number {
   const real = logit / (32 * Math.sqrt(gateWidth / 8));
   return Math.max(-LOGIT_BOUND, Math.min(LOGIT_BOUND, real));
 }
 
-/** The table, `[120 G + 1]`, by `logit + lowestLogit(G)`, or for softmax by `m − logit`; empty where choices are logits. */
+/**
+ * The table, `[120 G + 1]`, by `logit + lowestLogit(G)`, or for softmax by `m − logit`; empty where choices are logits.
+ */
 export function scoreTable(model: ScoredModel): Int32Array {
   const kind = choiceKind(model);
   const { gateWidth } = model;
@@ -80,8 +85,9 @@ export function scoreTable(model: ScoredModel): Int32Array {
 }
 
 /**
- * Selection biases, `[L, E]`, in the scores' unit; empty without. Seeded by their place, spread evenly over ± what decides between neighbours at
- * the K-th place now and then: 1/64 of sigmoid's 1, 1/8 of sqrt-softplus' 4, the even share 1/E of a softmax.
+ * Selection biases, `[L, E]`, in the scores' unit; empty without. Seeded by their place, spread evenly over ± what
+ * decides between neighbours at the K-th place now and then: 1/64 of sigmoid's 1, 1/8 of sqrt-softplus' 4, the even
+ * share 1/E of a softmax.
  */
 export function selectionBias(model: ScoredModel): Int32Array {
   const { numLayers, numExperts } = model;

@@ -1,13 +1,14 @@
 /**
- * One model on one device: owns the device's buffers, binds the kernels, and records a step's forward pass. Knows nothing of requests,
- * scheduling or capture; whoever fills its `StepInput` does.
+ * One model on one device: owns the device's buffers, binds the kernels, and records a step's forward pass. Knows
+ * nothing of requests, scheduling or capture; whoever fills its `StepInput` does.
  *
- *     upload(input) ─► attend-write ─► attend ─► gate ─► route ─► sample ─► ballast        (one command buffer; capture adds itself behind)
+ *     upload(input) ─► attend-write ─► attend ─► gate ─► route ─► sample ─► ballast
  *                      │ kvKeys        │ hidden  │ choices │ routedExperts   │ sampled, lastTokens
  *                      └ blockTable    └────────►┴────────►┴────────────────►┘
  *
- * Gate and router take turns, a chunk of tokens at a time; or the router makes its own logits. A monolithic router puts out the sums of the
- * experts' work instead of ids, and ids to `routing_replay_out` if it has it.
+ * It is one command buffer, behind which capture adds itself. Gate and router take turns, a chunk of tokens at a time;
+ * or the router makes its own logits. A monolithic router puts out the sums of the experts' work instead of ids, and
+ * ids to `routing_replay_out` if it has it.
  */
 
 import type { CaptureWorkerContext } from '../contract/capture.ts';
@@ -107,7 +108,10 @@ export class ForwardPass {
     return new ForwardPass(device, shape, buffers, steps, rowsOf(kernels, buffers, forRows.map(bind)), null);
   }
 
-  /** Sends a step's input, `end`ed, to the device. It is taken before this returns: the object can be refilled for the next step. */
+  /**
+   * Sends a step's input, `end`ed, to the device. It is taken before this returns: the object can be refilled for the
+   * next step.
+   */
   upload(input: StepInput): void {
     this.#device.write(this.#stepInput, 0, input.words.subarray(0, input.numWords));
     this.#device.write(this.slotMapping, 0, input.slotMapping.subarray(0, input.numTokens));

@@ -1,6 +1,6 @@
 /**
- * The engine's routers as WGSL: a gate that writes choices and a router kernel that selects from them; or gate and selection fused. Both read
- * what `packGate` makes of a model.
+ * The engine's routers as WGSL: a gate that writes choices and a router kernel that selects from them; or gate and
+ * selection fused. Both read what `packGate` makes of a model.
  */
 
 import type { ModelConfig, RouterConfig } from '../contract/config.ts';
@@ -29,8 +29,8 @@ const GATE_BINDINGS: readonly KernelAccess[] = ['read', 'read', 'read', 'read-wr
 /** Tokens of a workgroup of the gate. */
 const TILE = 16;
 
-/** Most bytes of choices at once: about what a GPU's cache holds. */
-const MAX_CHUNK_BYTES = 2 ** 26;
+/** Most bytes of choices at once. A chunk more is two launches more. */
+const MAX_CHUNK_BYTES = 2 ** 28;
 
 function gateConstants(model: ModelConfig, numWeights: number): Readonly<Record<string, number>> {
   const { numLayers, numExperts, gateWidth } = model;
@@ -62,8 +62,8 @@ function gateName(model: ModelConfig): string {
 }
 
 /**
- * All that gates and fused routers read of a model: weights in f32, `[L, E, G]` or of pairs of experts `[L, E / 2, G]`; as i32, the table of scores
- * and the selection biases `[L, E]`.
+ * All that gates and fused routers read of a model: weights in f32, `[L, E, G]` or of pairs of experts `[L, E / 2, G]`;
+ * as i32, the table of scores and the selection biases `[L, E]`.
  */
 export function packGate(model: ModelConfig, inPairs: boolean): Uint32Array {
   const weights = inPairs ? pairWeights(model) : gateWeights(model);

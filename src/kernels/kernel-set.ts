@@ -1,4 +1,7 @@
-/** The kernels of one forward pass, and how many workgroups each wants for a step. What builds them is in `wgsl-kernels.ts` and here. */
+/**
+ * The kernels of one forward pass, and how many workgroups each wants for a step. What builds them is in
+ * `wgsl-kernels.ts` and here.
+ */
 
 import type { ModelConfig, RouterConfig } from '../contract/config.ts';
 import type { DeviceInfo, Kernel, KernelAccess } from '../contract/device.ts';
@@ -42,7 +45,9 @@ export type KernelSet = Readonly<{
   expand?: StepKernel | null;
 }>;
 
-/** Writes choices, which `route` selects from, a chunk of tokens at a time; grids of both are for the tokens of a chunk. */
+/**
+ * Writes choices, which `route` selects from, a chunk of tokens at a time; grids of both are for the tokens of a chunk.
+ */
 export type GateKernel = StepKernel & Readonly<{ chunkTokens: number }>;
 
 export type KernelRole = Exclude<keyof KernelSet, 'gateWeights' | 'router' | 'expand' | 'gate'>;

@@ -1,4 +1,7 @@
-/** Every size that a kernel is specialised for, derived from model and engine; and the limits that the kernels' arithmetic sets. */
+/**
+ * Every size that a kernel is specialised for, derived from model and engine; and the limits that the kernels'
+ * arithmetic sets.
+ */
 
 import type { EngineConfig, ModelConfig, RoutingFunction, RowDtype } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -22,8 +25,8 @@ export type KernelShape = Readonly<{
 }>;
 
 /**
- * With inputs and weights in [−8, 7] a logit stays under 64 · G, and its key `logit · 1024 + 1023 − id` under 2^24: exact in f32, too. The raw sums
- * of nibbles in [0, 15] that `reference/gate.ts` makes stay under 2^16.
+ * With inputs and weights in [−8, 7] a logit stays under 64 · G, and its key `logit · 1024 + 1023 − id` under 2^24:
+ * exact in f32, too. The raw sums of nibbles in [0, 15] that `reference/gate.ts` makes stay under 2^16.
  */
 const MAX_GATE_WIDTH = 248;
 

@@ -34,8 +34,8 @@ const LAYOUT = {
 } as const;
 
 /**
- * Threads per request of `attend`. A GPU wants many loads in flight for a long context; a software adapter runs a workgroup's threads
- * one small vector after another, and pays for each at the barrier.
+ * Threads per request of `attend`. A GPU wants many loads in flight for a long context; a software adapter runs a
+ * workgroup's threads one small vector after another, and pays for each at the barrier.
  */
 function attendThreads(info: Pick<DeviceInfo, 'isSoftware'>): number {
   return info.isSoftware ? 16 : 128;

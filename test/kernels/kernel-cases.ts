@@ -1,4 +1,7 @@
-/** Each kernel on random inputs against its reference, over all buffers that it can reach: what it should not write must stay, too. */
+/**
+ * Each kernel on random inputs against its reference, over all buffers that it can reach: what it should not write must
+ * stay, too.
+ */
 
 import { expect, test } from 'vitest';
 import type { ModelConfig, RouterConfig, RouterScoring } from '../../src/contract/config.ts';
@@ -39,7 +42,10 @@ async function expectKernel(
   }
 }
 
-/** A step of random requests with disjoint slots and table entries, some shared blocks, some tokens that only the device knows. */
+/**
+ * A step of random requests with disjoint slots and table entries, some shared blocks, some tokens that only the device
+ * knows.
+ */
 function randomStep(shape: KernelShape, random: Random): StepInput {
   const input = new StepInput(shape);
   const requests = Array.from({ length: 1 + random(shape.maxNumSeqs) }, (_, batchSlot) => {
@@ -190,7 +196,10 @@ function scored(
 
 const WITH_MONOLITHIC = ['l3-e16-k4', 'l1-e33-k5-g24', 'l2-e2-k1', 'sigmoid, bias, groups by two', 'softmax, bias'];
 
-/** These show what gate and fused logits are to the slow variants, which have their own tests in router.contract.test.ts. */
+/**
+ * These show what gate and fused logits are to the slow variants, which have their own tests in
+ * router.contract.test.ts.
+ */
 const WITH_ALL_VARIANTS = ['l3-e16-k4', 'sigmoid, bias, groups by two', 'softmax, bias, an even E'];
 
 /** A software adapter takes seconds for each. */

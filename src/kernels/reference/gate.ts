@@ -31,8 +31,9 @@ export function gateWeights(model: ModelConfig): Float32Array<ArrayBuffer> {
 /**
  * Holds a model's weights; no state between tokens.
  *
- * Two experts share a multiplication: with inputs and weights as nibbles in [0, 15] a logit's raw sum is at most 225 · G < 2^16, so one word
- * holds two weights, and the product of word and input two products. Σ (x−8)(w−8) = Σ xw − 8 Σ w − 8 Σ x + 64 G.
+ * Two experts share a multiplication: with inputs and weights as nibbles in [0, 15] a logit's raw sum is at most 225 ·
+ * G < 2^16, so one word holds two weights, and the product of word and input two products. Σ (x−8)(w−8) = Σ xw − 8 Σ w
+ * − 8 Σ x + 64 G.
  */
 export class Gate {
   readonly #model: ModelConfig;
@@ -71,7 +72,9 @@ export class Gate {
     }
   }
 
-  /** Writes the choices of a hidden state's E experts at a layer, integers, to `choices`, which has room for one more. */
+  /**
+   * Writes the choices of a hidden state's E experts at a layer, integers, to `choices`, which has room for one more.
+   */
   choose(x: number, y: number, layer: number, choices: Int32Array): void {
     const seed = gateSeed(x, y, layer);
     if (this.#model.gateWidth === 8) this.#computeNarrow(gateWord(seed, 0), layer, choices);

@@ -1,4 +1,7 @@
-/** Selection among choices that are integers: the K best of the kept groups, of equals the smaller id. What the router kernels do behind the gate. */
+/**
+ * Selection among choices that are integers: the K best of the kept groups, of equals the smaller id. What the router
+ * kernels do behind the gate.
+ */
 
 import type { RoutingFunction } from '../../contract/config.ts';
 
@@ -7,7 +10,9 @@ const LOWEST = -0x8000_0000;
 
 export type Selection = Pick<RoutingFunction, 'numExperts' | 'topK' | 'groups'>;
 
-/** Selects row by row. A key is `choice · 1024 + 1023 − id`: keys are distinct and ordered as wanted (expert-scores.ts). */
+/**
+ * Selects row by row. A key is `choice · 1024 + 1023 − id`: keys are distinct and ordered as wanted (expert-scores.ts).
+ */
 export class Selector {
   readonly #selection: Selection;
   readonly #groupScores: Int32Array;

@@ -5,8 +5,8 @@ import type { RoutedRow } from '../reference/router-reference.ts';
 import { selectsByLogit } from './routing-function.ts';
 
 /**
- * How near two choices must be for a device's f32 to rank them either way: relative to the larger, or absolute under 1. Choices that are logits
- * have no margin, and neither have equal ones.
+ * How near two choices must be for a device's f32 to rank them either way: relative to the larger, or absolute under 1.
+ * Choices that are logits have no margin, and neither have equal ones.
  */
 export const CHOICE_MARGIN = 4e-6;
 
@@ -24,8 +24,8 @@ export function marginOf(choice: number): number {
 }
 
 /**
- * Ids of `actual`, out of the K of a row, that no rounding within `margin` explains: repeated or unknown ids, ids that are not among the K
- * best, and neighbours in the wrong order.
+ * Ids of `actual`, out of the K of a row, that no rounding within `margin` explains: repeated or unknown ids, ids that
+ * are not among the K best, and neighbours in the wrong order.
  */
 export function countWrongIds(actual: ArrayLike<number>, expected: RoutedRow, isRounded: boolean): number {
   const { ids, choices } = expected;

@@ -63,7 +63,10 @@ function weightedPorts(router: RoutingFunction): RouterPorts {
   };
 }
 
-/** params, choices and ids alone: what selects behind the engine's gate. `params[1]`: the place of the first row among those of `ids`. */
+/**
+ * params, choices and ids alone: what selects behind the engine's gate. `params[1]`: the place of the first row among
+ * those of `ids`.
+ */
 export function selectingPorts(router: RoutingFunction, reference: Kernel['reference']): RouterPorts {
   return {
     name: '-ids',
@@ -76,7 +79,8 @@ export function selectingPorts(router: RoutingFunction, reference: Kernel['refer
 }
 
 /**
- * The kernel. Its reference is the one in f64: ids are the same outside the margin of docs/router-kernels.md, weights to a relative 1e-5.
+ * The kernel. Its reference is the one in f64: ids are the same outside the margin of docs/router-kernels.md, weights
+ * to a relative 1e-5.
  */
 export function routerKernel(
   router: RoutingFunction,
@@ -181,8 +185,8 @@ export function assembleRouter(
 }
 
 /**
- * The number of rows, and the bits of a whole number near the greatest selection bias, from which keys in fixed point count: choices up to six lower
- * are found fast, others slowly.
+ * The number of rows, and the bits of a whole number near the greatest selection bias, from which keys in fixed point
+ * count: choices up to six lower are found fast, others slowly.
  */
 export function routerParams(numTokens: number, bias: Float32Array | null): Uint32Array {
   const params = Uint32Array.of(numTokens, 0);

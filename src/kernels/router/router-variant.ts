@@ -1,4 +1,7 @@
-/** Which kernel serves a routing function on a device, and with which constants: pure functions, so that a test can ask for every answer. */
+/**
+ * Which kernel serves a routing function on a device, and with which constants: pure functions, so that a test can ask
+ * for every answer.
+ */
 
 import type { ModelConfig, RouterConfig, RoutingFunction } from '../../contract/config.ts';
 import type { DeviceInfo } from '../../contract/device.ts';
@@ -12,8 +15,8 @@ export type RouterVariant =
   | SubgroupVariant;
 
 /**
- * `lanes` lanes a row. `list`: keys that a lane keeps; `isExact`: it also knows the next one. `quads`: logits, in fours, that a lane reads and sorts at
- * once.
+ * `lanes` lanes a row. `list`: keys that a lane keeps; `isExact`: it also knows the next one. `quads`: logits, in
+ * fours, that a lane reads and sorts at once.
  */
 export type SubgroupVariant = Readonly<{
   algorithm: 'subgroup';
@@ -31,8 +34,8 @@ export type FusedVariant =
   /** Four tokens an invocation, two experts a multiplication. */
   | Readonly<{ algorithm: 'pairs'; threads: number; list: number }>
   /**
-   * A subgroup of at least `leastLanes` a row, K rounds of one maximum. `lanes`: of all subgroups, or 0 where they differ. `keys`: most experts of a
-   * lane.
+   * A subgroup of at least `leastLanes` a row, K rounds of one maximum. `lanes`: of all subgroups, or 0 where they
+   * differ. `keys`: most experts of a lane.
    */
   | Readonly<{ algorithm: 'rounds'; threads: number; leastLanes: number; lanes: number; keys: number }>;
 
@@ -64,7 +67,10 @@ const SHARE = 16;
 /** Experts from which a workgroup a row beats an invocation a row on a GPU. */
 const MIN_WIDE_EXPERTS = 512;
 
-/** Rows, at most, of which a lane's list may be full of the row's best, for choices in random order, if nobody knows what comes behind it. */
+/**
+ * Rows, at most, of which a lane's list may be full of the row's best, for choices in random order, if nobody knows
+ * what comes behind it.
+ */
 const MAX_FULL_LISTS = 0.0015;
 /** Subgroups of 32 lanes, at most, with a list that is too short. */
 const MAX_SHORT_LISTS = 0.002;
@@ -86,8 +92,8 @@ export function wideRouter(): RouterVariant {
 }
 
 /**
- * The subgroup kernel for so many rows, or `null` where a subgroup is too small: a lane takes a whole group of experts, so a row with groups wants as
- * many lanes.
+ * The subgroup kernel for so many rows, or `null` where a subgroup is too small: a lane takes a whole group of experts,
+ * so a row with groups wants as many lanes.
  */
 export function subgroupRouter(
   router: RoutingFunction,
@@ -118,8 +124,8 @@ export function shareOf({ numExperts, groups }: RoutingFunction, lanes: number):
 }
 
 /**
- * The shortest list that is hardly ever too short: what such a row takes longer, a small launch takes longer. All lanes' lists together have a place
- * for each of the K.
+ * The shortest list that is hardly ever too short: what such a row takes longer, a small launch takes longer. All
+ * lanes' lists together have a place for each of the K.
  */
 function laneList(router: RoutingFunction, lanes: number, sharers: number): Pick<SubgroupVariant, 'list' | 'isExact'> {
   const { topK } = router;
@@ -159,11 +165,17 @@ const MIN_USEFUL_SUBGROUP = 16;
 /** Tokens of a step, about: what a kernel that serves steps of any size is chosen for. */
 const TYPICAL_TOKENS = 64;
 
-/** Experts and rows from which subgroups are faster on software, too: their kernel takes a second longer to compile, and twice as long for 16 rows. */
+/**
+ * Experts and rows from which subgroups are faster on software, too: their kernel takes a second longer to compile, and
+ * twice as long for 16 rows.
+ */
 const MIN_SOFTWARE_EXPERTS = 256;
 const MIN_SOFTWARE_TOKENS = 512;
 
-/** The fastest variant for so many rows: subgroups on a GPU that has them; else a workgroup a row for wide rows, an invocation a row for others. */
+/**
+ * The fastest variant for so many rows: subgroups on a GPU that has them; else a workgroup a row for wide rows, an
+ * invocation a row for others.
+ */
 export function chooseRouter(router: RoutingFunction, info: RouterHost, numTokens: number): RouterVariant {
   const isSmall = router.numExperts < MIN_SOFTWARE_EXPERTS || numTokens < MIN_SOFTWARE_TOKENS;
   if (info.isSoftware && isSmall) return portableRouter(router, true);
@@ -238,8 +250,8 @@ function roundsRouter({ numExperts, routingFunction: given }: RoutedModel, subgr
 }
 
 /**
- * One kernel where there is one that is made for the device: a launch more costs a small step a fifth, and the choices' way through memory costs a
- * large one about what a faster selection saves. A monolithic router is one kernel always.
+ * One kernel where there is one that is made for the device: a launch more costs a small step a fifth, and the choices'
+ * way through memory costs a large one about what a faster selection saves. A monolithic router is one kernel always.
  */
 export function chooseEngineRouter(model: RoutedModel, info: RouterHost, router: RouterConfig = MODULAR): EngineRouter {
   const { isSoftware, subgroupSizes } = info;

@@ -115,8 +115,8 @@ export function checkSelectionBias({ numExperts }: RoutingFunction, bias: Float3
 }
 
 /**
- * Whether selection reads the logits themselves. Every score grows with its logit; so without a bias, and without a sum over scores, the
- * order of the choices is that of the logits, which no rounding of an exponential can blur.
+ * Whether selection reads the logits themselves. Every score grows with its logit; so without a bias, and without a sum
+ * over scores, the order of the choices is that of the logits, which no rounding of an exponential can blur.
  */
 export function selectsByLogit({ scoring, hasSelectionBias, groups }: RoutingFunction): boolean {
   return !hasSelectionBias && (scoring === 'identity' || groups?.score !== 'top2-sum');

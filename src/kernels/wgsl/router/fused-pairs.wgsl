@@ -1,11 +1,11 @@
-// Gate and selection in one kernel, for software adapters: gate width 8, an even number of experts, in a group too. A thread takes four
-// tokens through one layer, so that what it loads and unpacks of a weight serves all four. It goes through the experts as often as the function
-// asks for: for a softmax's largest logit, for its sum, for the scores of groups, and to select. What it computes anew costs no more than a place
-// in memory.
+// Gate and selection in one kernel, for software adapters: gate width 8, an even number of experts, in a group too. A
+// thread takes four tokens through one layer, so that what it loads and unpacks of a weight serves all four. It goes
+// through the experts as often as the function asks for: for a softmax's largest logit, for its sum, for the scores of
+// groups, and to select. What it computes anew costs no more than a place in memory.
 //
-// Two experts share a multiplication. With weights as nibbles in [0, 15] and inputs in [−8, 7] a raw sum lies in [−960, 840], and one f32
-// holds the weights of experts 2i and 2i + 1 as `even + 2048 · odd`: sums stay under 2^21, exact in any order. Σ x·(w + 8) is the logit plus
-// 8 Σ x, the same for all experts of a token.
+// Two experts share a multiplication. With weights as nibbles in [0, 15] and inputs in [−8, 7] a raw sum lies in [−960,
+// 840], and one f32 holds the weights of experts 2i and 2i + 1 as `even + 2048 · odd`: sums stay under 2^21, exact in
+// any order. Σ x·(w + 8) is the logit plus 8 Σ x, the same for all experts of a token.
 //
 // A key is `choice · 1024 + 1023 − id`: keys are distinct and ordered as wanted.
 

@@ -1,13 +1,14 @@
 enable subgroups;
 
-// Subgroup operations stand in loops whose bounds come from workgroup ids and the subgroup size. They are uniform in a subgroup, which the
-// compiler cannot prove.
+// Subgroup operations stand in loops whose bounds come from workgroup ids and the subgroup size. They are uniform in a
+// subgroup, which the compiler cannot prove.
 diagnostic(off, subgroup_uniformity);
 
-// Gate and selection in one kernel, for subgroups of any size from 4 to 128: a subgroup takes one token through one layer. Its lanes share the experts
-// out, keep their choices in registers, and find the K best in K rounds of one integer max over the subgroup. On NVIDIA 580 `subgroupMax` gave
-// wrong maxima in rounds that branch (docs/router-kernels.md): it stands in rounds without branches only, with a shuffle behind it; everything else
-// is made of shuffles.
+// Gate and selection in one kernel, for subgroups of any size from 4 to 128: a subgroup takes one token through one
+// layer. Its lanes share the experts out, keep their choices in registers, and find the K best in K rounds of one
+// integer max over the subgroup. On NVIDIA 580 `subgroupMax` gave wrong maxima in rounds that branch
+// (docs/router-kernels.md): it stands in rounds without branches only, with a shuffle behind it; everything else is
+// made of shuffles.
 //
 // Lanes are shared out to the groups, so that what a lane holds is of one group; their number divides that of lanes:
 //
@@ -15,8 +16,8 @@ diagnostic(off, subgroup_uniformity);
 //                                   group     0   0   0   0   1  …
 //                                   experts   0   1   2   3   32 …    + 4, + 8, …
 //
-// A key is `choice · 1024 + 1023 − id`: keys are distinct and ordered as wanted. Where choices are logits and there are no groups, inputs carry the
-// factor 1024, and sums of products start with the id: exact in f32 below 2^24.
+// A key is `choice · 1024 + 1023 − id`: keys are distinct and ordered as wanted. Where choices are logits and there are
+// no groups, inputs carry the factor 1024, and sums of products start with the id: exact in f32 below 2^24.
 
 const LOWEST: i32 = -0x7fffffff;
 const IS_PLAIN: bool = BY_LOGIT != 0u && GROUPS == 1u;
@@ -127,8 +128,9 @@ fn choose(inputs: ptr<function, Inputs>, keys: ptr<function, Keys>, layer: u32, 
   }
 }
 
-// Finds the K best of all lanes' keys in K rounds, and puts them out for the row, if there is one. Keys are distinct, so the next best are those
-// under the one found, and nothing is struck out. Every lane does the same work in every round.
+// Finds the K best of all lanes' keys in K rounds, and puts them out for the row, if there is one. Keys are distinct,
+// so the next best are those under the one found, and nothing is struck out. Every lane does the same work in every
+// round.
 fn putBest(keys: ptr<function, Keys>, lane: u32, size: u32, isRow: bool) {
   let stats = Stats(0.0, 1.0);
   var best = LOWEST;

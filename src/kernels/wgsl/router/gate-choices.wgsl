@@ -1,9 +1,11 @@
-// Choices of a tile of tokens at one layer: what the router kernels select from. A choice is an integer in f32, so every device makes the same.
+// Choices of a tile of tokens at one layer: what the router kernels select from. A choice is an integer in f32, so
+// every device makes the same.
 //
 //     token    firstToken ─ TILE ─ TILE ─ …         a workgroup a tile and layer
-//     thread   takes four experts through a share of the tile; neighbours take neighbouring experts, so that they write neighbouring memory
+//     thread   takes four experts through a share of the tile; neighbours write neighbouring memory
 //
-// params[1] is the first row of the chunk, which is whole tokens; its number of rows is told to the router in params[0].
+// params[1] is the first row of the chunk, which is whole tokens; its number of rows is told to the router in
+// params[0].
 
 @group(0) @binding(3) var<storage, read_write> params: array<u32>;
 

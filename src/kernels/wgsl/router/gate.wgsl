@@ -1,5 +1,5 @@
-// The gate: logits of hidden states, sums of small integers that are exact in any order; and scores of them in fixed point, from a table.
-// ../expert-scores.ts says why nothing overflows.
+// The gate: logits of hidden states, sums of small integers that are exact in any order; and scores of them in fixed
+// point, from a table. ../expert-scores.ts says why nothing overflows.
 
 @group(0) @binding(0) var<storage, read> stepInput: array<u32>;
 @group(0) @binding(1) var<storage, read> hidden: array<vec4u>;

@@ -1,4 +1,5 @@
-// Logits that the router makes itself (gate.wgsl). Rows are in order of layers, so that neighbouring rows read the same weights.
+// Logits that the router makes itself (gate.wgsl). Rows are in order of layers, so that neighbouring rows read the same
+// weights.
 
 var<private> gate_inputs: array<vec4f, GATE_QUADS>;
 

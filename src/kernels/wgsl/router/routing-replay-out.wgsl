@@ -1,5 +1,5 @@
-// FlashInfer's `routing_replay_out`: ids as int16, `[L, maxNumBatchedTokens, K]`, two in a word. With an even K two places are written at once; with an
-// odd one neighbouring rows share words, and each half is exchanged by itself.
+// FlashInfer's `routing_replay_out`: ids as int16, `[L, maxNumBatchedTokens, K]`, two in a word. With an even K two
+// places are written at once; with an odd one neighbouring rows share words, and each half is exchanged by itself.
 
 @group(0) @binding(4) var<storage, read_write> routingReplayOut: array<atomic<u32>>;
 

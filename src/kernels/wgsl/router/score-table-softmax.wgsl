@@ -1,4 +1,5 @@
-// A softmax in fixed point, of logits that are integers: the table holds the exponentials of their distances to the largest.
+// A softmax in fixed point, of logits that are integers: the table holds the exponentials of their distances to the
+// largest.
 
 alias Sum = u32;
 
