@@ -22,10 +22,14 @@ import { gateSeed, gateWord } from '../../src/kernels/reference/mix.ts';
 import { gateWeights } from '../../src/kernels/reference/gate.ts';
 import { Router } from '../../src/kernels/reference/route.ts';
 import { routeRow } from '../../src/kernels/reference/router-reference.ts';
-import { isPlainTopK, routingFunctionName, routingFunctionOf } from '../../src/kernels/router/routing-function.ts';
+import { routingFunctionName, routingFunctionOf, selectsByLogit } from '../../src/kernels/router/routing-function.ts';
 import { expectSame, model, randomNumbers } from './harness.ts';
 
-const SCORED = MODEL_NAMES.map((name) => modelPreset(name)).filter((preset) => !isPlainTopK(routingFunctionOf(preset)));
+/** Those whose selection is more than the K largest logits. */
+const SCORED = MODEL_NAMES.map((name) => modelPreset(name)).filter((preset) => {
+  const router = routingFunctionOf(preset);
+  return !selectsByLogit(router) || router.groups !== null;
+});
 
 /** Logits `[L][E]` by a plain sum. */
 function slowLogits(shape: ModelConfig, x: number, y: number): number[][] {

@@ -14,8 +14,8 @@ export const SCORINGS: readonly RouterScoring[] = [
 ];
 
 /** Most experts: the id takes at most 10 bits of a key. */
-export const MAX_EXPERTS = 1024;
-export const MAX_TOP_K = 32;
+const MAX_EXPERTS = 1024;
+const MAX_TOP_K = 32;
 /** Groups that are kept are the bits of one word. */
 const MAX_GROUPS = 32;
 
@@ -125,11 +125,6 @@ export function selectsByLogit({ scoring, hasSelectionBias, groups }: RoutingFun
 /** Whether the keys of a subgroup kernel hold choices in fixed point: sigmoids plus biases that lie near each other. */
 export function hasFixedKeys(router: RoutingFunction): boolean {
   return router.scoring === 'sigmoid' && !selectsByLogit(router);
-}
-
-/** Whether selection is the K largest logits, and nothing else. */
-export function isPlainTopK(router: RoutingFunction): boolean {
-  return selectsByLogit(router) && router.groups === null;
 }
 
 /** Name of the function, distinct for distinct functions: `e256-k8-sigmoid-bias-g8x4-top2-norm1e-20-x2.5`. */
