@@ -144,11 +144,11 @@ export class Ledger {
   }
 
   /**
-   * The request ends before a pass has read what was loaded for it: rows of that may be delivered. Of one that ends before its time that
-   * holds for what was taken away again, as it does for rows of a life before a preemption.
+   * The request ends before a pass has read what was loaded for it: rows of that may be delivered. Rows of what was taken away again may not,
+   * since no pass of the request has read it.
    */
-  noteLoaded(request: TrackedRequest, isCutShort: boolean): void {
-    const loadedKv = request.loadedKv ?? (isCutShort ? request.givenBackKv : null);
+  noteLoaded(request: TrackedRequest): void {
+    const { loadedKv } = request;
     if (loadedKv === null) return;
     const end = Math.min(loadedKv.to, request.tokens.length - 1);
     for (let position = loadedKv.from; position < end; position += 1) {
