@@ -149,6 +149,8 @@ const PREFILL: readonly ((pd: PdScenario) => PdScenario)[] = [
   (pd) => ({ ...pd, loadTicks: 100_000 }),
   (pd) => ({ ...pd, rows: 'with-kv' }),
   (pd) => ({ ...pd, queueDepth: 1, ringDepth: 2 }),
+  (pd) => ({ ...pd, numRanks: 1 }),
+  (pd) => (pd.proxy === undefined ? pd : { ...pd, proxy: { lostShare: 0, patienceTicks: 100_000 } }),
   (pd) => ({ ...pd, engine: roomy(pd.engine) }),
   (pd) => ({ ...pd, engine: { ...pd.engine, enablePrefixCaching: false } }),
   (pd) => ({ ...pd, engine: { ...pd.engine, numBlocks: Math.max(2, pd.engine.numBlocks - 1) } }),

@@ -27,8 +27,9 @@ export type RankEvents = Readonly<{
 
 /** KV on its way off the device or onto it, in turn with the steps. Keys are `[blockIds.length, blockSize, 2]` u32. */
 export type KvTask = Readonly<{ blockIds: readonly number[] }> &
+  /** `rank`: the one to be read. All have the same KV. */
   (
-    | Readonly<{ kind: 'read'; onExecuted: () => void; onRead: (keys: Uint32Array) => void }>
+    | Readonly<{ kind: 'read'; rank: number; onExecuted: () => void; onRead: (keys: Uint32Array) => void }>
     /** `onExecuted`: on rank 0; `onWritten`: it is behind every step before and ahead of every step to come, on this rank. */
     | Readonly<{ kind: 'write'; keys: Uint32Array; onExecuted: () => void; onWritten: () => void }>
   );

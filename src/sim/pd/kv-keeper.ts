@@ -33,6 +33,8 @@ export class KvKeeper implements KvConnector {
   readonly #marks: Set<Mark>;
   readonly #kept: Map<string, Kept> = new Map();
   readonly #reads: Set<Read> = new Set();
+  /** Since the start. Ranks are read in turn: all must have the same KV. */
+  #numReads = 0;
   #world: World | null = null;
   #storm: Storm | null = null;
 
@@ -83,13 +85,18 @@ export class KvKeeper implements KvConnector {
       answer(null);
       return;
     }
-    const { blockSize } = this.#world!.scenario.engine;
+    const { engine, numRanks } = this.#world!.scenario;
+    const { blockSize } = engine;
+    const rank = this.#numReads % numRanks;
+    this.#numReads += 1;
+    if (rank > 0) this.#marks.add('KV read from another rank than the first');
     const read: Read = { answer };
     this.#reads.add(read);
     kept.numReaders += 1;
     let kv: LoadedKv | null = null;
     this.#storm!.handKv({
       kind: 'read',
+      rank,
       blockIds: kept.blockIds.slice(from / blockSize, Math.ceil(to / blockSize)),
       onExecuted: () => {
         kv = this.#world!.ledger.readKv(kept.blockIds, from, to);
