@@ -33,6 +33,7 @@ export const PD_MARKS = [
   'answer of the prefill engine lost',
   'proxy gave up on the prefill engine',
   'KV read from another rank than the first',
+  'kept blocks released before they were read',
   'prefill workers lost in the middle of a read',
   'decode workers lost in the middle of a load',
 ] as const;
@@ -44,7 +45,7 @@ export const ALL_MARKS: readonly Mark[] = [...MARKS, ...PD_MARKS];
 /** Those that every campaign must reach in at least `REQUIRED_SHARE` of its seeds. */
 export const REQUIRED_MARKS: readonly Mark[] = MARKS.slice(0, 7);
 /** Those that a campaign with a prefill engine must reach as often. */
-export const REQUIRED_PD_MARKS: readonly Mark[] = PD_MARKS.slice(0, 15);
+export const REQUIRED_PD_MARKS: readonly Mark[] = PD_MARKS.slice(0, 16);
 export const REQUIRED_SHARE = 0.005;
 
 /** How many scenarios went where. */

@@ -118,12 +118,18 @@ export class Ledger {
     }
   }
 
-  /** What a KV block table of `tokens` holds at `[from, to)`, for another engine to take over. */
-  readKv(blocks: readonly number[], from: number, to: number): LoadedKv {
+  /** What the kept block table of an ended request holds at `[from, to)`, for another engine to take over: KV of its own tokens (L9). */
+  readKv(request: TrackedRequest, blocks: readonly number[], from: number, to: number): LoadedKv {
     const epochs: number[] = [];
     const rows: Uint16Array[] = [];
     for (let position = from; position < to; position += 1) {
       const slot = this.#slotIn(blocks, position);
+      if (this.#slotPositions[slot] !== position || this.#slotTokens[slot] !== request.tokens[position]) {
+        this.#judge.wrong(
+          'L9',
+          `slot ${slot} was read for position ${position} of ${request.name}, but holds token ${this.#slotTokens[slot]} at position ${this.#slotPositions[slot]}`,
+        );
+      }
       epochs.push(this.#slotEpochs[slot]!);
       if (this.#hasEpochs) rows.push(this.#slotRows[slot]!);
     }

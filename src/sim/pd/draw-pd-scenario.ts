@@ -16,6 +16,7 @@ export function drawPdScenario(seed: number): Scenario {
   const beside = new Draw(seed, 'pd-beside');
   const numRanks = beside.chance(0.08) ? 2 : 1;
   const proxy = drawProxy(beside);
+  const readTicks = beside.chance(0.7) ? 0 : beside.pick([20, 200, 1000]);
   const onAnyRank = (fault: Fault): Fault =>
     fault.kind === 'kill' ? { ...fault, rank: beside.int(0, numRanks - 1) } : fault;
   const prompts = requests.map((request) => ({ ...request, maxTokens: 1 }));
@@ -35,6 +36,7 @@ export function drawPdScenario(seed: number): Scenario {
       leaseTicks: draw.pick([100, 1000, 10_000]),
       loadTicks: draw.pick([150, 600, 5000]),
       link: drawLink(draw),
+      readTicks,
       ...(proxy === null ? {} : { proxy }),
     },
   };

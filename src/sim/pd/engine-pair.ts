@@ -45,7 +45,7 @@ export class EnginePair {
   ) {
     this.#judge = judge;
     const link = new VirtualLink(clock, pd.link, scenario.seed);
-    this.#keeper = new KvKeeper(clock, pd.leaseTicks, marks);
+    this.#keeper = new KvKeeper(clock, pd, marks);
     this.#loader = new KvLoader(clock, link, this.#keeper, pd, marks);
     const proxy = new VirtualProxy({
       clock,

@@ -46,6 +46,8 @@ export type PdScenario = Readonly<{
   leaseTicks: number;
   loadTicks: number;
   link: LinkTiming;
+  /** Between the question for KV and the read of its blocks: others are read, rows are summed. Absent: 0. */
+  readTicks?: number;
   /** Absent: it never fails. */
   proxy?: ProxyFailure;
 }>;
@@ -82,8 +84,9 @@ export function checkPdScenario(pd: PdScenario, { engine }: Scenario, bad: (prob
   ) {
     throw bad('"pd.link" holds something that is no number ≥ 0');
   }
-  const { numRanks = 1, proxy = { lostShare: 0, patienceTicks: 0 } } = pd;
+  const { numRanks = 1, readTicks = 0, proxy = { lostShare: 0, patienceTicks: 0 } } = pd;
   if (!Number.isInteger(numRanks) || numRanks < 1) throw bad('"pd.numRanks" is not a whole number ≥ 1');
+  if (!(readTicks >= 0)) throw bad('"pd.readTicks" is no number ≥ 0');
   if (!(proxy?.lostShare >= 0) || !(proxy.patienceTicks >= 0))
     throw bad('"pd.proxy" holds something that is no number ≥ 0');
   validateEngineConfig(pd.engine);
