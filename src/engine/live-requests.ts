@@ -33,7 +33,7 @@ export class LiveRequests {
   /** Since the start. */
   numPreemptions = 0;
   readonly #capture: CaptureEngineHalf | null;
-  readonly #isFcfs: boolean;
+  readonly #config: EngineConfig;
 
   constructor(
     config: EngineConfig,
@@ -45,7 +45,7 @@ export class LiveRequests {
     this.waiting = new WaitingRequests(config.policy);
     this.handovers = connector === null ? null : new KvHandovers(connector, this.kv, capture, this.waiting);
     this.#capture = capture;
-    this.#isFcfs = config.policy === 'fcfs';
+    this.#config = config;
   }
 
   add(request: Request): void {
@@ -58,6 +58,18 @@ export class LiveRequests {
       }
     }
     this.waiting.add(request);
+  }
+
+  /**
+   * Tokens that must have room before a waiting request is admitted. Blocks that are loaded or kept for another engine cannot be taken back. A
+   * request that runs alone beside them and outgrows the rest of the pool preempts itself; it comes back only when all of it fits, because it
+   * would preempt itself again for as long as these blocks are held.
+   */
+  tokensToReserve(request: Request): number {
+    const { reserveFullIsl, numSpeculativeTokens } = this.#config;
+    const wouldRunAlone = this.running.length === 0 && request.numPreemptions > 0;
+    if (wouldRunAlone && this.handovers?.isUnderWay === true) return request.numTokens + numSpeculativeTokens;
+    return reserveFullIsl ? request.numTokens : 0;
   }
 
   /** A waiting request, which has its blocks, runs from here on. */
@@ -75,7 +87,7 @@ export class LiveRequests {
   victim(): number {
     const { running } = this;
     let at = running.length - 1;
-    if (this.#isFcfs) return at;
+    if (this.#config.policy === 'fcfs') return at;
     for (let i = at - 1; i >= 0; i -= 1) if (comesBefore(running[at]!, running[i]!)) at = i;
     return at;
   }

@@ -221,7 +221,6 @@ export class Scheduler {
         if (!config.enableChunkedPrefill) break;
         numNew = budget;
       }
-      const reserveTokens = config.reserveFullIsl ? request.numTokens : 0;
       if (
         !this.kv.allocateSlots(
           request,
@@ -229,7 +228,7 @@ export class Scheduler {
           numSpeculativeTokens,
           hits,
           numHits,
-          reserveTokens,
+          requests.tokensToReserve(request),
           isLoaded ? 0 : this.kv.watermarkBlocks,
         )
       ) {
@@ -261,7 +260,7 @@ export class Scheduler {
   #beginLoad(handovers: KvHandovers, request: Request, hits: readonly number[], numHits: number): boolean {
     const { config, kv } = this;
     const { running, waiting } = this.requests;
-    const reserveTokens = config.reserveFullIsl ? request.numTokens : 0;
+    const reserveTokens = this.requests.tokensToReserve(request);
     if (!kv.takeBlocks(request, request.externalTokens, hits, numHits, reserveTokens, kv.watermarkBlocks)) {
       return running.length === 0 && handovers.dropOneFor(request);
     }

@@ -23,8 +23,9 @@ export type RankEvents = Readonly<{
 
 /** KV on its way off the device or onto it, in turn with the steps. Keys are `[blockIds.length, blockSize, 2]` u32. */
 export type KvTask = Readonly<{ blockIds: Uint32Array }> &
+  /** `rank`: the one to be read. All have the same KV. */
   (
-    | Readonly<{ kind: 'read-kv'; onExecuted: () => void; onRead: (keys: Uint32Array) => void }>
+    | Readonly<{ kind: 'read-kv'; rank: number; onExecuted: () => void; onRead: (keys: Uint32Array) => void }>
     /** `onExecuted`: on rank 0; `onWritten`: it is behind every step before and ahead of every step to come, on this rank. */
     | Readonly<{ kind: 'write-kv'; keys: Uint32Array; onExecuted: () => void; onWritten: () => void }>
   );

@@ -276,7 +276,8 @@ export class World {
 
   /** Every step in flight is void, and so is all KV. */
   loseWorkers(): void {
-    for (const request of this.#requests) if (request.isAlive) this.#noteHits(request, false);
+    // No pass has read what a request that waits with its blocks was given: its rows may not be delivered.
+    for (const request of this.#requests) if (request.isAlive && !request.waitsWithBlocks) this.#noteHits(request);
     this.#plans.loseAll(this.flights);
     this.flights.length = 0;
     this.engine.onWorkersLost();
@@ -345,7 +346,7 @@ export class World {
 
   #end(request: TrackedRequest, finish: 'abort' | 'error' | 'stop' | 'length', output: EngineCoreOutput): void {
     request.endedWithBlocks = request.state === 'running';
-    this.#noteHits(request, finish === 'abort' || finish === 'error');
+    this.#noteHits(request);
     this.#plans.end(request);
     request.state = 'ended';
     request.finish = finish;
@@ -364,13 +365,13 @@ export class World {
   }
 
   /** A request that ends before its first pass has run has hits that the ledger has not heard of. */
-  #noteHits(request: TrackedRequest, isCutShort: boolean): void {
-    if (request.state === 'loading' || request.state === 'loaded') {
+  #noteHits(request: TrackedRequest): void {
+    if (request.waitsWithBlocks) {
       const { blockSize } = this.scenario.engine;
       const from = request.loadedKv?.from ?? request.numLoaded;
       this.ledger.noteHits(request, request.blocks, Math.floor(from / blockSize) * blockSize);
     }
-    this.ledger.noteLoaded(request, isCutShort);
+    this.ledger.noteLoaded(request);
     for (const { isExecuted, entries } of this.flights) {
       if (isExecuted) continue;
       for (const entry of entries) {

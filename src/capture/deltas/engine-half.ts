@@ -105,7 +105,11 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
   onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[]): void {
     const record = this.#spareSteps.pop() ?? { stepId: 0, tables: new Map() };
     record.stepId = step.stepId;
-    for (const request of requests) record.tables.set(request.index, this.#table(request));
+    for (const request of requests) {
+      const table = this.#table(request);
+      table.isScheduled = true;
+      record.tables.set(request.index, table);
+    }
     this.#inFlight.push(record);
   }
 

@@ -22,9 +22,19 @@ export type LinkTiming = Readonly<{
   corruptShare: number;
 }>;
 
+/** How the proxy's leg to the prefill engine fails: a lost answer is noticed when the proxy's patience is over. */
+export type ProxyFailure = Readonly<{
+  /** Of the prefill engine's answers. */
+  lostShare: number;
+  /** How long the proxy waits for an answer before it sends the request to the decode engine without KV. */
+  patienceTicks: number;
+}>;
+
 export type PdScenario = Readonly<{
-  /** The prefill engine. It has one rank. */
+  /** The prefill engine. */
   engine: EngineConfig;
+  /** Absent: one. */
+  numRanks?: number;
   queueDepth: number;
   ringDepth: number;
   faults: readonly Fault[];
@@ -36,14 +46,18 @@ export type PdScenario = Readonly<{
   leaseTicks: number;
   loadTicks: number;
   link: LinkTiming;
+  /** Between the question for KV and the read of its blocks: others are read, rows are summed. Absent: 0. */
+  readTicks?: number;
+  /** Absent: it never fails. */
+  proxy?: ProxyFailure;
 }>;
 
 /** Every request that is handed over, for its prompt only. */
 export function prefillScenario(scenario: Scenario, pd: PdScenario): Scenario {
-  const { engine, queueDepth, ringDepth, faults, direct } = pd;
+  const { engine, queueDepth, ringDepth, numRanks = 1, faults, direct } = pd;
   const requests = scenario.requests.filter(({ id }) => !direct.includes(id)).map(prefillOf);
   // Passes of the two take times of their own.
-  return { ...scenario, seed: scenario.seed + 2 ** 32, engine, queueDepth, ringDepth, numRanks: 1, faults, requests };
+  return { ...scenario, seed: scenario.seed + 2 ** 32, engine, queueDepth, ringDepth, numRanks, faults, requests };
 }
 
 /** What comes to the decode engine by itself; the others come when their prefill is over. */
@@ -70,6 +84,11 @@ export function checkPdScenario(pd: PdScenario, { engine }: Scenario, bad: (prob
   ) {
     throw bad('"pd.link" holds something that is no number ≥ 0');
   }
+  const { numRanks = 1, readTicks = 0, proxy = { lostShare: 0, patienceTicks: 0 } } = pd;
+  if (!Number.isInteger(numRanks) || numRanks < 1) throw bad('"pd.numRanks" is not a whole number ≥ 1');
+  if (!(readTicks >= 0)) throw bad('"pd.readTicks" is no number ≥ 0');
+  if (!(proxy?.lostShare >= 0) || !(proxy.patienceTicks >= 0))
+    throw bad('"pd.proxy" holds something that is no number ≥ 0');
   validateEngineConfig(pd.engine);
   const { blockSize } = pd.engine;
   if (blockSize === engine.blockSize) return;

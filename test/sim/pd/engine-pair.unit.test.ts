@@ -59,6 +59,10 @@ test('a file whose prefill engine makes no sense is refused by name', () => {
     { ...pd, onLoadFailure: 'panic' },
     { ...pd, direct: null },
     { ...pd, link: { ...pd.link, delay: -1 } },
+    { ...pd, numRanks: 0 },
+    { ...pd, proxy: null },
+    { ...pd, proxy: { lostShare: -1, patienceTicks: 1 } },
+    { ...pd, proxy: { lostShare: 0 } },
     { ...pd, faults: [{ kind: 'explode', when: { at: 0 } }] },
     { ...pd, engine: { ...pd.engine, blockSize: good.engine.blockSize + 1 } },
   ]) {
