@@ -158,6 +158,12 @@ export class EngineHost {
     this.#driver.abort(generation.unfinishedIds);
   }
 
+  /** Forgets every cached prefix; `false`, and nothing has happened, while blocks are held. See `Scheduler.resetPrefixCache`. */
+  resetPrefixCache(resetRunning: boolean): boolean {
+    if (this.#deathReason !== null) throw RoutedExpertsError.of('ENGINE_DEAD', this.#deathReason);
+    return this.#driver.resetPrefixCache(resetRunning);
+  }
+
   stats(): EngineStats {
     return this.#core.stats();
   }

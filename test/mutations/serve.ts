@@ -1,5 +1,6 @@
 import type { SourceMutation } from './source-mutation.ts';
 
+const reset = { test: 'test/serve/reset-prefix-cache.integration.test.ts' };
 const choices = { test: 'test/serve/choices.integration.test.ts' };
 
 export const serveMutations: readonly SourceMutation[] = [
@@ -26,5 +27,45 @@ export const serveMutations: readonly SourceMutation[] = [
     find: 'if (!prompts.has(promptTokenIds)) prompts.set(',
     replace: 'prompts.set(',
     killedBy: choices,
+  },
+  {
+    name: 'reset-that-did-nothing-said-200',
+    defect: 'POST /reset_prefix_cache says 200 while blocks are held and the cache is as it was',
+    file: 'src/serve/cache-route.ts',
+    find: 'if (!host.resetPrefixCache(resetRunning)) throw',
+    replace: 'if (!host.resetPrefixCache(resetRunning) && false) throw',
+    killedBy: reset,
+  },
+  {
+    name: 'reset-spares-running-requests',
+    defect: 'POST /reset_prefix_cache?reset_running_requests=true leaves running requests alone',
+    file: 'src/serve/cache-route.ts',
+    find: 'host.resetPrefixCache(resetRunning)',
+    replace: 'host.resetPrefixCache(false)',
+    killedBy: reset,
+  },
+  {
+    name: 'reset-always-preempts',
+    defect: 'POST /reset_prefix_cache preempts running requests unasked',
+    file: 'src/serve/cache-route.ts',
+    find: 'host.resetPrefixCache(resetRunning)',
+    replace: 'host.resetPrefixCache(true)',
+    killedBy: reset,
+  },
+  {
+    name: 'reset-without-the-key',
+    defect: 'whoever can connect may reset the prefix cache of a server that asks for a key',
+    file: 'src/serve/http-app.ts',
+    find: '(v1|inference|reset_prefix_cache)',
+    replace: '(v1|inference)',
+    killedBy: reset,
+  },
+  {
+    name: 'splice-without-a-warning',
+    defect: 'a server that will declare rows missing does not say so when it starts',
+    file: 'src/serve/start-warnings.ts',
+    find: "kv.rows === 'splice'",
+    replace: 'false',
+    killedBy: { test: 'test/serve/start-warnings.integration.test.ts' },
   },
 ];
