@@ -117,6 +117,7 @@ export class Server {
         // Published models keep their special tokens at the end of the vocabulary.
         eosTokenId: model.vocabSize - 1,
         transfer: this.host.kv?.rules ?? null,
+        hasRows: engine.design !== 'off',
         hasPriorities: engine.engine.policy === 'priority',
         maxChoices: limits.maxConcurrent,
       },

@@ -1,6 +1,7 @@
 import type { SourceMutation } from './source-mutation.ts';
 
 const reset = { test: 'test/serve/reset-prefix-cache.integration.test.ts' };
+const designs = { test: 'test/serve/designs.integration.test.ts' };
 const choices = { test: 'test/serve/choices.integration.test.ts' };
 
 export const serveMutations: readonly SourceMutation[] = [
@@ -67,5 +68,29 @@ export const serveMutations: readonly SourceMutation[] = [
     find: "kv.rows === 'splice'",
     replace: 'false',
     killedBy: { test: 'test/serve/start-warnings.integration.test.ts' },
+  },
+  {
+    name: 'no-rows-for-who-asks-for-rows',
+    defect: 'a server that captures nothing answers requests for rows without rows and without a word',
+    file: 'src/serve/sampling-fields.ts',
+    find: 'rows.format !== null && !limits.hasRows',
+    replace: 'false',
+    killedBy: designs,
+  },
+  {
+    name: 'rows-read-from-lost-workers',
+    defect: 'after a restart the engine half of shm-flock still reads the shared memory of the workers that were lost',
+    file: 'src/host/design-session.ts',
+    find: 'const sharedRows = (): SharedRows => lent(() => this.#workers.shared!);',
+    replace: 'const { shared } = this.#workers; const sharedRows = (): SharedRows => lent(() => shared!);',
+    killedBy: designs,
+  },
+  {
+    name: 'kv-beside-a-design-that-takes-none',
+    defect: 'a server starts with KV for others and a design whose rows do not come with it',
+    file: 'src/serve/engine-host.ts',
+    find: 'if (capture !== null && capture.acceptsExternalKv === undefined) {',
+    replace: 'if (false) {',
+    killedBy: designs,
   },
 ];
