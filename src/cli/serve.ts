@@ -1,8 +1,9 @@
 /** `routed-experts serve`: an OpenAI-compatible server that returns routed experts. */
 
 import { Command, Option } from 'commander';
+import { designByName, designNames } from '../capture/designs.ts';
 import { DEFAULT_PREFIX_ROWS, prefixRowsByName, prefixRowsNames } from '../capture/deltas/prefix-rows.ts';
-import type { DeviceKind, EngineConfig, PrefixRows, SchedulingPolicy } from '../contract/config.ts';
+import type { DesignName, DeviceKind, EngineConfig, PrefixRows, SchedulingPolicy } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
 import { MODEL_NAMES, modelPreset } from '../kernels/model-presets.ts';
@@ -13,7 +14,7 @@ import { Server } from '../serve/server.ts';
 import type { KvExchangeOptions } from '../serve/kv/kv-exchange.ts';
 import type { KvRole, PdRows } from '../serve/kv/transfer-params.ts';
 import { kvRoles, pdRowsWays } from '../serve/kv/transfer-params.ts';
-import { routerConfig } from '../worker/router-kinds.ts';
+import { requireRows, routerConfig } from '../worker/router-kinds.ts';
 import { finite, list, whole } from './options.ts';
 import { nextSignal } from './signals.ts';
 
@@ -23,6 +24,7 @@ const SERVED_MODEL = 'gpt-oss-20b';
 type Flags = {
   model: string;
   servedModelName?: string;
+  design: DesignName;
   device: DeviceKind;
   adapter?: string;
   host: string;
@@ -63,6 +65,12 @@ export function serveCommand(): Command {
     .description('Serve completions, chat and tokens over HTTP, with the routed experts of every request that asks')
     .option('--model <name>', `model shape: ${MODEL_NAMES.join(', ')}`, SERVED_MODEL)
     .option('--served-model-name <name>', 'the name that clients use (default: the model’s)')
+    .option(
+      '--design <name>',
+      `how rows get from the workers to the server: ${designNames.join(', ')}`,
+      (name) => designByName(name).name,
+      'deltas',
+    )
     .addOption(
       new Option('--device <kind>', 'webgpu, or the TypeScript kernels').choices(['webgpu', 'cpu']).default('webgpu'),
     )
@@ -79,7 +87,7 @@ export function serveCommand(): Command {
     .option('--no-prefix-caching', 'do not reuse the KV of equal prefixes')
     .option(
       '--prefix-rows <policy>',
-      `rows of prefix-cached tokens: ${prefixRowsNames.join(', ')}`,
+      `rows of prefix-cached tokens under deltas: ${prefixRowsNames.join(', ')}`,
       prefixRowsByName,
       DEFAULT_PREFIX_ROWS,
     )
@@ -158,6 +166,7 @@ export function serveCommand(): Command {
     )
     .action((flags: Flags, command: Command) => {
       checkKvFlags(flags, command);
+      checkDesign(flags, command);
       return serve(flags);
     });
 }
@@ -170,6 +179,13 @@ function checkKvFlags({ role, kvPort }: Flags, command: Command): void {
     const { long } = command.options.find((option) => option.attributeName() === name)!;
     throw RoutedExpertsError.of('BAD_VALUE', 'role', 'not given', `--role too, or leave out ${long}`);
   }
+}
+
+function checkDesign({ design, prefixRows, router, routingReplay }: Flags, command: Command): void {
+  requireRows(routerConfig(router, routingReplay), design);
+  if (design === 'deltas' || command.getOptionValueSource('prefixRows') !== 'cli') return;
+  const wanted = 'it with --design deltas only: the other designs have no policy';
+  throw RoutedExpertsError.of('BAD_VALUE', '--prefix-rows', prefixRows, wanted);
 }
 
 async function serve(flags: Flags): Promise<void> {
@@ -200,6 +216,7 @@ function toConfig(flags: Flags): ServeConfig {
   };
   return {
     engine: {
+      design: flags.design,
       model: modelPreset(flags.model),
       engine: toEngineConfig(flags),
       device: flags.device,
