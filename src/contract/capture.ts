@@ -53,7 +53,7 @@ export interface CaptureEngineHalf {
 
   /**
    * `true`: something is kept with cached blocks. The half hears when a wanted request's blocks can be hit, and when a
-   * block of which it heard so, or with `onExternalKv`, loses its hash. Of other requests' blocks it hears nothing (L5).
+   * block of which it heard so, or with `onExternalKv`, loses its hash. Of others' blocks it hears nothing (L5).
    */
   readonly followsBlocks?: boolean;
 
