@@ -34,6 +34,9 @@ export class LiveRequests {
   numPreemptions = 0;
   readonly #capture: CaptureEngineHalf | null;
   readonly #config: EngineConfig;
+  /** Wanted requests alive, and whether there was one since the last cache reset. */
+  #numWanted = 0;
+  #wasWanted = false;
 
   constructor(
     config: EngineConfig,
@@ -41,7 +44,7 @@ export class LiveRequests {
     hasher: BlockHasher,
     connector: KvConnector | null,
   ) {
-    this.kv = new KVCacheManager(config, hasher);
+    this.kv = new KVCacheManager(config, hasher, capture);
     this.waiting = new WaitingRequests(config.policy);
     this.handovers = connector === null ? null : new KvHandovers(connector, this.kv, capture, this.waiting);
     this.#capture = capture;
@@ -49,13 +52,10 @@ export class LiveRequests {
   }
 
   add(request: Request): void {
-    if (this.#capture !== null) {
-      request.wanted = this.#capture.wants(request);
-      // A design that never wanted anybody is not told of evictions either (L5).
-      if (request.wanted) {
-        this.kv.pool.onEvicted ??= (blockId) => this.#capture!.onBlockEvicted(blockId);
-        this.kv.onCached ??= (cached, firstBlock) => this.#capture!.onBlocksCached?.(cached, firstBlock);
-      }
+    if (this.#capture?.wants(request) === true) {
+      request.wanted = true;
+      this.#numWanted += 1;
+      this.#wasWanted = true;
     }
     this.waiting.add(request);
   }
@@ -109,7 +109,10 @@ export class LiveRequests {
     if (finishReason === null) {
       return { requestId, newTokenIds, finishReason: null, stopReason: null, prefill: null, routedExperts };
     }
-    if (request.wanted) this.#capture!.release(request);
+    if (request.wanted) {
+      this.#capture!.release(request);
+      this.#numWanted -= 1;
+    }
     if (this.handovers === null || !this.handovers.keepsBlocks(request, finishReason)) this.kv.free(request);
     this.waiting.remove(request);
     request.status = RequestStatus.finished;
@@ -155,7 +158,8 @@ export class LiveRequests {
       }
     }
     if (!this.kv.pool.resetCache()) return false;
-    if (this.kv.pool.onEvicted !== null) this.#capture!.onCacheReset();
+    if (this.#wasWanted) this.#capture!.onCacheReset();
+    this.#wasWanted = this.#numWanted > 0;
     return true;
   }
 }

@@ -56,7 +56,7 @@ export class Scheduler {
     this.config = config;
     this.requests = new LiveRequests(config, capture, hasher, connector);
     this.kv = this.requests.kv;
-    this.prefixes = new PrefixLookup(capture, config.blockSize);
+    this.prefixes = new PrefixLookup(config, this.kv, capture);
     this.#capture = capture;
     this.#live = (requestIndex) => {
       const place = this.#order.placeOf(requestIndex);
@@ -195,8 +195,8 @@ export class Scheduler {
       }
       // KV that came from elsewhere stands in the request's own blocks, and what is cached of its prefix too.
       const isLoaded = request.blockIds.length > 0;
-      const hits = isLoaded ? NO_HITS : this.kv.findPrefix(request);
-      const numHits = this.prefixes.numUsable(request, hits);
+      const hits = isLoaded ? NO_HITS : this.prefixes.find(request);
+      const numHits = hits.length;
       const numComputed = isLoaded ? request.numComputedTokens : numHits * config.blockSize;
       if (handovers !== null && !isLoaded && handovers.canLoad(request, numComputed)) {
         if (!this.#beginLoad(handovers, request, hits, numHits)) break;
@@ -243,7 +243,7 @@ export class Scheduler {
       if (request.numCachedTokens < 0) request.numCachedTokens = numComputed;
       request.externalTokens = 0;
       if (isLoaded) handovers!.loaded.delete(request);
-      else this.prefixes.take(request, hits.length, numHits);
+      else this.prefixes.take(request, numHits);
       step.add(request);
       budget -= numNew;
     }
@@ -265,7 +265,7 @@ export class Scheduler {
       return running.length === 0 && handovers.dropOneFor(request);
     }
     waiting.remove(request);
-    this.prefixes.take(request, hits.length, numHits);
+    this.prefixes.take(request, numHits);
     handovers.beginLoad(request, numHits * config.blockSize, config.blockSize);
     return true;
   }
@@ -382,7 +382,9 @@ export class Scheduler {
 
   /** Every step in flight is void and all KV is gone. Requests stay, with the tokens that were delivered, and are computed again. */
   onWorkersLost(): void {
+    let wasWanted = false;
     for (let step = this.#inFlight.pop(); step !== undefined; step = this.#inFlight.pop()) {
+      wasWanted ||= step.wanted.length > 0;
       for (let i = 0; i < step.count; i += 1) step.requests[i]!.forgetInFlight();
       step.end();
       this.#spareSteps.push(step);
@@ -390,7 +392,7 @@ export class Scheduler {
     const { requests } = this;
     requests.handovers?.onWorkersLost();
     requests.resetPrefixCache(true);
-    this.#capture?.onStepsLost?.();
+    if (wasWanted) this.#capture!.onStepsLost?.();
     // New workers have nothing to forget.
     requests.preemptedIndices.length = 0;
     requests.finishedIndices.length = 0;
