@@ -20,6 +20,7 @@ import {
   wrapping,
   ZerosForMissing,
 } from './engine-mutants.ts';
+import { pdMutants } from './pd-mutants.ts';
 import {
   CountsPadding,
   draftModelInLayerZero,
@@ -225,6 +226,7 @@ export const mutants: readonly Mutant[] = [
     mutation: {},
     keepsGap: ({ law }) => law !== 'L8',
   },
+  ...pdMutants,
 ];
 
 /** Not a mutant: what two of them are made of, without the defect. It must survive. */
