@@ -6,6 +6,7 @@
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { DeclaredGap } from '../../capture/designs.ts';
 import { Scheduler } from '../../engine/scheduler.ts';
+import { ReadbackRing } from '../../worker/readback-ring.ts';
 import { mutated, subjectByName, type Mutation, type Subject } from '../subject.ts';
 import { AppendingEngineHalf } from './appending-engine-half.ts';
 import {
@@ -58,6 +59,18 @@ function installDoubleFree(): () => void {
   };
 }
 
+/** A slot is free again at once, while the map of the step that it was given to is still to come. */
+function installEarlyRelease(): () => void {
+  const { acquire, release } = ReadbackRing.prototype;
+  ReadbackRing.prototype.acquire = function acquireAndRelease(this: ReadbackRing) {
+    const slot = acquire.call(this);
+    if (slot !== null) release.call(this, slot);
+    return slot;
+  };
+  ReadbackRing.prototype.release = () => undefined;
+  return () => Object.assign(ReadbackRing.prototype, { acquire, release });
+}
+
 const appending =
   (rewinds: boolean): NonNullable<Mutation['engineHalf']> =>
   (_half, model, engine) =>
@@ -78,7 +91,7 @@ export const mutants: readonly Mutant[] = [
     defect: 'a staging buffer is used again before it was read, with two steps in flight',
     source: 'TensorRT-LLM#18397 (review)',
     base: 'deltas',
-    mutation: { ringOverwrites: true },
+    mutation: { install: installEarlyRelease },
   },
   {
     number: 3,

@@ -108,9 +108,9 @@ export class KvKeeper implements KvConnector {
     if (kept.isOver) this.#marks.add('kept blocks released before they were read');
     let kv: LoadedKv | null = null;
     this.#storm!.handKv({
-      kind: 'read',
+      kind: 'read-kv',
       rank,
-      blockIds: kept.blockIds.slice(from / blockSize, Math.ceil(to / blockSize)),
+      blockIds: Uint32Array.from(kept.blockIds.slice(from / blockSize, Math.ceil(to / blockSize))),
       onExecuted: () => {
         kv = world.ledger.readKv(world.request(kept.requestIndex), kept.blockIds, from, to);
       },
