@@ -151,6 +151,7 @@ const PREFILL: readonly ((pd: PdScenario) => PdScenario)[] = [
   (pd) => ({ ...pd, queueDepth: 1, ringDepth: 2 }),
   (pd) => ({ ...pd, numRanks: 1 }),
   (pd) => ({ ...pd, readTicks: 0 }),
+  (pd) => ({ ...pd, rowless: [] }),
   (pd) => (pd.proxy === undefined ? pd : { ...pd, proxy: { lostShare: 0, patienceTicks: 100_000 } }),
   (pd) => ({ ...pd, engine: roomy(pd.engine) }),
   (pd) => ({ ...pd, engine: { ...pd.engine, enablePrefixCaching: false } }),

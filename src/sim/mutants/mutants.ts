@@ -22,6 +22,7 @@ import {
 } from './engine-mutants.ts';
 import type { Mutant } from './mutant.ts';
 import { prefixMutants } from './prefix-mutants.ts';
+import { pdMutants } from './pd-mutants.ts';
 import {
   CountsPadding,
   draftModelInLayerZero,
@@ -226,6 +227,7 @@ export const mutants: readonly Mutant[] = [
     keepsGap: ({ law }) => law !== 'L8',
   },
   ...prefixMutants,
+  ...pdMutants,
 ];
 
 /** Not a mutant: what two of them are made of, without the defect. It must survive. */

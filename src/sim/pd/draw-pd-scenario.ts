@@ -17,6 +17,7 @@ export function drawPdScenario(seed: number): Scenario {
   const numRanks = beside.chance(0.08) ? 2 : 1;
   const proxy = drawProxy(beside);
   const readTicks = beside.chance(0.7) ? 0 : beside.pick([20, 200, 1000]);
+  const rowlessShare = beside.pick([0, 0, 0.3]);
   const onAnyRank = (fault: Fault): Fault =>
     fault.kind === 'kill' ? { ...fault, rank: beside.int(0, numRanks - 1) } : fault;
   const prompts = requests.map((request) => ({ ...request, maxTokens: 1 }));
@@ -37,6 +38,7 @@ export function drawPdScenario(seed: number): Scenario {
       loadTicks: draw.pick([150, 600, 5000]),
       link: drawLink(draw),
       readTicks,
+      rowless: requests.filter(({ rows }) => rows && beside.chance(rowlessShare)).map(({ id }) => id),
       ...(proxy === null ? {} : { proxy }),
     },
   };

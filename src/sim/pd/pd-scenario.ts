@@ -42,6 +42,8 @@ export type PdScenario = Readonly<{
   onLoadFailure: (typeof LOAD_FAILURES)[number];
   /** Ids of the requests that go to the decode engine alone. */
   direct: readonly string[];
+  /** Ids of the requests whose rows nobody asks the prefill engine for. Absent: none. */
+  rowless?: readonly string[];
   /** For how long blocks are kept to be read, and how long a load may take. */
   leaseTicks: number;
   loadTicks: number;
@@ -54,8 +56,10 @@ export type PdScenario = Readonly<{
 
 /** Every request that is handed over, for its prompt only. */
 export function prefillScenario(scenario: Scenario, pd: PdScenario): Scenario {
-  const { engine, queueDepth, ringDepth, numRanks = 1, faults, direct } = pd;
-  const requests = scenario.requests.filter(({ id }) => !direct.includes(id)).map(prefillOf);
+  const { engine, queueDepth, ringDepth, numRanks = 1, faults, direct, rowless = [] } = pd;
+  const requests = scenario.requests
+    .filter(({ id }) => !direct.includes(id))
+    .map((request) => prefillOf(request, !rowless.includes(request.id)));
   // Passes of the two take times of their own.
   return { ...scenario, seed: scenario.seed + 2 ** 32, engine, queueDepth, ringDepth, numRanks, faults, requests };
 }
@@ -65,8 +69,8 @@ export function decodeScenario(scenario: Scenario, { direct }: PdScenario): Scen
   return { ...scenario, requests: scenario.requests.filter(({ id }) => direct.includes(id)) };
 }
 
-function prefillOf(request: ScenarioRequest): ScenarioRequest {
-  return { ...request, maxTokens: 1, minTokens: Math.min(request.minTokens, 1) };
+function prefillOf(request: ScenarioRequest, asksForRows: boolean): ScenarioRequest {
+  return { ...request, rows: request.rows && asksForRows, maxTokens: 1, minTokens: Math.min(request.minTokens, 1) };
 }
 
 /** Throws what `bad` makes, or BAD_VALUE for a field of the engine's configuration. */
@@ -75,7 +79,9 @@ export function checkPdScenario(pd: PdScenario, { engine }: Scenario, bad: (prob
   for (const name of ['queueDepth', 'ringDepth', 'leaseTicks', 'loadTicks'] as const) {
     if (!Number.isInteger(pd[name]) || pd[name] < 1) throw bad(`"pd.${name}" is not a whole number ≥ 1`);
   }
-  if (!Array.isArray(pd.faults) || !Array.isArray(pd.direct)) throw bad('"pd.faults" or "pd.direct" is no list');
+  for (const name of ['faults', 'direct', 'rowless'] as const) {
+    if (!Array.isArray(name === 'rowless' ? (pd.rowless ?? []) : pd[name])) throw bad(`"pd.${name}" is no list`);
+  }
   if (!ROW_WAYS.includes(pd.rows)) throw bad(`"pd.rows" is none of ${ROW_WAYS.join(', ')}`);
   if (!LOAD_FAILURES.includes(pd.onLoadFailure)) throw bad(`"pd.onLoadFailure" is none of ${LOAD_FAILURES.join(', ')}`);
   if (

@@ -58,6 +58,8 @@ test('a file whose prefill engine makes no sense is refused by name', () => {
     { ...pd, rows: 'by post' },
     { ...pd, onLoadFailure: 'panic' },
     { ...pd, direct: null },
+    { ...pd, rowless: 'r0' },
+    { ...pd, readTicks: -1 },
     { ...pd, link: { ...pd.link, delay: -1 } },
     { ...pd, numRanks: 0 },
     { ...pd, proxy: null },
