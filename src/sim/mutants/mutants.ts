@@ -4,7 +4,6 @@
  */
 
 import { RoutedExpertsError } from '../../contract/errors.ts';
-import type { DeclaredGap } from '../../capture/designs.ts';
 import { Scheduler } from '../../engine/scheduler.ts';
 import { mutated, subjectByName, type Mutation, type Subject } from '../subject.ts';
 import { AppendingEngineHalf } from './appending-engine-half.ts';
@@ -20,6 +19,8 @@ import {
   wrapping,
   ZerosForMissing,
 } from './engine-mutants.ts';
+import type { Mutant } from './mutant.ts';
+import { scheduleMutants } from './schedule-mutants.ts';
 import {
   CountsPadding,
   draftModelInLayerZero,
@@ -28,20 +29,6 @@ import {
   namedInSchedulerOrder,
   WrapsIds,
 } from './worker-mutants.ts';
-
-export type Mutant = Readonly<{
-  /** In the list of known defects. */
-  number: number;
-  name: string;
-  defect: string;
-  /** Where it was found. */
-  source: string;
-  /** The subject that is changed. */
-  base: string;
-  mutation: Mutation;
-  /** Whether a declared gap of the base stays declared; absent = all do. */
-  keepsGap?: (gap: DeclaredGap) => boolean;
-}>;
 
 /** Frees the blocks of a request once more that was aborted while steps were in flight. */
 function installDoubleFree(): () => void {
@@ -225,6 +212,7 @@ export const mutants: readonly Mutant[] = [
     mutation: {},
     keepsGap: ({ law }) => law !== 'L8',
   },
+  ...scheduleMutants,
 ];
 
 /** Not a mutant: what two of them are made of, without the defect. It must survive. */
