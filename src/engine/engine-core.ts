@@ -33,6 +33,8 @@ export type EngineStats = Readonly<{
   numCachedBlocks: number;
   /** Totals since the start. */
   numPreemptions: number;
+  /** Preempted requests that were in the step that was being planned. */
+  numWithdrawals: number;
   numScheduledTokens: number;
   /** Tokens of admitted and resumed requests, and how many of them were found in the prefix cache. */
   numPrefixQueryTokens: number;
@@ -177,6 +179,7 @@ export class EngineCore {
       numUsedBlocks: pool.numUsed,
       numCachedBlocks: pool.numCached,
       numPreemptions: requests.numPreemptions,
+      numWithdrawals: scheduler.numWithdrawals,
       numScheduledTokens: scheduler.numScheduledTokens,
       numPrefixQueryTokens: scheduler.prefixes.numQueryTokens,
       numPrefixHitTokens: scheduler.prefixes.numHitTokens,

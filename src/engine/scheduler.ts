@@ -35,6 +35,8 @@ export class Scheduler {
   readonly kv: KVCacheManager;
   /** Since the start. */
   numScheduledTokens = 0;
+  /** Requests that were taken out of the step that was being planned again, since the start. */
+  numWithdrawals = 0;
   readonly prefixes: PrefixLookup;
 
   readonly #capture: CaptureEngineHalf | null;
@@ -143,6 +145,7 @@ export class Scheduler {
         let uncomputed = NO_HITS;
         if (victim.scheduledStepId === stepId) {
           step.withdraw(victim);
+          this.numWithdrawals += 1;
           victim.scheduledStepId = -1;
           budget += victim.stepNumTokens;
           uncomputed = this.kv.uncomputedBlocks(victim);

@@ -188,6 +188,7 @@ export class World {
       return null;
     }
     this.judge.step = plan.stepId;
+    if (this.engine.stats().numWithdrawals > 0) this.marks.add('withdrawn from the step being planned');
     const epoch = this.scenario.hasEpochs ? this.#site.firstEpoch + plan.stepId : 0;
     const flight = this.#plans.onPlan(plan, this.flights, this.scenario, epoch);
     this.flights.push(flight);

@@ -23,6 +23,7 @@ import {
 import type { Mutant } from './mutant.ts';
 import { prefixMutants } from './prefix-mutants.ts';
 import { pdMutants } from './pd-mutants.ts';
+import { scheduleMutants } from './schedule-mutants.ts';
 import {
   CountsPadding,
   draftModelInLayerZero,
@@ -228,6 +229,7 @@ export const mutants: readonly Mutant[] = [
   },
   ...prefixMutants,
   ...pdMutants,
+  ...scheduleMutants,
 ];
 
 /** Not a mutant: what two of them are made of, without the defect. It must survive. */
