@@ -143,6 +143,10 @@ export class RowKeeper implements CaptureEngineHalf {
     this.calls.push('onCacheReset');
   }
 
+  onStepsLost(): void {
+    this.calls.push('onStepsLost');
+  }
+
   liveCounts(): CaptureLiveCounts {
     let bytes = 0;
     for (const { rows } of this.#states.values()) bytes += rows.length;
