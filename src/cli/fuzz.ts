@@ -6,12 +6,13 @@ import { Command } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { scenarioOf, type CampaignPart, type SeedViolation } from '../sim/campaign.ts';
 import { readCase, writeCase, type SavedCase } from '../sim/case-file.ts';
+import { COVERAGE_SCENARIOS } from '../sim/coverage.ts';
 import { findSubject } from '../sim/mutants/mutants.ts';
 import { runScenario } from '../sim/run-scenario.ts';
 import { shrink } from '../sim/shrink.ts';
 import { tellStory } from '../sim/story.ts';
 import { designsOf, progressBar, withCampaignFlags, type CampaignFlags } from './fuzz/campaign-flags.ts';
-import { exitCodeOf, EXIT, renderReport, type FuzzReport } from './fuzz/report.ts';
+import { exitCodeOf, EXIT, renderReport, thinPathsOf, type FuzzReport } from './fuzz/report.ts';
 import { runCampaign } from './fuzz/run-campaign.ts';
 
 /** Violations of a campaign that are shrunk and told; the others are listed. */
@@ -35,7 +36,8 @@ export function fuzzCommand(): Command {
     .option('--save <dir>', 'where shrunk failures go', 'out/fuzz')
     .addHelpText(
       'after',
-      '\nExit code: 0 every law kept, 1 a wrong answer, 2 bad usage, 3 a stall, 4 a crash of the code under test.',
+      '\nExit code: 0 every law kept, 1 a wrong answer, 2 bad usage, 3 a stall, 4 a crash of the code under test, ' +
+        `5 a rare path\nthat a campaign of ${COVERAGE_SCENARIOS} or more scenarios should have taken more often.`,
     )
     .action(async (flags: Flags) => {
       if (flags.replay !== undefined) replay(flags.replay, flags.json === true);
@@ -80,8 +82,9 @@ function report(parts: readonly CampaignPart[], seconds: number, flags: Flags): 
     stepsPerSecond: steps / seconds,
     designs: parts.map(({ design, hash, declared, marks }) => ({ design, hash, declared, marks })),
     violations,
+    thinPaths: thinPathsOf(parts, flags.pd === true),
   };
-  process.exitCode = exitCodeOf(found);
+  process.exitCode = exitCodeOf(found) || (result.thinPaths.length > 0 ? EXIT.thin : 0);
   if (flags.json === true) {
     process.stdout.write(`${JSON.stringify(result)}\n`);
     return;

@@ -232,9 +232,10 @@ export class EngineCore {
         throw RoutedExpertsError.of('BAD_VALUE', `request "${id}": ${name}`, value, 'a number');
     }
     if (promptLength >= maxModelLen) throw RoutedExpertsError.of('PROMPT_TOO_LONG', id, promptLength, maxModelLen);
-    // The last token is never an input. A step may also compute drafts, and reserves room for those of the step behind it.
-    const mostTokens = Math.min(promptLength + maxTokens - 1 + 2 * numSpeculativeTokens, maxModelLen);
-    const needed = Math.ceil(mostTokens / blockSize) + this.#scheduler.kv.watermarkBlocks;
+    // The last token is never an input. A step keeps room for the drafts of the step behind it. A request that runs alone and finds no
+    // room for its own drafts besides is preempted, and resumes without drafts.
+    const mostTokens = Math.min(promptLength + maxTokens - 1 + numSpeculativeTokens, maxModelLen);
+    const needed = Math.ceil(mostTokens / blockSize);
     if (needed > numBlocks - 1) throw RoutedExpertsError.of('EXCEEDS_POOL', id, needed, numBlocks - 1);
   }
 }

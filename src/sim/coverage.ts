@@ -1,48 +1,92 @@
-/** The rare paths that a campaign must have been on to be worth anything. */
+/** The rare paths that a campaign must take to be worth anything. */
 
-export const MARKS = [
-  'stale output after preemption',
-  'same-step prefix hit',
-  'abort between execute and update',
-  'ring full',
-  'respawn mid-prefill',
-  'spec rejection across a block boundary',
-  'last-token recompute on a full hit',
-  'stale output dropped by a cache reset',
-  'request refused',
-  'rows of a worker order unlike the scheduler’s',
-  'abort while waiting',
-  'stopped by a token',
-  'worker lost for good',
-] as const;
+import type { DesignName } from '../contract/config.ts';
 
-/** With a prefill engine in front. */
-export const PD_MARKS = [
-  'KV loaded',
-  'KV loaded for a request that wants rows',
-  'KV loaded behind a cached prefix',
-  'all but the last prompt token loaded',
-  'blocks with loaded KV hit by another request',
-  'load failed and computed again',
-  'load failed and ended its request',
-  'late KV that nobody waits for',
-  'lease over before the KV was read',
-  'aborted while its KV was loaded',
-  'preempted after its KV was loaded',
-  'loaded KV given back',
-  'prefill workers lost in the middle of a read',
-  'decode workers lost in the middle of a load',
-] as const;
+/** Paths of one engine, each with the least share of the scenarios that must take it. */
+const ENGINE_MARKS = {
+  'stale output after preemption': 0.01,
+  'same-step prefix hit': 0.005,
+  'abort between execute and update': 0.02,
+  'ring full': 0.02,
+  'respawn mid-prefill': 0.005,
+  'spec rejection across a block boundary': 0.02,
+  'last-token recompute on a full hit': 0.005,
+  'stale output dropped by a cache reset': 0.01,
+  'request refused': 0.02,
+  'rows of a worker order unlike the scheduler’s': 0.02,
+  'abort while waiting': 0.01,
+  'stopped by a token': 0.05,
+  'worker lost for good': 0.001,
+} as const;
 
-export type Mark = (typeof MARKS)[number] | (typeof PD_MARKS)[number];
+/** Paths of the proxy between two engines, whatever the design. */
+const PROXY_MARKS = {
+  'answer of the prefill engine lost': 0.02,
+  'proxy gave up on the prefill engine': 0.05,
+} as const;
 
-export const ALL_MARKS: readonly Mark[] = [...MARKS, ...PD_MARKS];
+/** Paths that need a prefill engine in front. */
+const HANDOVER_MARKS = {
+  'KV loaded': 0.05,
+  'KV loaded for a request that wants rows': 0.05,
+  'KV loaded behind a cached prefix': 0.01,
+  'all but the last prompt token loaded': 0.05,
+  'blocks with loaded KV hit by another request': 0.005,
+  'load failed and computed again': 0.05,
+  'load failed and ended its request': 0.05,
+  'late KV that nobody waits for': 0.05,
+  'lease over before the KV was read': 0.05,
+  'aborted while its KV was loaded': 0.003,
+  'preempted after its KV was loaded': 0.005,
+  'loaded KV given back': 0.003,
+  'KV read from another rank than the first': 0.005,
+  'kept blocks released before they were read': 0.01,
+  'prefill workers lost in the middle of a read': 0.0005,
+  'decode workers lost in the middle of a load': 0.0005,
+} as const;
 
-/** Those that every campaign must reach in at least `REQUIRED_SHARE` of its seeds. */
-export const REQUIRED_MARKS: readonly Mark[] = MARKS.slice(0, 7);
-/** Those that a campaign with a prefill engine must reach as often. */
-export const REQUIRED_PD_MARKS: readonly Mark[] = PD_MARKS.slice(0, 12);
-export const REQUIRED_SHARE = 0.005;
+export type Mark = keyof typeof ENGINE_MARKS | keyof typeof PROXY_MARKS | keyof typeof HANDOVER_MARKS;
+
+const LEAST_SHARES: Readonly<Record<Mark, number>> = { ...ENGINE_MARKS, ...PROXY_MARKS, ...HANDOVER_MARKS };
+export const ALL_MARKS = Object.keys(LEAST_SHARES) as readonly Mark[];
+const handoverMarks = Object.keys(HANDOVER_MARKS) as readonly Mark[];
+
+/** Paths that a design cannot take. */
+export const CLOSED_MARKS: Readonly<Partial<Record<DesignName, readonly Mark[]>>> = {
+  // A design that blocks has one step on the device and never fills the ring; it takes over no KV.
+  'shm-flock': ['ring full', ...handoverMarks],
+  'host-cache': ['KV loaded for a request that wants rows'],
+  'slot-store': handoverMarks,
+  'block-store': handoverMarks,
+};
+
+/** Scenarios of a campaign that is large enough for every share to be told from chance. */
+export const COVERAGE_SCENARIOS = 2000;
+
+/** A path that too few scenarios took. */
+export type RareMark = Readonly<{ mark: Mark; count: number; due: number }>;
+
+export type MarkCounts = Readonly<Record<Mark, number>>;
+
+/** The marks that a campaign can reach. `pd`: its storms have a prefill engine in front. */
+export function marksOf(pd: boolean): readonly Mark[] {
+  return pd ? ALL_MARKS : (Object.keys(ENGINE_MARKS) as readonly Mark[]);
+}
+
+/** The paths that a campaign over `scenarios` storms of a design should have taken more often. */
+export function rareMarks(campaign: {
+  design: DesignName;
+  pd: boolean;
+  scenarios: number;
+  counts: MarkCounts;
+}): RareMark[] {
+  const { design, pd, scenarios, counts } = campaign;
+  const closed = CLOSED_MARKS[design] ?? [];
+  return marksOf(pd)
+    .filter((mark) => !closed.includes(mark))
+    .map((mark) => ({ mark, count: counts[mark], due: Math.floor(scenarios * LEAST_SHARES[mark]) }))
+    .filter(({ count, due }) => count < due);
+}
 
 /** How many scenarios went where. */
 export class Coverage {
@@ -55,7 +99,7 @@ export class Coverage {
     for (const mark of marks) this.counts[mark] += 1;
   }
 
-  merge(counts: Readonly<Record<Mark, number>>): void {
+  merge(counts: MarkCounts): void {
     for (const mark of ALL_MARKS) this.counts[mark] += counts[mark];
   }
 }

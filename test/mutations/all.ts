@@ -1,4 +1,5 @@
+import { pipelineMutations } from './pipeline.ts';
 import { serveMutations } from './serve.ts';
 import type { SourceMutation } from './source-mutation.ts';
 
-export const allMutations: readonly SourceMutation[] = [...serveMutations];
+export const allMutations: readonly SourceMutation[] = [...pipelineMutations, ...serveMutations];

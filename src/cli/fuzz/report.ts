@@ -2,11 +2,24 @@
 
 import Table from 'cli-table3';
 import type { CampaignPart, SeedViolation } from '../../sim/campaign.ts';
-import { ALL_MARKS, MARKS, REQUIRED_MARKS, REQUIRED_PD_MARKS, REQUIRED_SHARE } from '../../sim/coverage.ts';
+import { COVERAGE_SCENARIOS, marksOf, rareMarks, type RareMark } from '../../sim/coverage.ts';
+import { findSubject } from '../../sim/mutants/mutants.ts';
 import { LAWS } from '../../sim/violation.ts';
 
 /** Exit codes of `fuzz`, beyond 0 (every law kept) and 2 (bad usage). */
-export const EXIT = { wrong: 1, stall: 3, crash: 4 } as const;
+export const EXIT = { wrong: 1, stall: 3, crash: 4, thin: 5 } as const;
+
+/** A path that too few scenarios of a design took. */
+export type ThinPath = RareMark & Readonly<{ design: string }>;
+
+/** The paths that campaigns large enough to say so took too rarely: such a campaign proves less than it seems to. */
+export function thinPathsOf(parts: readonly CampaignPart[], pd: boolean): ThinPath[] {
+  return parts.flatMap(({ design, scenarios, marks: counts }) => {
+    if (scenarios < COVERAGE_SCENARIOS) return [];
+    const rare = rareMarks({ design: findSubject(design).design.name, pd, scenarios, counts });
+    return rare.map((each) => ({ design, ...each }));
+  });
+}
 
 /** A wrong answer outweighs a crash, a crash a stall. */
 export function exitCodeOf(violations: readonly SeedViolation[]): number {
@@ -34,6 +47,8 @@ export type FuzzReport = Readonly<{
     marks: CampaignPart['marks'];
   }>[];
   violations: readonly (SeedViolation & Readonly<{ story: readonly string[]; file: string | null }>)[];
+  /** Paths that were taken too rarely. */
+  thinPaths: readonly ThinPath[];
 }>;
 
 /** The table and the counts of rare paths. */
@@ -47,17 +62,19 @@ export function renderReport(report: FuzzReport, parts: readonly CampaignPart[])
     table.push([part.design, part.scenarios, part.violations.length, declared.join(' '), part.hash]);
   }
   const scenarios = parts.reduce((sum, part) => sum + part.scenarios, 0);
-  const required = report.pd ? REQUIRED_PD_MARKS : REQUIRED_MARKS;
-  const marks = (report.pd ? ALL_MARKS : MARKS).map((mark) => {
+  const marks = marksOf(report.pd).map((mark) => {
     const count = parts.reduce((sum, part) => sum + part.marks[mark], 0);
     const share = scenarios === 0 ? 0 : count / scenarios;
-    const isThin = required.includes(mark) && scenarios >= 1000 && share < REQUIRED_SHARE;
-    return `  ${String(count).padStart(8)}  ${(100 * share).toFixed(1).padStart(5)} %  ${mark}${isThin ? '   too rare' : ''}`;
+    return `  ${String(count).padStart(8)}  ${(100 * share).toFixed(1).padStart(5)} %  ${mark}`;
   });
+  const thin = report.thinPaths.map(
+    ({ design, mark, count, due }) => `${design}: too few scenarios for “${mark}”: ${count}, at least ${due} are due`,
+  );
   return [
     table.toString(),
     'scenarios that went where it hurts:',
     ...marks,
+    ...thin,
     `${report.scenarios} scenarios, ${report.steps} steps in ${report.seconds.toFixed(1)} s: ` +
       `${Math.round(report.scenariosPerSecond)} scenarios/s, ${Math.round(report.stepsPerSecond)} steps/s`,
   ].join('\n');

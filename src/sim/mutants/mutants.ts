@@ -4,8 +4,8 @@
  */
 
 import { RoutedExpertsError } from '../../contract/errors.ts';
-import type { DeclaredGap } from '../../capture/designs.ts';
 import { Scheduler } from '../../engine/scheduler.ts';
+import { ReadbackRing } from '../../worker/readback-ring.ts';
 import { mutated, subjectByName, type Mutation, type Subject } from '../subject.ts';
 import { AppendingEngineHalf } from './appending-engine-half.ts';
 import {
@@ -20,6 +20,9 @@ import {
   wrapping,
   ZerosForMissing,
 } from './engine-mutants.ts';
+import type { Mutant } from './mutant.ts';
+import { prefixMutants } from './prefix-mutants.ts';
+import { pdMutants } from './pd-mutants.ts';
 import {
   CountsPadding,
   draftModelInLayerZero,
@@ -28,20 +31,6 @@ import {
   namedInSchedulerOrder,
   WrapsIds,
 } from './worker-mutants.ts';
-
-export type Mutant = Readonly<{
-  /** In the list of known defects. */
-  number: number;
-  name: string;
-  defect: string;
-  /** Where it was found. */
-  source: string;
-  /** The subject that is changed. */
-  base: string;
-  mutation: Mutation;
-  /** Whether a declared gap of the base stays declared; absent = all do. */
-  keepsGap?: (gap: DeclaredGap) => boolean;
-}>;
 
 /** Frees the blocks of a request once more that was aborted while steps were in flight. */
 function installDoubleFree(): () => void {
@@ -55,6 +44,18 @@ function installDoubleFree(): () => void {
   return () => {
     Scheduler.prototype.abort = original;
   };
+}
+
+/** A slot is free again at once, while the map of the step that it was given to is still to come. */
+function installEarlyRelease(): () => void {
+  const { acquire, release } = ReadbackRing.prototype;
+  ReadbackRing.prototype.acquire = function acquireAndRelease(this: ReadbackRing) {
+    const slot = acquire.call(this);
+    if (slot !== null) release.call(this, slot);
+    return slot;
+  };
+  ReadbackRing.prototype.release = () => undefined;
+  return () => Object.assign(ReadbackRing.prototype, { acquire, release });
 }
 
 const appending =
@@ -77,7 +78,7 @@ export const mutants: readonly Mutant[] = [
     defect: 'a staging buffer is used again before it was read, with two steps in flight',
     source: 'TensorRT-LLM#18397 (review)',
     base: 'deltas',
-    mutation: { ringOverwrites: true },
+    mutation: { install: installEarlyRelease },
   },
   {
     number: 3,
@@ -225,6 +226,8 @@ export const mutants: readonly Mutant[] = [
     mutation: {},
     keepsGap: ({ law }) => law !== 'L8',
   },
+  ...prefixMutants,
+  ...pdMutants,
 ];
 
 /** Not a mutant: what two of them are made of, without the defect. It must survive. */

@@ -10,7 +10,7 @@ import type { CaptureRequest } from '../../../src/contract/request.ts';
 import type { RoutedRows } from '../../../src/contract/routed-rows.ts';
 import { rowAt } from '../../../src/capture/routed-rows.ts';
 import { runSeeds } from '../../../src/sim/campaign.ts';
-import { REQUIRED_PD_MARKS, REQUIRED_SHARE } from '../../../src/sim/coverage.ts';
+import { CLOSED_MARKS, rareMarks } from '../../../src/sim/coverage.ts';
 import { drawPdScenario } from '../../../src/sim/pd/draw-pd-scenario.ts';
 import { ROW_WAYS, type PdScenario, type RowWay } from '../../../src/sim/pd/pd-scenario.ts';
 import { DelegatingEngineHalf } from '../../../src/sim/mutants/delegates.ts';
@@ -32,10 +32,9 @@ for (const name of subjectNames) {
     });
     const told = violations.map(({ seed, law, what }) => `${law}: ${what} (fuzz --pd --design ${name} --seed ${seed})`);
     expect(told).toEqual([]);
-    if (!name.startsWith('deltas')) return;
-    for (const mark of REQUIRED_PD_MARKS) {
-      expect(marks[mark], mark).toBeGreaterThanOrEqual(NUM_SEEDS * REQUIRED_SHARE);
-    }
+    const { design } = subjectByName(name);
+    expect(rareMarks({ design: design.name, pd: true, scenarios: NUM_SEEDS, counts: marks })).toEqual([]);
+    for (const mark of CLOSED_MARKS[design.name] ?? []) expect(marks[mark], mark).toBe(0);
   });
 }
 
@@ -59,7 +58,13 @@ test('a file whose prefill engine makes no sense is refused by name', () => {
     { ...pd, rows: 'by post' },
     { ...pd, onLoadFailure: 'panic' },
     { ...pd, direct: null },
+    { ...pd, rowless: 'r0' },
+    { ...pd, readTicks: -1 },
     { ...pd, link: { ...pd.link, delay: -1 } },
+    { ...pd, numRanks: 0 },
+    { ...pd, proxy: null },
+    { ...pd, proxy: { lostShare: -1, patienceTicks: 1 } },
+    { ...pd, proxy: { lostShare: 0 } },
     { ...pd, faults: [{ kind: 'explode', when: { at: 0 } }] },
     { ...pd, engine: { ...pd.engine, blockSize: good.engine.blockSize + 1 } },
   ]) {
