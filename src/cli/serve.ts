@@ -6,6 +6,7 @@ import { DEFAULT_PREFIX_ROWS, prefixRowsByName, prefixRowsNames } from '../captu
 import type { DesignName, DeviceKind, EngineConfig, PrefixRows, SchedulingPolicy } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
+import { DRAFT_ACCEPTANCE_RATE } from '../kernels/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../kernels/model-presets.ts';
 import { prepareAdapters } from '../kernels/open-device.ts';
 import type { HttpLimits, ServeConfig } from '../serve/serve-config.ts';
@@ -15,7 +16,7 @@ import type { KvExchangeOptions } from '../serve/kv/kv-exchange.ts';
 import type { KvRole, PdRows } from '../serve/kv/transfer-params.ts';
 import { kvRoles, pdRowsWays } from '../serve/kv/transfer-params.ts';
 import { requireRows, routerConfig } from '../worker/router-kinds.ts';
-import { finite, list, whole } from './options.ts';
+import { checkDraftFlags, finite, list, whole } from './options.ts';
 import { nextSignal } from './signals.ts';
 
 /** One of the smaller published models: on a software adapter a token of a large one takes its time. */
@@ -42,6 +43,8 @@ type Flags = {
   ballastMs: number;
   router: 'modular' | 'monolithic';
   routingReplay: boolean;
+  numSpeculativeTokens: number;
+  draftAcceptanceRate: number;
   maxRestarts: number;
   epoch: number;
   role?: KvRole;
@@ -99,6 +102,13 @@ export function serveCommand(): Command {
     )
     .option('--no-routing-replay', 'without routing_replay_out: a monolithic router then writes no rows at all')
     .option('--ballast-ms <ms>', 'stretch each forward pass on the device', finite(0, 60_000), 0)
+    .option('--num-speculative-tokens <n>', 'draft tokens per request and step', whole(0, 64), 0)
+    .option(
+      '--draft-acceptance-rate <x>',
+      'how likely a draft is right (with --num-speculative-tokens)',
+      finite(0, 1),
+      DRAFT_ACCEPTANCE_RATE,
+    )
     .option('--max-restarts <n>', 'how often lost workers are started again', whole(0, 1000), 3)
     .option(
       '--epoch <n>',
@@ -165,6 +175,7 @@ export function serveCommand(): Command {
         .default('info'),
     )
     .action((flags: Flags, command: Command) => {
+      checkDraftFlags(flags, command);
       checkKvFlags(flags, command);
       checkDesign(flags, command);
       return serve(flags);
@@ -225,6 +236,7 @@ function toConfig(flags: Flags): ServeConfig {
       ballastMs: flags.ballastMs,
       router: routerConfig(flags.router, flags.routingReplay),
       prefixRows: flags.prefixRows,
+      draftAcceptanceRate: flags.draftAcceptanceRate,
       maxRestarts: flags.maxRestarts,
       epoch: flags.epoch,
       kv: toKvOptions(flags),
@@ -273,7 +285,7 @@ function toEngineConfig(flags: Flags): EngineConfig {
     longPrefillTokenThreshold: 0,
     reserveFullIsl: true,
     watermark: 0,
-    numSpeculativeTokens: 0,
+    numSpeculativeTokens: flags.numSpeculativeTokens,
   };
   validateEngineConfig(engine);
   // As in vLLM: one request of the longest kind must fit.

@@ -18,6 +18,7 @@ import { KVCacheManager } from './kv-cache-manager.ts';
 import { KvHandovers } from './kv-handovers.ts';
 import { comesBefore } from './request-queue.ts';
 import { RequestStatus, type Request } from './request.ts';
+import { SpeculationCounts } from './speculation-counts.ts';
 import { WaitingRequests } from './waiting-requests.ts';
 
 export class LiveRequests {
@@ -32,6 +33,7 @@ export class LiveRequests {
   readonly finishedIndices: number[] = [];
   /** Since the start. */
   numPreemptions = 0;
+  readonly speculation: SpeculationCounts = new SpeculationCounts();
   readonly #capture: CaptureEngineHalf | null;
   readonly #config: EngineConfig;
   /** Wanted requests alive, and whether there was one since the last cache reset. */

@@ -318,7 +318,7 @@ export class Scheduler {
     }
 
     const { count, requests, samples } = step;
-    const { numScheduledTokens, draftOffsets } = step.output;
+    const { numScheduledTokens, draftOffsets, kinds } = step.output;
     const { sampledTokenIds, sampledOffsets } = modelRunnerOutput;
     const { positions } = this.#order;
     const { asyncScheduling, maxModelLen } = this.config;
@@ -336,8 +336,11 @@ export class Scheduler {
       const at = positions[i]!;
       const from = sampledOffsets[at]!;
       const to = sampledOffsets[at + 1]!;
-      // Of the drafts those that were refused.
-      if (!isStale) request.fallBack(draftOffsets[i + 1]! - draftOffsets[i]! - (to - from - 1), asyncScheduling);
+      const numDrafts = draftOffsets[i + 1]! - draftOffsets[i]!;
+      const numAccepted = to - from - 1;
+      // A request that joins has padding where others have drafts.
+      if (kinds[i] === RequestKind.running) this.requests.speculation.add(numDrafts, numAccepted);
+      if (!isStale) request.fallBack(numDrafts - numAccepted, asyncScheduling);
       const firstToken = sampledTokenIds[from]!;
       request.appendToken(firstToken);
       let finishReason = checkStop(request, firstToken, maxModelLen);

@@ -41,6 +41,8 @@ export type EngineHostOptions = Readonly<{
   router?: RouterConfig;
   /** Of `deltas`. */
   prefixRows: PrefixRows;
+  /** How likely a draft is right, where `engine` has any; absent = 0.7. */
+  draftAcceptanceRate?: number;
   /** How often lost workers are started again before the server gives up. */
   maxRestarts: number;
   /** KV from and for other engines; `null` = none. */
@@ -256,6 +258,7 @@ export class EngineHost {
 
 function sessionConfig(options: EngineHostOptions): SessionConfig {
   const { model, engine, device, adapter, queueDepth, ballastMs, router, prefixRows, epoch, fault } = options;
+  const { draftAcceptanceRate } = options;
   return {
     numRanks: 1,
     model,
@@ -266,6 +269,7 @@ function sessionConfig(options: EngineHostOptions): SessionConfig {
     ballastMs,
     ...(router === undefined ? {} : { router }),
     prefixRows,
+    ...(draftAcceptanceRate === undefined ? {} : { draftAcceptanceRate }),
     fault,
     routing: epoch === 0 ? { kind: 'deterministic' } : { kind: 'nondeterministic', epoch },
   };

@@ -41,6 +41,8 @@ test.each([
     [...tiny, '--design', 'host-cache', '--router', 'monolithic', '--no-routing-replay'],
     /design "host-cache" returns routed experts, and a monolithic router/,
   ],
+  ['a rate of no drafts', [...tiny, '--draft-acceptance-rate', '1'], /--num-speculative-tokens is 0; give at least 1/],
+  ['a rate over 1', [...tiny, '--num-speculative-tokens', '2', '--draft-acceptance-rate', '1.5'], /in \[0, 1\]/],
   ['a negative epoch', [...tiny, '--epoch', '-1'], /--epoch/],
 ] as const)('%s', async (_, args, message) => {
   const [code, text] = await run(...args);

@@ -34,6 +34,8 @@ export type CellReport = Readonly<{
   prefixRecomputedTokens: number;
   /** Rows kept with cached KV blocks after the drain, the most of all repeats; `null` for a design that keeps none there. */
   cachedRowBytesMax: number | null;
+  /** Draft tokens verified, and how many of them were right. */
+  drafts: Readonly<{ tokens: number; accepted: number }>;
   rows: Readonly<{ delivered: number; verified: number; mismatched: number; missing: number }>;
   requests: RunResult['accounting'];
 }>;
@@ -68,6 +70,10 @@ export function reportCells(result: BenchResult): readonly CellReport[] {
       prefixQueryTokens: mean((run) => run.served.engineStats.numPrefixQueryTokens),
       prefixHitTokens: mean((run) => run.served.engineStats.numPrefixHitTokens),
       prefixRecomputedTokens: mean((run) => run.served.engineStats.numPrefixRefusedTokens),
+      drafts: {
+        tokens: sum((run) => run.served.engineStats.numDraftTokens),
+        accepted: sum((run) => run.served.engineStats.numAcceptedTokens),
+      },
       cachedRowBytesMax: runs.some((run) => run.cachedRowBytes !== null)
         ? most((run) => run.cachedRowBytes ?? 0)
         : null,
@@ -165,6 +171,13 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string[] {
     `requests: ${requests.join(', ')} · preemptions: ${result.runs.reduce((sum, run) => sum + run.served.engineStats.numPreemptions, 0)}` +
       ` · rows: ${total((r) => r.rows.delivered)} delivered, ${total((r) => r.rows.mismatched)} mismatched`,
   );
+  reports.forEach(({ drafts }, i) => {
+    if (drafts.tokens === 0) return;
+    const share = ((100 * drafts.accepted) / drafts.tokens).toFixed(1);
+    lines.push(
+      `${cellName(result.cells[i]!)}: ${drafts.tokens} draft tokens, ${drafts.accepted} accepted (${share} %)`,
+    );
+  });
   const policy = result.options.session.prefixRows ?? DEFAULT_PREFIX_ROWS;
   reports.forEach((report, i) => {
     const { cachedRowBytesMax } = report;
