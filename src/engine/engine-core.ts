@@ -121,7 +121,7 @@ export class EngineCore {
       const request = this.#requests.get(id);
       if (request === undefined) continue;
       this.#requests.delete(id);
-      outputs.push(this.#scheduler.abort(request));
+      outputs.push(this.#scheduler.requests.abort(request));
     }
     return outputs;
   }
