@@ -9,13 +9,14 @@ import { subjectNames } from '../sim/subject.ts';
 import { designsOf, progressBar, withCampaignFlags, type CampaignFlags } from './fuzz/campaign-flags.ts';
 import { exitCodeOf } from './fuzz/report.ts';
 import { cellsOf, renderMatrix, type MatrixCell, type MutantRow } from './fuzz/matrix-page.ts';
+import { readMutationResults } from './fuzz/mutation-results.ts';
 import { runCampaign, type CampaignPlan } from './fuzz/run-campaign.ts';
 import { whole } from './options.ts';
 
 /** Within how many seeds a mutant must be killed. */
 const MUTANT_SEEDS = 2000;
 
-type Flags = CampaignFlags & { pdSeeds: number; out?: string };
+type Flags = CampaignFlags & { pdSeeds: number; mutations?: string; out?: string };
 
 export function matrixCommand(): Command {
   const command = new Command('matrix').description(
@@ -28,10 +29,11 @@ export function matrixCommand(): Command {
     defaultDesigns: subjectNames,
   })
     .option('--pd-seeds <n>', 'of scenarios with a prefill engine in front', whole(1, 10_000_000), 2000)
+    .option('--mutations <file>', 'a table of what `npm run mutations -- --json FILE` found, too')
     .option('--out <file>', 'write the page to this file, not to standard output')
     .addHelpText(
       'after',
-      '\nExit code: 0 no law broken that is not declared and every mutant killed, else as fuzz; 2 bad usage.',
+      '\nExit code: 0 no law broken that is not declared, every mutant and mutation killed, else as fuzz; 2 bad usage.',
     )
     .action(matrix);
 }
@@ -40,6 +42,7 @@ async function matrix(flags: Flags): Promise<void> {
   const from = flags.seed ?? flags.from;
   const designs = designsOf(flags);
   const names = mutants.map(({ name }) => `mutant/${name}`);
+  const mutations = flags.mutations === undefined ? [] : readMutationResults(flags.mutations);
   // Minutes of work must not end with a file that cannot be written.
   if (flags.out !== undefined) writeTo(flags.out, '', appendFileSync);
   const bar = progressBar(designs.length * (flags.seeds + flags.pdSeeds) + names.length * MUTANT_SEEDS);
@@ -58,15 +61,18 @@ async function matrix(flags: Flags): Promise<void> {
   if (flags.json === true) {
     const kills = rows.map(({ mutant, killedBy }) => ({ name: mutant.name, number: mutant.number, killedBy }));
     process.stdout.write(
-      `${JSON.stringify({ seeds: flags.seeds, pdSeeds: flags.pdSeeds, from, cells, pdCells, mutants: kills })}\n`,
+      `${JSON.stringify({ seeds: flags.seeds, pdSeeds: flags.pdSeeds, from, cells, pdCells, mutants: kills, mutations })}\n`,
     );
   }
-  const page = renderMatrix({ seeds: flags.seeds, pdSeeds: flags.pdSeeds, from, parts, pdParts, rows });
+  const page = renderMatrix({ seeds: flags.seeds, pdSeeds: flags.pdSeeds, from, parts, pdParts, rows, mutations });
   if (flags.out !== undefined) writeTo(flags.out, page, writeFileSync);
   else if (flags.json !== true) process.stdout.write(page);
   for (const name of survivors) process.stderr.write(`mutant "${name}" survived ${MUTANT_SEEDS} seeds\n`);
+  const missed = mutations.filter((mutation) => !mutation.killed).map(({ name }) => name);
+  for (const name of missed) process.stderr.write(`mutation "${name}" survived its test\n`);
   process.exitCode =
-    exitCodeOf([...parts, ...pdParts].flatMap(({ violations }) => violations)) || (survivors.length > 0 ? 1 : 0);
+    exitCodeOf([...parts, ...pdParts].flatMap(({ violations }) => violations)) ||
+    (survivors.length + missed.length > 0 ? 1 : 0);
 }
 
 function writeTo(file: string, text: string, write: (file: string, text: string) => void): void {

@@ -45,6 +45,10 @@ export type EngineStats = Readonly<{
   numWaitingForRemoteKvs: number;
   numKeptBlocks: number;
   numExternalTokens: number;
+  /** Drafts that were verified, their tokens, and how many of these were right; since the start. See `SpeculationCounts`. */
+  numDrafts: number;
+  numDraftTokens: number;
+  numAcceptedTokens: number;
   /** What the capture design holds, or `null` without one. */
   capture: CaptureLiveCounts | null;
 }>;
@@ -187,6 +191,9 @@ export class EngineCore {
       numWaitingForRemoteKvs: requests.handovers?.numWaiting ?? 0,
       numKeptBlocks: requests.handovers?.numKeptBlocks ?? 0,
       numExternalTokens: requests.handovers?.numExternalTokens ?? 0,
+      numDrafts: requests.speculation.numDrafts,
+      numDraftTokens: requests.speculation.numDraftTokens,
+      numAcceptedTokens: requests.speculation.numAcceptedTokens,
       capture: this.#capture === null ? null : this.#capture.liveCounts(),
     };
   }

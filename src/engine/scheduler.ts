@@ -58,7 +58,7 @@ export class Scheduler {
     this.config = config;
     this.requests = new LiveRequests(config, capture, hasher, connector);
     this.kv = this.requests.kv;
-    this.prefixes = new PrefixLookup(capture, config.blockSize);
+    this.prefixes = new PrefixLookup(config, this.kv, capture);
     this.#capture = capture;
     this.#live = (requestIndex) => {
       const place = this.#order.placeOf(requestIndex);
@@ -198,8 +198,8 @@ export class Scheduler {
       }
       // KV that came from elsewhere stands in the request's own blocks, and what is cached of its prefix too.
       const isLoaded = request.blockIds.length > 0;
-      const hits = isLoaded ? NO_HITS : this.kv.findPrefix(request);
-      const numHits = this.prefixes.numUsable(request, hits);
+      const hits = isLoaded ? NO_HITS : this.prefixes.find(request);
+      const numHits = hits.length;
       const numComputed = isLoaded ? request.numComputedTokens : numHits * config.blockSize;
       if (handovers !== null && !isLoaded && handovers.canLoad(request, numComputed)) {
         if (!this.#beginLoad(handovers, request, hits, numHits)) break;
@@ -219,7 +219,6 @@ export class Scheduler {
         if (!config.enableChunkedPrefill) break;
         numNew = budget;
       }
-      const reserveTokens = config.reserveFullIsl ? request.numTokens : 0;
       if (
         !this.kv.allocateSlots(
           request,
@@ -227,7 +226,7 @@ export class Scheduler {
           numSpeculativeTokens,
           hits,
           numHits,
-          reserveTokens,
+          requests.tokensToReserve(request),
           isLoaded ? 0 : this.#blocksToSpare,
         )
       ) {
@@ -247,7 +246,7 @@ export class Scheduler {
       if (request.numCachedTokens < 0) request.numCachedTokens = numComputed;
       request.externalTokens = 0;
       if (isLoaded) handovers!.loaded.delete(request);
-      else this.prefixes.take(request, hits.length, numHits);
+      else this.prefixes.take(request, numHits);
       step.add(request);
       budget -= numNew;
     }
@@ -264,12 +263,12 @@ export class Scheduler {
   #beginLoad(handovers: KvHandovers, request: Request, hits: readonly number[], numHits: number): boolean {
     const { config, kv } = this;
     const { running, waiting } = this.requests;
-    const reserveTokens = config.reserveFullIsl ? request.numTokens : 0;
+    const reserveTokens = this.requests.tokensToReserve(request);
     if (!kv.takeBlocks(request, request.externalTokens, hits, numHits, reserveTokens, this.#blocksToSpare)) {
       return running.length === 0 && handovers.dropOneFor(request);
     }
     waiting.remove(request);
-    this.prefixes.take(request, hits.length, numHits);
+    this.prefixes.take(request, numHits);
     handovers.beginLoad(request, numHits * config.blockSize, config.blockSize);
     return true;
   }
@@ -319,7 +318,7 @@ export class Scheduler {
     }
 
     const { count, requests, samples } = step;
-    const { numScheduledTokens, draftOffsets } = step.output;
+    const { numScheduledTokens, draftOffsets, kinds } = step.output;
     const { sampledTokenIds, sampledOffsets } = modelRunnerOutput;
     const { positions } = this.#order;
     const { asyncScheduling, maxModelLen } = this.config;
@@ -337,8 +336,11 @@ export class Scheduler {
       const at = positions[i]!;
       const from = sampledOffsets[at]!;
       const to = sampledOffsets[at + 1]!;
-      // Of the drafts those that were refused.
-      if (!isStale) request.fallBack(draftOffsets[i + 1]! - draftOffsets[i]! - (to - from - 1), asyncScheduling);
+      const numDrafts = draftOffsets[i + 1]! - draftOffsets[i]!;
+      const numAccepted = to - from - 1;
+      // A request that joins has padding where others have drafts.
+      if (kinds[i] === RequestKind.running) this.requests.speculation.add(numDrafts, numAccepted);
+      if (!isStale) request.fallBack(numDrafts - numAccepted, asyncScheduling);
       const firstToken = sampledTokenIds[from]!;
       request.appendToken(firstToken);
       let finishReason = checkStop(request, firstToken, maxModelLen);
@@ -386,7 +388,9 @@ export class Scheduler {
 
   /** Every step in flight is void and all KV is gone. Requests stay, with the tokens that were delivered, and are computed again. */
   onWorkersLost(): void {
+    let wasWanted = false;
     for (let step = this.#inFlight.pop(); step !== undefined; step = this.#inFlight.pop()) {
+      wasWanted ||= step.wanted.length > 0;
       for (let i = 0; i < step.count; i += 1) step.requests[i]!.forgetInFlight();
       step.end();
       this.#spareSteps.push(step);
@@ -394,7 +398,7 @@ export class Scheduler {
     const { requests } = this;
     requests.handovers?.onWorkersLost();
     requests.resetPrefixCache(true);
-    this.#capture?.onStepsLost?.();
+    if (wasWanted) this.#capture!.onStepsLost?.();
     // New workers have nothing to forget.
     requests.preemptedIndices.length = 0;
     requests.finishedIndices.length = 0;

@@ -202,7 +202,6 @@ export class PlanCheck {
 
   #forgetLoad(request: TrackedRequest): void {
     for (let p = 0; p < request.numLoaded; p += 1) request.flags[p]! &= ~Flag.loaded;
-    request.givenBackKv = request.loadedKv;
     request.loadedKv = null;
     request.numLoaded = 0;
     this.#withKv.delete(request);

@@ -67,9 +67,16 @@ export class Storm implements RankEvents {
     this.wakeUp();
   }
 
-  /** To the ranks, behind the steps begun before and ahead of those begun later: to all of them, or to the first. Ranks that die say nothing more. */
+  /** A client goes away. */
+  abort(ids: readonly string[]): void {
+    if (this.#isOver) return;
+    this.#world.abort(ids);
+    this.wakeUp();
+  }
+
+  /** To the ranks, behind the steps begun before and ahead of those begun later: to all of them, or to the one to be read. Ranks that die say nothing more. */
   handKv(task: KvTask): void {
-    const ranks = task.kind === 'read' ? this.#ranks.slice(0, 1) : this.#ranks;
+    const ranks = task.kind === 'read-kv' ? this.#ranks.slice(task.rank, task.rank + 1) : this.#ranks;
     for (const rank of ranks) this.#send(() => rank.acceptKv(task), rank);
   }
 

@@ -16,8 +16,6 @@ export type Mutation = Readonly<{
   kernels?: (kernels: KernelSet, model: ModelConfig) => KernelSet;
   /** A worker's answer on its way to the engine. */
   output?: (output: ModelRunnerOutput, plan: SchedulerOutput) => ModelRunnerOutput;
-  /** Ring slots are handed out round robin, whether they are free or not. */
-  ringOverwrites?: boolean;
   /** The defect is one of two engines: storms have a prefill engine in front. */
   inPd?: true;
   /** Changes the code under test for the time of a run; answers how to change it back. */

@@ -1,16 +1,12 @@
 /**
- * One rank in virtual time: the real step runner and the real worker half on a virtual device. What `ModelRunner` does with promises, this
- * does with events:
- *
- *     accept ─▶ inbox ─turn─▶ ring slot ─▶ begin ─▶ submit ┬▶ pass the turn          (or at the end, where steps depend on each other)
- *                                                          └▶ … executed ─▶ … mapped ─▶ collect ─▶ output, slot free again
+ * One rank in virtual time: the real step pipeline and the real worker half on a virtual device. Where `ModelRunner` waits for promises, the
+ * rank plans events: the device runs one submission after the other, and a map comes some time after the submissions before it have run.
  */
 
-import type { CaptureWorkerHalf, DeviceRange } from '../contract/capture.ts';
+import type { CaptureWorkerHalf } from '../contract/capture.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import { ForwardPass } from '../kernels/forward-pass.ts';
-import type { StepFrame } from '../worker/step-frame.ts';
-import { emptyOutput, StepRunner } from '../worker/step-runner.ts';
+import { StepPipeline, type PendingMap, type Submission, type TaskEnd } from '../worker/step-pipeline.ts';
 import { Phase } from './event-heap.ts';
 import type { Flight } from './flight.ts';
 import type { Pace } from './pace.ts';
@@ -26,15 +22,19 @@ export type RankEvents = Readonly<{
 }>;
 
 /** KV on its way off the device or onto it, in turn with the steps. Keys are `[blockIds.length, blockSize, 2]` u32. */
-export type KvTask = Readonly<{ blockIds: readonly number[] }> &
+export type KvTask = Readonly<{ blockIds: Uint32Array }> &
+  /** `rank`: the one to be read. All have the same KV. */
   (
-    | Readonly<{ kind: 'read'; onExecuted: () => void; onRead: (keys: Uint32Array) => void }>
+    | Readonly<{ kind: 'read-kv'; rank: number; onExecuted: () => void; onRead: (keys: Uint32Array) => void }>
     /** `onExecuted`: on rank 0; `onWritten`: it is behind every step before and ahead of every step to come, on this rank. */
-    | Readonly<{ kind: 'write'; keys: Uint32Array; onExecuted: () => void; onWritten: () => void }>
+    | Readonly<{ kind: 'write-kv'; keys: Uint32Array; onExecuted: () => void; onWritten: () => void }>
   );
 
-/** One at a time on the device: what is to happen when the queue has got there. */
-type Fence = Readonly<{ onExecuted: () => void; onMapped: () => void }>;
+type StepTask = Readonly<{ kind: 'step'; step: Flight['plan']; epoch: number; flight: Flight }>;
+type RankTask = StepTask | KvTask;
+
+/** A submission that has not run, and the maps that wait for it. */
+type Fence = { onExecuted: () => void; readonly maps: PendingMap<RankTask>[] };
 
 export class VirtualRank {
   readonly number: number;
@@ -45,25 +45,16 @@ export class VirtualRank {
   readonly #device: VirtualDevice = new VirtualDevice();
   readonly #forward: ForwardPass;
   readonly #half: CaptureWorkerHalf | null;
-  readonly #runner: StepRunner;
-  readonly #ring: VirtualBuffer[] = [];
-  readonly #ringDepth: number;
-  readonly #ringOverwrites: boolean;
-  #nextRingSlot = 0;
-  readonly #allSlots: readonly VirtualBuffer[];
-  readonly #staging: VirtualBuffer;
-  readonly #oneAtATime: boolean;
-  readonly #inbox: (Flight | KvTask)[] = [];
-  readonly #blockBytes: number;
-  #hasTurn = false;
+  readonly #pipeline: StepPipeline<RankTask>;
   #deviceFreeAt = 0;
   #mappedAt = 0;
+  /** The submission made last, until it has run. */
+  #lastFence: Fence | null = null;
 
   constructor(number: number, world: World, subject: Subject, pace: Pace, events: RankEvents) {
     const { model, engine, ringDepth } = world.scenario;
     const { mutation, design } = subject;
     this.number = number;
-    this.#blockBytes = engine.blockSize * 8;
     this.#world = world;
     this.#pace = pace;
     this.#events = events;
@@ -73,38 +64,36 @@ export class VirtualRank {
       return mutation.kernels === undefined ? set : mutation.kernels(set, m);
     };
     this.#forward = ForwardPass.assemble(device, { model, engine, kernels });
-    const { routedExperts, slotMapping, rows } = this.#forward;
+    const { slotMapping, rows } = this.#forward;
     const context = { device, model, engine, slotMapping, ...rows! };
     const half = design.workerHalf(context, { sharedRows: () => world.sharedRows('worker') });
     this.#half = half !== null && mutation.workerHalf ? mutation.workerHalf(half, context) : half;
-    this.#runner = new StepRunner(engine, device, this.#forward, this.#half);
-    this.#ringDepth = ringDepth;
-    this.#ringOverwrites = mutation.ringOverwrites === true;
-    this.#allSlots = Array.from({ length: ringDepth }, (_, i) =>
-      device.createBuffer(`readback/${i}`, this.#runner.maxResultBytes, 'readback'),
+    this.#pipeline = new StepPipeline<RankTask>(
+      { engine, device, forward: this.#forward, capture: this.#half, ringDepth },
+      {
+        onSubmitted: (submission) => this.#onSubmitted(submission),
+        onMap: (map) => this.#onMap(map),
+        onEnd: (task, end) => this.#onEnd(task, end),
+      },
     );
-    this.#ring.push(...this.#allSlots);
-    const stagingBytes = this.#half?.blockingReads ? routedExperts.byteLength : 4;
-    this.#staging = device.createBuffer('staging', stagingBytes, 'readback');
-    this.#oneAtATime = this.#half?.blockingReads !== undefined || engine.numSpeculativeTokens > 0;
     if (this.#half?.blockingReads) world.judge.wrong('L6', `${design.name} makes blocking reads in every step`);
   }
 
   /** A step arrives; steps arrive in order. */
   accept(flight: Flight): void {
-    this.#inbox.push(flight);
+    this.#pipeline.accept({ kind: 'step', step: flight.plan, epoch: flight.epoch, flight });
     this.#pump();
   }
 
   acceptKv(task: KvTask): void {
-    this.#inbox.push(task);
+    this.#pipeline.accept(task);
     this.#pump();
   }
 
   /** The engine has read the rows of an output; their memory comes back. */
   recycle(rows: Uint8Array): void {
     if (this.isDead) return;
-    // Whoever still looks at them sees this.
+    // A view of them that was kept too long shows this.
     rows.fill(0xa5);
     this.#half?.recycle(rows.buffer as ArrayBuffer);
   }
@@ -112,9 +101,9 @@ export class VirtualRank {
   /** After the drain nothing may be left (L7). */
   checkDrained(): void {
     const { judge } = this.#world;
-    if (this.#runner.numEntries > 0) judge.wrong('L7', `the worker remembers ${this.#runner.numEntries} requests`);
-    if (this.#ring.length < this.#ringDepth)
-      judge.wrong('L7', `${this.#ringDepth - this.#ring.length} ring slots are held`);
+    const { numEntries, numRingSlotsInUse } = this.#pipeline;
+    if (numEntries > 0) judge.wrong('L7', `the worker remembers ${numEntries} requests`);
+    if (numRingSlotsInUse > 0) judge.wrong('L7', `${numRingSlotsInUse} ring slots are held`);
     const counts = this.#half?.liveCounts() ?? { requests: 0, bytes: 0 };
     if (counts.requests === 0 && counts.bytes === 0) return;
     judge.wrong('L7', `the worker half holds ${counts.requests} requests and ${counts.bytes} bytes after the drain`);
@@ -124,129 +113,93 @@ export class VirtualRank {
     this.#half?.close();
   }
 
+  /** Begins what can begin; behind a step that was submitted the next one begins a little later. */
   #pump(): void {
-    if (this.isDead || this.#hasTurn || this.#inbox.length === 0) return;
-    const next = this.#inbox[0]!;
-    if ('kind' in next) {
-      this.#inbox.shift();
-      this.#moveKv(next);
-      this.#pump();
+    while (!this.isDead) {
+      const fence = this.#lastFence;
+      const task = this.#pipeline.advance();
+      if (task === null) break;
+      if (task.kind !== 'step' || this.#lastFence === fence) continue;
+      if (this.#pipeline.numQueued > 0) this.#plan(this.#pace.host(), Phase.worker, () => this.#pump());
       return;
     }
-    const slot = this.#acquire();
-    if (slot === null) {
-      this.#world.marks.add('ring full');
-      return;
-    }
-    this.#inbox.shift();
-    const flight = next;
-    const frame = this.#runner.begin(flight.plan, flight.epoch);
-    if (frame === null) {
-      this.#release(slot);
-      this.#events.onOutput(this, flight, emptyOutput(flight.stepId));
-      this.#pump();
-      return;
-    }
-    this.#hasTurn = true;
-    const reads = this.#half?.blockingReads;
-    if (!reads) this.#submit(flight, frame, slot);
-    else {
-      const submit = (): void => this.#submit(flight, frame, slot);
-      this.#readNow(flight, reads.readBefore(frame.step), (bytes) => reads.takeBefore(frame.step, bytes), submit);
-    }
+    if (this.#pipeline.isRingFull) this.#world.marks.add('ring full');
   }
 
-  #submit(flight: Flight, frame: StepFrame, slot: VirtualBuffer): void {
-    const numBytes = this.#runner.submit(frame, slot);
-    if (frame.rowBytes > 0 && !flight.isWanted) this.#copiedForNobody(flight, frame.rowBytes);
+  #onSubmitted({ task, kind, step, captureBytes }: Submission<RankTask>): void {
+    if (task.kind !== 'step') {
+      this.#submitted(1, task.onExecuted);
+      return;
+    }
+    const { flight } = task;
+    if (captureBytes > 0 && !flight.isWanted) this.#copiedForNobody(flight, captureBytes);
+    if (kind === 'read') {
+      this.#submitted(1, () => undefined);
+      return;
+    }
     this.#events.onPhase(this, flight, 'submitted');
     if (this.isDead) return;
-    const reads = this.#half?.blockingReads;
-    const finish = (): void => {
-      const output = this.#runner.collect(frame, this.#device.view(slot, numBytes));
-      this.#release(slot);
-      this.#events.onPhase(this, flight, 'mapped');
-      if (this.isDead) return;
-      if (this.#oneAtATime) this.#passTurn();
-      this.#events.onOutput(this, flight, output);
-      this.#pump();
-    };
-    const readRows = (): void => {
-      if (!reads) return;
-      this.#readNow(flight, reads.readAfter(frame.step), (bytes) => reads.takeAfter(frame.step, bytes), finish);
-    };
-    this.#fence(this.#pace.pass(), {
-      onExecuted: () => {
-        if (this.number === 0) this.#record(flight, frame);
-        this.#events.onPhase(this, flight, 'executed');
-      },
-      onMapped: reads ? readRows : finish,
-    });
-    if (!this.#oneAtATime) this.#passTurn();
-  }
-
-  #moveKv(task: KvTask): void {
-    const device = this.#device;
-    const kvKeys = this.#forward.kvKeys;
-    const { blockIds } = task;
-    const bytes = this.#blockBytes;
-    if (task.kind === 'read') {
-      const target = device.createBuffer('kv-read', blockIds.length * bytes, 'readback');
-      device.submit((commands) => {
-        for (const [i, id] of blockIds.entries()) commands.copy(kvKeys, id * bytes, target, i * bytes, bytes);
-      });
-      const onMapped = (): void => task.onRead(target.words);
-      this.#fence(1, { onExecuted: task.onExecuted, onMapped });
-      return;
-    }
-    for (const [i, id] of blockIds.entries()) {
-      device.write(kvKeys, id * bytes, task.keys.subarray((i * bytes) / 4, ((i + 1) * bytes) / 4));
-    }
-    device.submit(() => undefined);
-    const onExecuted = this.number === 0 ? task.onExecuted : (): void => undefined;
-    this.#fence(1, { onExecuted, onMapped: () => undefined });
-    task.onWritten();
-  }
-
-  #passTurn(): void {
-    this.#hasTurn = false;
-    if (this.#inbox.length > 0) this.#plan(this.#pace.host(), Phase.worker, () => this.#pump());
-  }
-
-  /** A blocking read: the rank does nothing else until it is there. */
-  #readNow(
-    flight: Flight,
-    { buffer, byteLength }: DeviceRange,
-    take: (bytes: Uint8Array) => void,
-    then: () => void,
-  ): void {
-    if (!flight.isWanted) this.#copiedForNobody(flight, byteLength);
-    this.#device.submit((commands) => commands.copy(buffer, 0, this.#staging, 0, byteLength));
-    this.#fence(1, {
-      onExecuted: () => undefined,
-      onMapped: () => {
-        take(this.#device.view(this.#staging, byteLength));
-        then();
-      },
+    this.#submitted(this.#pace.pass(), () => {
+      if (this.number === 0) {
+        const { routedExperts, sampled, sampledLayout } = this.#forward;
+        const routed = (routedExperts as VirtualBuffer).words;
+        this.#world.ledger.onExecuted(flight, step!, routed, (sampled as VirtualBuffer).words, sampledLayout);
+      }
+      this.#events.onPhase(this, flight, 'executed');
     });
   }
 
-  /** The submission made last runs when the queue has got there, and can be read when its map has come. */
-  #fence(duration: number, { onExecuted, onMapped }: Fence): void {
+  /** The submission made last runs when the queue has got there; then come the maps that wait for it. */
+  #submitted(duration: number, onExecuted: () => void): void {
+    const fence: Fence = { onExecuted, maps: [] };
+    this.#lastFence = fence;
     this.#deviceFreeAt = Math.max(this.#deviceFreeAt, this.#pace.clock.now) + duration;
     this.#planAt(this.#deviceFreeAt, Phase.device, () => {
       this.#device.executeNext();
-      onExecuted();
-      if (this.isDead) return;
-      this.#mappedAt = Math.max(this.#mappedAt, this.#pace.clock.now + this.#pace.map());
-      this.#planAt(this.#mappedAt, Phase.map, onMapped);
+      fence.onExecuted();
+      if (this.#lastFence === fence) this.#lastFence = null;
+      if (!this.isDead) for (const map of fence.maps) this.#planMap(map);
     });
   }
 
-  #record(flight: Flight, frame: StepFrame): void {
-    const routed = (this.#forward.routedExperts as VirtualBuffer).words;
-    const sampled = (this.#forward.sampled as VirtualBuffer).words;
-    this.#world.ledger.onExecuted(flight, frame.step, routed, sampled, this.#forward.sampledLayout);
+  #onMap(map: PendingMap<RankTask>): void {
+    if (this.isDead) return;
+    if (this.#lastFence === null) this.#planMap(map);
+    else this.#lastFence.maps.push(map);
+  }
+
+  #planMap(map: PendingMap<RankTask>): void {
+    this.#mappedAt = Math.max(this.#mappedAt, this.#pace.clock.now + this.#pace.map());
+    this.#planAt(this.#mappedAt, Phase.map, () => {
+      this.#pipeline.mapped(map, this.#device.view(map.buffer, map.byteLength));
+      this.#pump();
+    });
+  }
+
+  #onEnd(task: RankTask, end: TaskEnd): void {
+    switch (end.kind) {
+      case 'failed':
+        throw end.error;
+      case 'kv':
+        (task as KvTask & { kind: 'read-kv' }).onRead(end.keys);
+        return;
+      case 'kv-written': {
+        const { onExecuted, onWritten } = task as KvTask & { kind: 'write-kv' };
+        // Marks where in the queue the keys are written.
+        this.#device.submit(() => undefined);
+        this.#submitted(1, this.number === 0 ? onExecuted : (): void => undefined);
+        onWritten();
+        return;
+      }
+      case 'output': {
+        const { flight } = task as StepTask;
+        if (flight.plan.numRequests > 0) this.#events.onPhase(this, flight, 'mapped');
+        if (!this.isDead) this.#events.onOutput(this, flight, end.output);
+        return;
+      }
+      default:
+        end satisfies never;
+    }
   }
 
   #copiedForNobody(flight: Flight, numBytes: number): void {
@@ -254,17 +207,6 @@ export class VirtualRank {
       'L5',
       `nobody in step ${flight.stepId} opted in, and ${numBytes} bytes are copied for capture`,
     );
-  }
-
-  #acquire(): VirtualBuffer | null {
-    if (!this.#ringOverwrites) return this.#ring.pop() ?? null;
-    this.#nextRingSlot = (this.#nextRingSlot + 1) % this.#ringDepth;
-    return this.#allSlots[this.#nextRingSlot]!;
-  }
-
-  #release(slot: VirtualBuffer): void {
-    if (!this.#ringOverwrites) this.#ring.push(slot);
-    if (this.#inbox.length > 0) this.#plan(this.#pace.host(), Phase.worker, () => this.#pump());
   }
 
   #plan(ticks: number, phase: Phase, run: () => void): void {

@@ -7,7 +7,7 @@
  *                                 └───────┘ after each: requests and blocks conserved, buffers bounded
  */
 
-import type { CaptureEngineHalf } from '../contract/capture.ts';
+import { DEFAULT_PREFIX_ROWS, prefixRowsPolicies } from '../capture/deltas/prefix-rows.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { KvLoad, KvLoadOutcome } from '../contract/kv-connector.ts';
@@ -47,7 +47,7 @@ export class World {
   progress = 0;
   numAlive = 0;
 
-  readonly #half: CaptureEngineHalf | null;
+  readonly #half: EngineHalfMonitor | null;
   readonly #rowCheck: RowCheck;
   readonly #plans: PlanCheck;
   readonly #counts: CountCheck;
@@ -91,7 +91,10 @@ export class World {
       ...(subject.prefixRows === null ? {} : { prefixRows: subject.prefixRows }),
     });
     const mutated = half && subject.mutation.engineHalf ? subject.mutation.engineHalf(half, model, engine) : half;
-    this.#half = mutated === null ? null : new EngineHalfMonitor(mutated, judge, this.lock);
+    const keepsRows =
+      subject.design.name === 'deltas' && prefixRowsPolicies[subject.prefixRows ?? DEFAULT_PREFIX_ROWS].keeps;
+    this.#half =
+      mutated === null ? null : new EngineHalfMonitor({ half: mutated, engine, judge, lock: this.lock, keepsRows });
     this.engine = new EngineCore(engine, this.#half, undefined, site.connector);
     this.#counts = new CountCheck({
       scenario,
@@ -208,6 +211,7 @@ export class World {
   onLoadBegun(load: KvLoad, view: CaptureRequest): void {
     const request = this.#requests[load.loadId]!;
     this.#plans.onLoadBegun(request, view, load.from);
+    this.#half?.onLoadBegun(view);
     this.log.word(8);
     this.log.words([load.loadId, load.from, load.to]);
     if (this.log.isTracing) this.say(`${request.name} waits for the KV of [${load.from}, ${load.to})`);
@@ -277,7 +281,8 @@ export class World {
 
   /** Every step in flight is void, and so is all KV. */
   loseWorkers(): void {
-    for (const request of this.#requests) if (request.isAlive) this.#noteHits(request, false);
+    // No pass has read what a request that waits with its blocks was given: its rows may not be delivered.
+    for (const request of this.#requests) if (request.isAlive && !request.waitsWithBlocks) this.#noteHits(request);
     this.#plans.loseAll(this.flights);
     this.flights.length = 0;
     this.engine.onWorkersLost();
@@ -346,7 +351,7 @@ export class World {
 
   #end(request: TrackedRequest, finish: 'abort' | 'error' | 'stop' | 'length', output: EngineCoreOutput): void {
     request.endedWithBlocks = request.state === 'running';
-    this.#noteHits(request, finish === 'abort' || finish === 'error');
+    this.#noteHits(request);
     this.#plans.end(request);
     request.state = 'ended';
     request.finish = finish;
@@ -365,13 +370,13 @@ export class World {
   }
 
   /** A request that ends before its first pass has run has hits that the ledger has not heard of. */
-  #noteHits(request: TrackedRequest, isCutShort: boolean): void {
-    if (request.state === 'loading' || request.state === 'loaded') {
+  #noteHits(request: TrackedRequest): void {
+    if (request.waitsWithBlocks) {
       const { blockSize } = this.scenario.engine;
       const from = request.loadedKv?.from ?? request.numLoaded;
       this.ledger.noteHits(request, request.blocks, Math.floor(from / blockSize) * blockSize);
     }
-    this.ledger.noteLoaded(request, isCutShort);
+    this.ledger.noteLoaded(request);
     for (const { isExecuted, entries } of this.flights) {
       if (isExecuted) continue;
       for (const entry of entries) {

@@ -6,7 +6,7 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 /**
  *     kvKeys     [ block 0 ][ block 1 ][ block 2 ][ block 3 ] …       a block is `blockSize` slots of two u32, side by side
  *                               └────────┐   └─────────┐
- *     read [3, 1]                    [ block 3 ][ block 1 ]            the order of the ids, not of the blocks
+ *     copyOut [3, 1]                 [ block 3 ][ block 1 ]            the order of the ids, not of the blocks
  */
 export class KvBlocks {
   readonly #device: Device;
@@ -21,23 +21,17 @@ export class KvBlocks {
     this.#numBlocks = Math.floor(kvKeys.byteLength / (4 * this.#blockWords));
   }
 
-  /** `[blockIds.length, blockSize, 2]` u32. The copy is submitted before this returns. */
-  async read(blockIds: Uint32Array): Promise<Uint32Array<ArrayBuffer>> {
+  /** Submits a copy of the blocks to a buffer of their own, `[blockIds.length, blockSize, 2]` u32, which is the caller's. At least one block. */
+  copyOut(blockIds: Uint32Array): DeviceBuffer {
     this.#check(blockIds);
     const blockBytes = 4 * this.#blockWords;
-    const byteLength = blockIds.length * blockBytes;
-    if (byteLength === 0) return new Uint32Array(0);
-    const target = this.#device.createBuffer('kv-read', byteLength, 'readback');
-    try {
-      this.#device.submit((commands) => {
-        for (let i = 0; i < blockIds.length; i++) {
-          commands.copy(this.#kvKeys, blockIds[i]! * blockBytes, target, i * blockBytes, blockBytes);
-        }
-      });
-      return await this.#device.read(target, byteLength, (bytes) => new Uint32Array(bytes.slice().buffer));
-    } finally {
-      target.destroy();
-    }
+    const target = this.#device.createBuffer('kv-read', blockIds.length * blockBytes, 'readback');
+    this.#device.submit((commands) => {
+      for (let i = 0; i < blockIds.length; i++) {
+        commands.copy(this.#kvKeys, blockIds[i]! * blockBytes, target, i * blockBytes, blockBytes);
+      }
+    });
+    return target;
   }
 
   /** In the queue's order: behind what was submitted, ahead of what will be. */

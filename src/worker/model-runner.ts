@@ -1,8 +1,8 @@
 /** Runs the scheduler's steps on a device, in order, several in flight: vLLM's GPUModelRunner. */
 
-import type { CaptureWorkerHalf, DeviceRange } from '../contract/capture.ts';
+import type { CaptureWorkerHalf } from '../contract/capture.ts';
 import type { WorkerConfig } from '../contract/config.ts';
-import type { Device, DeviceBuffer } from '../contract/device.ts';
+import type { Device } from '../contract/device.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
@@ -10,44 +10,34 @@ import type { Design, DesignResources } from '../capture/designs.ts';
 import { ForwardPass } from '../kernels/forward-pass.ts';
 import type { KernelSetFactory } from '../kernels/kernel-set.ts';
 import type { WorkerLiveCounts } from './executor.ts';
-import { KvBlocks } from './kv-blocks.ts';
-import { ReadbackRing } from './readback-ring.ts';
-import { emptyOutput, StepRunner } from './step-runner.ts';
+import { StepPipeline, type PendingMap, type TaskEnd, type WorkerTask } from './step-pipeline.ts';
 
-/**
- * A step's life here: wait for the turn → a ring slot → begin → submit → pass the turn → map → collect. The turn is passed once the step is
- * submitted, so that the next one is encoded while this one runs. Where a step depends on the results of the one before (verified
- * drafts, or a design that blocks), the turn is passed at the end.
- */
+/** The pipeline's driver: maps are the device's promises, and every task is a promise to its caller. */
 export class ModelRunner {
   readonly #device: Device;
-  readonly #steps: StepRunner;
   readonly #capture: CaptureWorkerHalf | null;
-  readonly #ring: ReadbackRing;
-  readonly #kv: KvBlocks;
-  /** Where blocking reads land. */
-  readonly #staging: DeviceBuffer | null;
-  readonly #oneAtATime: boolean;
+  readonly #pipeline: StepPipeline<RunnerTask>;
   /** Each pass folds its own number, or this one, into the keys that it writes. */
   readonly #hasEpochs: boolean;
   readonly #epoch: number | null;
-  #turn: Promise<void> = Promise.resolve();
-  #lostReason: string | null = null;
-  #resultBytesRead = 0;
-  #captureBytesRead = 0;
+  /** Of tasks that have not ended. */
+  readonly #pending: Set<Promise<unknown>> = new Set();
+  #loss: RoutedExpertsError | null = null;
 
   private constructor(config: WorkerConfig, device: Device, forward: ForwardPass, capture: CaptureWorkerHalf | null) {
-    const isBlocking = capture?.blockingReads !== undefined;
     this.#device = device;
     this.#capture = capture;
-    this.#steps = new StepRunner(config.engine, device, forward, capture);
-    this.#ring = new ReadbackRing(device, config.queueDepth + 1, this.#steps.maxResultBytes);
-    this.#staging = isBlocking ? device.createBuffer('staging', forward.routedExperts.byteLength, 'readback') : null;
-    this.#kv = new KvBlocks(device, forward.kvKeys, config.engine.blockSize);
-    this.#hasEpochs = config.routing?.kind === 'nondeterministic';
-    this.#epoch = config.routing?.kind === 'nondeterministic' ? (config.routing.epoch ?? null) : null;
-    this.#oneAtATime = isBlocking || config.engine.numSpeculativeTokens > 0;
-    void device.lost.then((reason) => (this.#lostReason = reason));
+    const { engine, queueDepth, routing } = config;
+    this.#pipeline = new StepPipeline(
+      { engine, device, forward, capture, ringDepth: queueDepth + 1 },
+      { onSubmitted: () => {}, onMap: (map) => void this.#map(map), onEnd: (task, end) => this.#end(task, end) },
+    );
+    this.#hasEpochs = routing?.kind === 'nondeterministic';
+    this.#epoch = routing?.kind === 'nondeterministic' ? (routing.epoch ?? null) : null;
+    void device.lost.then((reason) => {
+      this.#loss = RoutedExpertsError.of('DEVICE_LOST', reason);
+      this.#pipeline.failQueued(this.#loss);
+    });
   }
 
   /** Allocates the device's buffers and compiles its kernels. Rejects with ROUTING_NOT_CAPTURED for a design whose rows nobody writes. */
@@ -58,8 +48,9 @@ export class ModelRunner {
     design: Design,
     resources: DesignResources,
   ): Promise<ModelRunner> {
-    const { model, engine, ballastMs } = config;
-    const forward = await ForwardPass.create(device, { model, engine, ballastMs, kernels });
+    const { model, engine, ballastMs, draftAcceptanceRate } = config;
+    const drafts = draftAcceptanceRate === undefined ? {} : { draftAcceptanceRate };
+    const forward = await ForwardPass.create(device, { model, engine, ballastMs, ...drafts, kernels });
     const { slotMapping, rows } = forward;
     if (rows === null && design.name !== 'off') throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design.name);
     const capture =
@@ -68,42 +59,24 @@ export class ModelRunner {
   }
 
   /** Steps must be handed in in order; the outputs of those that run requests resolve in order. Rejects with DEVICE_LOST. */
-  execute(step: SchedulerOutput): Promise<ModelRunnerOutput> {
-    return this.#inTurn((passTurn) => this.#run(step, passTurn));
+  async execute(step: SchedulerOutput): Promise<ModelRunnerOutput> {
+    const end = await this.#run({ kind: 'step', step, epoch: this.#hasEpochs ? (this.#epoch ?? step.stepId + 1) : 0 });
+    return (end as TaskEnd & { kind: 'output' }).output;
   }
 
   /** The KV of blocks as all steps handed in before leave it; see `KvBlocks`. Rejects with DEVICE_LOST. */
-  readKv(blockIds: Uint32Array): Promise<Uint32Array<ArrayBuffer>> {
-    return this.#inTurn((passTurn) => {
-      const keys = this.#kv.read(blockIds);
-      passTurn();
-      return keys;
-    });
+  async readKv(blockIds: Uint32Array): Promise<Uint32Array<ArrayBuffer>> {
+    return ((await this.#run({ kind: 'read-kv', blockIds })) as TaskEnd & { kind: 'kv' }).keys;
   }
 
   /** Overwrites the KV of blocks, behind all steps handed in before and ahead of those handed in later. */
-  writeKv(blockIds: Uint32Array, keys: Uint32Array): Promise<void> {
-    return this.#inTurn(async () => this.#kv.write(blockIds, keys));
-  }
-
-  async #inTurn<T>(work: (passTurn: () => void) => Promise<T>): Promise<T> {
-    const before = this.#turn;
-    const { promise, resolve: passTurn } = Promise.withResolvers<void>();
-    this.#turn = promise;
-    await before;
-    try {
-      if (this.#lostReason !== null) throw RoutedExpertsError.of('DEVICE_LOST', this.#lostReason);
-      return await work(passTurn);
-    } catch (error) {
-      throw this.#lostReason === null ? error : RoutedExpertsError.of('DEVICE_LOST', this.#lostReason);
-    } finally {
-      passTurn();
-    }
+  async writeKv(blockIds: Uint32Array, keys: Uint32Array): Promise<void> {
+    await this.#run({ kind: 'write-kv', blockIds, keys });
   }
 
   /** Bytes read back from the device since the start: all of them, and those for capture. */
   readbackBytes(): Readonly<{ all: number; capture: number }> {
-    return { all: this.#resultBytesRead + this.#captureBytesRead, capture: this.#captureBytesRead };
+    return this.#pipeline.readbackBytes;
   }
 
   /** Takes back the rows of an output that was read. */
@@ -113,42 +86,48 @@ export class ModelRunner {
 
   liveCounts(): WorkerLiveCounts {
     return {
-      batchEntries: this.#steps.numEntries,
-      ringSlots: this.#ring.inUse,
+      batchEntries: this.#pipeline.numEntries,
+      ringSlots: this.#pipeline.numRingSlotsInUse,
       capture: this.#capture?.liveCounts() ?? { requests: 0, bytes: 0 },
     };
   }
 
-  /** Waits for the steps in flight, then closes capture and device. */
+  /** Waits for the tasks that were handed in, then closes capture and device. */
   async close(): Promise<void> {
-    await this.#turn;
+    await Promise.allSettled(this.#pending);
     await this.#device.destroy();
     this.#capture?.close();
   }
 
-  async #run(step: SchedulerOutput, passTurn: () => void): Promise<ModelRunnerOutput> {
-    const slot = await this.#ring.acquire();
-    try {
-      const frame = this.#steps.begin(step, this.#hasEpochs ? (this.#epoch ?? step.stepId + 1) : 0);
-      if (frame === null) return emptyOutput(step.stepId);
-      const reads = this.#capture?.blockingReads;
-      if (reads) await this.#readNow(reads.readBefore(frame.step), (b) => reads.takeBefore(frame.step, b));
-      const resultBytes = this.#steps.submit(frame, slot);
-      this.#resultBytesRead += frame.sampledBytes;
-      this.#captureBytesRead += frame.rowBytes;
-      if (!this.#oneAtATime) passTurn();
-      if (reads) await this.#readNow(reads.readAfter(frame.step), (b) => reads.takeAfter(frame.step, b));
-      return await this.#device.read(slot, resultBytes, (bytes) => this.#steps.collect(frame, bytes));
-    } finally {
-      this.#ring.release(slot);
+  #run(work: WorkerTask): Promise<TaskEnd> {
+    const { promise, resolve, reject } = Promise.withResolvers<TaskEnd>();
+    if (this.#loss !== null) reject(this.#loss);
+    else {
+      this.#pending.add(promise);
+      this.#pipeline.accept({ ...work, resolve, reject });
+      this.#advance();
     }
+    return promise.finally(() => this.#pending.delete(promise));
   }
 
-  /** A blocking read: everything submitted before has run, and nothing is submitted until it returns. */
-  async #readNow({ buffer, byteOffset, byteLength }: DeviceRange, take: (bytes: Uint8Array) => void): Promise<void> {
-    const staging = this.#staging!;
-    this.#device.submit((commands) => commands.copy(buffer, byteOffset ?? 0, staging, 0, byteLength));
-    await this.#device.read(staging, byteLength, take);
-    this.#captureBytesRead += byteLength;
+  #advance(): void {
+    while (this.#pipeline.advance() !== null);
+  }
+
+  async #map(map: PendingMap<RunnerTask>): Promise<void> {
+    try {
+      await this.#device.read(map.buffer, map.byteLength, (bytes) => this.#pipeline.mapped(map, bytes));
+    } catch (error) {
+      this.#pipeline.notMapped(map, error);
+    }
+    // Only here: as long as the buffer is mapped it must not be a copy's target.
+    this.#advance();
+  }
+
+  #end(task: RunnerTask, end: TaskEnd): void {
+    if (end.kind === 'failed') task.reject(this.#loss ?? end.error);
+    else task.resolve(end);
   }
 }
+
+type RunnerTask = WorkerTask & Readonly<{ resolve: (end: TaskEnd) => void; reject: (error: unknown) => void }>;

@@ -7,12 +7,11 @@ import type { Device, DeviceBuffer } from '../contract/device.ts';
  *     step n+1         copy ──▶ slot 1 ── map ── …   │ free again
  *     step n+2                   waits ◀─────────────┘
  *
- * Invariant: between `acquire` and `release` a slot belongs to one step; it is the target of that step's copies and of nobody else's.
+ * Invariant: between `acquire` and `release` a slot belongs to one step; it is the target of that step's copies and of no other step's.
  * A full ring holds the next step back, it never overwrites.
  */
 export class ReadbackRing {
   readonly #free: DeviceBuffer[] = [];
-  readonly #waiting: ((slot: DeviceBuffer) => void)[] = [];
   readonly #depth: number;
 
   constructor(device: Device, depth: number, byteLength: number) {
@@ -25,16 +24,16 @@ export class ReadbackRing {
     return this.#depth - this.#free.length;
   }
 
-  /** Waits, first come first served, until a slot is free. */
-  acquire(): DeviceBuffer | Promise<DeviceBuffer> {
-    const slot = this.#free.pop();
-    if (slot !== undefined) return slot;
-    return new Promise((resolve) => this.#waiting.push(resolve));
+  get isFull(): boolean {
+    return this.#free.length === 0;
+  }
+
+  /** A free slot, or `null`: the step waits until another one releases its slot. */
+  acquire(): DeviceBuffer | null {
+    return this.#free.pop() ?? null;
   }
 
   release(slot: DeviceBuffer): void {
-    const next = this.#waiting.shift();
-    if (next !== undefined) next(slot);
-    else this.#free.push(slot);
+    this.#free.push(slot);
   }
 }

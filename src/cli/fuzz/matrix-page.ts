@@ -4,6 +4,7 @@ import type { CampaignPart, SeedViolation } from '../../sim/campaign.ts';
 import type { Mutant } from '../../sim/mutants/mutant.ts';
 import { findSubject } from '../../sim/mutants/mutants.ts';
 import { LAWS, type LawName } from '../../sim/violation.ts';
+import type { MutationResult } from './mutation-results.ts';
 
 export type MatrixCell = Readonly<{
   law: LawName;
@@ -38,8 +39,10 @@ export function renderMatrix(found: {
   /** With a prefill engine in front. */
   pdParts: readonly CampaignPart[];
   rows: readonly MutantRow[];
+  /** None: they were not run. */
+  mutations: readonly MutationResult[];
 }): string {
-  const { seeds, pdSeeds, from, parts, pdParts, rows } = found;
+  const { seeds, pdSeeds, from, parts, pdParts, rows, mutations } = found;
   const command = `routed-experts matrix --seeds ${seeds} --pd-seeds ${pdSeeds}${from === 1 ? '' : ` --from ${from}`}`;
   return [
     '# Who keeps which law',
@@ -96,6 +99,7 @@ export function renderMatrix(found: {
     '',
     'Numbers 9 and 19 are defects of a decode engine: their storms have a prefill engine in front.',
     '',
+    ...mutationSection(mutations),
     '## Event logs',
     '',
     'The hash over the event logs of all scenarios (L10): a campaign of the same seeds gives the same on every machine.',
@@ -134,6 +138,26 @@ function brokenSection(parts: readonly CampaignPart[]): string[] {
   if (broken.length === 0) return [];
   const shown = broken.slice(0, 20).map(({ design, seed, law, what }) => [`\`${design}\``, String(seed), law, what]);
   return ['## Broken', '', table(['design', 'seed', 'law', 'what'], shown), ''];
+}
+
+function mutationSection(mutations: readonly MutationResult[]): string[] {
+  if (mutations.length === 0) return [];
+  const shown = mutations.map(({ name, defect, file, command, killed, how }) => [
+    `\`${name}\``,
+    defect,
+    `\`${file}\``,
+    `\`${command}\``,
+    killed ? how : `**survives**: ${how}`,
+  ]);
+  return [
+    '## Defects that the tests must find',
+    '',
+    'Each is a replacement in one source file (`test/mutations/`), with the test or command that must fail. ' +
+      '`npm run mutations` tries them all, `npm run mutations -- --only NAME` one.',
+    '',
+    table(['mutation', 'defect', 'patched file', 'run', 'killed by'], shown),
+    '',
+  ];
 }
 
 /** Columns are as wide as their widest cell: as prettier writes a table. */

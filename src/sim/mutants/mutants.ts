@@ -5,6 +5,7 @@
 
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { Scheduler } from '../../engine/scheduler.ts';
+import { ReadbackRing } from '../../worker/readback-ring.ts';
 import { mutated, subjectByName, type Mutation, type Subject } from '../subject.ts';
 import { AppendingEngineHalf } from './appending-engine-half.ts';
 import {
@@ -20,6 +21,8 @@ import {
   ZerosForMissing,
 } from './engine-mutants.ts';
 import type { Mutant } from './mutant.ts';
+import { prefixMutants } from './prefix-mutants.ts';
+import { pdMutants } from './pd-mutants.ts';
 import { scheduleMutants } from './schedule-mutants.ts';
 import {
   CountsPadding,
@@ -44,6 +47,18 @@ function installDoubleFree(): () => void {
   };
 }
 
+/** A slot is free again at once, while the map of the step that it was given to is still to come. */
+function installEarlyRelease(): () => void {
+  const { acquire, release } = ReadbackRing.prototype;
+  ReadbackRing.prototype.acquire = function acquireAndRelease(this: ReadbackRing) {
+    const slot = acquire.call(this);
+    if (slot !== null) release.call(this, slot);
+    return slot;
+  };
+  ReadbackRing.prototype.release = () => undefined;
+  return () => Object.assign(ReadbackRing.prototype, { acquire, release });
+}
+
 const appending =
   (rewinds: boolean): NonNullable<Mutation['engineHalf']> =>
   (_half, model, engine) =>
@@ -64,7 +79,7 @@ export const mutants: readonly Mutant[] = [
     defect: 'a staging buffer is used again before it was read, with two steps in flight',
     source: 'TensorRT-LLM#18397 (review)',
     base: 'deltas',
-    mutation: { ringOverwrites: true },
+    mutation: { install: installEarlyRelease },
   },
   {
     number: 3,
@@ -212,6 +227,8 @@ export const mutants: readonly Mutant[] = [
     mutation: {},
     keepsGap: ({ law }) => law !== 'L8',
   },
+  ...prefixMutants,
+  ...pdMutants,
   ...scheduleMutants,
 ];
 

@@ -122,8 +122,8 @@ export class KvLoader implements KvConnector {
     const request = world.request(load.loadId);
     let numLeft = world.scenario.numRanks;
     this.#storm!.handKv({
-      kind: 'write',
-      blockIds: load.blockIds,
+      kind: 'write-kv',
+      blockIds: Uint32Array.from(load.blockIds),
       keys: answer.keys,
       onExecuted: () => world.ledger.writeKv(request, blockIds, answer.kv),
       onWritten: () => {

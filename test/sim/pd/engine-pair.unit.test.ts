@@ -58,7 +58,13 @@ test('a file whose prefill engine makes no sense is refused by name', () => {
     { ...pd, rows: 'by post' },
     { ...pd, onLoadFailure: 'panic' },
     { ...pd, direct: null },
+    { ...pd, rowless: 'r0' },
+    { ...pd, readTicks: -1 },
     { ...pd, link: { ...pd.link, delay: -1 } },
+    { ...pd, numRanks: 0 },
+    { ...pd, proxy: null },
+    { ...pd, proxy: { lostShare: -1, patienceTicks: 1 } },
+    { ...pd, proxy: { lostShare: 0 } },
     { ...pd, faults: [{ kind: 'explode', when: { at: 0 } }] },
     { ...pd, engine: { ...pd.engine, blockSize: good.engine.blockSize + 1 } },
   ]) {
