@@ -58,12 +58,12 @@ export class ModelRunner {
     design: Design,
     resources: DesignResources,
   ): Promise<ModelRunner> {
-    const { model, engine, ballastMs } = config;
+    const { rank, model, engine, ballastMs } = config;
     const forward = await ForwardPass.create(device, { model, engine, ballastMs, kernels });
     const { slotMapping, rows } = forward;
     if (rows === null && design.name !== 'off') throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design.name);
     const capture =
-      rows === null ? null : design.workerHalf({ device, model, engine, slotMapping, ...rows }, resources);
+      rows === null ? null : design.workerHalf({ rank, device, model, engine, slotMapping, ...rows }, resources);
     return new ModelRunner(config, device, forward, capture);
   }
 
@@ -137,7 +137,8 @@ export class ModelRunner {
       this.#resultBytesRead += frame.sampledBytes;
       this.#captureBytesRead += frame.rowBytes;
       if (!this.#oneAtATime) passTurn();
-      if (reads) await this.#readNow(reads.readAfter(frame.step), (b) => reads.takeAfter(frame.step, b));
+      const after = reads?.readAfter(frame.step) ?? null;
+      if (after !== null) await this.#readNow(after, (b) => reads!.takeAfter(frame.step, b));
       return await this.#device.read(slot, resultBytes, (bytes) => this.#steps.collect(frame, bytes));
     } finally {
       this.#ring.release(slot);
