@@ -8,22 +8,19 @@ import type { RoutedRows } from '../contract/routed-rows.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import type { DesignName } from '../contract/config.ts';
 import type { Judge } from './judge.ts';
-import type { VirtualLock } from './virtual-lock.ts';
 
 export class EngineHalfMonitor implements CaptureEngineHalf {
   readonly design: DesignName;
   readonly #half: CaptureEngineHalf;
   readonly #judge: Judge;
-  readonly #lock: VirtualLock;
   /** Of the steps in flight, by step id. */
   readonly #tokensOfStep: Map<number, number> = new Map();
   #someoneAsked = false;
 
-  constructor(half: CaptureEngineHalf, judge: Judge, lock: VirtualLock) {
+  constructor(half: CaptureEngineHalf, judge: Judge) {
     this.design = half.design;
     this.#half = half;
     this.#judge = judge;
-    this.#lock = lock;
   }
 
   wants(request: CaptureRequest): boolean {
@@ -63,9 +60,7 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
 
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
     this.#worked('onStepOutput');
-    const before = this.#lock.numEngineLocks;
     this.#half.onStepOutput(output, live);
-    this.#locked(before);
     const numRows = output.routedExpertDeltas?.numRows ?? 0;
     const numTokens = this.#tokensOfStep.get(output.stepId) ?? 0;
     this.#tokensOfStep.delete(output.stepId);
@@ -76,10 +71,7 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
   }
 
   take(request: CaptureRequest, numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {
-    const before = this.#lock.numEngineLocks;
-    const rows = this.#half.take(request, numNewTokens, finishReason);
-    this.#locked(before);
-    return rows;
+    return this.#half.take(request, numNewTokens, finishReason);
   }
 
   onPreempt(request: CaptureRequest): void {
@@ -114,11 +106,5 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
 
   #worked(what: string): void {
     if (!this.#someoneAsked) this.#judge.wrong('L5', `the scheduler called ${what} although nobody opted in`);
-  }
-
-  #locked(before: number): void {
-    if (this.#lock.numEngineLocks > before) {
-      this.#judge.wrong('L6', `${this.design} takes a lock inside the scheduler's step`);
-    }
   }
 }

@@ -11,7 +11,6 @@ import { routerOf } from './sim-kernels.ts';
 import { Storm } from './storm.ts';
 import type { Subject } from './subject.ts';
 import { Violation, type LawName } from './violation.ts';
-import { HangsOnLock } from './virtual-lock.ts';
 import { World } from './world.ts';
 
 /** Events after which a run is cut off as one that never ends. */
@@ -70,13 +69,6 @@ export function runScenario(scenario: Scenario, subject: Subject, isTracing: boo
 export function verdict(error: unknown, judge: Judge): Violation | null {
   if (error instanceof Violation) return error;
   if (error instanceof DeclaredStall) return null;
-  if (error instanceof HangsOnLock) {
-    try {
-      judge.stall('L8', error.message);
-    } catch (stall) {
-      return stall instanceof Violation ? stall : null;
-    }
-  }
   if (error instanceof RoutedExpertsError || error instanceof Error) {
     return new Violation('crash', 'L8', judge.step, `${error.name}: ${error.message}`, error);
   }

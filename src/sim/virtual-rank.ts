@@ -74,7 +74,7 @@ export class VirtualRank {
     };
     this.#forward = ForwardPass.assemble(device, { model, engine, kernels });
     const { routedExperts, slotMapping, rows } = this.#forward;
-    const context = { device, model, engine, slotMapping, ...rows! };
+    const context = { rank: number, device, model, engine, slotMapping, ...rows! };
     const half = design.workerHalf(context, { sharedRows: () => world.sharedRows('worker') });
     this.#half = half !== null && mutation.workerHalf ? mutation.workerHalf(half, context) : half;
     this.#runner = new StepRunner(engine, device, this.#forward, this.#half);
@@ -171,16 +171,16 @@ export class VirtualRank {
       this.#events.onOutput(this, flight, output);
       this.#pump();
     };
+    const after = reads?.readAfter(frame.step) ?? null;
     const readRows = (): void => {
-      if (!reads) return;
-      this.#readNow(flight, reads.readAfter(frame.step), (bytes) => reads.takeAfter(frame.step, bytes), finish);
+      this.#readNow(flight, after!, (bytes) => reads!.takeAfter(frame.step, bytes), finish);
     };
     this.#fence(this.#pace.pass(), {
       onExecuted: () => {
         if (this.number === 0) this.#record(flight, frame);
         this.#events.onPhase(this, flight, 'executed');
       },
-      onMapped: reads ? readRows : finish,
+      onMapped: after === null ? finish : readRows,
     });
     if (!this.#oneAtATime) this.#passTurn();
   }
@@ -226,9 +226,19 @@ export class VirtualRank {
       onExecuted: () => undefined,
       onMapped: () => {
         take(this.#device.view(this.#staging, byteLength));
-        then();
+        this.#whenUnlocked(then);
       },
     });
+  }
+
+  /** Goes on at once, or when the slow process lets go of the lock that the half has just asked for. */
+  #whenUnlocked(then: () => void): void {
+    const world = this.#world;
+    const until = world.lock.takeWait('worker');
+    if (until === null) return then();
+    if (world.log.isTracing)
+      world.say(`rank ${this.number} stands still until tick ${until}, behind a slow lock holder`);
+    this.#planAt(until, Phase.worker, then);
   }
 
   /** The submission made last runs when the queue has got there, and can be read when its map has come. */
