@@ -1,6 +1,7 @@
 /** One scenario, from the first event to the verdict. */
 
 import { RoutedExpertsError } from '../contract/errors.ts';
+import { installCopyMeter } from './copy-meter.ts';
 import type { Mark } from './coverage.ts';
 import { EventHeap } from './event-heap.ts';
 import { EventLog } from './event-log.ts';
@@ -35,6 +36,7 @@ export function runScenario(scenario: Scenario, subject: Subject, isTracing: boo
   const marks = new Set<Mark>();
   const heap = new EventHeap();
   const uninstall = subject.mutation.install?.();
+  const uninstallMeter = installCopyMeter();
   let run: EnginePair | Storm | null = null;
   let violation: Violation | null = null;
   try {
@@ -54,6 +56,7 @@ export function runScenario(scenario: Scenario, subject: Subject, isTracing: boo
     violation = verdict(error, judge);
   } finally {
     uninstall?.();
+    uninstallMeter();
   }
   return {
     violation,

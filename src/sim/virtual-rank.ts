@@ -9,6 +9,7 @@
 import type { CaptureWorkerHalf, DeviceRange } from '../contract/capture.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import { ForwardPass } from '../kernels/forward-pass.ts';
+import { packedBytes } from '../kernels/kernel-shape.ts';
 import type { StepFrame } from '../worker/step-frame.ts';
 import { emptyOutput, StepRunner } from '../worker/step-runner.ts';
 import { Phase } from './event-heap.ts';
@@ -51,6 +52,8 @@ export class VirtualRank {
   readonly #ringOverwrites: boolean;
   #nextRingSlot = 0;
   readonly #allSlots: readonly VirtualBuffer[];
+  /** Memory of rows on its way to the engine and back. */
+  readonly #rowsOut: Set<ArrayBufferLike> = new Set();
   readonly #staging: VirtualBuffer;
   readonly #oneAtATime: boolean;
   readonly #inbox: (Flight | KvTask)[] = [];
@@ -104,6 +107,7 @@ export class VirtualRank {
   /** The engine has read the rows of an output; their memory comes back. */
   recycle(rows: Uint8Array): void {
     if (this.isDead) return;
+    if (!this.#rowsOut.delete(rows.buffer)) this.#world.judge.wrong('L3', `rank ${this.number} gets rows back twice`);
     // Whoever still looks at them sees this.
     rows.fill(0xa5);
     this.#half?.recycle(rows.buffer as ArrayBuffer);
@@ -115,6 +119,9 @@ export class VirtualRank {
     if (this.#runner.numEntries > 0) judge.wrong('L7', `the worker remembers ${this.#runner.numEntries} requests`);
     if (this.#ring.length < this.#ringDepth)
       judge.wrong('L7', `${this.#ringDepth - this.#ring.length} ring slots are held`);
+    if (this.#rowsOut.size > 0) {
+      judge.wrong('L7', `${this.#rowsOut.size} buffers of rows never came back to rank ${this.number}`);
+    }
     const counts = this.#half?.liveCounts() ?? { requests: 0, bytes: 0 };
     if (counts.requests === 0 && counts.bytes === 0) return;
     judge.wrong('L7', `the worker half holds ${counts.requests} requests and ${counts.bytes} bytes after the drain`);
@@ -158,12 +165,13 @@ export class VirtualRank {
 
   #submit(flight: Flight, frame: StepFrame, slot: VirtualBuffer): void {
     const numBytes = this.#runner.submit(frame, slot);
-    if (frame.rowBytes > 0 && !flight.isWanted) this.#copiedForNobody(flight, frame.rowBytes);
+    this.#checkCopied(flight, frame.rowBytes);
     this.#events.onPhase(this, flight, 'submitted');
     if (this.isDead) return;
     const reads = this.#half?.blockingReads;
     const finish = (): void => {
       const output = this.#runner.collect(frame, this.#device.view(slot, numBytes));
+      if (output.routedExpertDeltas !== null) this.#rowsOut.add(output.routedExpertDeltas.rows.buffer);
       this.#release(slot);
       this.#events.onPhase(this, flight, 'mapped');
       if (this.isDead) return;
@@ -220,7 +228,7 @@ export class VirtualRank {
     take: (bytes: Uint8Array) => void,
     then: () => void,
   ): void {
-    if (!flight.isWanted) this.#copiedForNobody(flight, byteLength);
+    this.#checkCopied(flight, byteLength);
     this.#device.submit((commands) => commands.copy(buffer, 0, this.#staging, 0, byteLength));
     this.#fence(1, {
       onExecuted: () => undefined,
@@ -259,11 +267,12 @@ export class VirtualRank {
     this.#world.ledger.onExecuted(flight, frame.step, routed, sampled, this.#forward.sampledLayout);
   }
 
-  #copiedForNobody(flight: Flight, numBytes: number): void {
-    this.#world.judge.wrong(
-      'L5',
-      `nobody in step ${flight.stepId} opted in, and ${numBytes} bytes are copied for capture`,
-    );
+  #checkCopied({ stepId, numWantedTokens }: Flight, numBytes: number): void {
+    const { scenario, judge } = this.#world;
+    const most = packedBytes(scenario.model, numWantedTokens);
+    if (numBytes <= most) return;
+    const what = `step ${stepId} has ${numWantedTokens} tokens of requests that opted in`;
+    judge.wrong('L5', `${what}, ${most} bytes of rows; ${numBytes} leave the device`);
   }
 
   #acquire(): VirtualBuffer | null {

@@ -93,7 +93,7 @@ export class World {
     });
     const mutate = subject.mutation.engineHalf;
     const mutated = half !== null && mutate ? mutate(half, model, engine, this.lock) : half;
-    this.#half = mutated === null ? null : new EngineHalfMonitor(mutated, judge);
+    this.#half = mutated === null ? null : new EngineHalfMonitor(mutated, model, judge);
     this.engine = new EngineCore(engine, this.#half, undefined, site.connector);
     this.#counts = new CountCheck({
       scenario,
