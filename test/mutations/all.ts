@@ -1,5 +1,6 @@
+import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
 import { serveMutations } from './serve.ts';
 import type { SourceMutation } from './source-mutation.ts';
 
-export const allMutations: readonly SourceMutation[] = [...pipelineMutations, ...serveMutations];
+export const allMutations: readonly SourceMutation[] = [...pdMutations, ...pipelineMutations, ...serveMutations];
