@@ -106,6 +106,8 @@ export type WorkerConfig = Readonly<{
   queueDepth: number;
   /** Milliseconds by which the device stretches each forward pass; 0 = none. */
   ballastMs: number;
+  /** How likely a draft is right, in [0, 1]; absent = 0.7. */
+  draftAcceptanceRate?: number;
   /** POSIX shared memory object and lock file of `shm-flock`; `null` for every other design. */
   sharedMemory: Readonly<{ name: string; lockFile: string }> | null;
   /** Fault to inject, `null` = none. */

@@ -49,6 +49,8 @@ const messages = {
   BACKEND_TOO_SLOW: (role: string, url: string, problem: string) =>
     `the ${role} server ${url} was given up: ${problem}; try again, or raise --${role}-timeout`,
   KV_LOAD_FAILED: (reason: string) => `the KV that this request begins with could not be loaded: ${reason}`,
+  CACHE_IN_USE: (holders: string, resetRunning: boolean) =>
+    `the prefix cache was not reset: its blocks are held by ${holders}; ask again once they are free${resetRunning ? '' : ', or with reset_running_requests=true, which computes running requests anew'}`,
   ENGINE_DEAD: (reason: string) => `the engine has stopped: ${reason}`,
   INVARIANT: (what: string) => `internal invariant broken: ${what}; please report it with the command and seed`,
 } as const;

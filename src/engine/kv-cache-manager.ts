@@ -1,8 +1,9 @@
 /**
- * Gives requests their KV blocks, finds what is cached of a prefix, and takes blocks back.
+ * Gives requests their KV blocks, gives full blocks their hashes, finds blocks by hash, and takes blocks back.
  * After `vllm/v1/core/kv_cache_manager.py`, for one full-attention KV group.
  */
 
+import type { CaptureEngineHalf } from '../contract/capture.ts';
 import type { EngineConfig } from '../contract/config.ts';
 import type { BlockHasher } from './block-hash.ts';
 import { BlockPool } from './block-pool.ts';
@@ -19,36 +20,24 @@ export class KVCacheManager {
   readonly #enableCaching: boolean;
   /** Blocks that admission leaves free. */
   readonly watermarkBlocks: number;
-  /** Told when blocks of a wanted request, from ordinal `firstBlock` on, were given their hashes. */
-  onCached: ((request: Request, firstBlock: number) => void) | null = null;
-  readonly #hits: number[] = [];
+  /** The capture design, if it follows blocks. */
+  readonly #follower: CaptureEngineHalf | null;
 
-  constructor(config: EngineConfig, hasher: BlockHasher) {
+  constructor(config: EngineConfig, hasher: BlockHasher, capture: CaptureEngineHalf | null) {
     this.pool = new BlockPool(config.numBlocks, hasher.words);
     this.#hasher = hasher;
     this.#blockSize = config.blockSize;
     this.#maxModelLen = config.maxModelLen;
     this.#enableCaching = config.enablePrefixCaching;
     this.watermarkBlocks = Math.floor(config.watermark * config.numBlocks);
+    this.#follower = capture?.followsBlocks === true ? capture : null;
+    if (this.#follower !== null) this.pool.onEvicted = (blockId) => this.#follower!.onBlockEvicted?.(blockId);
   }
 
-  /**
-   * The cached blocks that begin with the request's tokens. At most `numTokens − 1` tokens: of a full hit the last block is computed again, since
-   * only computing a token yields the one behind it. The array is reused by the next call.
-   */
-  findPrefix(request: Request): readonly number[] {
-    if (!this.#enableCaching) return NO_HITS;
-    const hits = this.#hits;
-    hits.length = 0;
-    const words = this.#hasher.words;
-    const mostBlocks = Math.floor((request.numTokens - 1) / this.#blockSize);
-    for (let i = 0; i < mostBlocks; i += 1) {
-      if (i >= request.numHashedBlocks) this.#hashBlocks(request, i + 1);
-      const id = this.pool.find(request.blockHashes, i * words);
-      if (id < 0) break;
-      hits.push(id);
-    }
-    return hits;
+  /** The first inserted of the cached blocks that hold the tokens of block `ordinal` of the request, or −1. */
+  findBlock(request: Request, ordinal: number): number {
+    if (ordinal >= request.numHashedBlocks) this.#hashBlocks(request, ordinal + 1);
+    return this.pool.find(request.blockHashes, ordinal * this.#hasher.words);
   }
 
   /**
@@ -84,24 +73,15 @@ export class KVCacheManager {
   cacheLoadedBlocks(request: Request, numTokens: number): void {
     const numFull = Math.floor(numTokens / this.#blockSize);
     if (!this.#enableCaching || numFull <= request.numCachedBlocks) return;
-    const words = this.#hasher.words;
-    if (numFull > request.numHashedBlocks) this.#hashBlocks(request, numFull);
-    for (let i = request.numCachedBlocks; i < numFull; i += 1) {
-      this.pool.cache(request.blockIds[i]!, request.blockHashes, i * words);
-    }
-    request.numCachedBlocks = numFull;
+    this.#cacheFull(request, numFull);
   }
 
   /** Gives the blocks that the first `numTokens` tokens fill their hashes. All of these tokens are known. */
   cacheBlocks(request: Request, numTokens: number): void {
     const cached = request.numCachedBlocks;
     if (!this.#enableCaching || numTokens < (cached + 1) * this.#blockSize) return;
-    const words = this.#hasher.words;
-    const numFull = Math.floor(numTokens / this.#blockSize);
-    if (numFull > request.numHashedBlocks) this.#hashBlocks(request, numFull);
-    for (let i = cached; i < numFull; i += 1) this.pool.cache(request.blockIds[i]!, request.blockHashes, i * words);
-    request.numCachedBlocks = numFull;
-    if (request.wanted && this.onCached !== null) this.onCached(request, cached);
+    this.#cacheFull(request, Math.floor(numTokens / this.#blockSize));
+    if (request.wanted && this.#follower !== null) this.#follower.onBlocksCached?.(request, cached);
   }
 
   /** Takes all blocks of a request back, tail first. Cached ones can be hit until they are given away. */
@@ -147,6 +127,20 @@ export class KVCacheManager {
     if (numHits > 0) request.numCachedBlocks = numHits;
     for (let i = 0; i < numNeeded; i += 1) blockIds.push(pool.take());
     return true;
+  }
+
+  /** Gives the request's blocks up to ordinal `numFull` their hashes. */
+  #cacheFull(request: Request, numFull: number): void {
+    const { pool } = this;
+    const { words } = this.#hasher;
+    if (numFull > request.numHashedBlocks) this.#hashBlocks(request, numFull);
+    const isFollowed = request.wanted && this.#follower !== null;
+    for (let i = request.numCachedBlocks; i < numFull; i += 1) {
+      const id = request.blockIds[i]!;
+      pool.cache(id, request.blockHashes, i * words);
+      if (isFollowed) pool.follow(id);
+    }
+    request.numCachedBlocks = numFull;
   }
 
   #hashBlocks(request: Request, numBlocks: number): void {

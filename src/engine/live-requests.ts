@@ -18,6 +18,7 @@ import { KVCacheManager } from './kv-cache-manager.ts';
 import { KvHandovers } from './kv-handovers.ts';
 import { comesBefore } from './request-queue.ts';
 import { RequestStatus, type Request } from './request.ts';
+import { SpeculationCounts } from './speculation-counts.ts';
 import { WaitingRequests } from './waiting-requests.ts';
 
 export class LiveRequests {
@@ -32,8 +33,12 @@ export class LiveRequests {
   readonly finishedIndices: number[] = [];
   /** Since the start. */
   numPreemptions = 0;
+  readonly speculation: SpeculationCounts = new SpeculationCounts();
   readonly #capture: CaptureEngineHalf | null;
   readonly #config: EngineConfig;
+  /** Wanted requests alive, and whether there was one since the last cache reset. */
+  #numWanted = 0;
+  #wasWanted = false;
 
   constructor(
     config: EngineConfig,
@@ -41,7 +46,7 @@ export class LiveRequests {
     hasher: BlockHasher,
     connector: KvConnector | null,
   ) {
-    this.kv = new KVCacheManager(config, hasher);
+    this.kv = new KVCacheManager(config, hasher, capture);
     this.waiting = new WaitingRequests(config.policy);
     this.handovers = connector === null ? null : new KvHandovers(connector, this.kv, capture, this.waiting);
     this.#capture = capture;
@@ -49,13 +54,10 @@ export class LiveRequests {
   }
 
   add(request: Request): void {
-    if (this.#capture !== null) {
-      request.wanted = this.#capture.wants(request);
-      // A design that never wanted anybody is not told of evictions either (L5).
-      if (request.wanted) {
-        this.kv.pool.onEvicted ??= (blockId) => this.#capture!.onBlockEvicted(blockId);
-        this.kv.onCached ??= (cached, firstBlock) => this.#capture!.onBlocksCached?.(cached, firstBlock);
-      }
+    if (this.#capture?.wants(request) === true) {
+      request.wanted = true;
+      this.#numWanted += 1;
+      this.#wasWanted = true;
     }
     this.waiting.add(request);
   }
@@ -109,7 +111,10 @@ export class LiveRequests {
     if (finishReason === null) {
       return { requestId, newTokenIds, finishReason: null, stopReason: null, prefill: null, routedExperts };
     }
-    if (request.wanted) this.#capture!.release(request);
+    if (request.wanted) {
+      this.#capture!.release(request);
+      this.#numWanted -= 1;
+    }
     if (this.handovers === null || !this.handovers.keepsBlocks(request, finishReason)) this.kv.free(request);
     this.waiting.remove(request);
     request.status = RequestStatus.finished;
@@ -155,7 +160,8 @@ export class LiveRequests {
       }
     }
     if (!this.kv.pool.resetCache()) return false;
-    if (this.kv.pool.onEvicted !== null) this.#capture!.onCacheReset();
+    if (this.#wasWanted) this.#capture!.onCacheReset();
+    this.#wasWanted = this.#numWanted > 0;
     return true;
   }
 }

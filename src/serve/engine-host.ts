@@ -1,7 +1,7 @@
 /** The engine behind the server: requests in, generations out, workers started again when they are lost. */
 
-import { designByName } from '../capture/designs.ts';
 import type {
+  DesignName,
   EngineConfig,
   ModelConfig,
   PrefixRows,
@@ -9,16 +9,18 @@ import type {
   WorkerConfig,
   WorkerFault,
 } from '../contract/config.ts';
+import type { CaptureEngineHalf } from '../contract/capture.ts';
 import type { DeviceInfo } from '../contract/device.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { EngineRequest } from '../contract/request.ts';
 import type { EngineStats } from '../engine/engine-core.ts';
 import { EngineCore } from '../engine/engine-core.ts';
+import type { SessionConfig } from '../host/design-session.ts';
+import { DesignSession } from '../host/design-session.ts';
 import type { StepTiming } from '../worker/engine-driver.ts';
 import { EngineDriver } from '../worker/engine-driver.ts';
 import type { Executor, TransferCounts, WorkerLiveCounts } from '../worker/executor.ts';
-import { ThreadExecutor } from '../worker/thread-executor.ts';
 import type { EngineSide, KvExchangeOptions } from './kv/kv-exchange.ts';
 import { KvExchange } from './kv/kv-exchange.ts';
 import { Limited } from './kv/limited.ts';
@@ -27,6 +29,8 @@ import type { Choice } from './generation.ts';
 import { Generation } from './generation.ts';
 
 export type EngineHostOptions = Readonly<{
+  /** How rows get from the workers to the engine. */
+  design: DesignName;
   model: ModelConfig;
   engine: EngineConfig;
   device: WorkerConfig['device'];
@@ -35,7 +39,10 @@ export type EngineHostOptions = Readonly<{
   ballastMs: number;
   /** Absent = modular. */
   router?: RouterConfig;
+  /** Of `deltas`. */
   prefixRows: PrefixRows;
+  /** How likely a draft is right, where `engine` has any; absent = 0.7. */
+  draftAcceptanceRate?: number;
   /** How often lost workers are started again before the server gives up. */
   maxRestarts: number;
   /** KV from and for other engines; `null` = none. */
@@ -57,7 +64,6 @@ export type EngineObserver = Readonly<{
   onDeath: (error: unknown) => void;
 }>;
 
-const DESIGN = 'deltas';
 /** Tasks beyond those that a rank has places for would be handed to it in another order, steps among them. */
 const MOST_KV_MOVES = 2;
 const NOTHING_TRANSFERRED: TransferCounts = { deviceToHost: 0, captureDeviceToHost: 0, acrossThreads: 0 };
@@ -67,6 +73,7 @@ export class EngineHost {
   readonly devices: readonly DeviceInfo[];
   /** `null` without `options.kv`. */
   readonly kv: KvExchange | null;
+  readonly #session: DesignSession;
   readonly #core: EngineCore;
   readonly #driver: EngineDriver;
   readonly #running: Promise<void>;
@@ -78,19 +85,16 @@ export class EngineHost {
   /** Of executors that are gone. */
   #earlierTransfers: TransferCounts = NOTHING_TRANSFERRED;
 
-  private constructor(options: EngineHostOptions, executor: Executor, observer: EngineObserver) {
+  private constructor(options: EngineHostOptions, session: DesignSession, observer: EngineObserver) {
+    const { executor } = session;
     this.options = options;
     this.devices = executor.devices;
+    this.#session = session;
     this.#executor = executor;
     this.#observer = observer;
-    const { model, engine, prefixRows } = options;
-    const noSharedRows = (): never => {
-      throw RoutedExpertsError.of('INVARIANT', `design ${DESIGN} asked for shared memory`);
-    };
-    const resources = { sharedRows: noSharedRows, prefixRows };
-    this.kv = options.kv === null ? null : this.#makeExchange(options.kv);
-    const capture = designByName(DESIGN).engineHalf(model, engine, resources);
-    this.#core = new EngineCore(engine, capture, undefined, this.kv);
+    const capture = session.engineHalf();
+    this.kv = options.kv === null ? null : this.#makeExchange(options.kv, capture);
+    this.#core = new EngineCore(options.engine, capture, undefined, this.kv);
     this.#driver = new EngineDriver({
       engine: this.#core,
       executor,
@@ -105,12 +109,14 @@ export class EngineHost {
 
   /** Rejects with NO_ADAPTER, BAD_VALUE or what else keeps the workers from starting. */
   static async start(options: EngineHostOptions, observer: EngineObserver): Promise<EngineHost> {
-    const host = new EngineHost(options, await startWorkers(options, options.fault), observer);
+    const session = await DesignSession.start(options.design, sessionConfig(options));
+    let host: EngineHost | null = null;
     try {
+      host = new EngineHost(options, session, observer);
       await host.#openExchange();
       return host;
     } catch (error) {
-      await host.close();
+      await (host ?? session).close();
       throw error;
     }
   }
@@ -158,6 +164,12 @@ export class EngineHost {
     this.#driver.abort(generation.unfinishedIds);
   }
 
+  /** Forgets every cached prefix; `false`, and nothing has happened, while blocks are held. See `Scheduler.resetPrefixCache`. */
+  resetPrefixCache(resetRunning: boolean): boolean {
+    if (this.#deathReason !== null) throw RoutedExpertsError.of('ENGINE_DEAD', this.#deathReason);
+    return this.#driver.resetPrefixCache(resetRunning);
+  }
+
   stats(): EngineStats {
     return this.#core.stats();
   }
@@ -178,7 +190,7 @@ export class EngineHost {
     this.#driver.stop();
     await this.#running;
     this.kv?.close();
-    await this.#driver.executor.shutdown();
+    await this.#session.close();
   }
 
   #announce(requests: readonly EngineRequest[], transfer: TransferParams): void {
@@ -188,8 +200,13 @@ export class EngineHost {
     this.kv!.announce(ids, transfer, promptTokenIds, rowsStart);
   }
 
-  #makeExchange(options: KvExchangeOptions): KvExchange {
-    const { model, engine } = this.options;
+  /** Throws BAD_VALUE for a design that captures rows and cannot take over those that come with KV: it would compute every prompt again. */
+  #makeExchange(options: KvExchangeOptions, capture: CaptureEngineHalf | null): KvExchange {
+    const { model, engine, design } = this.options;
+    if (capture !== null && capture.acceptsExternalKv === undefined) {
+      const wanted = 'deltas or off with --role: no other design takes over KV and its rows from another server';
+      throw RoutedExpertsError.of('BAD_VALUE', '--design', design, wanted);
+    }
     return new KvExchange(options, model, engine, (requestId, error) => {
       const choice = this.#generations.get(requestId)?.choiceOf(requestId);
       if (choice !== undefined && options.onLoadFailure === 'fail') choice.failure = error.message;
@@ -225,7 +242,7 @@ export class EngineHost {
   async #restart(): Promise<Executor> {
     this.#earlierTransfers = this.transferCounts();
     this.#executor = null;
-    this.#executor = await startWorkers(this.options, null);
+    this.#executor = await this.#session.restart();
     this.#observer.onRestart();
     return this.#executor;
   }
@@ -239,22 +256,23 @@ export class EngineHost {
   }
 }
 
-function startWorkers(options: EngineHostOptions, fault: WorkerFault | null): Promise<ThreadExecutor> {
-  const { model, engine, device, adapter, queueDepth, ballastMs, router, epoch } = options;
-  return ThreadExecutor.start({
+function sessionConfig(options: EngineHostOptions): SessionConfig {
+  const { model, engine, device, adapter, queueDepth, ballastMs, router, prefixRows, epoch, fault } = options;
+  const { draftAcceptanceRate } = options;
+  return {
     numRanks: 1,
     model,
     engine,
-    design: DESIGN,
     device,
     adapter,
     queueDepth,
     ballastMs,
     ...(router === undefined ? {} : { router }),
-    sharedMemory: null,
+    prefixRows,
+    ...(draftAcceptanceRate === undefined ? {} : { draftAcceptanceRate }),
     fault,
     routing: epoch === 0 ? { kind: 'deterministic' } : { kind: 'nondeterministic', epoch },
-  });
+  };
 }
 
 function sum(a: TransferCounts, b: TransferCounts): TransferCounts {

@@ -17,6 +17,10 @@ const ENGINE_MARKS = {
   'abort while waiting': 0.01,
   'stopped by a token': 0.05,
   'worker lost for good': 0.001,
+  'withdrawn from the step being planned': 0.005,
+  'preempted again while dropped output is on its way': 0.0005,
+  'drafts cut by the model length': 0.01,
+  'drafts verified after a step without the request': 0.005,
 } as const;
 
 /** Paths of the proxy between two engines, whatever the design. */

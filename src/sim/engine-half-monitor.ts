@@ -1,4 +1,4 @@
-/** Stands between the engine and a design's engine half, and sees what one asks of the other (L5, L6). */
+/** Stands between the engine and a design's engine half, and sees what one asks of the other (L5, L6, L9). */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.ts';
 import type { FinishReason } from '../contract/engine-core-output.ts';
@@ -6,9 +6,19 @@ import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../contract/request.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
-import type { DesignName } from '../contract/config.ts';
+import type { DesignName, EngineConfig } from '../contract/config.ts';
+import { FollowedBlocks } from './followed-blocks.ts';
 import type { Judge } from './judge.ts';
 import type { VirtualLock } from './virtual-lock.ts';
+
+export type Monitored = Readonly<{
+  half: CaptureEngineHalf;
+  engine: EngineConfig;
+  judge: Judge;
+  lock: VirtualLock;
+  /** Rows stay with cached blocks for later requests. */
+  keepsRows: boolean;
+}>;
 
 export class EngineHalfMonitor implements CaptureEngineHalf {
   readonly design: DesignName;
@@ -17,13 +27,17 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
   readonly #lock: VirtualLock;
   /** Of the steps in flight, by step id. */
   readonly #tokensOfStep: Map<number, number> = new Map();
-  #someoneAsked = false;
+  readonly #followed: FollowedBlocks;
+  /** Wanted requests alive, and whether there was one since the last cache reset. */
+  readonly #wanted: Set<number> = new Set();
+  #wasWanted = false;
 
-  constructor(half: CaptureEngineHalf, judge: Judge, lock: VirtualLock) {
+  constructor({ half, engine, judge, lock, keepsRows }: Monitored) {
     this.design = half.design;
     this.#half = half;
     this.#judge = judge;
     this.#lock = lock;
+    this.#followed = new FollowedBlocks({ blockSize: engine.blockSize, judge, keepsRows });
   }
 
   wants(request: CaptureRequest): boolean {
@@ -31,38 +45,65 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     if (wants && !request.returnRoutedExperts) {
       this.#judge.wrong('L5', `${this.design} works for "${request.requestId}", which did not opt in`);
     }
-    this.#someoneAsked ||= request.returnRoutedExperts;
+    if (wants) {
+      this.#wanted.add(request.index);
+      this.#wasWanted = true;
+    }
     return wants;
   }
 
-  usablePrefix(request: CaptureRequest, hitBlockIds: readonly number[]): number {
-    return this.#half.usablePrefix(request, hitBlockIds);
+  hasRows(request: CaptureRequest, blockId: number, ordinal: number): boolean {
+    this.#mentions(request, 'hasRows');
+    return this.#half.hasRows?.(request, blockId, ordinal) ?? true;
+  }
+
+  get needsRows(): boolean {
+    return this.#half.needsRows === true;
+  }
+
+  get followsBlocks(): boolean {
+    return this.#half.followsBlocks === true;
   }
 
   acceptsExternalKv(request: CaptureRequest, hasRows: boolean): boolean {
+    this.#mentions(request, 'acceptsExternalKv');
     return this.#half.acceptsExternalKv?.(request, hasRows) === true;
   }
 
+  /** The request waits for KV behind the blocks that it was given. */
+  onLoadBegun(request: CaptureRequest): void {
+    if (this.#wanted.has(request.index)) this.#followed.onLoadBegun(request);
+  }
+
   onExternalKv(request: CaptureRequest, from: number, to: number, rows: RoutedRows | null): void {
+    this.#mentions(request, 'onExternalKv');
+    if (this.followsBlocks) this.#followed.onExternalKv(request, from);
     this.#half.onExternalKv!(request, from, to, rows);
   }
 
   onBlocksCached(request: CaptureRequest, firstBlock: number): void {
+    this.#mentions(request, 'onBlocksCached');
+    this.#followed.onBlocksCached(request, firstBlock);
     this.#half.onBlocksCached?.(request, firstBlock);
   }
 
   onPrefixHit(request: CaptureRequest, numHitBlocks: number): void {
+    this.#mentions(request, 'onPrefixHit');
     this.#half.onPrefixHit(request, numHitBlocks);
   }
 
   onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void {
-    this.#worked('onScheduled');
+    if (requests.length === 0) this.#judge.wrong('L5', `the scheduler told of step ${step.stepId}, which nobody wants`);
+    for (const request of requests) this.#mentions(request, 'onScheduled');
+    this.#followed.onScheduled(step, requests, stepPositions);
     this.#tokensOfStep.set(step.stepId, step.totalNumScheduledTokens);
     this.#half.onScheduled(step, requests, stepPositions);
   }
 
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
-    this.#worked('onStepOutput');
+    if (!this.#tokensOfStep.has(output.stepId)) {
+      this.#judge.wrong('L5', `the scheduler told of the output of step ${output.stepId}, and not of the step`);
+    }
     const before = this.#lock.numEngineLocks;
     this.#half.onStepOutput(output, live);
     this.#locked(before);
@@ -76,6 +117,7 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
   }
 
   take(request: CaptureRequest, numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {
+    this.#mentions(request, 'take');
     const before = this.#lock.numEngineLocks;
     const rows = this.#half.take(request, numNewTokens, finishReason);
     this.#locked(before);
@@ -83,23 +125,33 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
   }
 
   onPreempt(request: CaptureRequest): void {
+    this.#mentions(request, 'onPreempt');
+    this.#followed.onTableLost(request);
     this.#half.onPreempt(request);
   }
 
   release(request: CaptureRequest): void {
+    this.#mentions(request, 'release');
+    this.#followed.onTableLost(request);
+    this.#wanted.delete(request.index);
     this.#half.release(request);
   }
 
   onBlockEvicted(blockId: number): void {
-    this.#worked('onBlockEvicted');
-    this.#half.onBlockEvicted(blockId);
+    this.#followed.onBlockEvicted(blockId);
+    this.#half.onBlockEvicted?.(blockId);
   }
 
   onCacheReset(): void {
+    if (!this.#wasWanted) this.#judge.wrong('L5', 'the scheduler told of a cache reset that concerns no request');
+    this.#wasWanted = this.#wanted.size > 0;
+    this.#followed.onCacheReset();
     this.#half.onCacheReset();
   }
 
   onStepsLost(): void {
+    if (this.#tokensOfStep.size === 0)
+      this.#judge.wrong('L5', 'the scheduler told of lost steps that it never told of');
     this.#tokensOfStep.clear();
     this.#half.onStepsLost?.();
   }
@@ -112,8 +164,9 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     this.#half.close();
   }
 
-  #worked(what: string): void {
-    if (!this.#someoneAsked) this.#judge.wrong('L5', `the scheduler called ${what} although nobody opted in`);
+  #mentions(request: CaptureRequest, what: string): void {
+    if (this.#wanted.has(request.index)) return;
+    this.#judge.wrong('L5', `the scheduler called ${what} for "${request.requestId}", which the design does not want`);
   }
 
   #locked(before: number): void {

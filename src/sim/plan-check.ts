@@ -311,8 +311,24 @@ export class PlanCheck {
     if (request.blocks.length * blockSize < start + plan.numScheduledTokens[i]!) {
       this.#judge.wrong('L8', `step ${plan.stepId} runs ${request.name} beyond its ${request.blocks.length} blocks`);
     }
+    this.#checkLength(plan, i, request);
     if (isJoining) this.#checkTokens(plan, request, isLoaded ? 0 : start);
     request.state = 'running';
+    request.lastStepId = plan.stepId;
+  }
+
+  /** The last token that fits the model is never an input. A request that joins may have padding there. */
+  #checkLength(plan: SchedulerOutput, i: number, request: TrackedRequest): void {
+    const { maxModelLen, numSpeculativeTokens } = this.#engine;
+    const isJoining = plan.kinds[i] !== RequestKind.running;
+    const end = plan.numComputedTokens[i]! + plan.numScheduledTokens[i]!;
+    if (end > (isJoining ? maxModelLen : maxModelLen - 1)) {
+      this.#judge.wrong('L8', `step ${plan.stepId} runs ${request.name} to position ${end}, of ${maxModelLen}`);
+    }
+    const numDrafts = plan.draftOffsets[i + 1]! - plan.draftOffsets[i]!;
+    if (isJoining || numDrafts === 0) return;
+    if (end === maxModelLen - 1 && numDrafts < numSpeculativeTokens) this.#marks.add('drafts cut by the model length');
+    if (request.lastStepId < plan.stepId - 1) this.#marks.add('drafts verified after a step without the request');
   }
 
   #checkTokens(plan: SchedulerOutput, request: TrackedRequest, numHits: number): void {
@@ -350,7 +366,9 @@ export class PlanCheck {
     const entries = flights.flatMap((flight) =>
       flight.entries.filter((entry) => entry.request === request).map((entry) => ({ flight, entry })),
     );
-    const drops = isDropping || entries.some(({ entry }) => entry.isDropped);
+    const wasDropped = entries.some(({ entry }) => entry.isDropped);
+    if (wasDropped && !isDropping) this.#marks.add('preempted again while dropped output is on its way');
+    const drops = isDropping || wasDropped;
     for (const { flight, entry } of entries) {
       entry.isStale = true;
       entry.isDropped = drops;

@@ -48,6 +48,8 @@ export class TrackedRequest {
   endedWithBlocks = false;
   /** Block table, as the scheduler gave it out. */
   blocks: number[] = [];
+  /** The step that ran it last. */
+  lastStepId = -1;
   /** Of a request that waits with its blocks: tokens whose KV stands in them. */
   numLoaded = 0;
   /** What was loaded for it, until a forward pass has read it. */

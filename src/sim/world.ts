@@ -7,7 +7,7 @@
  *                                 └───────┘ after each: requests and blocks conserved, buffers bounded
  */
 
-import type { CaptureEngineHalf } from '../contract/capture.ts';
+import { DEFAULT_PREFIX_ROWS, prefixRowsPolicies } from '../capture/deltas/prefix-rows.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { KvLoad, KvLoadOutcome } from '../contract/kv-connector.ts';
@@ -47,7 +47,7 @@ export class World {
   progress = 0;
   numAlive = 0;
 
-  readonly #half: CaptureEngineHalf | null;
+  readonly #half: EngineHalfMonitor | null;
   readonly #rowCheck: RowCheck;
   readonly #plans: PlanCheck;
   readonly #counts: CountCheck;
@@ -91,7 +91,10 @@ export class World {
       ...(subject.prefixRows === null ? {} : { prefixRows: subject.prefixRows }),
     });
     const mutated = half && subject.mutation.engineHalf ? subject.mutation.engineHalf(half, model, engine) : half;
-    this.#half = mutated === null ? null : new EngineHalfMonitor(mutated, judge, this.lock);
+    const keepsRows =
+      subject.design.name === 'deltas' && prefixRowsPolicies[subject.prefixRows ?? DEFAULT_PREFIX_ROWS].keeps;
+    this.#half =
+      mutated === null ? null : new EngineHalfMonitor({ half: mutated, engine, judge, lock: this.lock, keepsRows });
     this.engine = new EngineCore(engine, this.#half, undefined, site.connector);
     this.#counts = new CountCheck({
       scenario,
@@ -185,6 +188,7 @@ export class World {
       return null;
     }
     this.judge.step = plan.stepId;
+    if (this.engine.stats().numWithdrawals > 0) this.marks.add('withdrawn from the step being planned');
     const epoch = this.scenario.hasEpochs ? this.#site.firstEpoch + plan.stepId : 0;
     const flight = this.#plans.onPlan(plan, this.flights, this.scenario, epoch);
     this.flights.push(flight);
@@ -207,6 +211,7 @@ export class World {
   onLoadBegun(load: KvLoad, view: CaptureRequest): void {
     const request = this.#requests[load.loadId]!;
     this.#plans.onLoadBegun(request, view, load.from);
+    this.#half?.onLoadBegun(view);
     this.log.word(8);
     this.log.words([load.loadId, load.from, load.to]);
     if (this.log.isTracing) this.say(`${request.name} waits for the KV of [${load.from}, ${load.to})`);

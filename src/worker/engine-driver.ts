@@ -87,6 +87,13 @@ export class EngineDriver {
     this.#wakeUp();
   }
 
+  /** See `Scheduler.resetPrefixCache`. */
+  resetPrefixCache(resetRunning: boolean): boolean {
+    const isReset = this.#options.engine.resetPrefixCache(resetRunning);
+    this.#wakeUp();
+    return isReset;
+  }
+
   /** Lets `run` return once nothing is left to do. */
   stop(): void {
     this.#stopping = true;

@@ -48,8 +48,9 @@ export class ModelRunner {
     design: Design,
     resources: DesignResources,
   ): Promise<ModelRunner> {
-    const { model, engine, ballastMs } = config;
-    const forward = await ForwardPass.create(device, { model, engine, ballastMs, kernels });
+    const { model, engine, ballastMs, draftAcceptanceRate } = config;
+    const drafts = draftAcceptanceRate === undefined ? {} : { draftAcceptanceRate };
+    const forward = await ForwardPass.create(device, { model, engine, ballastMs, ...drafts, kernels });
     const { slotMapping, rows } = forward;
     if (rows === null && design.name !== 'off') throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design.name);
     const capture =

@@ -162,6 +162,7 @@ describe('RowAccumulator', () => {
         let value = 0;
         for (const { hitBlocks, knownHits, chunks, isDropped } of stays) {
           const table = accumulator.table(LENGTH);
+          table.isScheduled = true;
           for (let i = 0; i < hitBlocks; i++) {
             const run = new RowRun(shape, { from: i * PAGE, to: (i + 1) * PAGE, first: i * PAGE });
             const values = Array.from({ length: PAGE }, () => (value = (value + 1) % 251));
@@ -203,7 +204,9 @@ describe('RowAccumulator', () => {
 
   test('after a preemption the earlier rows count until a block is as full again, then the new ones do', () => {
     const accumulator = new RowAccumulator(shape, 4, 0);
-    accumulator.table(9).write(0, 7, rowsOf([1, 2, 3, 4, 5, 6, 7]), 0);
+    const earlier = accumulator.table(9);
+    earlier.isScheduled = true;
+    earlier.write(0, 7, rowsOf([1, 2, 3, 4, 5, 6, 7]), 0);
     accumulator.closeTable();
     const values = (): number[] => [...toArray(accumulator.take(0, 8), 0xff)].filter((_, i) => i % 2 === 0);
     expect(values()).toEqual([1, 2, 3, 4, 5, 6, 7, 0xff]);
@@ -212,5 +215,12 @@ describe('RowAccumulator', () => {
     expect(values()).toEqual([11, 12, 13, 14, 5, 6, 7, 0xff]);
     table.write(6, 2, rowsOf([17, 18]), 0);
     expect(values()).toEqual([11, 12, 13, 14, 15, 16, 17, 18]);
+  });
+
+  test('rows of KV that the request gives back before any step reads it are not its own', () => {
+    const accumulator = new RowAccumulator(shape, 4, 0);
+    accumulator.table(9).write(0, 4, rowsOf([1, 2, 3, 4]), 0);
+    accumulator.closeTable();
+    expect(accumulator.take(0, 4).missing).toEqual([[0, 4]]);
   });
 });

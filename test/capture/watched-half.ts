@@ -57,8 +57,16 @@ export class WatchedHalf implements CaptureEngineHalf {
     return wants;
   }
 
-  usablePrefix(request: CaptureRequest, hitBlockIds: readonly number[]): number {
-    return this.#half.usablePrefix(request, hitBlockIds);
+  hasRows(request: CaptureRequest, blockId: number, ordinal: number): boolean {
+    return this.#half.hasRows?.(request, blockId, ordinal) ?? true;
+  }
+
+  get needsRows(): boolean {
+    return this.#half.needsRows === true;
+  }
+
+  get followsBlocks(): boolean {
+    return this.#half.followsBlocks === true;
   }
 
   onPrefixHit(request: CaptureRequest, numHitBlocks: number): void {
@@ -87,7 +95,7 @@ export class WatchedHalf implements CaptureEngineHalf {
   }
 
   onBlockEvicted(blockId: number): void {
-    this.#half.onBlockEvicted(blockId);
+    this.#half.onBlockEvicted?.(blockId);
   }
 
   onCacheReset(): void {

@@ -54,6 +54,24 @@ describe('bench', () => {
     expect(deltas[2].rows.missing).toBe(0);
   });
 
+  test('drafts are counted, and told where there are any', async () => {
+    const json = join(folder, 'drafts.json');
+    const flags = ['--device', 'cpu', '--design', 'deltas', '--opt-in', '1', '--json', json];
+    const drafts = ['--num-speculative-tokens', '3', '--draft-acceptance-rate', '0.9'];
+    const { code, stdout } = await run('bench', ...SMALL, ...flags, ...drafts);
+    expect(code).toBe(0);
+    const { cells, problems } = JSON.parse(readFileSync(json, 'utf8'));
+    expect(problems).toEqual([]);
+    const { tokens, accepted } = cells[1].drafts;
+    expect(accepted).toBeGreaterThan(tokens / 2);
+    expect(accepted).toBeLessThan(tokens);
+    expect(cells[1].rows.verified).toBeGreaterThan(0);
+    expect(stdout).toContain(`deltas 100 %: ${tokens} draft tokens, ${accepted} accepted`);
+
+    expect((await run('bench', ...SMALL, ...flags)).stdout).not.toContain('draft');
+    expect(JSON.parse(readFileSync(json, 'utf8')).cells[1].drafts).toEqual({ tokens: 0, accepted: 0 });
+  });
+
   test.each(['1', '2'])(
     'queue depth %s, preemption and aborts: all accounted for, nothing left',
     async (queueDepth) => {

@@ -21,7 +21,7 @@ describe.skipIf(!hasRecordings)('the recordings of the real scheduler', () => {
   test('all are reproduced', () => {
     const { passed, failures } = runConformance(recordings);
     expect(failures.slice(0, 3)).toEqual([]);
-    expect(passed).toBe(540);
+    expect(passed).toBeGreaterThanOrEqual(940);
   });
   test('the hash function makes no difference', () => {
     const lines = readFileSync(join(recordings, 'cache-salt.jsonl'), 'utf8').trim().split('\n');

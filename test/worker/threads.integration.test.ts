@@ -4,8 +4,8 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { Verifier } from '../../src/cli/bench/verify.ts';
 import { serveWorkload } from '../../src/cli/bench/serve-workload.ts';
-import { DesignSession } from '../../src/cli/bench/session.ts';
-import type { SessionConfig } from '../../src/cli/bench/session.ts';
+import { DesignSession } from '../../src/host/design-session.ts';
+import type { SessionConfig } from '../../src/host/design-session.ts';
 import type { DesignName, DeviceKind, EngineConfig, WorkerFault } from '../../src/contract/config.ts';
 import type { EngineCoreOutput } from '../../src/contract/engine-core-output.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';

@@ -54,18 +54,22 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
     return request.returnRoutedExperts;
   }
 
-  usablePrefix(request: CaptureRequest, hitBlockIds: readonly number[]): number {
-    if (!this.#policy.recomputes) return hitBlockIds.length;
-    const promptStart = request.routedExpertsPromptStart;
-    for (let i = this.#firstWantedBlock(request); i < hitBlockIds.length; i++) {
-      const run = this.#blocks.of(hitBlockIds[i]!);
-      if (run === null || run.first > Math.max(promptStart, i * this.#blockSize)) return i;
-    }
-    return hitBlockIds.length;
+  get needsRows(): boolean {
+    return this.#policy.recomputes;
+  }
+
+  /** Rows that stand, or that come with a step in flight. */
+  hasRows(request: CaptureRequest, blockId: number, ordinal: number): boolean {
+    if (ordinal < this.#firstWantedBlock(request)) return true;
+    const run = this.#blocks.of(blockId);
+    return run !== null && run.first <= Math.max(request.routedExpertsPromptStart, ordinal * this.#blockSize);
+  }
+
+  get followsBlocks(): boolean {
+    return this.#policy.keeps;
   }
 
   onBlocksCached(request: CaptureRequest, firstBlock: number): void {
-    if (!this.#policy.keeps) return;
     const table = this.#table(request);
     const first = Math.max(firstBlock, this.#firstWantedBlock(request));
     table.reserve(first, request.numCachedBlocks);

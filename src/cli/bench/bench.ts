@@ -17,8 +17,8 @@ import type { Cell, PlannedRun } from './plan.ts';
 import { cellName, planCells, planRuns } from './plan.ts';
 import type { ServeResult } from './serve-workload.ts';
 import { serveWorkload } from './serve-workload.ts';
-import type { SessionConfig } from './session.ts';
-import { DesignSession } from './session.ts';
+import type { SessionConfig } from '../../host/design-session.ts';
+import { DesignSession } from '../../host/design-session.ts';
 import type { Verification } from './verify.ts';
 import { Verifier } from './verify.ts';
 

@@ -59,6 +59,8 @@ export type Flags = {
   recording?: string;
   router: 'modular' | 'monolithic';
   routingReplay: boolean;
+  numSpeculativeTokens: number;
+  draftAcceptanceRate: number;
   loseDeviceAt?: number;
   killWorkerAt?: number;
   seed: number;
@@ -103,11 +105,12 @@ export function makeEngineConfig(
   mode: LoopMode,
   maxNumBatchedTokens: number,
 ): EngineConfig {
-  const { blockSize, queueDepth } = flags;
+  const { blockSize, queueDepth, numSpeculativeTokens } = flags;
   const largest = workloadTotals(workload).largestRequestTokens;
   const maxNumSeqs = flags.maxNumSeqs ?? (mode.kind === 'closed' ? mode.concurrency : 256);
   const maxModelLen = flags.maxModelLen ?? largest + 1;
-  const blocksPerRequest = Math.ceil(largest / blockSize) + 1;
+  // A step computes drafts, and has room for those of the step behind it.
+  const blocksPerRequest = Math.ceil((largest + 2 * numSpeculativeTokens) / blockSize) + 1;
   const engine: EngineConfig = {
     blockSize,
     numBlocks: flags.numBlocks ?? 1 + blocksPerRequest * Math.min(maxNumSeqs, workload.requests.length),
@@ -121,7 +124,7 @@ export function makeEngineConfig(
     longPrefillTokenThreshold: 0,
     reserveFullIsl: true,
     watermark: 0,
-    numSpeculativeTokens: 0,
+    numSpeculativeTokens,
   };
   validateEngineConfig(engine);
   return engine;

@@ -1,7 +1,8 @@
 /** docs/matrix.md: designs × laws, and the mutants. Holds nothing that differs between machines. */
 
 import type { CampaignPart, SeedViolation } from '../../sim/campaign.ts';
-import { findSubject, type Mutant } from '../../sim/mutants/mutants.ts';
+import type { Mutant } from '../../sim/mutants/mutant.ts';
+import { findSubject } from '../../sim/mutants/mutants.ts';
 import { LAWS, type LawName } from '../../sim/violation.ts';
 import type { MutationResult } from './mutation-results.ts';
 

@@ -17,6 +17,7 @@ type Held = { rows: RowArray[]; firstPosition: number; life: number };
 
 export class AppendingEngineHalf implements CaptureEngineHalf {
   readonly design = 'deltas';
+  readonly needsRows = true;
   readonly #shape: RowShape;
   readonly #rowsPerChunk: number;
   readonly #rewinds: boolean;
@@ -36,8 +37,8 @@ export class AppendingEngineHalf implements CaptureEngineHalf {
     return request.returnRoutedExperts;
   }
 
-  usablePrefix(): number {
-    return 0;
+  hasRows(): boolean {
+    return false;
   }
 
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
@@ -98,7 +99,6 @@ export class AppendingEngineHalf implements CaptureEngineHalf {
   }
 
   onPrefixHit(): void {}
-  onBlockEvicted(): void {}
   onCacheReset(): void {}
   close(): void {}
 

@@ -4,7 +4,6 @@
  */
 
 import { RoutedExpertsError } from '../../contract/errors.ts';
-import type { DeclaredGap } from '../../capture/designs.ts';
 import { Scheduler } from '../../engine/scheduler.ts';
 import { ReadbackRing } from '../../worker/readback-ring.ts';
 import { mutated, subjectByName, type Mutation, type Subject } from '../subject.ts';
@@ -21,7 +20,10 @@ import {
   wrapping,
   ZerosForMissing,
 } from './engine-mutants.ts';
+import type { Mutant } from './mutant.ts';
+import { prefixMutants } from './prefix-mutants.ts';
 import { pdMutants } from './pd-mutants.ts';
+import { scheduleMutants } from './schedule-mutants.ts';
 import {
   CountsPadding,
   draftModelInLayerZero,
@@ -30,20 +32,6 @@ import {
   namedInSchedulerOrder,
   WrapsIds,
 } from './worker-mutants.ts';
-
-export type Mutant = Readonly<{
-  /** In the list of known defects. */
-  number: number;
-  name: string;
-  defect: string;
-  /** Where it was found. */
-  source: string;
-  /** The subject that is changed. */
-  base: string;
-  mutation: Mutation;
-  /** Whether a declared gap of the base stays declared; absent = all do. */
-  keepsGap?: (gap: DeclaredGap) => boolean;
-}>;
 
 /** Frees the blocks of a request once more that was aborted while steps were in flight. */
 function installDoubleFree(): () => void {
@@ -239,7 +227,9 @@ export const mutants: readonly Mutant[] = [
     mutation: {},
     keepsGap: ({ law }) => law !== 'L8',
   },
+  ...prefixMutants,
   ...pdMutants,
+  ...scheduleMutants,
 ];
 
 /** Not a mutant: what two of them are made of, without the defect. It must survive. */

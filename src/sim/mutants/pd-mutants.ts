@@ -4,7 +4,7 @@ import { KvKeeper } from '../pd/kv-keeper.ts';
 import { KvLoader } from '../pd/kv-loader.ts';
 import { Storm } from '../storm.ts';
 import { World } from '../world.ts';
-import type { Mutant } from './mutants.ts';
+import type { Mutant } from './mutant.ts';
 
 /** A reader does not count: blocks that are released, or whose lease is over, are given to others before they were read. */
 function installUncountedReaders(): () => void {
