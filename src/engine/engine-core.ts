@@ -39,7 +39,7 @@ export type EngineStats = Readonly<{
   /** Tokens of admitted and resumed requests, and how many of them were found in the prefix cache. */
   numPrefixQueryTokens: number;
   numPrefixHitTokens: number;
-  /** Tokens that were cached but computed again, because the capture design has no rows for them. */
+  /** Tokens that were cached but computed again, because no cached block has their rows. */
   numPrefixRefusedTokens: number;
   /** Requests that wait for KV from elsewhere (not counted as waiting), blocks kept for others to read, and tokens loaded since the start. */
   numWaitingForRemoteKvs: number;
@@ -121,7 +121,7 @@ export class EngineCore {
       const request = this.#requests.get(id);
       if (request === undefined) continue;
       this.#requests.delete(id);
-      outputs.push(this.#scheduler.abort(request));
+      outputs.push(this.#scheduler.requests.abort(request));
     }
     return outputs;
   }

@@ -127,7 +127,7 @@ export class LiveRequests {
     return { requestId, newTokenIds, finishReason, stopReason: request.stopReason, prefill, routedExperts };
   }
 
-  /** Ends a live request at once, wherever it stands. */
+  /** Ends a live request at once, wherever it stands. Outputs of it that are on their way are ignored. */
   abort(request: Request): EngineCoreOutput {
     const wasRunning = request.status === RequestStatus.running;
     const output = this.emit(request, [], 'abort');

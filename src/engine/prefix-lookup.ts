@@ -46,14 +46,18 @@ export class PrefixLookup {
     if (!this.#isEnabled) return NO_HITS;
     const hits = this.#hits;
     hits.length = 0;
+    const kv = this.#kv;
+    const { wanted } = request;
     const mostBlocks = Math.floor((request.numTokens - 1) / this.#blockSize);
+    let isBehindMiss = false;
     let ordinal = 0;
     for (; ordinal < mostBlocks; ordinal += 1) {
-      const first = this.#kv.findBlock(request, ordinal);
+      const first = kv.findBlock(request, ordinal);
       if (first < 0) break;
-      if (hits.length < ordinal) continue;
-      const id = request.wanted ? this.#withRows(request, first, ordinal) : first;
-      if (id !== MISS) hits.push(id);
+      if (isBehindMiss) continue;
+      const id = wanted ? this.#withRows(request, first, ordinal) : first;
+      if (id === MISS) isBehindMiss = true;
+      else hits.push(id);
     }
     this.#numFound = ordinal;
     return hits;

@@ -372,11 +372,6 @@ export class Scheduler {
     return outputs;
   }
 
-  /** Ends a live request at once, wherever it stands. Outputs of it that are on their way are ignored. */
-  abort(request: Request): EngineCoreOutput {
-    return this.requests.abort(request);
-  }
-
   /**
    * Forgets every cached prefix. With `resetRunning` all running requests are preempted first, and their outputs in flight are thrown
    * away; who has loaded KV and was not admitted yet gives it up. Answers `false`, and nothing has happened, if blocks stay held: by a running

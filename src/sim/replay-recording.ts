@@ -124,7 +124,7 @@ class Replay {
         }
         return undefined;
       case 'abort':
-        this.#account(this.#scheduler.abort(this.#request(event.id, 'abort.id')));
+        this.#account(this.#scheduler.requests.abort(this.#request(event.id, 'abort.id')));
         return this.#expectFreeQueue('abort', event.freeQueue);
       case 'resetPrefixCache':
         this.#expect('resetPrefixCache.ok', event.ok, this.#scheduler.resetPrefixCache(event.resetRunning));

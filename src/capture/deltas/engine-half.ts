@@ -6,9 +6,10 @@
  * Key       (request, position); a run stays under its KV blocks for later hits: the picture is in block-rows.ts.
  * Leaves    with the output of the step that computed them; joined (as a list, without a copy) when the request ends.
  * Gives up  nothing of L1–L9 under its default policy. See prefix-rows.ts for the others.
- * Costs     an opted-in request computes the tokens of a cached block again if that has no rows, so who opts in changes what is a hit; and rows
- *           take host memory as long as their block is cached. Rows that come with KV from elsewhere are copied when it arrives: as
- *           long as the prompt, but between two steps and not in one (L6).
+ * Costs     an opted-in request computes the tokens of a cached block again if no cached block of that hash has its rows, so
+ *           opting in changes what is a hit; and rows take host memory as long as their block is cached. Rows that come
+ *           with KV from elsewhere are copied when it arrives: as long as the prompt, but between two steps and not in one
+ *           (L6).
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';

@@ -4,7 +4,7 @@
  */
 
 import { RoutedExpertsError } from '../../contract/errors.ts';
-import { Scheduler } from '../../engine/scheduler.ts';
+import { LiveRequests } from '../../engine/live-requests.ts';
 import { ReadbackRing } from '../../worker/readback-ring.ts';
 import { mutated, subjectByName, type Mutation, type Subject } from '../subject.ts';
 import { AppendingEngineHalf } from './appending-engine-half.ts';
@@ -35,15 +35,15 @@ import {
 
 /** Frees the blocks of a request once more that was aborted while steps were in flight. */
 function installDoubleFree(): () => void {
-  const original = Scheduler.prototype.abort;
-  Scheduler.prototype.abort = function abort(this: Scheduler, request) {
+  const original = LiveRequests.prototype.abort;
+  LiveRequests.prototype.abort = function abort(this: LiveRequests, request) {
     const blocks = request.numInFlightTokens > 0 ? [...request.blockIds] : [];
     const output = original.call(this, request);
     this.kv.pool.freeTable(blocks);
     return output;
   };
   return () => {
-    Scheduler.prototype.abort = original;
+    LiveRequests.prototype.abort = original;
   };
 }
 
