@@ -1,3 +1,4 @@
+import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
 import { prefixMutations } from './prefix.ts';
 import { scheduleMutations } from './schedule.ts';
@@ -5,6 +6,7 @@ import { serveMutations } from './serve.ts';
 import type { SourceMutation } from './source-mutation.ts';
 
 export const allMutations: readonly SourceMutation[] = [
+  ...pdMutations,
   ...pipelineMutations,
   ...prefixMutations,
   ...scheduleMutations,
