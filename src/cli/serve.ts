@@ -14,6 +14,7 @@ import type { KvExchangeOptions } from '../serve/kv/kv-exchange.ts';
 import type { KvRole, PdRows } from '../serve/kv/transfer-params.ts';
 import { kvRoles, pdRowsWays } from '../serve/kv/transfer-params.ts';
 import { routerConfig } from '../worker/router-kinds.ts';
+import { DEFAULT_STEP_TIMEOUT_MS } from '../worker/thread-executor.ts';
 import { finite, list, whole } from './options.ts';
 import { nextSignal } from './signals.ts';
 
@@ -36,11 +37,13 @@ type Flags = {
   policy: SchedulingPolicy;
   prefixCaching: boolean;
   prefixRows: PrefixRows;
+  ranks: number;
   queueDepth: number;
   ballastMs: number;
   router: 'modular' | 'monolithic';
   routingReplay: boolean;
   maxRestarts: number;
+  stepTimeout: number;
   epoch: number;
   role?: KvRole;
   pdRows: PdRows;
@@ -83,6 +86,7 @@ export function serveCommand(): Command {
       prefixRowsByName,
       DEFAULT_PREFIX_ROWS,
     )
+    .option('--ranks <n>', 'worker threads, each running every step', whole(1, 16), 1)
     .option('--queue-depth <n>', 'steps in flight', whole(1, 16), 2)
     .addOption(
       new Option('--router <kind>', 'modular, or gate, selection and expert work in one kernel')
@@ -92,6 +96,12 @@ export function serveCommand(): Command {
     .option('--no-routing-replay', 'without routing_replay_out: a monolithic router then writes no rows at all')
     .option('--ballast-ms <ms>', 'stretch each forward pass on the device', finite(0, 60_000), 0)
     .option('--max-restarts <n>', 'how often lost workers are started again', whole(0, 1000), 3)
+    .option(
+      '--step-timeout <s>',
+      'a worker that does not reply for this long is lost; 0 = wait for ever',
+      finite(0, 86_400),
+      DEFAULT_STEP_TIMEOUT_MS / 1e3,
+    )
     .option(
       '--epoch <n>',
       'for debugging: folded into every key computed here, so that rows tell whose they are; 0 = none',
@@ -204,11 +214,13 @@ function toConfig(flags: Flags): ServeConfig {
       engine: toEngineConfig(flags),
       device: flags.device,
       adapter: flags.adapter ?? null,
+      numRanks: flags.ranks,
       queueDepth: flags.queueDepth,
       ballastMs: flags.ballastMs,
       router: routerConfig(flags.router, flags.routingReplay),
       prefixRows: flags.prefixRows,
       maxRestarts: flags.maxRestarts,
+      stepTimeoutMs: flags.stepTimeout * 1e3,
       epoch: flags.epoch,
       kv: toKvOptions(flags),
       fault: null,

@@ -111,7 +111,7 @@ export class ModelRunner {
     this.#capture?.recycle(rows);
   }
 
-  liveCounts(): WorkerLiveCounts {
+  liveCounts(): Omit<WorkerLiveCounts, 'lentBuffers'> {
     return {
       batchEntries: this.#steps.numEntries,
       ringSlots: this.#ring.inUse,

@@ -79,7 +79,7 @@ describe('bench', () => {
 
   test.each([
     ['--lose-device-at', 'the device is gone'],
-    ['--kill-worker-at', 'worker of rank 0 died'],
+    ['--kill-worker-at', 'worker of rank 0 was lost'],
   ])('%s ends the run with one clear error and exit code 2', async (fault, message) => {
     const { code, stdout, stderr } = await run('bench', ...SMALL, '--design', 'deltas', fault, '4');
     expect(code).toBe(2);
