@@ -15,6 +15,7 @@ import type { KvRole, PdRows } from '../serve/kv/transfer-params.ts';
 import { kvRoles, pdRowsWays } from '../serve/kv/transfer-params.ts';
 import { routerConfig } from '../worker/router-kinds.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../worker/thread-executor.ts';
+import { endAtOnce, endProcess } from './end-process.ts';
 import { finite, list, whole } from './options.ts';
 import { nextSignal } from './signals.ts';
 
@@ -194,9 +195,9 @@ async function serve(flags: Flags): Promise<void> {
   const kept = numKept === 0 ? '' : `, KV of ${numKept} kept for others for ${flags.kvLease} s at most`;
   console.error(`${signal}: taking no new requests, ${server.numActive} in progress${kept}`);
   // A second signal means now.
-  const impatient = nextSignal().then(() => process.exit(1));
-  await Promise.race([server.close(flags.drainTimeout * 1e3), impatient]);
-  process.exit(0);
+  void nextSignal().then(() => endAtOnce(1));
+  await server.close(flags.drainTimeout * 1e3);
+  await endProcess(0);
 }
 
 function toConfig(flags: Flags): ServeConfig {

@@ -89,6 +89,15 @@ describe('bench', () => {
   });
 });
 
+test('a worker that is stuck ends the run with one clear error, and does not keep the process alive', async () => {
+  const flags = ['--device', 'cpu', '--ranks', '2', '--hang-worker-at', '4', '--fault-rank', '1', '--step-timeout', '1'];
+  const { code, stderr } = await run('bench', ...SMALL, '--design', 'deltas', ...flags);
+  expect(code).toBe(2);
+  const [error, end, ...others] = stderr.trim().split('\n');
+  expect(error).toContain('worker of rank 1 was lost: it is stuck: no reply within 1 s (--step-timeout)');
+  expect([end, others]).toEqual(['1 worker threads are stuck, and end with the process', []]);
+});
+
 describe('wrong input: exit code 2, the value, the limit, no stack trace', () => {
   const brokenTrace = file(
     'broken.jsonl',

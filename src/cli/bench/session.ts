@@ -1,16 +1,17 @@
 /** The workers of a bench: one executor per design, started once and used for all of the design's runs. */
 
 import type { CaptureEngineHalf } from '../../contract/capture.ts';
-import type { DesignName, PrefixRows, WorkerConfig } from '../../contract/config.ts';
+import type { DesignName, PrefixRows } from '../../contract/config.ts';
 import type { DesignResources } from '../../capture/designs.ts';
 import { designByName } from '../../capture/designs.ts';
 import { createSharedRows, sharedRowsBytes } from '../../capture/shm-flock/posix-shared-rows.ts';
 import type { SharedRows } from '../../capture/shm-flock/shared-rows.ts';
 import type { Executor } from '../../worker/executor.ts';
 import { sharedMemoryName } from '../../worker/design-resources.ts';
+import type { ThreadExecutorConfig } from '../../worker/thread-executor.ts';
 import { ThreadExecutor } from '../../worker/thread-executor.ts';
 
-export type SessionConfig = Omit<WorkerConfig, 'rank' | 'design' | 'sharedMemory'> &
+export type SessionConfig = Omit<ThreadExecutorConfig, 'design' | 'sharedMemory'> &
   Readonly<{
     /** Policy of `deltas`; absent = its default. */
     prefixRows?: PrefixRows;
