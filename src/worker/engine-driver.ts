@@ -173,16 +173,16 @@ export class EngineDriver {
 
   /** Returns `null` if the engine can go on, else why it cannot. Without requests there is nothing to start new workers for before a stop. */
   async #restart(loss: RoutedExpertsError): Promise<unknown> {
-    const { engine, restart } = this.#options;
+    const { engine } = this.#options;
     if (this.#stopping && engine.requestIds.length === 0) {
       engine.onWorkersLost();
       return null;
     }
     let failure: unknown = loss;
-    while (restart && this.#restartsLeft > 0) {
+    while (this.#options.restart && this.#restartsLeft > 0) {
       this.#restartsLeft--;
       try {
-        this.#executor = await restart(loss);
+        this.#executor = await this.#options.restart(loss);
         this.#watch();
         engine.onWorkersLost();
         return null;

@@ -78,6 +78,7 @@ process.on('uncaughtException', (error) => {
 });
 
 function tellLoss(notice: LossNotice): void {
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a port, not a window
   parentPort!.postMessage(notice);
 }
 

@@ -24,7 +24,7 @@ test('every rank has the KV that came from another server, and gets its buffers 
 });
 
 test('a rank that samples garbage ends the engine with an error that names the rank and the step', async () => {
-  const { ask } = RankThread.prototype;
+  const ask = Reflect.get(RankThread.prototype, 'ask');
   const threads: RankThread[] = [];
   let numSteps = 0;
   vi.spyOn(RankThread.prototype, 'ask').mockImplementation(async function (this: RankThread, ...args) {

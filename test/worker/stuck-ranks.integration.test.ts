@@ -71,16 +71,17 @@ const executorConfig: ThreadExecutorConfig = {
   fault: null,
 };
 
-describe('an executor', () => {
-  const stuck = (): { fault: WorkerFault; word: Int32Array<SharedArrayBuffer> } => {
-    const word = releaseWord();
-    return { fault: { kind: 'hang', afterKvMoves: 0, release: word }, word };
-  };
+/** A fault that stops a thread when KV is moved, and the word that ends it. */
+function hangAtKvMove(): Readonly<{ fault: WorkerFault; word: Int32Array<SharedArrayBuffer> }> {
+  const word = releaseWord();
+  return { fault: { kind: 'hang', afterKvMoves: 0, release: word }, word };
+}
 
+describe('an executor', () => {
   test('loses a rank that is stuck while KV is read: every read rejects, and so does what is asked later', async () => {
     const executor = await ThreadExecutor.start({ ...executorConfig, stepTimeoutMs: 500 });
     onTestFinished(() => executor.shutdown());
-    const { fault, word } = stuck();
+    const { fault, word } = hangAtKvMove();
     await executor.inject(fault);
     const reads = [executor.readKv([1, 2]), executor.readKv([3])];
     for (const read of reads) await expect(read).rejects.toMatchObject({ code: 'WORKER_LOST' });
@@ -95,7 +96,7 @@ describe('an executor', () => {
   test('waits for ever where the time-out is 0, and a rank that replies is never stuck', async () => {
     const executor = await ThreadExecutor.start({ ...executorConfig, stepTimeoutMs: 0 });
     onTestFinished(() => executor.shutdown());
-    const { fault, word } = stuck();
+    const { fault, word } = hangAtKvMove();
     await executor.inject(fault);
     let isLost = false;
     void executor.lost.then(() => (isLost = true));
