@@ -84,7 +84,7 @@ export class ModelRunner {
     this.#capture?.recycle(rows);
   }
 
-  liveCounts(): WorkerLiveCounts {
+  liveCounts(): Omit<WorkerLiveCounts, 'lentBuffers'> {
     return {
       batchEntries: this.#pipeline.numEntries,
       ringSlots: this.#pipeline.numRingSlotsInUse,

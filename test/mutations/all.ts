@@ -4,6 +4,7 @@ import { prefixMutations } from './prefix.ts';
 import { scheduleMutations } from './schedule.ts';
 import { serveMutations } from './serve.ts';
 import type { SourceMutation } from './source-mutation.ts';
+import { workersMutations } from './workers.ts';
 
 export const allMutations: readonly SourceMutation[] = [
   ...pdMutations,
@@ -11,4 +12,5 @@ export const allMutations: readonly SourceMutation[] = [
   ...prefixMutations,
   ...scheduleMutations,
   ...serveMutations,
+  ...workersMutations,
 ];

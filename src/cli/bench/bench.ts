@@ -41,6 +41,7 @@ export type Leaks = Readonly<{
   requests: number;
   captureBytes: number;
   ringSlots: number;
+  buffers: number;
   batchEntries: number;
 }>;
 
@@ -178,6 +179,7 @@ async function runCell(
         served.engineStats.numRunning + served.engineStats.numWaiting + held.requests + workers.capture.requests,
       captureBytes: held.bytes + workers.capture.bytes,
       ringSlots: workers.ringSlots,
+      buffers: workers.lentBuffers,
       batchEntries: workers.batchEntries,
     },
     cachedRowBytes: held.cachedBytes ?? workers.capture.cachedBytes ?? null,
