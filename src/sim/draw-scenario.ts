@@ -146,7 +146,7 @@ function draftPressure(scenario: Scenario, draw: Draw): Scenario {
     enableChunkedPrefill: true,
     maxNumBatchedTokens: draw.int(2, 8),
     longPrefillTokenThreshold: draw.pick([0, 0, 2, 3]),
-    maxModelLen: longest + draw.int(1, 8),
+    maxModelLen: Math.max(1, longest) + draw.int(1, 8),
     maxNumSeqs: draw.int(2, 6),
   };
   const leastBlocks = 1 + blocksOfLargest(requests, engine) + draftBlocks(engine);
@@ -156,7 +156,7 @@ function draftPressure(scenario: Scenario, draw: Draw): Scenario {
 /** The same engine with room for little more than its largest request. */
 function tightened(engine: EngineConfig, requests: readonly ScenarioRequest[], draw: Draw): EngineConfig {
   const numBlocks = 1 + blocksOfLargest(requests, engine) + draftBlocks(engine) + draw.int(0, 2);
-  return { ...engine, numBlocks, reserveFullIsl: false, watermark: 0 };
+  return { ...engine, numBlocks: Math.max(2, numBlocks), reserveFullIsl: false, watermark: 0 };
 }
 
 type PoolShape = Pick<EngineConfig, 'blockSize' | 'maxModelLen'>;
