@@ -129,47 +129,4 @@ export const workersMutations: readonly SourceMutation[] = [
     replace: '',
     killedBy: ranks,
   },
-  {
-    name: 'kv-read-before-its-turn',
-    defect: 'KV is read although a step before it has not begun',
-    file: 'src/worker/model-runner.ts',
-    find: `return this.#inTurn((passTurn) => {
-      const keys = this.#kv.read(blockIds);
-      passTurn();
-      return keys;
-    });`,
-    replace: 'return this.#kv.read(blockIds);',
-    killedBy: turns,
-  },
-  {
-    name: 'kv-read-after-its-turn',
-    defect: 'KV is read when a step behind it has begun',
-    file: 'src/worker/model-runner.ts',
-    find: `const keys = this.#kv.read(blockIds);
-      passTurn();
-      return keys;`,
-    replace: `passTurn();
-      return new Promise<void>((resolve) => setTimeout(resolve)).then(() => this.#kv.read(blockIds));`,
-    killedBy: turns,
-  },
-  {
-    name: 'kv-written-before-its-turn',
-    defect: 'KV is written although a step before it has not begun',
-    file: 'src/worker/model-runner.ts',
-    find: 'return this.#inTurn(async () => this.#kv.write(blockIds, keys));',
-    replace: 'return Promise.resolve(this.#kv.write(blockIds, keys));',
-    killedBy: turns,
-  },
-  {
-    name: 'kv-written-after-its-turn',
-    defect: 'KV is written when a step behind it has begun',
-    file: 'src/worker/model-runner.ts',
-    find: 'return this.#inTurn(async () => this.#kv.write(blockIds, keys));',
-    replace: `return this.#inTurn(async (passTurn) => {
-      passTurn();
-      await new Promise((resolve) => setTimeout(resolve));
-      this.#kv.write(blockIds, keys);
-    });`,
-    killedBy: turns,
-  },
 ];
