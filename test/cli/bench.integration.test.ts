@@ -90,7 +90,18 @@ describe('bench', () => {
 });
 
 test('a worker that is stuck ends the run with one clear error, and does not keep the process alive', async () => {
-  const flags = ['--device', 'cpu', '--ranks', '2', '--hang-worker-at', '4', '--fault-rank', '1', '--step-timeout', '1'];
+  const flags = [
+    '--device',
+    'cpu',
+    '--ranks',
+    '2',
+    '--hang-worker-at',
+    '4',
+    '--fault-rank',
+    '1',
+    '--step-timeout',
+    '1',
+  ];
   const { code, stderr } = await run('bench', ...SMALL, '--design', 'deltas', ...flags);
   expect(code).toBe(2);
   const [error, end, ...others] = stderr.trim().split('\n');

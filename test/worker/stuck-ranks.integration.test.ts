@@ -1,5 +1,5 @@
-// A thread that is stuck is lost within the time for a step, with all other ranks; it is abandoned, never terminated, and closes its device when it
-// returns.
+// A thread that is stuck is lost within the time for a step, with all other ranks; it is abandoned, never terminated,
+// and closes its device when it returns.
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';
