@@ -1,4 +1,7 @@
-/** How a command ends that has worker threads: none may keep it from ending, and none may turn its exit code into a crash. */
+/**
+ * How a command ends that has worker threads: none may keep it from ending, and none may turn its exit code into a
+ * crash.
+ */
 
 import koffi from 'koffi';
 import { abandonedThreadsEnded, numAbandonedThreads } from '../worker/abandoned-threads.ts';
@@ -18,7 +21,9 @@ export async function endProcess(code: number): Promise<never> {
   return endAtOnce(code);
 }
 
-/** `process.exit` would end the worker threads first, and a map that is pending in one of them would abort the process. */
+/**
+ * `process.exit` would end the worker threads first, and a map that is pending in one of them would abort the process.
+ */
 export function endAtOnce(code: number): never {
   if (process.platform !== 'win32') koffi.load(null).func('void _exit(int)')(code);
   process.exit(code);

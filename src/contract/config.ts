@@ -90,8 +90,8 @@ export type PrefixRows = 'complete' | 'share' | 'recompute' | 'computed-only';
 export type DeviceKind = 'webgpu' | 'cpu';
 
 /**
- * What goes wrong in a worker: its device is gone; its thread ends; an exception or a rejection that nothing catches; the thread stands still. And
- * when: give one of the moments.
+ * What goes wrong in a worker: its device is gone; its thread ends; an exception or a rejection that nothing catches;
+ * the thread stands still. And when: give one of the moments.
  */
 export type WorkerFault = Readonly<{
   kind: 'lose-device' | 'exit-thread' | 'throw' | 'reject' | 'hang';

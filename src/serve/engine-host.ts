@@ -238,16 +238,11 @@ export class EngineHost {
     const kv = this.options.kv;
     if (kv === null) return;
     const moves = new Limited(MOST_KV_MOVES);
-    // The workers of the moment of asking: what waits for its place must not reach those that come after them, whose blocks are others'.
-    const move = <T>(work: (executor: Executor) => Promise<T>): Promise<T> => {
-      const { executor } = this.#driver;
-      return moves.run(() => work(executor));
-    };
     const engineSide: EngineSide = {
       finishLoad: (loadId, outcome) => this.#driver.finishLoad(loadId, outcome),
       releaseBlocks: (requestIndex) => this.#driver.releaseBlocks(requestIndex),
-      readKv: (blockIds) => move((executor) => executor.readKv(blockIds)),
-      writeKv: (blockIds, keys) => move((executor) => executor.writeKv(blockIds, keys)),
+      readKv: (blockIds) => moves.run(() => this.#driver.executor.readKv(blockIds)),
+      writeKv: (blockIds, keys) => moves.run(() => this.#driver.executor.writeKv(blockIds, keys)),
     };
     await this.kv!.open(engineSide).catch((error: Error) => {
       throw RoutedExpertsError.of('CANNOT_LISTEN', `${kv.host}:${kv.port}`, error.message);

@@ -1,6 +1,6 @@
 /**
- * Worker threads that are stuck. None is terminated: a pending map would take the process along. Each is kept referenced until it returns; then it
- * closes its device and ends.
+ * Worker threads that are stuck. None is terminated: a pending map would take the process along. Each is kept
+ * referenced until it returns; then it closes its device and ends.
  */
 
 /** By the object that owns the thread. */

@@ -178,7 +178,10 @@ export class EngineDriver {
     throw failure;
   }
 
-  /** Returns `null` if the engine can go on, else why it cannot. Without requests there is nothing to start new workers for before a stop. */
+  /**
+   * Returns `null` if the engine can go on, else why it cannot. Without requests there is nothing to start new workers
+   * for before a stop.
+   */
   async #restart(loss: RoutedExpertsError): Promise<unknown> {
     const { engine } = this.#options;
     if (this.#stopping && engine.requestIds.length === 0) {

@@ -27,7 +27,10 @@ export type WorkerLiveCounts = Readonly<{
 
 export interface Executor {
   readonly devices: readonly DeviceInfo[];
-  /** Resolves with DEVICE_LOST or WORKER_LOST when a worker is lost, also while nothing is in flight. Nothing works from then on but `shutdown`. */
+  /**
+   * Resolves with DEVICE_LOST or WORKER_LOST when a worker is lost, also while nothing is in flight. Nothing works from
+   * then on but `shutdown`.
+   */
   readonly lost: Promise<RoutedExpertsError>;
   /**
    * Dispatches a step, which must stay as it is until its promise settles. Several may be in flight; those that run requests settle in order.
@@ -43,8 +46,8 @@ export interface Executor {
   transferCounts(): TransferCounts;
   liveCounts(): Promise<WorkerLiveCounts>;
   /**
-   * Stop → drain → await the last map → destroy the device → one event-loop turn → close. A worker that is stuck is abandoned instead, see
-   * `abandoned-threads.ts`. Idempotent, never rejects.
+   * Stop → drain → await the last map → destroy the device → one event-loop turn → close. A worker that is stuck is
+   * abandoned instead, see `abandoned-threads.ts`. Idempotent, never rejects.
    */
   shutdown(): Promise<void>;
 }

@@ -1,4 +1,7 @@
-/** Makes things go wrong in a worker thread, for tests and for `bench`: how an engine takes a loss is to be seen, not hoped for. */
+/**
+ * Makes things go wrong in a worker thread, for tests and for `bench`: how an engine takes a loss is to be seen, not
+ * hoped for.
+ */
 
 import type { WorkerFault } from '../contract/config.ts';
 import type { Device } from '../contract/device.ts';
@@ -30,7 +33,10 @@ export class FaultInjector {
     if (fault.afterMs !== undefined) setTimeout(() => void this.#fire(), fault.afterMs);
   }
 
-  /** A step has arrived and has not begun. `null`: nothing goes wrong, and nothing is to be awaited, which would change the order of tasks. */
+  /**
+   * A step has arrived and has not begun. `null`: nothing goes wrong, and nothing is to be awaited, which would change
+   * the order of tasks.
+   */
   onStep(stepId: number): Promise<void> | null {
     return this.#stepsLeft-- === 0 || this.#fault?.stepId === stepId ? this.#fire() : null;
   }

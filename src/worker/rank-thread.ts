@@ -21,12 +21,12 @@ export type RankThreadOptions = Readonly<{
 }>;
 
 /**
- *     running ──▶ failed ──▶ stopped           failed: every ask in flight rejects at once, and so does every later one
- *        └──────────────────────▲
- *                   └──▶ abandoned ──▶ stopped           the thread is stuck: it is never terminated, since a pending map would
- *                                                        take the process along; when it returns, it closes its device and is stopped
+ *     running ──▶ failed ──▶ stopped
+ *                    └──▶ abandoned ──▶ stopped
  *
- * Whatever the thread does (it ends, throws outside a task, loses its device, does not reply) leads to `failed`.
+ * Whatever the thread does (it ends, throws outside a task, loses its device, does not reply) leads to `failed`: every
+ * ask in flight rejects at once, and so does every later one. A thread that is stuck is abandoned, never terminated,
+ * since a pending map would take the process along; when it returns, it closes its device and is stopped.
  */
 export class RankThread {
   readonly #options: RankThreadOptions;

@@ -70,8 +70,8 @@ class RankWorker {
 
 let worker: RankWorker | null = null;
 
-// An exception outside any task would end the thread, and a map that is pending then would take the process along: the thread says that it is
-// lost, and waits to be stopped. Rejections that nothing catches come here, too.
+// An exception outside any task would end the thread, and a map that is pending then would take the process along: the
+// thread says that it is lost, and waits to be stopped. Rejections that nothing catches come here, too.
 process.on('uncaughtException', (error) => {
   const { message } = RoutedExpertsError.of('WORKER_LOST', config.rank, describe(error));
   tellLoss({ code: 'WORKER_LOST', message });

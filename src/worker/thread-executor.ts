@@ -59,8 +59,8 @@ export class ThreadExecutor implements Executor {
   }
 
   /**
-   * Starts one thread per rank and waits until each has its device. Rejects with the first rank's error; no thread is left then, but
-   * those that are stuck.
+   * Starts one thread per rank and waits until each has its device. Rejects with the first rank's error; no thread is
+   * left then, but those that are stuck.
    */
   static async start(config: ThreadExecutorConfig): Promise<ThreadExecutor> {
     const executor = new ThreadExecutor(config);

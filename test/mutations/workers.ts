@@ -3,6 +3,7 @@ import type { SourceMutation } from './source-mutation.ts';
 const loss = { test: 'test/worker/worker-loss.integration.test.ts' };
 const ranks = { test: 'test/worker/ranks.integration.test.ts' };
 const turns = { test: 'test/worker/turns.unit.test.ts' };
+const kvLoss = { test: 'test/serve/kv-worker-loss.integration.test.ts' };
 const pdLoss = { test: 'test/serve/pd-worker-loss.integration.test.ts' };
 
 export const workersMutations: readonly SourceMutation[] = [
@@ -72,20 +73,12 @@ export const workersMutations: readonly SourceMutation[] = [
     killedBy: { test: 'test/worker/stuck-ranks.integration.test.ts' },
   },
   {
-    name: 'kv-moves-reach-new-workers',
-    defect: 'KV that waits for its place is written to the workers that come after those it was for',
-    file: 'src/serve/engine-host.ts',
-    find: 'return moves.run(() => work(executor));',
-    replace: 'void executor;\n      return moves.run(() => work(this.#driver.executor));',
-    killedBy: pdLoss,
-  },
-  {
     name: 'own-loss-fails-the-load',
     defect: 'a load that fails because the own workers are lost ends its request, although they are started again',
     file: 'src/serve/kv/kv-exchange.ts',
     find: 'if (isLoss(error)) return;',
     replace: '',
-    killedBy: pdLoss,
+    killedBy: kvLoss,
   },
   {
     name: 'load-of-lost-workers-finished',
@@ -93,7 +86,7 @@ export const workersMutations: readonly SourceMutation[] = [
     file: 'src/serve/kv/kv-exchange.ts',
     find: 'if (generation !== this.#generation) return;',
     replace: '',
-    killedBy: pdLoss,
+    killedBy: kvLoss,
   },
   {
     name: 'lost-handover-not-repeated',

@@ -1,7 +1,8 @@
-// L8 under prefill and decode in two servers: a worker lost at any moment, in either server, of any rank, under either load-failure policy, ends no
-// process and loses no request: every answer is a 200 with the oracle's tokens and rows.
+// L8 under prefill and decode in two servers: a worker lost at any moment, in either server, of any rank, under either
+// load-failure policy, ends no process and loses no request: every answer is a 200 with the oracle's tokens and rows.
 //
-// `npm run worker-loss` loses workers 200 times; by default it is a small sample. A failure prints the seed: WORKER_LOSS_SEED draws the same moments.
+// `npm run worker-loss` loses workers 200 times; by default it is a small sample. A failure prints the seed:
+// WORKER_LOSS_SEED draws the same moments.
 
 import { setTimeout as pause } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';

@@ -1,5 +1,5 @@
-// Ranks repeat each other's work: all of them have the KV that came from elsewhere, all get their buffers back, and one that samples other tokens than
-// rank 0 is found out in the step in which it does.
+// Ranks repeat each other's work: all of them have the KV that came from elsewhere, all get their buffers back, and one
+// that samples other tokens than rank 0 is found out in the step in which it does.
 
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';

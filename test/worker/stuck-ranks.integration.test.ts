@@ -1,5 +1,5 @@
-// A thread that is stuck is lost within the time for a step, with all other ranks; it is abandoned, never terminated, and closes its device when it
-// returns.
+// A thread that is stuck is lost within the time for a step, with all other ranks; it is abandoned, never terminated,
+// and closes its device when it returns.
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';
@@ -106,6 +106,18 @@ describe('an executor', () => {
     expect(isLost).toBe(false);
     release(word);
     await read;
+  });
+
+  test('that loses one rank waits for no other: not for one that is stuck', async () => {
+    const executor = await ThreadExecutor.start({ ...executorConfig, stepTimeoutMs: 0 });
+    onTestFinished(() => executor.shutdown());
+    const { fault, word } = hangAtKvMove();
+    await executor.inject(fault);
+    const read = executor.readKv([1]);
+    const lost = expect(read).rejects.toThrow('worker of rank 1 was lost: its thread ended with exit code 1');
+    await executor.inject({ kind: 'exit-thread', rank: 1, afterMs: 0 }).catch(() => {});
+    await lost;
+    release(word);
   });
 
   test('a slow start is no stuck step', async () => {

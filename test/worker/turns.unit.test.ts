@@ -1,5 +1,6 @@
-// KV is read and written in turn with the steps of a rank: behind all that were handed in before, ahead of all that are handed in later. A block that is
-// read or written out of turn holds the keys of another moment, and a later request would attend to them.
+// KV is read and written in turn with the steps of a rank: behind all that were handed in before, ahead of all that are
+// handed in later. A block that is read or written out of turn holds the keys of another moment, and a later request
+// would attend to them.
 
 import { beforeEach, expect, test } from 'vitest';
 import { designByName } from '../../src/capture/designs.ts';
@@ -15,7 +16,10 @@ import { ModelRunner } from '../../src/worker/model-runner.ts';
 const BLOCK_SIZE = 4;
 const NUM_STEPS = 3;
 
-/** Results stay on it until it is told to let them go, so that a step can be made to wait for a ring slot with the turn in its hands. */
+/**
+ * Results stay on it until it is told to let them go, so that a step can be made to wait for a ring slot with the turn
+ * in its hands.
+ */
 class HoldingDevice extends CpuDevice {
   #letGo: () => void = () => {};
   #held: Promise<void> = Promise.resolve();

@@ -1,5 +1,5 @@
-// Whatever becomes of a worker thread is one event for its executor (L8): everything in flight rejects, the driver hears of it while idle, new workers
-// take over, and no process ends.
+// Whatever becomes of a worker thread is one event for its executor (L8): everything in flight rejects, the driver
+// hears of it while idle, new workers take over, and no process ends.
 
 import { describe, expect, test } from 'vitest';
 import { prepareAdapters } from '../../src/kernels/open-device.ts';
@@ -41,7 +41,7 @@ describe.each([
 test('an idle worker that is lost for good: the server says so', async () => {
   const server = closeAfterTest(await startServer());
   await inject(server, { kind: 'throw', afterMs: 0 });
-  await expect.poll(() => server.host.deathReason, { interval: 2 }).toContain('an injected exception');
+  await expect.poll(() => server.host.deathReason, { interval: 2, timeout: CAP_MS }).toContain('an injected exception');
   const health = await fetch(`${server.url}/health`);
   expect([health.status, await health.json()]).toMatchObject([503, { status: 'stopped' }]);
 });

@@ -37,8 +37,8 @@ export type PdServices = Readonly<{
 }>;
 
 /**
- * A prefill server that loses its workers loses the KV that it kept. One that decodes and may not compute the prompt itself then fails before its first
- * token, so both legs can be sent again, this often in all.
+ * A prefill server that loses its workers loses the KV that it kept. One that decodes and may not compute the prompt
+ * itself then fails before its first token, so both legs can be sent again, this often in all.
  */
 const MAX_HANDOVERS = 4;
 /** As it stands in an error; text of a model would have its quotes escaped. */
