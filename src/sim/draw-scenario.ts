@@ -313,6 +313,8 @@ export function drawFaults(seed: number, swarm: Draw, requests: readonly Scenari
   if (swarm.chance(0.12)) {
     for (let i = swarm.int(1, 2); i > 0; i -= 1) faults.push({ when: moment(), kind: 'kill', rank: 0 });
   }
-  if (swarm.chance(0.02)) faults.push({ when: moment(), kind: 'dead-lock-holder' });
+  if (swarm.chance(0.05)) {
+    faults.push({ when: moment(), kind: 'slow-lock-holder', ticks: draw.pick([700, 5000, 50_000]) });
+  }
   return faults;
 }

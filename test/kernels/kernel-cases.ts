@@ -165,6 +165,7 @@ const SHAPES: readonly Shape[] = [
   { title: 'softmax, bias, the widest', model: scored(1, 1024, 32, 'softmax', true, null, 24) },
   { title: 'sqrt-softplus, bias', model: scored(2, 70, 5, 'sqrt-softplus', true, null) },
   { title: 'sigmoid, bias, as many groups as there may be', model: scored(1, 64, 7, 'sigmoid', true, [32, 9, 'max']) },
+  { title: 'l2-e300-k7', model: model({ numLayers: 2, numExperts: 300, topK: 7 }) },
 ];
 
 function scored(
@@ -181,12 +182,20 @@ function scored(
   return model({ numLayers, numExperts, topK, gateWidth, routingFunction });
 }
 
-const WITH_MONOLITHIC = ['l3-e16-k4', 'l1-e33-k5-g24', 'l2-e2-k1', 'sigmoid, bias, groups by two', 'softmax, bias'];
+/** What a monolithic router puts out depends on K (even, odd, one), and on whether an id fits a byte. */
+const WITH_MONOLITHIC = [
+  'l3-e16-k4',
+  'l1-e33-k5-g24',
+  'l2-e2-k1',
+  'sigmoid, bias, groups by two',
+  'softmax, bias',
+  'l2-e300-k6',
+  'l2-e300-k7',
+];
 
 export function runKernelCases(device: () => Device): void {
   for (const [index, { title, model: modelConfig, numSpeculativeTokens = 0, ...drafts }] of SHAPES.entries()) {
     const shape = kernelShape(modelConfig, engineConfig({ numSpeculativeTokens }), drafts.draftAcceptanceRate);
-    // What a monolithic router puts out depends on K alone: even, odd, one.
     const routers = WITH_MONOLITHIC.includes(title) ? ROUTERS : ROUTERS.slice(0, 1);
     test.each(Object.keys(CASES))(`%s, ${title}: equal to its reference`, async (name) => {
       const random = randomNumbers(100 + index);

@@ -2,7 +2,6 @@ import type { SourceMutation } from './source-mutation.ts';
 
 const loss = { test: 'test/worker/worker-loss.integration.test.ts' };
 const ranks = { test: 'test/worker/ranks.integration.test.ts' };
-const turns = { test: 'test/worker/turns.unit.test.ts' };
 const kvLoss = { test: 'test/serve/kv-worker-loss.integration.test.ts' };
 const pdLoss = { test: 'test/serve/pd-worker-loss.integration.test.ts' };
 
