@@ -16,6 +16,8 @@ import type { KvExchangeOptions } from '../serve/kv/kv-exchange.ts';
 import type { KvRole, PdRows } from '../serve/kv/transfer-params.ts';
 import { kvRoles, pdRowsWays } from '../serve/kv/transfer-params.ts';
 import { requireRows, routerConfig } from '../worker/router-kinds.ts';
+import { DEFAULT_STEP_TIMEOUT_MS } from '../worker/thread-executor.ts';
+import { endAtOnce, endProcess } from './end-process.ts';
 import { checkDraftFlags, finite, list, whole } from './options.ts';
 import { nextSignal } from './signals.ts';
 
@@ -39,6 +41,7 @@ type Flags = {
   policy: SchedulingPolicy;
   prefixCaching: boolean;
   prefixRows: PrefixRows;
+  ranks: number;
   queueDepth: number;
   ballastMs: number;
   router: 'modular' | 'monolithic';
@@ -46,6 +49,7 @@ type Flags = {
   numSpeculativeTokens: number;
   draftAcceptanceRate: number;
   maxRestarts: number;
+  stepTimeout: number;
   epoch: number;
   role?: KvRole;
   pdRows: PdRows;
@@ -94,6 +98,7 @@ export function serveCommand(): Command {
       prefixRowsByName,
       DEFAULT_PREFIX_ROWS,
     )
+    .option('--ranks <n>', 'worker threads, each running every step', whole(1, 16), 1)
     .option('--queue-depth <n>', 'steps in flight', whole(1, 16), 2)
     .addOption(
       new Option('--router <kind>', 'modular, or gate, selection and expert work in one kernel')
@@ -110,6 +115,12 @@ export function serveCommand(): Command {
       DRAFT_ACCEPTANCE_RATE,
     )
     .option('--max-restarts <n>', 'how often lost workers are started again', whole(0, 1000), 3)
+    .option(
+      '--step-timeout <s>',
+      'a worker that does not reply for this long is lost; 0 = wait for ever',
+      finite(0, 86_400),
+      DEFAULT_STEP_TIMEOUT_MS / 1e3,
+    )
     .option(
       '--epoch <n>',
       'for debugging: folded into every key computed here, so that rows tell whose they are; 0 = none',
@@ -211,9 +222,9 @@ async function serve(flags: Flags): Promise<void> {
   const kept = numKept === 0 ? '' : `, KV of ${numKept} kept for others for ${flags.kvLease} s at most`;
   console.error(`${signal}: taking no new requests, ${server.numActive} in progress${kept}`);
   // A second signal means now.
-  const impatient = nextSignal().then(() => process.exit(1));
-  await Promise.race([server.close(flags.drainTimeout * 1e3), impatient]);
-  process.exit(0);
+  void nextSignal().then(() => endAtOnce(1));
+  await server.close(flags.drainTimeout * 1e3);
+  await endProcess(0);
 }
 
 function toConfig(flags: Flags): ServeConfig {
@@ -232,12 +243,14 @@ function toConfig(flags: Flags): ServeConfig {
       engine: toEngineConfig(flags),
       device: flags.device,
       adapter: flags.adapter ?? null,
+      numRanks: flags.ranks,
       queueDepth: flags.queueDepth,
       ballastMs: flags.ballastMs,
       router: routerConfig(flags.router, flags.routingReplay),
       prefixRows: flags.prefixRows,
       draftAcceptanceRate: flags.draftAcceptanceRate,
       maxRestarts: flags.maxRestarts,
+      stepTimeoutMs: flags.stepTimeout * 1e3,
       epoch: flags.epoch,
       kv: toKvOptions(flags),
       fault: null,

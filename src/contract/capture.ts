@@ -130,6 +130,8 @@ export type WorkerStep = Readonly<{
 
 /** What a worker half is built on. */
 export type CaptureWorkerContext = Readonly<{
+  /** Ranks repeat each other's work: the engine takes the rows of rank 0. */
+  rank: number;
   device: Device;
   model: ModelConfig;
   engine: EngineConfig;
@@ -158,8 +160,8 @@ export interface BlockingReads {
   readBefore(step: WorkerStep): DeviceRange;
   takeBefore(step: WorkerStep, bytes: Uint8Array): void;
 
-  /** After the forward pass, before the step's results are looked at. */
-  readAfter(step: WorkerStep): DeviceRange;
+  /** After the forward pass, before the step's results are looked at. `null`: this rank waits no more in this step. */
+  readAfter(step: WorkerStep): DeviceRange | null;
   takeAfter(step: WorkerStep, bytes: Uint8Array): void;
 }
 

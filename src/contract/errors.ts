@@ -20,9 +20,11 @@ const messages = {
   SHARED_MEMORY: (what: string, hint: string) => `shm-flock needs POSIX shared memory: ${what}; ${hint}`,
   ROUTING_NOT_CAPTURED: (design: string) =>
     `design "${design}" returns routed experts, and a monolithic router without routing_replay_out writes none; give it that output (leave out --no-routing-replay), take --router modular, or --design off`,
-  DEVICE_LOST: (reason: string) => `the device is gone: ${reason}; the run cannot go on`,
+  DEVICE_LOST: (reason: string) => `the device is gone: ${reason}`,
   NOTHING_SERVED: (count: number, refusal: string) => `all ${count} requests were refused, for example: ${refusal}`,
-  WORKER_LOST: (rank: number, reason: string) => `worker of rank ${rank} died: ${reason}; the run cannot go on`,
+  WORKER_LOST: (rank: number, reason: string) => `worker of rank ${rank} was lost: ${reason}`,
+  RANKS_DIFFER: (rank: number, stepId: number, what: string) =>
+    `rank ${rank} differs from rank 0 in step ${stepId}: ${what}; check the device of each rank`,
   BAD_FIELD: (name: string, shown: string, wanted: string) => `${name} is ${shown}; give ${wanted}`,
   UNSUPPORTED_FIELD: (name: string, shown: string, instead: string) => `${name} ${shown} is not supported; ${instead}`,
   BAD_JSON: (problem: string) => `the body is not a JSON object that can be read: ${problem}`,

@@ -5,12 +5,12 @@ import type { CreatedSharedRows } from '../capture/shm-flock/posix-shared-rows.t
 import { createSharedRows, sharedRowsBytes } from '../capture/shm-flock/posix-shared-rows.ts';
 import type { SharedRows } from '../capture/shm-flock/shared-rows.ts';
 import type { CaptureEngineHalf } from '../contract/capture.ts';
-import type { DesignName, PrefixRows, WorkerConfig } from '../contract/config.ts';
+import type { DesignName, PrefixRows } from '../contract/config.ts';
 import { sharedMemoryName } from '../worker/design-resources.ts';
 import type { Executor } from '../worker/executor.ts';
-import { ThreadExecutor } from '../worker/thread-executor.ts';
+import { ThreadExecutor, type ThreadExecutorConfig } from '../worker/thread-executor.ts';
 
-export type SessionConfig = Omit<WorkerConfig, 'rank' | 'design' | 'sharedMemory'> &
+export type SessionConfig = Omit<ThreadExecutorConfig, 'design' | 'sharedMemory'> &
   Readonly<{
     /** Policy of `deltas`; absent = its default. */
     prefixRows?: PrefixRows;

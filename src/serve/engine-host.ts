@@ -20,6 +20,7 @@ import type { SessionConfig } from '../host/design-session.ts';
 import { DesignSession } from '../host/design-session.ts';
 import type { StepTiming } from '../worker/engine-driver.ts';
 import { EngineDriver } from '../worker/engine-driver.ts';
+import type { ThreadExecutor } from '../worker/thread-executor.ts';
 import type { Executor, TransferCounts, WorkerLiveCounts } from '../worker/executor.ts';
 import type { EngineSide, KvExchangeOptions } from './kv/kv-exchange.ts';
 import { KvExchange } from './kv/kv-exchange.ts';
@@ -35,6 +36,8 @@ export type EngineHostOptions = Readonly<{
   engine: EngineConfig;
   device: WorkerConfig['device'];
   adapter: string | null;
+  /** Worker threads; each runs every step. */
+  numRanks: number;
   queueDepth: number;
   ballastMs: number;
   /** Absent = modular. */
@@ -45,6 +48,8 @@ export type EngineHostOptions = Readonly<{
   draftAcceptanceRate?: number;
   /** How often lost workers are started again before the server gives up. */
   maxRestarts: number;
+  /** A worker that does not reply for this long is lost, ms; 0 = never. */
+  stepTimeoutMs: number;
   /** KV from and for other engines; `null` = none. */
   kv: KvExchangeOptions | null;
   /** Folded into every key that is computed here, so that rows and tokens tell whose they are; 0 = none, and all engines agree. */
@@ -53,10 +58,12 @@ export type EngineHostOptions = Readonly<{
   fault: WorkerFault | null;
 }>;
 
-/** Who wants to know. All are called between two steps, and must be quick. */
+/** Listeners. All are called between two steps, and must be quick. */
 export type EngineObserver = Readonly<{
   onStep: (timing: StepTiming) => void;
   onOutput: (choice: Choice, output: EngineCoreOutput) => void;
+  /** Workers were lost, and new ones are being started. */
+  onLoss: (loss: RoutedExpertsError) => void;
   onRestart: () => void;
   /** KV from elsewhere did not come. */
   onKvFailure: (requestId: string, error: Error) => void;
@@ -80,6 +87,8 @@ export class EngineHost {
   readonly #generations: Map<string, Generation> = new Map();
   readonly #observer: EngineObserver;
   #deathReason: string | null = null;
+  #lastLoss: string | null = null;
+  #numRestarts = 0;
   /** `null` while new workers are being started. */
   #executor: Executor | null;
   /** Of executors that are gone. */
@@ -102,7 +111,7 @@ export class EngineHost {
       onOutput: (output) => this.#onOutput(output),
       onStep: observer.onStep,
       maxRestarts: options.maxRestarts,
-      restart: () => this.#restart(),
+      restart: (loss) => this.#restart(loss),
     });
     this.#running = this.#run();
   }
@@ -124,6 +133,11 @@ export class EngineHost {
   /** Why there will be no more answers, or `null`. */
   get deathReason(): string | null {
     return this.#deathReason;
+  }
+
+  /** What became of the workers so far; `lastLoss` is why they were last lost. */
+  get workers(): Readonly<{ isRestarting: boolean; numRestarts: number; lastLoss: string | null }> {
+    return { isRestarting: this.#executor === null, numRestarts: this.#numRestarts, lastLoss: this.#lastLoss };
   }
 
   /** Why a request ended with `error` that has no failure of its own: its last output comes just before the engine stops. */
@@ -177,6 +191,11 @@ export class EngineHost {
   /** Since the start, over all workers that there were. */
   transferCounts(): TransferCounts {
     return sum(this.#earlierTransfers, this.#executor?.transferCounts() ?? NOTHING_TRANSFERRED);
+  }
+
+  /** For tests: something goes wrong in a worker that runs. Rejects if the workers are gone. */
+  injectFault(fault: WorkerFault): Promise<void> {
+    return (this.#driver.executor as ThreadExecutor).inject(fault);
   }
 
   /** Asks the workers; rejects if they are gone. */
@@ -239,10 +258,13 @@ export class EngineHost {
     }
   }
 
-  async #restart(): Promise<Executor> {
+  async #restart(loss: RoutedExpertsError): Promise<Executor> {
     this.#earlierTransfers = this.transferCounts();
     this.#executor = null;
+    this.#lastLoss = loss.message;
+    this.#observer.onLoss(loss);
     this.#executor = await this.#session.restart();
+    this.#numRestarts++;
     this.#observer.onRestart();
     return this.#executor;
   }
@@ -257,10 +279,11 @@ export class EngineHost {
 }
 
 function sessionConfig(options: EngineHostOptions): SessionConfig {
-  const { model, engine, device, adapter, queueDepth, ballastMs, router, prefixRows, epoch, fault } = options;
-  const { draftAcceptanceRate } = options;
+  const { numRanks, model, engine, device, adapter, queueDepth, ballastMs, router, prefixRows, epoch, fault } = options;
+  const { draftAcceptanceRate, stepTimeoutMs } = options;
   return {
-    numRanks: 1,
+    numRanks,
+    stepTimeoutMs,
     model,
     engine,
     device,

@@ -48,9 +48,10 @@ export class Server {
     const host = await EngineHost.start(config.engine, {
       onStep: (timing) => metrics.onStep(timing),
       onOutput: (choice, output) => metrics.onOutput(choice, output),
+      onLoss: ({ message }) => app.log.warn({ reason: message }, 'workers were lost; new ones are being started'),
       onRestart: () => {
         metrics.onRestart();
-        app.log.warn('workers were lost and started again; what ran is computed anew');
+        app.log.warn('new workers run; what ran is computed anew');
       },
       onKvFailure: (id, error) => app.log.warn({ id, reason: error.message }, 'KV from elsewhere did not come'),
       onDeath: (error) => app.log.error({ err: error }, 'the engine has stopped'),
@@ -147,8 +148,17 @@ export class Server {
       return this.#metrics.registry.metrics();
     });
     this.#app.get('/health', (_, reply) => {
-      const isHealthy = this.host.deathReason === null && !this.#admission.isDraining;
-      return reply.code(isHealthy ? 200 : 503).send('');
+      const { host } = this;
+      const { isRestarting, numRestarts, lastLoss } = host.workers;
+      const isDead = host.deathReason !== null;
+      const { isDraining } = this.#admission;
+      const status = isDead ? 'stopped' : isDraining ? 'draining' : isRestarting ? 'restarting' : 'ok';
+      return reply.code(isDead || isDraining ? 503 : 200).send({
+        status,
+        worker_restarts: numRestarts,
+        last_loss: lastLoss,
+        stopped_because: host.deathReason,
+      });
     });
   }
 }

@@ -146,7 +146,7 @@ function draftPressure(scenario: Scenario, draw: Draw): Scenario {
     enableChunkedPrefill: true,
     maxNumBatchedTokens: draw.int(2, 8),
     longPrefillTokenThreshold: draw.pick([0, 0, 2, 3]),
-    maxModelLen: Math.max(2, longest + draw.int(1, 8)),
+    maxModelLen: Math.max(1, longest) + draw.int(1, 8),
     maxNumSeqs: draw.int(2, 6),
   };
   const leastBlocks = 1 + blocksOfLargest(requests, engine) + draftBlocks(engine);
@@ -156,7 +156,7 @@ function draftPressure(scenario: Scenario, draw: Draw): Scenario {
 /** The same engine with room for little more than its largest request. */
 function tightened(engine: EngineConfig, requests: readonly ScenarioRequest[], draw: Draw): EngineConfig {
   const numBlocks = 1 + blocksOfLargest(requests, engine) + draftBlocks(engine) + draw.int(0, 2);
-  return { ...engine, numBlocks, reserveFullIsl: false, watermark: 0 };
+  return { ...engine, numBlocks: Math.max(2, numBlocks), reserveFullIsl: false, watermark: 0 };
 }
 
 type PoolShape = Pick<EngineConfig, 'blockSize' | 'maxModelLen'>;
@@ -167,7 +167,7 @@ function blocksOf({ prompt, maxTokens }: ScenarioRequest, { blockSize, maxModelL
 }
 
 function blocksOfLargest(requests: readonly ScenarioRequest[], shape: PoolShape): number {
-  return Math.max(1, ...requests.map((request) => blocksOf(request, shape)));
+  return Math.max(...requests.map((request) => blocksOf(request, shape)));
 }
 
 /** Blocks that the drafts of a step can need besides. */

@@ -1,4 +1,11 @@
-/** Stands between the engine and a design's engine half, and sees what one asks of the other (L5, L6, L9). */
+/**
+ * Stands between the engine and a design's engine half, and sees what one asks of the other (L5, L6, L9).
+ *
+ * The copy meter tells how much the half copies. Inside the scheduler's step a half may copy the rows that the step
+ * brought, each once, and nothing else. When cached blocks go, it may move what is left of their rows: in all no more
+ * than ever came. Rows that come with KV are copied between two steps. At a request's end it may join the rows that two
+ * lives of one block left, a block for each preemption.
+ */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.ts';
 import type { FinishReason } from '../contract/engine-core-output.ts';
@@ -6,16 +13,17 @@ import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../contract/request.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
-import type { DesignName, EngineConfig } from '../contract/config.ts';
+import type { DesignName, EngineConfig, ModelConfig } from '../contract/config.ts';
+import { rowShape } from '../capture/row-shape.ts';
+import { copiedBytes } from './copy-meter.ts';
 import { FollowedBlocks } from './followed-blocks.ts';
 import type { Judge } from './judge.ts';
-import type { VirtualLock } from './virtual-lock.ts';
 
 export type Monitored = Readonly<{
   half: CaptureEngineHalf;
+  model: ModelConfig;
   engine: EngineConfig;
   judge: Judge;
-  lock: VirtualLock;
   /** Rows stay with cached blocks for later requests. */
   keepsRows: boolean;
 }>;
@@ -24,7 +32,12 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
   readonly design: DesignName;
   readonly #half: CaptureEngineHalf;
   readonly #judge: Judge;
-  readonly #lock: VirtualLock;
+  readonly #bytesPerRow: number;
+  readonly #bytesPerBlock: number;
+  /** Bytes that evictions may still move. */
+  #movableBytes = 0;
+  /** How often each wanted request alive has lost its blocks. */
+  readonly #numTablesLost: Map<number, number> = new Map();
   /** Of the steps in flight, by step id. */
   readonly #tokensOfStep: Map<number, number> = new Map();
   readonly #followed: FollowedBlocks;
@@ -32,11 +45,12 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
   readonly #wanted: Set<number> = new Set();
   #wasWanted = false;
 
-  constructor({ half, engine, judge, lock, keepsRows }: Monitored) {
+  constructor({ half, model, engine, judge, keepsRows }: Monitored) {
     this.design = half.design;
     this.#half = half;
     this.#judge = judge;
-    this.#lock = lock;
+    this.#bytesPerRow = rowShape(model).bytesPerRow;
+    this.#bytesPerBlock = engine.blockSize * this.#bytesPerRow;
     this.#followed = new FollowedBlocks({ blockSize: engine.blockSize, judge, keepsRows });
   }
 
@@ -79,17 +93,18 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     this.#mentions(request, 'onExternalKv');
     if (this.followsBlocks) this.#followed.onExternalKv(request, from);
     this.#half.onExternalKv!(request, from, to, rows);
+    this.#movableBytes += (to - from) * this.#bytesPerRow;
   }
 
   onBlocksCached(request: CaptureRequest, firstBlock: number): void {
     this.#mentions(request, 'onBlocksCached');
     this.#followed.onBlocksCached(request, firstBlock);
-    this.#half.onBlocksCached?.(request, firstBlock);
+    this.#copying(0, () => this.#half.onBlocksCached?.(request, firstBlock));
   }
 
   onPrefixHit(request: CaptureRequest, numHitBlocks: number): void {
     this.#mentions(request, 'onPrefixHit');
-    this.#half.onPrefixHit(request, numHitBlocks);
+    this.#copying(0, () => this.#half.onPrefixHit(request, numHitBlocks));
   }
 
   onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void {
@@ -97,17 +112,17 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     for (const request of requests) this.#mentions(request, 'onScheduled');
     this.#followed.onScheduled(step, requests, stepPositions);
     this.#tokensOfStep.set(step.stepId, step.totalNumScheduledTokens);
-    this.#half.onScheduled(step, requests, stepPositions);
+    this.#copying(0, () => this.#half.onScheduled(step, requests, stepPositions));
   }
 
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
     if (!this.#tokensOfStep.has(output.stepId)) {
       this.#judge.wrong('L5', `the scheduler told of the output of step ${output.stepId}, and not of the step`);
     }
-    const before = this.#lock.numEngineLocks;
-    this.#half.onStepOutput(output, live);
-    this.#locked(before);
     const numRows = output.routedExpertDeltas?.numRows ?? 0;
+    const numBytes = numRows * this.#bytesPerRow;
+    this.#movableBytes += numBytes;
+    this.#copying(numBytes, () => this.#half.onStepOutput(output, live));
     const numTokens = this.#tokensOfStep.get(output.stepId) ?? 0;
     this.#tokensOfStep.delete(output.stepId);
     if (numRows > numTokens) {
@@ -118,35 +133,37 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
 
   take(request: CaptureRequest, numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {
     this.#mentions(request, 'take');
-    const before = this.#lock.numEngineLocks;
-    const rows = this.#half.take(request, numNewTokens, finishReason);
-    this.#locked(before);
-    return rows;
+    const joined = (this.#numTablesLost.get(request.index) ?? 0) * this.#bytesPerBlock;
+    return this.#copying(joined, () => this.#half.take(request, numNewTokens, finishReason));
   }
 
   onPreempt(request: CaptureRequest): void {
     this.#mentions(request, 'onPreempt');
     this.#followed.onTableLost(request);
-    this.#half.onPreempt(request);
+    this.#numTablesLost.set(request.index, (this.#numTablesLost.get(request.index) ?? 0) + 1);
+    this.#copying(0, () => this.#half.onPreempt(request));
   }
 
   release(request: CaptureRequest): void {
     this.#mentions(request, 'release');
     this.#followed.onTableLost(request);
     this.#wanted.delete(request.index);
-    this.#half.release(request);
+    this.#numTablesLost.delete(request.index);
+    this.#copying(0, () => this.#half.release(request));
   }
 
   onBlockEvicted(blockId: number): void {
     this.#followed.onBlockEvicted(blockId);
-    this.#half.onBlockEvicted?.(blockId);
+    const before = copiedBytes();
+    this.#copying(this.#movableBytes, () => this.#half.onBlockEvicted?.(blockId));
+    this.#movableBytes -= copiedBytes() - before;
   }
 
   onCacheReset(): void {
     if (!this.#wasWanted) this.#judge.wrong('L5', 'the scheduler told of a cache reset that concerns no request');
     this.#wasWanted = this.#wanted.size > 0;
     this.#followed.onCacheReset();
-    this.#half.onCacheReset();
+    this.#copying(0, () => this.#half.onCacheReset());
   }
 
   onStepsLost(): void {
@@ -169,9 +186,14 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     this.#judge.wrong('L5', `the scheduler called ${what} for "${request.requestId}", which the design does not want`);
   }
 
-  #locked(before: number): void {
-    if (this.#lock.numEngineLocks > before) {
-      this.#judge.wrong('L6', `${this.design} takes a lock inside the scheduler's step`);
+  #copying<T>(most: number, call: () => T): T {
+    const before = copiedBytes();
+    const result = call();
+    const copied = copiedBytes() - before;
+    if (copied > most) {
+      const what = `${this.design} copies ${copied} bytes inside the scheduler's step, of which ${most} are due`;
+      this.#judge.wrong('L6', what);
     }
+    return result;
   }
 }

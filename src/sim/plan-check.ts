@@ -67,13 +67,13 @@ export class PlanCheck {
       );
     }
     const entries: FlightEntry[] = [];
-    let isWanted = false;
+    let numWantedTokens = 0;
     let numTokens = 0;
     for (let i = 0; i < plan.numRequests; i += 1) {
       const request = this.#requests[plan.requestIndices[i]!]!;
       numTokens += plan.numScheduledTokens[i]!;
       this.#schedule(plan, i, request);
-      isWanted ||= request.spec.rows;
+      if (request.spec.rows) numWantedTokens += plan.numScheduledTokens[i]!;
       const isJoining = plan.kinds[i] !== RequestKind.running;
       entries.push({
         request,
@@ -98,7 +98,7 @@ export class PlanCheck {
       plan,
       epoch,
       entries,
-      isWanted,
+      numWantedTokens,
       isExecuted: false,
       outputs: Array<null>(numRanks).fill(null),
       numArrived: 0,

@@ -5,7 +5,10 @@ import type { ErrorCode } from '../contract/errors.ts';
 import type { EngineRequest } from '../contract/request.ts';
 import type { ScenarioRequest } from './scenario.ts';
 
-/** The code of the refusal that is due; `null`: none; `'either'`: the engine may keep room for drafts. `isInUse`: its id is. */
+/**
+ * The code of the refusal that is due; `null`: none is; `'either'`: the engine may keep room for drafts. `isInUse`: another request has
+ * the id.
+ */
 export function expectedRefusal(
   spec: ScenarioRequest,
   engine: EngineConfig,

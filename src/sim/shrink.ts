@@ -183,4 +183,5 @@ const FAULT: readonly ((fault: Fault) => Fault)[] = [
   (f) => ('step' in f.when && f.when.step > 0 ? { ...f, when: { ...f.when, step: f.when.step - 1 } } : f),
   (f) => ('at' in f.when ? { ...f, when: { at: Math.floor(f.when.at / 2) } } : f),
   (f) => (f.kind === 'abort' && f.ids.length > 1 ? { ...f, ids: f.ids.slice(0, 1) } : f),
+  (f) => (f.kind === 'slow-lock-holder' && f.ticks > 1 ? { ...f, ticks: Math.floor(f.ticks / 2) } : f),
 ];

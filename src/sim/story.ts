@@ -63,8 +63,8 @@ function describeFault(fault: Fault): string {
       return `${when}, the prefix cache is reset${fault.preempt ? ' and running requests are preempted' : ''}`;
     case 'kill':
       return `${when}, rank ${fault.rank} dies`;
-    case 'dead-lock-holder':
-      return `${when}, a process dies with the lock of shared memory`;
+    case 'slow-lock-holder':
+      return `${when}, a process holds the lock of shared memory for ${fault.ticks} ticks`;
     default:
       return fault satisfies never;
   }

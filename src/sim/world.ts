@@ -39,7 +39,7 @@ export class World {
   readonly judge: Judge;
   readonly log: EventLog;
   readonly marks: Set<Mark>;
-  readonly lock: VirtualLock = new VirtualLock();
+  readonly lock: VirtualLock;
   /** The table of shared memory, made when a design asks for it. */
   #table: Int32Array | null = null;
   readonly flights: Flight[] = [];
@@ -71,6 +71,7 @@ export class World {
     const { model, engine } = scenario;
     this.scenario = scenario;
     this.judge = judge;
+    this.lock = new VirtualLock(judge);
     this.log = log;
     this.marks = marks;
     this.#rowLength = model.numLayers * model.topK;
@@ -90,11 +91,11 @@ export class World {
       sharedRows: () => this.sharedRows('engine'),
       ...(subject.prefixRows === null ? {} : { prefixRows: subject.prefixRows }),
     });
-    const mutated = half && subject.mutation.engineHalf ? subject.mutation.engineHalf(half, model, engine) : half;
+    const mutate = subject.mutation.engineHalf;
+    const mutated = half !== null && mutate ? mutate(half, model, engine, this.lock) : half;
     const keepsRows =
       subject.design.name === 'deltas' && prefixRowsPolicies[subject.prefixRows ?? DEFAULT_PREFIX_ROWS].keeps;
-    this.#half =
-      mutated === null ? null : new EngineHalfMonitor({ half: mutated, engine, judge, lock: this.lock, keepsRows });
+    this.#half = mutated === null ? null : new EngineHalfMonitor({ half: mutated, model, engine, judge, keepsRows });
     this.engine = new EngineCore(engine, this.#half, undefined, site.connector);
     this.#counts = new CountCheck({
       scenario,

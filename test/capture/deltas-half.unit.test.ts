@@ -431,6 +431,29 @@ describe('KV from elsewhere', () => {
     expect(calls.half.liveCounts().cachedBytes).toBe(BLOCK_SIZE);
   });
 
+  test('given back before a pass was to read it: none of its rows is the request’s, and whoever hits its blocks has them', () => {
+    const calls = new Calls();
+    const a = calls.request(12);
+    calls.admit(a, [1, 2, 3]);
+    a.numCachedBlocks = 2;
+    calls.half.onExternalKv(a, 0, 11, handedOver(0, [9, 8, 7, 6, 5, 4, 3, 2, 1, 9, 8]));
+    calls.preempt(a);
+    expect(calls.end(a)).toEqual(missing(11));
+    const b = calls.request(9);
+    calls.admit(b, [1, 2, 5], 2);
+    calls.arrive(calls.schedule([b, 1]), [b]);
+    expect(calls.end(b)).toEqual([9, 8, 7, 6, 5, 4, 3, 2]);
+  });
+
+  test('lost after a pass has read it, and computed again up to the middle of a block: rows of both lives, and the gap between', () => {
+    const { calls, a } = load(null);
+    calls.preempt(a);
+    calls.admit(a, [4, 5, 6, 7]);
+    const again = calls.schedule([a, 9]);
+    calls.arrive(again, [a]);
+    expect(calls.end(a)).toEqual([...rowsOf(again.stepId, 0, 9), ...missing(2), ...own]);
+  });
+
   test('rows before the prompt start are not looked at', () => {
     const { calls, a } = load(handedOver(4, [5, 4, 3, 2, 1, 9, 8]), 6);
     expect(calls.end(a)).toEqual([3, 2, 1, 9, 8, ...own]);

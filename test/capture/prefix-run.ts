@@ -20,7 +20,6 @@ import { CpuDevice } from '../../src/kernels/cpu-device.ts';
 import { modelPreset } from '../../src/kernels/model-presets.ts';
 import { EngineHalfMonitor } from '../../src/sim/engine-half-monitor.ts';
 import { Judge } from '../../src/sim/judge.ts';
-import { VirtualLock } from '../../src/sim/virtual-lock.ts';
 import { InlineExecutor } from '../../src/worker/inline-executor.ts';
 import { ModelRunner } from '../../src/worker/model-runner.ts';
 import { random, type Random } from '../../src/workload/random.ts';
@@ -128,9 +127,9 @@ class Run {
     // It throws at a call that L5 forbids, and where cached rows are not shared.
     const monitor = new EngineHalfMonitor({
       half: this.#half,
+      model: this.#model,
       engine: this.#config,
       judge: new Judge([]),
-      lock: new VirtualLock(),
       keepsRows: prefixRowsPolicies[options.policy].keeps,
     });
     this.#engine = new EngineCore(this.#config, monitor);

@@ -1,6 +1,16 @@
+import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
 import { prefixMutations } from './prefix.ts';
+import { scheduleMutations } from './schedule.ts';
 import { serveMutations } from './serve.ts';
 import type { SourceMutation } from './source-mutation.ts';
+import { workersMutations } from './workers.ts';
 
-export const allMutations: readonly SourceMutation[] = [...pipelineMutations, ...prefixMutations, ...serveMutations];
+export const allMutations: readonly SourceMutation[] = [
+  ...pdMutations,
+  ...pipelineMutations,
+  ...prefixMutations,
+  ...scheduleMutations,
+  ...serveMutations,
+  ...workersMutations,
+];

@@ -83,6 +83,7 @@ test('a read that fails gives up its hold', async () => {
 test('blocks that are gone with their device are not given back, also not by a reader that ends later', async () => {
   const first = reader();
   const emptied = kept.emptied();
+  kept.release('r');
   kept.forgetAll();
   await emptied;
   await first.end();

@@ -79,6 +79,7 @@ function startDriver(): {
   const engine = new EngineCore(config, null, undefined, connector);
   const worker = new FakeWorker(config, () => 0);
   const executor = {
+    lost: new Promise<never>(() => undefined),
     execute: (step) => Promise.resolve(worker.execute(step)),
     recycle: () => undefined,
     shutdown: () => Promise.resolve(),

@@ -91,6 +91,7 @@ describe.each(['webgpu', 'cpu'] as const)('on %s', (device) => {
     expect(served.workerLiveCounts).toEqual({
       batchEntries: 0,
       ringSlots: 0,
+      lentBuffers: 0,
       capture: { requests: 0, bytes: 0 },
     });
   });

@@ -19,6 +19,7 @@ import type { LoopMode } from '../../workload/arrivals.ts';
 import { recordingWorkload } from '../../workload/recording.ts';
 import { workloadNames, workloads } from '../../workload/workloads.ts';
 import { requireRows, routerConfig } from '../../worker/router-kinds.ts';
+import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread-executor.ts';
 import { checkDraftFlags, finite, list, whole } from '../options.ts';
 import { runBench } from './bench.ts';
 import type { Defaults, Flags } from './settings.ts';
@@ -126,6 +127,14 @@ export function benchCommand(): Command {
     )
     .option('--lose-device-at <step>', 'fault: destroy the device when this step arrives', whole(0))
     .option('--kill-worker-at <step>', 'fault: end the worker thread when this step arrives', whole(0))
+    .option('--hang-worker-at <step>', 'fault: let the worker thread stand still when this step arrives', whole(0))
+    .option('--fault-rank <n>', 'the rank that a fault happens to', whole(0, 15), 0)
+    .option(
+      '--step-timeout <s>',
+      'a worker that does not reply for this long is lost; 0 = wait for ever',
+      finite(0, 86_400),
+      DEFAULT_STEP_TIMEOUT_MS / 1e3,
+    )
     .option('--seed <n>', 'of workload, opt-in, aborts and order of runs', whole(0, 2 ** 32 - 1), 0)
     .option('--json <file>', 'write every figure, with its environment, to this file')
     .addHelpText(
@@ -186,6 +195,7 @@ async function bench(flags: Flags): Promise<void> {
           queueDepth: flags.queueDepth,
           ballastMs: flags.ballastMs ?? defaults.ballastMs,
           fault: faultOf(flags),
+          stepTimeoutMs: flags.stepTimeout * 1e3,
           prefixRows: flags.prefixRows,
           draftAcceptanceRate: flags.draftAcceptanceRate,
           router,

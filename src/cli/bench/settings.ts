@@ -63,6 +63,9 @@ export type Flags = {
   draftAcceptanceRate: number;
   loseDeviceAt?: number;
   killWorkerAt?: number;
+  hangWorkerAt?: number;
+  faultRank: number;
+  stepTimeout: number;
   seed: number;
   json?: string;
 };
@@ -93,9 +96,10 @@ export function makeWorkload(
   return findWorkload(flags.workload).generate({ seed, vocabSize, ...sizes, maxNumBatchedTokens });
 }
 
-export function faultOf({ loseDeviceAt, killWorkerAt }: Flags): WorkerFault | null {
-  if (loseDeviceAt !== undefined) return { kind: 'lose-device', stepId: loseDeviceAt };
-  return killWorkerAt === undefined ? null : { kind: 'exit-thread', stepId: killWorkerAt };
+export function faultOf({ loseDeviceAt, killWorkerAt, hangWorkerAt, faultRank: rank }: Flags): WorkerFault | null {
+  if (loseDeviceAt !== undefined) return { kind: 'lose-device', rank, stepId: loseDeviceAt };
+  if (killWorkerAt !== undefined) return { kind: 'exit-thread', rank, stepId: killWorkerAt };
+  return hangWorkerAt === undefined ? null : { kind: 'hang', rank, stepId: hangWorkerAt };
 }
 
 /** Fills in what the flags leave open, so that the workload fits without a preemption. */

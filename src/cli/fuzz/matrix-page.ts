@@ -97,7 +97,7 @@ export function renderMatrix(found: {
       ]),
     ),
     '',
-    'Numbers 9 and 19 are defects of a decode engine: their storms have a prefill engine in front.',
+    `The storms of ${rows.flatMap(({ mutant }) => (mutant.mutation.inPd ? [mutant.number] : [])).join(', ')} have a prefill engine in front.`,
     '',
     ...mutationSection(mutations),
     '## Event logs',

@@ -1,6 +1,5 @@
-/** A known defect, as a small patch of a design or of what is around it. */
+/** A known defect as a small patch. */
 
-import type { DeclaredGap } from '../../capture/designs.ts';
 import type { Mutation } from '../subject.ts';
 
 export type Mutant = Readonly<{
@@ -13,6 +12,4 @@ export type Mutant = Readonly<{
   /** The subject that is changed. */
   base: string;
   mutation: Mutation;
-  /** Whether a declared gap of the base stays declared; absent = all do. */
-  keepsGap?: (gap: DeclaredGap) => boolean;
 }>;
