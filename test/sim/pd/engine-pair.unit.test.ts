@@ -222,12 +222,23 @@ class Splicing extends Watching {
     const rows = super.take(request, numNew, finish);
     const ofP = this.#rowsOfP();
     if (rows === null || ofP === undefined || request.requestId !== 'r') return rows;
-    const chunk = new Uint8Array(rows.count * 4);
-    for (let at = 0; at < rows.count; at += 1) {
-      const source = at >= this.#from && at < this.#to ? ofP : rows;
-      chunk.set(rowAt(source, at)!, at * 4);
-    }
-    return { ...rows, rowsPerChunk: rows.count, chunks: [chunk], missing: [] };
+    const { numLayers, topK, dtype, start, count } = rows;
+    const splice = (): Uint8Array => {
+      const chunk = new Uint8Array(count * 4);
+      for (let at = 0; at < count; at += 1) {
+        const source = at >= this.#from && at < this.#to ? ofP : rows;
+        chunk.set(rowAt(source, at)!, at * 4);
+      }
+      return chunk;
+    };
+    // Rows are copied when they are read: inside the scheduler's step it would break L6.
+    const shape = { numLayers, topK, dtype, start, count, rowsPerChunk: count, missing: [] };
+    return {
+      ...shape,
+      get chunks() {
+        return [splice()];
+      },
+    };
   }
 }
 
