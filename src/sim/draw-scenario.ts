@@ -51,19 +51,21 @@ export function drawScenario(seed: number): Scenario {
   const queueDepth = draw.pick([1, 2, 2, 2, 3]);
   const requests = drawRequests(seed, routed, draw);
   const engine = drawEngine(draw, queueDepth, requests);
+  const ringDepth = draw.chance(0.5) ? queueDepth + 1 : draw.int(1, queueDepth);
+  const numRanks = draw.chance(0.06) ? 2 : 1;
   const scenario: Scenario = {
     seed,
     model: routed,
     engine,
     queueDepth,
-    ringDepth: draw.chance(0.5) ? queueDepth + 1 : draw.int(1, queueDepth),
-    numRanks: draw.chance(0.06) ? 2 : 1,
+    ringDepth,
+    numRanks,
     maxRestarts: draw.chance(0.1) ? draw.int(0, 1) : 100,
     hasEpochs: draw.chance(0.15),
     readsAtOnce: draw.chance(0.8),
     timing: drawTiming(draw),
     requests,
-    faults: drawFaults(seed, draw, requests),
+    faults: drawFaults(seed, draw, requests, numRanks),
   };
   return underPressure(scenario, new Draw(seed, 'pressure'));
 }
@@ -288,8 +290,9 @@ function drawTiming(draw: Draw): Timing {
   };
 }
 
-export function drawFaults(seed: number, swarm: Draw, requests: readonly ScenarioRequest[]): Fault[] {
+export function drawFaults(seed: number, swarm: Draw, requests: readonly ScenarioRequest[], numRanks: number): Fault[] {
   const draw = new Draw(seed, 'faults');
+  const killedRanks = new Draw(seed, 'killed-ranks');
   const lastStep = 4 + requests.length * 3;
   const moment = (): Moment =>
     draw.chance(0.15) ? { at: draw.int(0, 3000) } : { step: draw.int(0, lastStep), phase: draw.pick(STEP_PHASES) };
@@ -311,7 +314,9 @@ export function drawFaults(seed: number, swarm: Draw, requests: readonly Scenari
     }
   }
   if (swarm.chance(0.12)) {
-    for (let i = swarm.int(1, 2); i > 0; i -= 1) faults.push({ when: moment(), kind: 'kill', rank: 0 });
+    for (let i = swarm.int(1, 2); i > 0; i -= 1) {
+      faults.push({ when: moment(), kind: 'kill', rank: killedRanks.int(0, numRanks - 1) });
+    }
   }
   if (swarm.chance(0.05)) {
     faults.push({ when: moment(), kind: 'slow-lock-holder', ticks: draw.pick([700, 5000, 50_000]) });

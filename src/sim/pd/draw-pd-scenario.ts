@@ -1,7 +1,7 @@
 /** The storm of a seed, with a prefill engine in front. */
 
 import { Draw, drawEngine, drawFaults, drawScenario } from '../draw-scenario.ts';
-import type { Fault, Scenario, ScenarioRequest } from '../scenario.ts';
+import type { Scenario, ScenarioRequest } from '../scenario.ts';
 import { LOAD_FAILURES, ROW_WAYS, type LinkTiming, type ProxyFailure } from './pd-scenario.ts';
 
 /** The same on every machine and for every design. Requests, decode engine and its faults are those of `drawScenario(seed)`. */
@@ -18,8 +18,6 @@ export function drawPdScenario(seed: number): Scenario {
   const proxy = drawProxy(beside);
   const readTicks = beside.chance(0.7) ? 0 : beside.pick([20, 200, 1000]);
   const rowlessShare = beside.pick([0, 0, 0.3]);
-  const onAnyRank = (fault: Fault): Fault =>
-    fault.kind === 'kill' ? { ...fault, rank: beside.int(0, numRanks - 1) } : fault;
   const prompts = requests.map((request) => ({ ...request, maxTokens: 1 }));
   return {
     ...base,
@@ -30,7 +28,7 @@ export function drawPdScenario(seed: number): Scenario {
       queueDepth,
       ringDepth: draw.int(1, queueDepth + 1),
       numRanks,
-      faults: draw.chance(0.5) ? [] : drawFaults(seed + 1, draw, requests).map(onAnyRank),
+      faults: draw.chance(0.5) ? [] : drawFaults(seed + 1, draw, requests, numRanks),
       rows: draw.pick(ROW_WAYS),
       onLoadFailure: draw.pick(LOAD_FAILURES),
       direct: requests.filter(() => draw.chance(directShare)).map(({ id }) => id),
