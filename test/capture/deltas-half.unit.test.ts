@@ -162,7 +162,9 @@ test('the producer is aborted before its rows arrive: they still come, to the bl
   expect(calls.end(b)).toEqual([...rowsOf(0, 0, 4), ...rowsOf(1, 4, 5)]);
   expect(calls.usable(c, [1])).toBe(1);
   calls.admit(c, [1, 5], 1);
+  const third = calls.schedule([c, 2]);
   expect(calls.end(c)).toEqual([...rowsOf(0, 0, 4), -1]);
+  calls.arrive(third, [c]);
   calls.expectNothingHeld();
 });
 
@@ -182,7 +184,17 @@ test('an aborted producer’s user holds the rows that had come: those that come
   expect([delivered(), rows.missing]).toEqual([rowsOf(0, 0, 2), [[2, 8]]]);
   const b = calls.request(6);
   calls.admit(b, [1, 4], 1);
+  calls.schedule([b, 2]);
   expect(calls.end(b)).toEqual([...rowsOf(0, 0, 2), ...rowsOf(1, 2, 4), -1]);
+});
+
+test('a request that ends before a step was scheduled for it has no rows: nothing of it attended to the blocks that it hit', () => {
+  const calls = new Calls();
+  const [a, b] = [calls.request(9), calls.request(6)];
+  calls.admit(a, [1, 2, 3]);
+  calls.arrive(calls.schedule([a, 9]), [a]);
+  calls.admit(b, [1, 4], 1);
+  expect(calls.end(b)).toEqual(missing(5));
 });
 
 test('rows that are read late are those that stood at the end: what arrives later is not among them', () => {

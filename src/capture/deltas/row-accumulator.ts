@@ -52,10 +52,10 @@ export class RowAccumulator {
     return this.#table;
   }
 
-  /** The request loses its blocks. Rows of KV that it was given and that no pass of it was to read are not its own (L9). */
+  /** The request loses its blocks. */
   closeTable(): void {
     if (this.#table.isScheduled) this.#isOpen = false;
-    else this.#table = new TableRows(this.#shape, this.#blockSize, this.#promptStart);
+    else this.#forgetTable();
   }
 
   /**
@@ -63,6 +63,7 @@ export class RowAccumulator {
    * the caller's time and not the scheduler's (L6). It is the list of this moment: what arrives later is not in it. The memory is shared.
    */
   take(start: number, end: number): RoutedRows {
+    if (!this.#table.isScheduled) this.#forgetTable();
     const { arrivedEnd, hasOutput } = this.#table;
     // Before the table's first output even hit blocks may be waiting for rows: the list is put together at once.
     let list: ChunkList | null = hasOutput ? null : this.#chunkList(start, end, Infinity);
@@ -87,6 +88,11 @@ export class RowAccumulator {
   collectRuns(runs: Set<RowRun>): void {
     for (const run of this.#table.runs) if (run) runs.add(run);
     for (const held of this.#earlier) for (const { run } of held) runs.add(run);
+  }
+
+  /** Rows of KV that the request was given, and that no pass of it was to read, are not its own (L9). */
+  #forgetTable(): void {
+    this.#table = new TableRows(this.#shape, this.#blockSize, this.#promptStart);
   }
 
   #chunkList(start: number, end: number, arrivedEnd: number): ChunkList {
