@@ -293,7 +293,7 @@ test('a dropped output that arrives after the request was admitted again is not 
   expect(calls.end(a)).toEqual([...rowsOf(1, 0, 2), ...missing(3)]);
 });
 
-test('a first output that is dropped gives its request nothing: neither its own rows nor those of blocks that it hit', () => {
+test('a dropped first output gives its request nothing: no rows of its own, none of blocks that it hit', () => {
   const calls = new Calls();
   const [a, b] = [calls.request(9), calls.request(6)];
   calls.admit(a, [1, 2, 3]);

@@ -10,14 +10,18 @@ const SHARED_ROWS = { test: 'test/capture/posix-shared-rows.integration.test.ts'
 const RANKS = { test: 'test/capture/shm-flock-ranks.unit.test.ts' } as const;
 const TWO_RANKS = { command: ['fuzz', '--seeds', '300'] } as const;
 
+/** An entry of the half's map goes to a list first, which nothing counts. */
+const keeping = (map: string): string =>
+  `this.#kept.push(this.${map}.get(request.index)); this.${map}.delete(request.index);\n  }\n` +
+  '  readonly #kept: unknown[] = [];\n  nothing(): void {';
+
 export const captureMutations: readonly SourceMutation[] = [
   {
     name: 'deltas-keeps-ended-requests',
     defect: 'the engine half of deltas keeps each ended request in a list that it does not count',
     file: 'src/capture/deltas/engine-half.ts',
     find: 'this.#accumulators.delete(request.index);',
-    replace:
-      'this.#kept.push(this.#accumulators.get(request.index)); this.#accumulators.delete(request.index);\n  }\n  #kept: unknown[] = [];\n  unused(): void {',
+    replace: keeping('#accumulators'),
     killedBy: HEAP,
   },
   {
@@ -25,8 +29,7 @@ export const captureMutations: readonly SourceMutation[] = [
     defect: 'the engine half of host-cache keeps each ended request in a list that it does not count',
     file: 'src/capture/host-cache/engine-half.ts',
     find: 'this.#arrived.delete(request.index);',
-    replace:
-      'this.#kept.push(this.#arrived.get(request.index)); this.#arrived.delete(request.index);\n  }\n  #kept: unknown[] = [];\n  unused(): void {',
+    replace: keeping('#arrived'),
     killedBy: HEAP,
   },
   {
@@ -34,8 +37,7 @@ export const captureMutations: readonly SourceMutation[] = [
     defect: 'the engine half of block-store keeps each ended request in a list that it does not count',
     file: 'src/capture/block-store/engine-half.ts',
     find: 'this.#held.delete(request.index);',
-    replace:
-      'this.#kept.push(this.#held.get(request.index)); this.#held.delete(request.index);\n  }\n  #kept: unknown[] = [];\n  unused(): void {',
+    replace: keeping('#held'),
     killedBy: HEAP,
   },
   {

@@ -1,4 +1,4 @@
-/** A worker that is lost for good: every request ends, and nothing is held for steps that will never be answered (L7, L8). */
+/** A worker is lost for good: every request ends, and nothing is held for steps that get no answer (L7, L8). */
 
 import { expect, test } from 'vitest';
 import { designs } from '../../src/capture/designs.ts';
