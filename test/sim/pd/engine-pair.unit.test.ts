@@ -217,12 +217,10 @@ class Splicing extends Watching {
     const rows = super.take(request, numNew, finish);
     const ofP = this.#rowsOfP();
     if (rows === null || ofP === undefined || request.requestId !== 'r') return rows;
-    const chunk = new Uint8Array(rows.count * 4);
-    for (let at = 0; at < rows.count; at += 1) {
-      const source = at >= this.#from && at < this.#to ? ofP : rows;
-      chunk.set(rowAt(source, at)!, at * 4);
-    }
-    return { ...rows, rowsPerChunk: rows.count, chunks: [chunk], missing: [] };
+    const chunks = Array.from({ length: rows.count }, (_, at) =>
+      rowAt(at >= this.#from && at < this.#to ? ofP : rows, at),
+    );
+    return { ...rows, rowsPerChunk: 1, chunks, missing: [] };
   }
 }
 
