@@ -311,6 +311,21 @@ test('a dropped output that arrives after the request was admitted again is not 
   expect(calls.end(a)).toEqual([...rowsOf(1, 0, 2), ...missing(3)]);
 });
 
+test('a dropped first output gives its request nothing: no rows of its own, none of blocks that it hit', () => {
+  const calls = new Calls();
+  const [a, b] = [calls.request(9), calls.request(6)];
+  calls.admit(a, [1, 2, 3]);
+  calls.arrive(calls.schedule([a, 9]), [a]);
+  calls.admit(b, [1, 4], 1);
+  const first = calls.schedule([b, 2]);
+  calls.preempt(b);
+  calls.half.onCacheReset();
+  calls.arrive(first, [a, b], [b]);
+  expect(calls.end(b)).toEqual(missing(5));
+  expect(calls.end(a)).toEqual(rowsOf(0, 0, 8));
+  calls.expectNothingHeld();
+});
+
 test('rows before the producer’s prompt start are never computed: its first block is a miss to who wants them', () => {
   const calls = new Calls();
   const a = calls.request(13, 6);

@@ -1,4 +1,4 @@
-/** `shm-flock` on several ranks, as in its source: all read the slot mapping, rank 0 alone reads rows, locks and writes. */
+/** `shm-flock` on several ranks: all read the slot mapping, rank 0 alone reads rows, locks and writes. */
 
 import { expect, test } from 'vitest';
 import { designs } from '../../src/capture/designs.ts';

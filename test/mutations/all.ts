@@ -1,3 +1,4 @@
+import { captureMutations } from './capture.ts';
 import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
 import { prefixMutations } from './prefix.ts';
@@ -7,6 +8,7 @@ import type { SourceMutation } from './source-mutation.ts';
 import { workersMutations } from './workers.ts';
 
 export const allMutations: readonly SourceMutation[] = [
+  ...captureMutations,
   ...pdMutations,
   ...pipelineMutations,
   ...prefixMutations,

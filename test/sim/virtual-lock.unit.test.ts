@@ -1,4 +1,4 @@
-/** The lock of shared memory in virtual time: a slow holder makes worker and scheduler stand still, never for ever (L6). */
+/** The lock of shared memory in virtual time: a slow holder makes its waiters stand still, never for ever (L6). */
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';

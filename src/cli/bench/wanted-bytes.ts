@@ -1,4 +1,4 @@
-/** Counts, on their way to the workers, the rows of requests that opted in: the most that may leave the devices (L5). */
+/** Counts the rows of opted-in requests on their way to the workers: the most that may leave the devices (L5). */
 
 import type { ModelConfig } from '../../contract/config.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';

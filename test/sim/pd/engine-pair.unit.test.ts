@@ -222,23 +222,10 @@ class Splicing extends Watching {
     const rows = super.take(request, numNew, finish);
     const ofP = this.#rowsOfP();
     if (rows === null || ofP === undefined || request.requestId !== 'r') return rows;
-    const { numLayers, topK, dtype, start, count } = rows;
-    const splice = (): Uint8Array => {
-      const chunk = new Uint8Array(count * 4);
-      for (let at = 0; at < count; at += 1) {
-        const source = at >= this.#from && at < this.#to ? ofP : rows;
-        chunk.set(rowAt(source, at)!, at * 4);
-      }
-      return chunk;
-    };
-    // Rows are copied when they are read: inside the scheduler's step it would break L6.
-    const shape = { numLayers, topK, dtype, start, count, rowsPerChunk: count, missing: [] };
-    return {
-      ...shape,
-      get chunks() {
-        return [splice()];
-      },
-    };
+    const chunks = Array.from({ length: rows.count }, (_, at) =>
+      rowAt(at >= this.#from && at < this.#to ? ofP : rows, at),
+    );
+    return { ...rows, rowsPerChunk: 1, chunks, missing: [] };
   }
 }
 
