@@ -12,6 +12,19 @@ import type { Request } from './request.ts';
 /** No prefix was found. */
 export const NO_HITS: readonly number[] = [];
 
+/** What a request begins with, and what its admission leaves to others. */
+export type Admission = Readonly<{
+  /** Cached blocks with which a request without blocks begins. */
+  hits: readonly number[];
+  /** Tokens for which there must be room although they are not allocated; 0 = none. */
+  reserveTokens: number;
+  /** Blocks that must stay free. */
+  reserveBlocks: number;
+}>;
+
+/** A request that runs takes what it needs. */
+const IS_RUNNING: Admission = { hits: NO_HITS, reserveTokens: 0, reserveBlocks: 0 };
+
 export class KVCacheManager {
   readonly pool: BlockPool;
   readonly #hasher: BlockHasher;
@@ -44,26 +57,20 @@ export class KVCacheManager {
    * Makes room for `numNewTokens` more tokens, and `numLookaheadTokens` behind them: appends blocks to the request's table and gives the
    * blocks that become full their hashes, before their KV is computed, so that a later request of the same step can hit them.
    *
-   * @param hits cached blocks with which a request without blocks begins
-   * @param numHits how many of `hits` it may use
-   * @param reserveTokens tokens for which there must be room although they are not allocated; 0 = none
-   * @param reserveBlocks blocks that must stay free
    * @returns `false`, and nothing happens, if there are too few free blocks
    */
   allocateSlots(
     request: Request,
     numNewTokens: number,
     numLookaheadTokens: number,
-    hits: readonly number[],
-    numHits: number,
-    reserveTokens: number,
-    reserveBlocks: number,
+    admission: Admission = IS_RUNNING,
   ): boolean {
     const blockSize = this.#blockSize;
-    const numTokens = request.numComputedTokens + numHits * blockSize + numNewTokens;
+    const { hits, reserveTokens } = admission;
+    const numTokens = request.numComputedTokens + hits.length * blockSize + numNewTokens;
     const numSlots = Math.min(numTokens + numLookaheadTokens, this.#maxModelLen);
-    if (numHits > 0 || reserveTokens > 0 || numSlots > request.blockIds.length * blockSize) {
-      if (!this.takeBlocks(request, numSlots, hits, numHits, reserveTokens, reserveBlocks)) return false;
+    if (hits.length > 0 || reserveTokens > 0 || numSlots > request.blockIds.length * blockSize) {
+      if (!this.takeBlocks(request, numSlots, admission)) return false;
     }
     this.cacheBlocks(request, numTokens < request.numTokens ? numTokens : request.numTokens);
     return true;
@@ -101,30 +108,23 @@ export class KVCacheManager {
   }
 
   /** Appends the hits and new blocks until the table has `numSlots` slots. `false`, and nothing happens, if there are too few free blocks. */
-  takeBlocks(
-    request: Request,
-    numSlots: number,
-    hits: readonly number[],
-    numHits: number,
-    reserveTokens: number,
-    reserveBlocks: number,
-  ): boolean {
+  takeBlocks(request: Request, numSlots: number, { hits, reserveTokens, reserveBlocks }: Admission): boolean {
     const blockSize = this.#blockSize;
     const pool = this.pool;
     const blockIds = request.blockIds;
     // A hit that nobody holds is on the free list, and leaves it too.
     let numFreeHits = 0;
-    for (let i = 0; i < numHits; i += 1) if (pool.refCount(hits[i]!) === 0) numFreeHits += 1;
-    const numHeld = blockIds.length + numHits;
+    for (let i = 0; i < hits.length; i += 1) if (pool.refCount(hits[i]!) === 0) numFreeHits += 1;
+    const numHeld = blockIds.length + hits.length;
     const available = pool.numFree - numFreeHits - reserveBlocks;
     const numNeeded = Math.ceil(numSlots / blockSize) - numHeld;
     const numReserved = Math.ceil(Math.min(reserveTokens, this.#maxModelLen) / blockSize) - numHeld;
     if (numNeeded > available || numReserved > available) return false;
-    for (let i = 0; i < numHits; i += 1) {
+    for (let i = 0; i < hits.length; i += 1) {
       pool.touch(hits[i]!);
       blockIds.push(hits[i]!);
     }
-    if (numHits > 0) request.numCachedBlocks = numHits;
+    if (hits.length > 0) request.numCachedBlocks = hits.length;
     for (let i = 0; i < numNeeded; i += 1) blockIds.push(pool.take());
     return true;
   }

@@ -137,7 +137,7 @@ export class Scheduler {
       }
       const firstNewBlock = request.blockIds.length;
       let fits = true;
-      while (!this.kv.allocateSlots(request, numNew, numSpeculativeTokens, NO_HITS, 0, 0, 0)) {
+      while (!this.kv.allocateSlots(request, numNew, numSpeculativeTokens)) {
         // Who runs alone would preempt itself, and again, for as long as loaded requests that cannot run hold the blocks it needs.
         if (running.length === 1 && handovers !== null && handovers.dropOneFor(request)) continue;
         const at = requests.victim();
@@ -199,10 +199,9 @@ export class Scheduler {
       // KV that came from elsewhere stands in the request's own blocks, and what is cached of its prefix too.
       const isLoaded = request.blockIds.length > 0;
       const hits = isLoaded ? NO_HITS : this.prefixes.find(request);
-      const numHits = hits.length;
-      const numComputed = isLoaded ? request.numComputedTokens : numHits * config.blockSize;
+      const numComputed = isLoaded ? request.numComputedTokens : hits.length * config.blockSize;
       if (handovers !== null && !isLoaded && handovers.canLoad(request, numComputed)) {
-        if (!this.#beginLoad(handovers, request, hits, numHits)) break;
+        if (!this.#beginLoad(handovers, request, hits)) break;
         continue;
       }
       let numNew = request.numTokens - numComputed;
@@ -219,17 +218,9 @@ export class Scheduler {
         if (!config.enableChunkedPrefill) break;
         numNew = budget;
       }
-      if (
-        !this.kv.allocateSlots(
-          request,
-          numNew,
-          numSpeculativeTokens,
-          hits,
-          numHits,
-          requests.tokensToReserve(request),
-          isLoaded ? 0 : this.#blocksToSpare,
-        )
-      ) {
+      const reserveTokens = requests.tokensToReserve(request);
+      const admission = { hits, reserveTokens, reserveBlocks: isLoaded ? 0 : this.#blocksToSpare };
+      if (!this.kv.allocateSlots(request, numNew, numSpeculativeTokens, admission)) {
         if (handovers !== null && running.length === 0 && handovers.dropOneFor(request)) continue;
         break;
       }
@@ -246,7 +237,7 @@ export class Scheduler {
       if (request.numCachedTokens < 0) request.numCachedTokens = numComputed;
       request.externalTokens = 0;
       if (isLoaded) handovers!.loaded.delete(request);
-      else this.prefixes.take(request, numHits);
+      else this.prefixes.take(request, hits.length);
       step.add(request);
       budget -= numNew;
     }
@@ -260,16 +251,17 @@ export class Scheduler {
   }
 
   /** The request gets the blocks that its KV is loaded into, and leaves the queue until it has come. `false`: there are too few. */
-  #beginLoad(handovers: KvHandovers, request: Request, hits: readonly number[], numHits: number): boolean {
+  #beginLoad(handovers: KvHandovers, request: Request, hits: readonly number[]): boolean {
     const { config, kv } = this;
     const { running, waiting } = this.requests;
     const reserveTokens = this.requests.tokensToReserve(request);
-    if (!kv.takeBlocks(request, request.externalTokens, hits, numHits, reserveTokens, this.#blocksToSpare)) {
+    const admission = { hits, reserveTokens, reserveBlocks: this.#blocksToSpare };
+    if (!kv.takeBlocks(request, request.externalTokens, admission)) {
       return running.length === 0 && handovers.dropOneFor(request);
     }
     waiting.remove(request);
-    this.prefixes.take(request, numHits);
-    handovers.beginLoad(request, numHits * config.blockSize, config.blockSize);
+    this.prefixes.take(request, hits.length);
+    handovers.beginLoad(request, hits.length * config.blockSize, config.blockSize);
     return true;
   }
 

@@ -14,10 +14,14 @@ import type { CaptureRequest } from '../contract/request.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import type { DesignName, EngineConfig, ModelConfig } from '../contract/config.ts';
+import { DEFAULT_PREFIX_ROWS, prefixRowsPolicies } from '../capture/deltas/prefix-rows.ts';
 import { rowShape } from '../capture/row-shape.ts';
+import type { SharedRows } from '../capture/shm-flock/shared-rows.ts';
 import { copiedBytes } from './copy-meter.ts';
 import { FollowedBlocks } from './followed-blocks.ts';
 import type { Judge } from './judge.ts';
+import type { Subject } from './subject.ts';
+import type { VirtualLock } from './virtual-lock.ts';
 
 export type Monitored = Readonly<{
   half: CaptureEngineHalf;
@@ -196,4 +200,30 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     }
     return result;
   }
+}
+
+type HalfOfStorm = Readonly<{
+  subject: Subject;
+  model: ModelConfig;
+  engine: EngineConfig;
+  judge: Judge;
+  lock: VirtualLock;
+  sharedRows: () => SharedRows;
+}>;
+
+/** The subject's engine half, as its mutation changes it, under watch. `null`: the design captures nothing. */
+export function watchedHalf({
+  subject,
+  model,
+  engine,
+  judge,
+  lock,
+  sharedRows,
+}: HalfOfStorm): EngineHalfMonitor | null {
+  const { design, mutation, prefixRows } = subject;
+  const half = design.engineHalf(model, engine, { sharedRows, ...(prefixRows === null ? {} : { prefixRows }) });
+  if (half === null) return null;
+  const keepsRows = design.name === 'deltas' && prefixRowsPolicies[prefixRows ?? DEFAULT_PREFIX_ROWS].keeps;
+  const mutated = mutation.engineHalf?.(half, model, engine, lock) ?? half;
+  return new EngineHalfMonitor({ half: mutated, model, engine, judge, keepsRows });
 }

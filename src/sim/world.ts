@@ -7,7 +7,6 @@
  *                                 └───────┘ after each: requests and blocks conserved, buffers bounded
  */
 
-import { DEFAULT_PREFIX_ROWS, prefixRowsPolicies } from '../capture/deltas/prefix-rows.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { KvLoad, KvLoadOutcome } from '../contract/kv-connector.ts';
@@ -18,7 +17,7 @@ import { EngineCore } from '../engine/engine-core.ts';
 import type { Router } from '../kernels/reference/route.ts';
 import { CountCheck } from './count-check.ts';
 import type { Mark } from './coverage.ts';
-import { EngineHalfMonitor } from './engine-half-monitor.ts';
+import { watchedHalf, type EngineHalfMonitor } from './engine-half-monitor.ts';
 import type { EventLog } from './event-log.ts';
 import type { Flight } from './flight.ts';
 import type { Judge } from './judge.ts';
@@ -87,15 +86,8 @@ export class World {
       this.#requests,
     );
     this.#plans = new PlanCheck(engine, judge, marks, this.#requests);
-    const half = subject.design.engineHalf(model, engine, {
-      sharedRows: () => this.sharedRows('engine'),
-      ...(subject.prefixRows === null ? {} : { prefixRows: subject.prefixRows }),
-    });
-    const mutate = subject.mutation.engineHalf;
-    const mutated = half !== null && mutate ? mutate(half, model, engine, this.lock) : half;
-    const keepsRows =
-      subject.design.name === 'deltas' && prefixRowsPolicies[subject.prefixRows ?? DEFAULT_PREFIX_ROWS].keeps;
-    this.#half = mutated === null ? null : new EngineHalfMonitor({ half: mutated, model, engine, judge, keepsRows });
+    const sharedRows = (): VirtualSharedRows => this.sharedRows('engine');
+    this.#half = watchedHalf({ subject, model, engine, judge, lock: this.lock, sharedRows });
     this.engine = new EngineCore(engine, this.#half, undefined, site.connector);
     this.#counts = new CountCheck({
       scenario,
