@@ -9,6 +9,7 @@ import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import { BytePool } from '../capture/byte-pool.ts';
 import { rowShape } from '../capture/row-shape.ts';
 import type { Executor, TransferCounts, WorkerLiveCounts } from './executor.ts';
+import { moduleBeside } from './module-beside.ts';
 import { outputMessageLength, readOutputMessage } from './output-message.ts';
 import type { ExecuteReply, RankReply, RankTask } from './rank-protocol.ts';
 import { stepMessageLength, writeStepMessage } from './step-message.ts';
@@ -145,7 +146,7 @@ const origins: WeakMap<
 
 function startRank(config: WorkerConfig): Rank {
   const pool = new Piscina({
-    filename: new URL('./rank.worker.ts', import.meta.url).href,
+    filename: moduleBeside(import.meta.url, 'rank.worker').href,
     minThreads: 1,
     maxThreads: 1,
     // Steps in flight, and places for tasks that ask, stop or move KV.
