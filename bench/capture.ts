@@ -77,7 +77,7 @@ class CaptureLoad {
     const resources = { sharedRows: () => unlockedRows(engine) };
     const device = { write: () => {} } as Partial<Device> as Device;
     const pack = { bound: {} as CaptureWorkerContext['pack']['bound'], rows: nowhere, packed: nowhere };
-    const context = { device, model, engine, routedExperts: nowhere, slotMapping: nowhere, pack };
+    const context = { rank: 0, device, model, engine, routedExperts: nowhere, slotMapping: nowhere, pack };
     this.#engineHalf = design.engineHalf(model, engine, resources)!;
     this.#workerHalf = design.workerHalf(context, resources)!;
     const blocksPerRequest = Math.ceil((maxLength + 1) / BLOCK_SIZE);

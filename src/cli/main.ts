@@ -2,6 +2,7 @@
 
 import { Command, CommanderError } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';
+import { numAbandonedThreads } from '../worker/abandoned-threads.ts';
 import { packageVersion } from './environment.ts';
 
 const BAD_USAGE = 2;
@@ -34,6 +35,11 @@ try {
   await program.parseAsync();
 } catch (error) {
   process.exitCode = exitCodeOf(error);
+}
+// A thread that is stuck would keep the process alive for as long as it is.
+if (numAbandonedThreads() > 0) {
+  const { endProcess } = await import('./end-process.ts');
+  await endProcess(Number(process.exitCode ?? 0));
 }
 
 /** Wrong usage ends with our exit code, not commander's. */

@@ -7,7 +7,7 @@ import type { CampaignPart } from '../sim/campaign.ts';
 import { mutants } from '../sim/mutants/mutants.ts';
 import { subjectNames } from '../sim/subject.ts';
 import { designsOf, progressBar, withCampaignFlags, type CampaignFlags } from './fuzz/campaign-flags.ts';
-import { exitCodeOf } from './fuzz/report.ts';
+import { exitCodeOf, EXIT, showThinPath, thinPathsOf } from './fuzz/report.ts';
 import { cellsOf, renderMatrix, type MatrixCell, type MutantRow } from './fuzz/matrix-page.ts';
 import { readMutationResults } from './fuzz/mutation-results.ts';
 import { runCampaign, type CampaignPlan } from './fuzz/run-campaign.ts';
@@ -70,9 +70,12 @@ async function matrix(flags: Flags): Promise<void> {
   for (const name of survivors) process.stderr.write(`mutant "${name}" survived ${MUTANT_SEEDS} seeds\n`);
   const missed = mutations.filter((mutation) => !mutation.killed).map(({ name }) => name);
   for (const name of missed) process.stderr.write(`mutation "${name}" survived its test\n`);
+  const thinPaths = [...thinPathsOf(parts, false), ...thinPathsOf(pdParts, true)];
+  for (const path of thinPaths) process.stderr.write(`${showThinPath(path)}\n`);
   process.exitCode =
     exitCodeOf([...parts, ...pdParts].flatMap(({ violations }) => violations)) ||
-    (survivors.length + missed.length > 0 ? 1 : 0);
+    (survivors.length + missed.length > 0 ? EXIT.wrong : 0) ||
+    (thinPaths.length > 0 ? EXIT.thin : 0);
 }
 
 function writeTo(file: string, text: string, write: (file: string, text: string) => void): void {

@@ -1,6 +1,7 @@
 /** Numbers on the command line: checked when they are read, so that a wrong one ends with what is wanted and exit code 2. */
 
-import { InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError } from 'commander';
+import { RoutedExpertsError } from '../contract/errors.ts';
 
 /** A whole number in [min, max]. */
 export function whole(min: number, max: number = Number.MAX_SAFE_INTEGER): (text: string) => number {
@@ -23,6 +24,16 @@ export function finite(min: number, max: number = Number.MAX_VALUE): (text: stri
 /** A comma-separated list of what `each` reads. */
 export function list<T>(each: (text: string) => T): (text: string) => T[] {
   return (text) => text.split(',').map((item) => each(item.trim()));
+}
+
+/** A rate without drafts would be ignored. Throws BAD_VALUE. */
+export function checkDraftFlags(
+  { numSpeculativeTokens }: Readonly<{ numSpeculativeTokens: number }>,
+  command: Command,
+): void {
+  if (numSpeculativeTokens > 0 || command.getOptionValueSource('draftAcceptanceRate') !== 'cli') return;
+  const atLeast = 'at least 1, or leave out --draft-acceptance-rate';
+  throw RoutedExpertsError.of('BAD_VALUE', '--num-speculative-tokens', numSpeculativeTokens, atLeast);
 }
 
 function wanted(kind: string, min: number, max: number): string {

@@ -1,10 +1,12 @@
 /** `routed-experts serve`: an OpenAI-compatible server that returns routed experts. */
 
 import { Command, Option } from 'commander';
+import { designByName, designNames } from '../capture/designs.ts';
 import { DEFAULT_PREFIX_ROWS, prefixRowsByName, prefixRowsNames } from '../capture/deltas/prefix-rows.ts';
-import type { DeviceKind, EngineConfig, PrefixRows, SchedulingPolicy } from '../contract/config.ts';
+import type { DesignName, DeviceKind, EngineConfig, PrefixRows, SchedulingPolicy } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
+import { DRAFT_ACCEPTANCE_RATE } from '../kernels/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../kernels/model-presets.ts';
 import { prepareAdapters } from '../kernels/open-device.ts';
 import type { HttpLimits, ServeConfig } from '../serve/serve-config.ts';
@@ -13,8 +15,10 @@ import { Server } from '../serve/server.ts';
 import type { KvExchangeOptions } from '../serve/kv/kv-exchange.ts';
 import type { KvRole, PdRows } from '../serve/kv/transfer-params.ts';
 import { kvRoles, pdRowsWays } from '../serve/kv/transfer-params.ts';
-import { routerConfig } from '../worker/router-kinds.ts';
-import { finite, list, whole } from './options.ts';
+import { requireRows, routerConfig } from '../worker/router-kinds.ts';
+import { DEFAULT_STEP_TIMEOUT_MS } from '../worker/thread-executor.ts';
+import { endAtOnce, endProcess } from './end-process.ts';
+import { checkDraftFlags, finite, list, whole } from './options.ts';
 import { nextSignal } from './signals.ts';
 
 /** One of the smaller published models: on a software adapter a token of a large one takes its time. */
@@ -23,6 +27,7 @@ const SERVED_MODEL = 'gpt-oss-20b';
 type Flags = {
   model: string;
   servedModelName?: string;
+  design: DesignName;
   device: DeviceKind;
   adapter?: string;
   host: string;
@@ -36,11 +41,15 @@ type Flags = {
   policy: SchedulingPolicy;
   prefixCaching: boolean;
   prefixRows: PrefixRows;
+  ranks: number;
   queueDepth: number;
   ballastMs: number;
   router: 'modular' | 'monolithic';
   routingReplay: boolean;
+  numSpeculativeTokens: number;
+  draftAcceptanceRate: number;
   maxRestarts: number;
+  stepTimeout: number;
   epoch: number;
   role?: KvRole;
   pdRows: PdRows;
@@ -63,6 +72,12 @@ export function serveCommand(): Command {
     .description('Serve completions, chat and tokens over HTTP, with the routed experts of every request that asks')
     .option('--model <name>', `model shape: ${MODEL_NAMES.join(', ')}`, SERVED_MODEL)
     .option('--served-model-name <name>', 'the name that clients use (default: the model’s)')
+    .option(
+      '--design <name>',
+      `how rows get from the workers to the server: ${designNames.join(', ')}`,
+      (name) => designByName(name).name,
+      'deltas',
+    )
     .addOption(
       new Option('--device <kind>', 'webgpu, or the TypeScript kernels').choices(['webgpu', 'cpu']).default('webgpu'),
     )
@@ -79,10 +94,11 @@ export function serveCommand(): Command {
     .option('--no-prefix-caching', 'do not reuse the KV of equal prefixes')
     .option(
       '--prefix-rows <policy>',
-      `rows of prefix-cached tokens: ${prefixRowsNames.join(', ')}`,
+      `rows of prefix-cached tokens under deltas: ${prefixRowsNames.join(', ')}`,
       prefixRowsByName,
       DEFAULT_PREFIX_ROWS,
     )
+    .option('--ranks <n>', 'worker threads, each running every step', whole(1, 16), 1)
     .option('--queue-depth <n>', 'steps in flight', whole(1, 16), 2)
     .addOption(
       new Option('--router <kind>', 'modular, or gate, selection and expert work in one kernel')
@@ -91,7 +107,20 @@ export function serveCommand(): Command {
     )
     .option('--no-routing-replay', 'without routing_replay_out: a monolithic router then writes no rows at all')
     .option('--ballast-ms <ms>', 'stretch each forward pass on the device', finite(0, 60_000), 0)
+    .option('--num-speculative-tokens <n>', 'draft tokens per request and step', whole(0, 64), 0)
+    .option(
+      '--draft-acceptance-rate <x>',
+      'how likely a draft is right (with --num-speculative-tokens)',
+      finite(0, 1),
+      DRAFT_ACCEPTANCE_RATE,
+    )
     .option('--max-restarts <n>', 'how often lost workers are started again', whole(0, 1000), 3)
+    .option(
+      '--step-timeout <s>',
+      'a worker that does not reply for this long is lost; 0 = wait for ever',
+      finite(0, 86_400),
+      DEFAULT_STEP_TIMEOUT_MS / 1e3,
+    )
     .option(
       '--epoch <n>',
       'for debugging: folded into every key computed here, so that rows tell whose they are; 0 = none',
@@ -157,7 +186,9 @@ export function serveCommand(): Command {
         .default('info'),
     )
     .action((flags: Flags, command: Command) => {
+      checkDraftFlags(flags, command);
       checkKvFlags(flags, command);
+      checkDesign(flags, command);
       return serve(flags);
     });
 }
@@ -172,6 +203,13 @@ function checkKvFlags({ role, kvPort }: Flags, command: Command): void {
   }
 }
 
+function checkDesign({ design, prefixRows, router, routingReplay }: Flags, command: Command): void {
+  requireRows(routerConfig(router, routingReplay), design);
+  if (design === 'deltas' || command.getOptionValueSource('prefixRows') !== 'cli') return;
+  const wanted = 'it with --design deltas only: the other designs have no policy';
+  throw RoutedExpertsError.of('BAD_VALUE', '--prefix-rows', prefixRows, wanted);
+}
+
 async function serve(flags: Flags): Promise<void> {
   if (flags.device === 'webgpu') await prepareAdapters();
   const server = await Server.start(toConfig(flags));
@@ -184,9 +222,9 @@ async function serve(flags: Flags): Promise<void> {
   const kept = numKept === 0 ? '' : `, KV of ${numKept} kept for others for ${flags.kvLease} s at most`;
   console.error(`${signal}: taking no new requests, ${server.numActive} in progress${kept}`);
   // A second signal means now.
-  const impatient = nextSignal().then(() => process.exit(1));
-  await Promise.race([server.close(flags.drainTimeout * 1e3), impatient]);
-  process.exit(0);
+  void nextSignal().then(() => endAtOnce(1));
+  await server.close(flags.drainTimeout * 1e3);
+  await endProcess(0);
 }
 
 function toConfig(flags: Flags): ServeConfig {
@@ -200,15 +238,19 @@ function toConfig(flags: Flags): ServeConfig {
   };
   return {
     engine: {
+      design: flags.design,
       model: modelPreset(flags.model),
       engine: toEngineConfig(flags),
       device: flags.device,
       adapter: flags.adapter ?? null,
+      numRanks: flags.ranks,
       queueDepth: flags.queueDepth,
       ballastMs: flags.ballastMs,
       router: routerConfig(flags.router, flags.routingReplay),
       prefixRows: flags.prefixRows,
+      draftAcceptanceRate: flags.draftAcceptanceRate,
       maxRestarts: flags.maxRestarts,
+      stepTimeoutMs: flags.stepTimeout * 1e3,
       epoch: flags.epoch,
       kv: toKvOptions(flags),
       fault: null,
@@ -256,7 +298,7 @@ function toEngineConfig(flags: Flags): EngineConfig {
     longPrefillTokenThreshold: 0,
     reserveFullIsl: true,
     watermark: 0,
-    numSpeculativeTokens: 0,
+    numSpeculativeTokens: flags.numSpeculativeTokens,
   };
   validateEngineConfig(engine);
   // As in vLLM: one request of the longest kind must fit.

@@ -22,8 +22,9 @@ export type CaptureLiveCounts = Readonly<{
  * The half that lives with the scheduler. The scheduler calls it synchronously; it must not block, and does nothing proportional to a
  * request's length (L6), unless its header says that it gives this up.
  *
- * Order of calls for one step: `usablePrefix`/`onBlocksCached`/`onPrefixHit`/`onBlockEvicted`/`onPreempt` while scheduling → `onScheduled` →
- * … the step runs … → `onStepOutput` → per request, in the scheduler's order: `onBlocksCached`, `take`, and if it ended `release`.
+ * Order of calls for one step: `hasRows`/`onBlocksCached`/`onPrefixHit`/`onBlockEvicted`/`onPreempt` while scheduling
+ * → `onScheduled` → … the step runs … → `onStepOutput` → per request, in the scheduler's order: `onBlocksCached`,
+ * `take`, and if it ended `release`.
  */
 export interface CaptureEngineHalf {
   readonly design: DesignName;
@@ -32,10 +33,13 @@ export interface CaptureEngineHalf {
   wants(request: CaptureRequest): boolean;
 
   /**
-   * Of the cached blocks that a prefix lookup found, how many (from the front) the request may use: a block whose rows are lost can be
-   * declared a miss. Asked for wanted requests only.
+   * Whether the cached block has every row that the request wants of it, as block `ordinal` of its table. A prefix
+   * lookup of a wanted request takes the first inserted block of a hash that has them. Absent: the first inserted.
    */
-  usablePrefix(request: CaptureRequest, hitBlockIds: readonly number[]): number;
+  hasRows?(request: CaptureRequest, blockId: number, ordinal: number): boolean;
+
+  /** `true`: where no block of a hash has the rows, the lookup ends with a miss. Else it takes the first inserted. */
+  readonly needsRows?: boolean;
 
   /** The request was given its first `numHitBlocks` blocks by the prefix cache. */
   onPrefixHit(request: CaptureRequest, numHitBlocks: number): void;
@@ -48,8 +52,15 @@ export interface CaptureEngineHalf {
   onExternalKv?(request: CaptureRequest, from: number, to: number, rows: RoutedRows | null): void;
 
   /**
-   * The blocks `[firstBlock, request.numCachedBlocks)` of the request's table can be hit from here on, even in the step that is being scheduled:
-   * the forward pass that fills them may not have run. Called for wanted requests, hit blocks excepted.
+   * `true`: something is kept with cached blocks. The half hears when a wanted request's blocks can be hit, and when a
+   * block of which it heard so, or with `onExternalKv`, loses its hash. Of others' blocks it hears nothing (L5).
+   */
+  readonly followsBlocks?: boolean;
+
+  /**
+   * The blocks `[firstBlock, request.numCachedBlocks)` of the request's table can be hit from here on, even in the step
+   * that is being scheduled: the forward pass that fills them may not have run. Not called for blocks that the request
+   * has hit.
    */
   onBlocksCached?(request: CaptureRequest, firstBlock: number): void;
 
@@ -71,13 +82,16 @@ export interface CaptureEngineHalf {
   /** The request is over, after its last `take`. */
   release(request: CaptureRequest): void;
 
-  /** A cached block lost its hash: nobody will hit it again. Called only if the pool ever cached a block. */
-  onBlockEvicted(blockId: number): void;
+  /** A followed block lost its hash: no request will hit it again. */
+  onBlockEvicted?(blockId: number): void;
 
-  /** Every cached block lost its hash. */
+  /** Every cached block lost its hash. Called if a wanted request was alive at any time since the last reset. */
   onCacheReset(): void;
 
-  /** The workers died: no output of a step in flight will come. Called after all KV was given up (`onPreempt`, `onCacheReset`). */
+  /**
+   * The workers died: no output of a step in flight will come. Called after all KV was given up (`onPreempt`,
+   * `onCacheReset`), if `onScheduled` told of such a step.
+   */
   onStepsLost?(): void;
 
   liveCounts(): CaptureLiveCounts;
@@ -116,6 +130,8 @@ export type WorkerStep = Readonly<{
 
 /** What a worker half is built on. */
 export type CaptureWorkerContext = Readonly<{
+  /** Ranks repeat each other's work: the engine takes the rows of rank 0. */
+  rank: number;
   device: Device;
   model: ModelConfig;
   engine: EngineConfig;
@@ -144,8 +160,8 @@ export interface BlockingReads {
   readBefore(step: WorkerStep): DeviceRange;
   takeBefore(step: WorkerStep, bytes: Uint8Array): void;
 
-  /** After the forward pass, before the step's results are looked at. */
-  readAfter(step: WorkerStep): DeviceRange;
+  /** After the forward pass, before the step's results are looked at. `null`: this rank waits no more in this step. */
+  readAfter(step: WorkerStep): DeviceRange | null;
   takeAfter(step: WorkerStep, bytes: Uint8Array): void;
 }
 

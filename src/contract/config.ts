@@ -89,8 +89,25 @@ export type PrefixRows = 'complete' | 'share' | 'recompute' | 'computed-only';
 
 export type DeviceKind = 'webgpu' | 'cpu';
 
-/** What goes wrong when a step arrives: the device is gone, or the thread ends. */
-export type WorkerFault = Readonly<{ kind: 'lose-device' | 'exit-thread'; stepId: number }>;
+/**
+ * What goes wrong in a worker: its device is gone; its thread ends; an exception or a rejection that nothing catches;
+ * the thread stands still. And when: give one of the moments.
+ */
+export type WorkerFault = Readonly<{
+  kind: 'lose-device' | 'exit-thread' | 'throw' | 'reject' | 'hang';
+  /** Absent = 0. */
+  rank?: number;
+  /** When this step arrives. */
+  stepId?: number;
+  /** After so many more steps, when the next one arrives. */
+  afterSteps?: number;
+  /** After so many more times that KV is read or written, the next time. */
+  afterKvMoves?: number;
+  /** After so long, whatever the worker does then; an idle one does nothing. */
+  afterMs?: number;
+  /** In shared memory: a hang ends when word 0 is set and notified. */
+  release?: Int32Array<SharedArrayBuffer>;
+}>;
 
 /** Everything that a worker thread is told once, when it starts. Structured-cloneable. */
 export type WorkerConfig = Readonly<{
@@ -106,6 +123,8 @@ export type WorkerConfig = Readonly<{
   queueDepth: number;
   /** Milliseconds by which the device stretches each forward pass; 0 = none. */
   ballastMs: number;
+  /** How likely a draft is right, in [0, 1]; absent = 0.7. */
+  draftAcceptanceRate?: number;
   /** POSIX shared memory object and lock file of `shm-flock`; `null` for every other design. */
   sharedMemory: Readonly<{ name: string; lockFile: string }> | null;
   /** Fault to inject, `null` = none. */

@@ -20,9 +20,11 @@ const messages = {
   SHARED_MEMORY: (what: string, hint: string) => `shm-flock needs POSIX shared memory: ${what}; ${hint}`,
   ROUTING_NOT_CAPTURED: (design: string) =>
     `design "${design}" returns routed experts, and a monolithic router without routing_replay_out writes none; give it that output (leave out --no-routing-replay), take --router modular, or --design off`,
-  DEVICE_LOST: (reason: string) => `the device is gone: ${reason}; the run cannot go on`,
+  DEVICE_LOST: (reason: string) => `the device is gone: ${reason}`,
   NOTHING_SERVED: (count: number, refusal: string) => `all ${count} requests were refused, for example: ${refusal}`,
-  WORKER_LOST: (rank: number, reason: string) => `worker of rank ${rank} died: ${reason}; the run cannot go on`,
+  WORKER_LOST: (rank: number, reason: string) => `worker of rank ${rank} was lost: ${reason}`,
+  RANKS_DIFFER: (rank: number, stepId: number, what: string) =>
+    `rank ${rank} differs from rank 0 in step ${stepId}: ${what}; check the device of each rank`,
   BAD_FIELD: (name: string, shown: string, wanted: string) => `${name} is ${shown}; give ${wanted}`,
   UNSUPPORTED_FIELD: (name: string, shown: string, instead: string) => `${name} ${shown} is not supported; ${instead}`,
   BAD_JSON: (problem: string) => `the body is not a JSON object that can be read: ${problem}`,
@@ -49,6 +51,8 @@ const messages = {
   BACKEND_TOO_SLOW: (role: string, url: string, problem: string) =>
     `the ${role} server ${url} was given up: ${problem}; try again, or raise --${role}-timeout`,
   KV_LOAD_FAILED: (reason: string) => `the KV that this request begins with could not be loaded: ${reason}`,
+  CACHE_IN_USE: (holders: string, resetRunning: boolean) =>
+    `the prefix cache was not reset: its blocks are held by ${holders}; ask again once they are free${resetRunning ? '' : ', or with reset_running_requests=true, which computes running requests anew'}`,
   ENGINE_DEAD: (reason: string) => `the engine has stopped: ${reason}`,
   INVARIANT: (what: string) => `internal invariant broken: ${what}; please report it with the command and seed`,
 } as const;

@@ -16,8 +16,8 @@ export class BlockPool {
   readonly numBlocks: number;
   /** u32 words of a block hash. */
   readonly hashWords: number;
-  /** Told when one cached block loses its hash (`resetCache` tells nobody). */
-  onEvicted: ((blockId: number) => void) | null = null;
+  /** Called when a followed block loses its hash, except by `resetCache`. */
+  onEvicted: (blockId: number) => void = () => {};
 
   readonly #refCounts: Int32Array;
   /** Free list; entry `numBlocks` is head and tail in one. */
@@ -26,6 +26,8 @@ export class BlockPool {
   #numFree: number;
 
   readonly #isCached: Uint8Array;
+  /** Set only while the block is cached. */
+  readonly #isFollowed: Uint8Array;
   readonly #hashes: Uint32Array;
   readonly #bucketMask: number;
   readonly #bucketFirst: Int32Array;
@@ -48,6 +50,7 @@ export class BlockPool {
     this.#refCounts[0] = 1;
 
     this.#isCached = new Uint8Array(numBlocks);
+    this.#isFollowed = new Uint8Array(numBlocks);
     this.#hashes = new Uint32Array(numBlocks * hashWords);
     let numBuckets = 16;
     while (numBuckets < numBlocks * 2) numBuckets *= 2;
@@ -94,7 +97,9 @@ export class BlockPool {
   /** A cached block loses its hash: nobody can hit it any more. */
   evict(blockId: number): void {
     this.#uncache(blockId);
-    if (this.onEvicted !== null) this.onEvicted(blockId);
+    if (this.#isFollowed[blockId] === 0) return;
+    this.#isFollowed[blockId] = 0;
+    this.onEvicted(blockId);
   }
 
   /** One more request holds a cached block; a free one leaves the free list. */
@@ -142,24 +147,26 @@ export class BlockPool {
     this.#bucketLast[bucket] = blockId;
   }
 
+  /** The eviction of this cached block is told. */
+  follow(blockId: number): void {
+    this.#isFollowed[blockId] = 1;
+  }
+
   /** The first inserted block that bears the hash, or −1. */
   find(hashes: Uint32Array, at: number): number {
-    const words = this.hashWords;
-    let id = this.#bucketFirst[hashes[at]! & this.#bucketMask]!;
-    while (id !== NONE) {
-      const own = id * words;
-      let i = 0;
-      while (i < words && this.#hashes[own + i] === hashes[at + i]) i += 1;
-      if (i === words) return id;
-      id = this.#bucketNext[id]!;
-    }
-    return NONE;
+    return this.#firstOf(this.#bucketFirst[hashes[at]! & this.#bucketMask]!, hashes, at);
+  }
+
+  /** Of the blocks that bear the hash of this cached block, the one inserted next after it, or −1. */
+  findNext(blockId: number): number {
+    return this.#firstOf(this.#bucketNext[blockId]!, this.#hashes, blockId * this.hashWords);
   }
 
   /** Every cached block loses its hash. `false`, and nothing happens, while a request holds a block. */
   resetCache(): boolean {
     if (this.numUsed !== 0) return false;
     this.#isCached.fill(0);
+    this.#isFollowed.fill(0);
     this.#bucketFirst.fill(NONE);
     this.#bucketLast.fill(NONE);
     this.#numCached = 0;
@@ -187,6 +194,18 @@ export class BlockPool {
     this.#next[previous] = next;
     this.#previous[next] = previous;
     this.#numFree -= 1;
+  }
+
+  /** The first block that bears the hash, from block `from` of its bucket on. */
+  #firstOf(from: number, hashes: Uint32Array, at: number): number {
+    const words = this.hashWords;
+    for (let id = from; id !== NONE; id = this.#bucketNext[id]!) {
+      const own = id * words;
+      let i = 0;
+      while (i < words && this.#hashes[own + i] === hashes[at + i]) i += 1;
+      if (i === words) return id;
+    }
+    return NONE;
   }
 
   #uncache(id: number): void {

@@ -33,16 +33,22 @@ export type EngineStats = Readonly<{
   numCachedBlocks: number;
   /** Totals since the start. */
   numPreemptions: number;
+  /** Preempted requests that were in the step that was being planned. */
+  numWithdrawals: number;
   numScheduledTokens: number;
   /** Tokens of admitted and resumed requests, and how many of them were found in the prefix cache. */
   numPrefixQueryTokens: number;
   numPrefixHitTokens: number;
-  /** Tokens that were cached but computed again, because the capture design has no rows for them. */
+  /** Tokens that were cached but computed again, because no cached block has their rows. */
   numPrefixRefusedTokens: number;
   /** Requests that wait for KV from elsewhere (not counted as waiting), blocks kept for others to read, and tokens loaded since the start. */
   numWaitingForRemoteKvs: number;
   numKeptBlocks: number;
   numExternalTokens: number;
+  /** Drafts that were verified, their tokens, and how many of these were right; since the start. See `SpeculationCounts`. */
+  numDrafts: number;
+  numDraftTokens: number;
+  numAcceptedTokens: number;
   /** What the capture design holds, or `null` without one. */
   capture: CaptureLiveCounts | null;
 }>;
@@ -115,7 +121,7 @@ export class EngineCore {
       const request = this.#requests.get(id);
       if (request === undefined) continue;
       this.#requests.delete(id);
-      outputs.push(this.#scheduler.abort(request));
+      outputs.push(this.#scheduler.requests.abort(request));
     }
     return outputs;
   }
@@ -177,6 +183,7 @@ export class EngineCore {
       numUsedBlocks: pool.numUsed,
       numCachedBlocks: pool.numCached,
       numPreemptions: requests.numPreemptions,
+      numWithdrawals: scheduler.numWithdrawals,
       numScheduledTokens: scheduler.numScheduledTokens,
       numPrefixQueryTokens: scheduler.prefixes.numQueryTokens,
       numPrefixHitTokens: scheduler.prefixes.numHitTokens,
@@ -184,6 +191,9 @@ export class EngineCore {
       numWaitingForRemoteKvs: requests.handovers?.numWaiting ?? 0,
       numKeptBlocks: requests.handovers?.numKeptBlocks ?? 0,
       numExternalTokens: requests.handovers?.numExternalTokens ?? 0,
+      numDrafts: requests.speculation.numDrafts,
+      numDraftTokens: requests.speculation.numDraftTokens,
+      numAcceptedTokens: requests.speculation.numAcceptedTokens,
       capture: this.#capture === null ? null : this.#capture.liveCounts(),
     };
   }
@@ -225,9 +235,10 @@ export class EngineCore {
         throw RoutedExpertsError.of('BAD_VALUE', `request "${id}": ${name}`, value, 'a number');
     }
     if (promptLength >= maxModelLen) throw RoutedExpertsError.of('PROMPT_TOO_LONG', id, promptLength, maxModelLen);
-    // The last token is never an input. A step may also compute drafts, and reserves room for those of the step behind it.
-    const mostTokens = Math.min(promptLength + maxTokens - 1 + 2 * numSpeculativeTokens, maxModelLen);
-    const needed = Math.ceil(mostTokens / blockSize) + this.#scheduler.kv.watermarkBlocks;
+    // The last token is never an input. A step keeps room for the drafts of the step behind it. A request that runs alone and finds no
+    // room for its own drafts besides is preempted, and resumes without drafts.
+    const mostTokens = Math.min(promptLength + maxTokens - 1 + numSpeculativeTokens, maxModelLen);
+    const needed = Math.ceil(mostTokens / blockSize);
     if (needed > numBlocks - 1) throw RoutedExpertsError.of('EXCEEDS_POOL', id, needed, numBlocks - 1);
   }
 }

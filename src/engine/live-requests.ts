@@ -18,6 +18,7 @@ import { KVCacheManager } from './kv-cache-manager.ts';
 import { KvHandovers } from './kv-handovers.ts';
 import { comesBefore } from './request-queue.ts';
 import { RequestStatus, type Request } from './request.ts';
+import { SpeculationCounts } from './speculation-counts.ts';
 import { WaitingRequests } from './waiting-requests.ts';
 
 export class LiveRequests {
@@ -32,8 +33,12 @@ export class LiveRequests {
   readonly finishedIndices: number[] = [];
   /** Since the start. */
   numPreemptions = 0;
+  readonly speculation: SpeculationCounts = new SpeculationCounts();
   readonly #capture: CaptureEngineHalf | null;
-  readonly #isFcfs: boolean;
+  readonly #config: EngineConfig;
+  /** Wanted requests alive, and whether there was one since the last cache reset. */
+  #numWanted = 0;
+  #wasWanted = false;
 
   constructor(
     config: EngineConfig,
@@ -41,23 +46,32 @@ export class LiveRequests {
     hasher: BlockHasher,
     connector: KvConnector | null,
   ) {
-    this.kv = new KVCacheManager(config, hasher);
+    this.kv = new KVCacheManager(config, hasher, capture);
     this.waiting = new WaitingRequests(config.policy);
     this.handovers = connector === null ? null : new KvHandovers(connector, this.kv, capture, this.waiting);
     this.#capture = capture;
-    this.#isFcfs = config.policy === 'fcfs';
+    this.#config = config;
   }
 
   add(request: Request): void {
-    if (this.#capture !== null) {
-      request.wanted = this.#capture.wants(request);
-      // A design that never wanted anybody is not told of evictions either (L5).
-      if (request.wanted) {
-        this.kv.pool.onEvicted ??= (blockId) => this.#capture!.onBlockEvicted(blockId);
-        this.kv.onCached ??= (cached, firstBlock) => this.#capture!.onBlocksCached?.(cached, firstBlock);
-      }
+    if (this.#capture?.wants(request) === true) {
+      request.wanted = true;
+      this.#numWanted += 1;
+      this.#wasWanted = true;
     }
     this.waiting.add(request);
+  }
+
+  /**
+   * Tokens that must have room before a waiting request is admitted. Blocks that are loaded or kept for another engine cannot be taken back. A
+   * request that runs alone beside them and outgrows the rest of the pool preempts itself; it comes back only when all of it fits, because it
+   * would preempt itself again for as long as these blocks are held.
+   */
+  tokensToReserve(request: Request): number {
+    const { reserveFullIsl, numSpeculativeTokens } = this.#config;
+    const wouldRunAlone = this.running.length === 0 && request.numPreemptions > 0;
+    if (wouldRunAlone && this.handovers?.isUnderWay === true) return request.numTokens + numSpeculativeTokens;
+    return reserveFullIsl ? request.numTokens : 0;
   }
 
   /** A waiting request, which has its blocks, runs from here on. */
@@ -75,7 +89,7 @@ export class LiveRequests {
   victim(): number {
     const { running } = this;
     let at = running.length - 1;
-    if (this.#isFcfs) return at;
+    if (this.#config.policy === 'fcfs') return at;
     for (let i = at - 1; i >= 0; i -= 1) if (comesBefore(running[at]!, running[i]!)) at = i;
     return at;
   }
@@ -97,7 +111,10 @@ export class LiveRequests {
     if (finishReason === null) {
       return { requestId, newTokenIds, finishReason: null, stopReason: null, prefill: null, routedExperts };
     }
-    if (request.wanted) this.#capture!.release(request);
+    if (request.wanted) {
+      this.#capture!.release(request);
+      this.#numWanted -= 1;
+    }
     if (this.handovers === null || !this.handovers.keepsBlocks(request, finishReason)) this.kv.free(request);
     this.waiting.remove(request);
     request.status = RequestStatus.finished;
@@ -110,7 +127,7 @@ export class LiveRequests {
     return { requestId, newTokenIds, finishReason, stopReason: request.stopReason, prefill, routedExperts };
   }
 
-  /** Ends a live request at once, wherever it stands. */
+  /** Ends a live request at once, wherever it stands. Outputs of it that are on their way are ignored. */
   abort(request: Request): EngineCoreOutput {
     const wasRunning = request.status === RequestStatus.running;
     const output = this.emit(request, [], 'abort');
@@ -143,7 +160,8 @@ export class LiveRequests {
       }
     }
     if (!this.kv.pool.resetCache()) return false;
-    if (this.kv.pool.onEvicted !== null) this.#capture!.onCacheReset();
+    if (this.#wasWanted) this.#capture!.onCacheReset();
+    this.#wasWanted = this.#numWanted > 0;
     return true;
   }
 }

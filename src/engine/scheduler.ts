@@ -35,11 +35,11 @@ export class Scheduler {
   readonly kv: KVCacheManager;
   /** Since the start. */
   numScheduledTokens = 0;
+  /** Requests that were taken out of the step that was being planned again, since the start. */
+  numWithdrawals = 0;
   readonly prefixes: PrefixLookup;
 
   readonly #capture: CaptureEngineHalf | null;
-  /** Drafts that make a single token as wide as a decode; none where a step may not be that wide. */
-  readonly #decodePadding: number;
   #nextStepId = 0;
   /** A running request of the step being scheduled was in the middle of its prompt. */
   #prefillScheduled = false;
@@ -58,11 +58,8 @@ export class Scheduler {
     this.config = config;
     this.requests = new LiveRequests(config, capture, hasher, connector);
     this.kv = this.requests.kv;
-    this.prefixes = new PrefixLookup(capture, config.blockSize);
+    this.prefixes = new PrefixLookup(config, this.kv, capture);
     this.#capture = capture;
-    const { numSpeculativeTokens, longPrefillTokenThreshold } = config;
-    const fits = longPrefillTokenThreshold === 0 || numSpeculativeTokens < longPrefillTokenThreshold;
-    this.#decodePadding = fits ? numSpeculativeTokens : 0;
     this.#live = (requestIndex) => {
       const place = this.#order.placeOf(requestIndex);
       if (place < 0) return null;
@@ -140,7 +137,7 @@ export class Scheduler {
       }
       const firstNewBlock = request.blockIds.length;
       let fits = true;
-      while (!this.kv.allocateSlots(request, numNew, numSpeculativeTokens, NO_HITS, 0, 0, 0)) {
+      while (!this.kv.allocateSlots(request, numNew, numSpeculativeTokens)) {
         // Who runs alone would preempt itself, and again, for as long as loaded requests that cannot run hold the blocks it needs.
         if (running.length === 1 && handovers !== null && handovers.dropOneFor(request)) continue;
         const at = requests.victim();
@@ -148,6 +145,7 @@ export class Scheduler {
         let uncomputed = NO_HITS;
         if (victim.scheduledStepId === stepId) {
           step.withdraw(victim);
+          this.numWithdrawals += 1;
           victim.scheduledStepId = -1;
           budget += victim.stepNumTokens;
           uncomputed = this.kv.uncomputedBlocks(victim);
@@ -200,39 +198,29 @@ export class Scheduler {
       }
       // KV that came from elsewhere stands in the request's own blocks, and what is cached of its prefix too.
       const isLoaded = request.blockIds.length > 0;
-      const hits = isLoaded ? NO_HITS : this.kv.findPrefix(request);
-      const numHits = this.prefixes.numUsable(request, hits);
-      const numComputed = isLoaded ? request.numComputedTokens : numHits * config.blockSize;
+      const hits = isLoaded ? NO_HITS : this.prefixes.find(request);
+      const numComputed = isLoaded ? request.numComputedTokens : hits.length * config.blockSize;
       if (handovers !== null && !isLoaded && handovers.canLoad(request, numComputed)) {
-        if (!this.#beginLoad(handovers, request, hits, numHits)) break;
+        if (!this.#beginLoad(handovers, request, hits)) break;
         continue;
       }
       let numNew = request.numTokens - numComputed;
-      let numPadding = 0;
       // A request that needs one token joins a batch of decodes in their shape, with drafts that stand for nothing and are rejected. It
-      // waits rather than break the shape.
-      if (numNew === 1 && isDecodeOnly && this.#decodePadding > 0) {
-        numPadding = this.#decodePadding;
-        numNew += numPadding;
+      // waits rather than break the shape, which only the threshold narrows.
+      const isPadded = numNew === 1 && isDecodeOnly && numSpeculativeTokens > 0;
+      if (isPadded) {
+        numNew += numSpeculativeTokens;
         if (numNew > budget || numComputed + numNew > config.maxModelLen) break;
       }
       if (longPrefillTokenThreshold > 0 && numNew > longPrefillTokenThreshold) numNew = longPrefillTokenThreshold;
+      const numPadding = isPadded ? numNew - 1 : 0;
       if (numNew > budget) {
         if (!config.enableChunkedPrefill) break;
         numNew = budget;
       }
-      const reserveTokens = config.reserveFullIsl ? request.numTokens : 0;
-      if (
-        !this.kv.allocateSlots(
-          request,
-          numNew,
-          numSpeculativeTokens,
-          hits,
-          numHits,
-          reserveTokens,
-          isLoaded ? 0 : this.kv.watermarkBlocks,
-        )
-      ) {
+      const reserveTokens = requests.tokensToReserve(request);
+      const admission = { hits, reserveTokens, reserveBlocks: isLoaded ? 0 : this.#blocksToSpare };
+      if (!this.kv.allocateSlots(request, numNew, numSpeculativeTokens, admission)) {
         if (handovers !== null && running.length === 0 && handovers.dropOneFor(request)) continue;
         break;
       }
@@ -249,7 +237,7 @@ export class Scheduler {
       if (request.numCachedTokens < 0) request.numCachedTokens = numComputed;
       request.externalTokens = 0;
       if (isLoaded) handovers!.loaded.delete(request);
-      else this.prefixes.take(request, hits.length, numHits);
+      else this.prefixes.take(request, hits.length);
       step.add(request);
       budget -= numNew;
     }
@@ -257,17 +245,23 @@ export class Scheduler {
     return budget;
   }
 
+  /** Blocks that an admission leaves to the requests that run. Without any it leaves none, or a large request could never run. */
+  get #blocksToSpare(): number {
+    return this.requests.running.length > 0 ? this.kv.watermarkBlocks : 0;
+  }
+
   /** The request gets the blocks that its KV is loaded into, and leaves the queue until it has come. `false`: there are too few. */
-  #beginLoad(handovers: KvHandovers, request: Request, hits: readonly number[], numHits: number): boolean {
+  #beginLoad(handovers: KvHandovers, request: Request, hits: readonly number[]): boolean {
     const { config, kv } = this;
     const { running, waiting } = this.requests;
-    const reserveTokens = config.reserveFullIsl ? request.numTokens : 0;
-    if (!kv.takeBlocks(request, request.externalTokens, hits, numHits, reserveTokens, kv.watermarkBlocks)) {
+    const reserveTokens = this.requests.tokensToReserve(request);
+    const admission = { hits, reserveTokens, reserveBlocks: this.#blocksToSpare };
+    if (!kv.takeBlocks(request, request.externalTokens, admission)) {
       return running.length === 0 && handovers.dropOneFor(request);
     }
     waiting.remove(request);
-    this.prefixes.take(request, hits.length, numHits);
-    handovers.beginLoad(request, numHits * config.blockSize, config.blockSize);
+    this.prefixes.take(request, hits.length);
+    handovers.beginLoad(request, hits.length * config.blockSize, config.blockSize);
     return true;
   }
 
@@ -280,18 +274,18 @@ export class Scheduler {
   /** Fills the message to the workers and runs the requests' counters ahead to the end of the step. */
   #dispatch(step: ScheduledStep, numTokens: number): void {
     const { asyncScheduling, numSpeculativeTokens } = this.config;
-    const { running, preemptedIndices, finishedIndices } = this.requests;
+    const { preemptedIndices, finishedIndices } = this.requests;
     this.numScheduledTokens += numTokens;
     step.tell(preemptedIndices, finishedIndices);
     if (preemptedIndices.length > 0) preemptedIndices.length = 0;
     if (finishedIndices.length > 0) finishedIndices.length = 0;
     step.dispatch(numTokens, asyncScheduling);
     if (asyncScheduling && numSpeculativeTokens > 0) {
-      // Drafts are those of the step before: who samples in this step has some in the next, who was left out of it has none any more.
+      // A request that samples in this step has drafts from it. A request that is left out keeps the drafts of the last step that it
+      // was in: the device keeps them with its batch slot.
       for (let i = 0; i < step.count; i += 1) {
         if (step.samples[i] === 1) step.requests[i]!.setDraftPlaceholders(numSpeculativeTokens, PLACEHOLDER_TOKEN);
       }
-      for (const request of running) if (request.scheduledStepId !== step.output.stepId) request.numDraftTokens = 0;
     }
     if (step.wanted.length > 0) this.#capture!.onScheduled(step.output, step.wanted, step.wantedPositions);
   }
@@ -316,7 +310,7 @@ export class Scheduler {
     }
 
     const { count, requests, samples } = step;
-    const { numScheduledTokens, draftOffsets } = step.output;
+    const { numScheduledTokens, draftOffsets, kinds } = step.output;
     const { sampledTokenIds, sampledOffsets } = modelRunnerOutput;
     const { positions } = this.#order;
     const { asyncScheduling, maxModelLen } = this.config;
@@ -334,8 +328,11 @@ export class Scheduler {
       const at = positions[i]!;
       const from = sampledOffsets[at]!;
       const to = sampledOffsets[at + 1]!;
-      // Of the drafts those that were refused.
-      if (!isStale) request.fallBack(draftOffsets[i + 1]! - draftOffsets[i]! - (to - from - 1), asyncScheduling);
+      const numDrafts = draftOffsets[i + 1]! - draftOffsets[i]!;
+      const numAccepted = to - from - 1;
+      // A request that joins has padding where others have drafts.
+      if (kinds[i] === RequestKind.running) this.requests.speculation.add(numDrafts, numAccepted);
+      if (!isStale) request.fallBack(numDrafts - numAccepted, asyncScheduling);
       const firstToken = sampledTokenIds[from]!;
       request.appendToken(firstToken);
       let finishReason = checkStop(request, firstToken, maxModelLen);
@@ -367,11 +364,6 @@ export class Scheduler {
     return outputs;
   }
 
-  /** Ends a live request at once, wherever it stands. Outputs of it that are on their way are ignored. */
-  abort(request: Request): EngineCoreOutput {
-    return this.requests.abort(request);
-  }
-
   /**
    * Forgets every cached prefix. With `resetRunning` all running requests are preempted first, and their outputs in flight are thrown
    * away; who has loaded KV and was not admitted yet gives it up. Answers `false`, and nothing has happened, if blocks stay held: by a running
@@ -383,7 +375,9 @@ export class Scheduler {
 
   /** Every step in flight is void and all KV is gone. Requests stay, with the tokens that were delivered, and are computed again. */
   onWorkersLost(): void {
+    let wasWanted = false;
     for (let step = this.#inFlight.pop(); step !== undefined; step = this.#inFlight.pop()) {
+      wasWanted ||= step.wanted.length > 0;
       for (let i = 0; i < step.count; i += 1) step.requests[i]!.forgetInFlight();
       step.end();
       this.#spareSteps.push(step);
@@ -391,7 +385,7 @@ export class Scheduler {
     const { requests } = this;
     requests.handovers?.onWorkersLost();
     requests.resetPrefixCache(true);
-    this.#capture?.onStepsLost?.();
+    if (wasWanted) this.#capture!.onStepsLost?.();
     // New workers have nothing to forget.
     requests.preemptedIndices.length = 0;
     requests.finishedIndices.length = 0;

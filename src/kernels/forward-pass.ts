@@ -28,6 +28,8 @@ export type ForwardPassOptions = Readonly<{
   engine: EngineConfig;
   /** Milliseconds by which each pass is stretched on the device; 0 = none. */
   ballastMs: number;
+  /** How likely a draft is right, in [0, 1]; absent = `DRAFT_ACCEPTANCE_RATE`. */
+  draftAcceptanceRate?: number;
   /** `wgslKernels`, or `referenceKernels` where there is no file system. */
   kernels: KernelSetFactory;
 }>;
@@ -132,9 +134,9 @@ const EXPAND = 5;
 
 function prepare(
   device: Device,
-  { model, engine, kernels: factory }: Omit<ForwardPassOptions, 'ballastMs'>,
+  { model, engine, draftAcceptanceRate, kernels: factory }: Omit<ForwardPassOptions, 'ballastMs'>,
 ): Readonly<{ shape: KernelShape; kernels: KernelSet; buffers: Buffers; bindings: Bindings }> {
-  const shape = kernelShape(model, engine);
+  const shape = kernelShape(model, engine, draftAcceptanceRate);
   const kernels = factory(model, shape, device.info);
   const weights = kernels.gateWeights();
   const router = kernels.router ?? MODULAR;

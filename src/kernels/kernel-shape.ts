@@ -17,6 +17,8 @@ export type KernelShape = Readonly<{
   maxNumSeqs: number;
   maxNumBatchedTokens: number;
   numSpeculativeTokens: number;
+  /** A draft is wrong if its 32-bit hash is smaller. */
+  wrongDraftsBelow: number;
   /** KV slots: blocks × tokens per block. */
   numSlots: number;
 }>;
@@ -29,6 +31,17 @@ export const MAX_EXPERTS = 1024;
 export const MAX_GATE_WIDTH = 248;
 export const MAX_TOP_K = 32;
 
+/** How likely a draft is right, where nobody says otherwise. */
+export const DRAFT_ACCEPTANCE_RATE = 0.7;
+
+/** Rate 0 lets one draft in 2^32 through: a u32 holds no larger bound. */
+function wrongDraftsBelow(acceptanceRate: number): number {
+  if (!(acceptanceRate >= 0 && acceptanceRate <= 1)) {
+    throw RoutedExpertsError.of('BAD_VALUE', 'draftAcceptanceRate', acceptanceRate, 'a share in [0, 1]');
+  }
+  return Math.min(2 ** 32 - 1, Math.floor((1 - acceptanceRate) * 2 ** 32));
+}
+
 function requireWhole(name: string, value: number, min: number, max: number): void {
   if (!Number.isInteger(value) || value < min || value > max) {
     throw RoutedExpertsError.of('BAD_VALUE', name, value, `a whole number in [${min}, ${max}]`);
@@ -36,7 +49,11 @@ function requireWhole(name: string, value: number, min: number, max: number): vo
 }
 
 /** Throws `BAD_VALUE` for a shape that the kernels cannot hold. */
-export function kernelShape(model: ModelConfig, engine: EngineConfig): KernelShape {
+export function kernelShape(
+  model: ModelConfig,
+  engine: EngineConfig,
+  draftAcceptanceRate: number = DRAFT_ACCEPTANCE_RATE,
+): KernelShape {
   checkModel(model);
   const maxBlocksPerSeq = Math.ceil((engine.maxModelLen + engine.numSpeculativeTokens) / engine.blockSize);
   requireWhole('numBlocks × blockSize', engine.numBlocks * engine.blockSize, 1, 2 ** 32 - 1);
@@ -53,6 +70,7 @@ export function kernelShape(model: ModelConfig, engine: EngineConfig): KernelSha
     maxNumSeqs: engine.maxNumSeqs,
     maxNumBatchedTokens: engine.maxNumBatchedTokens,
     numSpeculativeTokens: engine.numSpeculativeTokens,
+    wrongDraftsBelow: wrongDraftsBelow(draftAcceptanceRate),
     numSlots: engine.numBlocks * engine.blockSize,
   };
 }

@@ -65,7 +65,7 @@ export function wgslKernelsWith(
   router: RouterConfig = MODULAR,
 ): KernelSet {
   const reference = references(model, shape, router);
-  const { blockSize, maxBlocksPerSeq, numSpeculativeTokens, vocabSize } = shape;
+  const { blockSize, maxBlocksPerSeq, numSpeculativeTokens, vocabSize, wrongDraftsBelow } = shape;
   const threads = attendThreads(info);
   const kernel = (
     role: Exclude<keyof typeof BINDINGS, 'route' | 'expand'>,
@@ -108,10 +108,11 @@ export function wgslKernelsWith(
       grid: (sizes) => [ceilGrid(sizes.numTokens, variant.rowsPerWorkgroup), shape.numLayers],
     },
     sample: {
-      kernel: kernel('sample', 'sample', `sample/v${vocabSize}-s${numSpeculativeTokens}`, {
+      kernel: kernel('sample', 'sample', `sample/v${vocabSize}-s${numSpeculativeTokens}-w${wrongDraftsBelow}`, {
         ...LAYOUT,
         VOCAB_SIZE: vocabSize,
         NUM_SPECULATIVE_TOKENS: numSpeculativeTokens,
+        WRONG_DRAFTS_BELOW: wrongDraftsBelow,
       }),
       grid: (sizes) => [ceilGrid(sizes.numRequests, THREADS), 1],
     },

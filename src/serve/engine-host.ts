@@ -1,7 +1,7 @@
 /** The engine behind the server: requests in, generations out, workers started again when they are lost. */
 
-import { designByName } from '../capture/designs.ts';
 import type {
+  DesignName,
   EngineConfig,
   ModelConfig,
   PrefixRows,
@@ -9,16 +9,19 @@ import type {
   WorkerConfig,
   WorkerFault,
 } from '../contract/config.ts';
+import type { CaptureEngineHalf } from '../contract/capture.ts';
 import type { DeviceInfo } from '../contract/device.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { EngineRequest } from '../contract/request.ts';
 import type { EngineStats } from '../engine/engine-core.ts';
 import { EngineCore } from '../engine/engine-core.ts';
+import type { SessionConfig } from '../host/design-session.ts';
+import { DesignSession } from '../host/design-session.ts';
 import type { StepTiming } from '../worker/engine-driver.ts';
 import { EngineDriver } from '../worker/engine-driver.ts';
+import type { ThreadExecutor } from '../worker/thread-executor.ts';
 import type { Executor, TransferCounts, WorkerLiveCounts } from '../worker/executor.ts';
-import { ThreadExecutor } from '../worker/thread-executor.ts';
 import type { EngineSide, KvExchangeOptions } from './kv/kv-exchange.ts';
 import { KvExchange } from './kv/kv-exchange.ts';
 import { Limited } from './kv/limited.ts';
@@ -27,17 +30,26 @@ import type { Choice } from './generation.ts';
 import { Generation } from './generation.ts';
 
 export type EngineHostOptions = Readonly<{
+  /** How rows get from the workers to the engine. */
+  design: DesignName;
   model: ModelConfig;
   engine: EngineConfig;
   device: WorkerConfig['device'];
   adapter: string | null;
+  /** Worker threads; each runs every step. */
+  numRanks: number;
   queueDepth: number;
   ballastMs: number;
   /** Absent = modular. */
   router?: RouterConfig;
+  /** Of `deltas`. */
   prefixRows: PrefixRows;
+  /** How likely a draft is right, where `engine` has any; absent = 0.7. */
+  draftAcceptanceRate?: number;
   /** How often lost workers are started again before the server gives up. */
   maxRestarts: number;
+  /** A worker that does not reply for this long is lost, ms; 0 = never. */
+  stepTimeoutMs: number;
   /** KV from and for other engines; `null` = none. */
   kv: KvExchangeOptions | null;
   /** Folded into every key that is computed here, so that rows and tokens tell whose they are; 0 = none, and all engines agree. */
@@ -46,10 +58,12 @@ export type EngineHostOptions = Readonly<{
   fault: WorkerFault | null;
 }>;
 
-/** Who wants to know. All are called between two steps, and must be quick. */
+/** Listeners. All are called between two steps, and must be quick. */
 export type EngineObserver = Readonly<{
   onStep: (timing: StepTiming) => void;
   onOutput: (choice: Choice, output: EngineCoreOutput) => void;
+  /** Workers were lost, and new ones are being started. */
+  onLoss: (loss: RoutedExpertsError) => void;
   onRestart: () => void;
   /** KV from elsewhere did not come. */
   onKvFailure: (requestId: string, error: Error) => void;
@@ -57,7 +71,6 @@ export type EngineObserver = Readonly<{
   onDeath: (error: unknown) => void;
 }>;
 
-const DESIGN = 'deltas';
 /** Tasks beyond those that a rank has places for would be handed to it in another order, steps among them. */
 const MOST_KV_MOVES = 2;
 const NOTHING_TRANSFERRED: TransferCounts = { deviceToHost: 0, captureDeviceToHost: 0, acrossThreads: 0 };
@@ -67,30 +80,30 @@ export class EngineHost {
   readonly devices: readonly DeviceInfo[];
   /** `null` without `options.kv`. */
   readonly kv: KvExchange | null;
+  readonly #session: DesignSession;
   readonly #core: EngineCore;
   readonly #driver: EngineDriver;
   readonly #running: Promise<void>;
   readonly #generations: Map<string, Generation> = new Map();
   readonly #observer: EngineObserver;
   #deathReason: string | null = null;
+  #lastLoss: string | null = null;
+  #numRestarts = 0;
   /** `null` while new workers are being started. */
   #executor: Executor | null;
   /** Of executors that are gone. */
   #earlierTransfers: TransferCounts = NOTHING_TRANSFERRED;
 
-  private constructor(options: EngineHostOptions, executor: Executor, observer: EngineObserver) {
+  private constructor(options: EngineHostOptions, session: DesignSession, observer: EngineObserver) {
+    const { executor } = session;
     this.options = options;
     this.devices = executor.devices;
+    this.#session = session;
     this.#executor = executor;
     this.#observer = observer;
-    const { model, engine, prefixRows } = options;
-    const noSharedRows = (): never => {
-      throw RoutedExpertsError.of('INVARIANT', `design ${DESIGN} asked for shared memory`);
-    };
-    const resources = { sharedRows: noSharedRows, prefixRows };
-    this.kv = options.kv === null ? null : this.#makeExchange(options.kv);
-    const capture = designByName(DESIGN).engineHalf(model, engine, resources);
-    this.#core = new EngineCore(engine, capture, undefined, this.kv);
+    const capture = session.engineHalf();
+    this.kv = options.kv === null ? null : this.#makeExchange(options.kv, capture);
+    this.#core = new EngineCore(options.engine, capture, undefined, this.kv);
     this.#driver = new EngineDriver({
       engine: this.#core,
       executor,
@@ -98,19 +111,21 @@ export class EngineHost {
       onOutput: (output) => this.#onOutput(output),
       onStep: observer.onStep,
       maxRestarts: options.maxRestarts,
-      restart: () => this.#restart(),
+      restart: (loss) => this.#restart(loss),
     });
     this.#running = this.#run();
   }
 
   /** Rejects with NO_ADAPTER, BAD_VALUE or what else keeps the workers from starting. */
   static async start(options: EngineHostOptions, observer: EngineObserver): Promise<EngineHost> {
-    const host = new EngineHost(options, await startWorkers(options, options.fault), observer);
+    const session = await DesignSession.start(options.design, sessionConfig(options));
+    let host: EngineHost | null = null;
     try {
+      host = new EngineHost(options, session, observer);
       await host.#openExchange();
       return host;
     } catch (error) {
-      await host.close();
+      await (host ?? session).close();
       throw error;
     }
   }
@@ -118,6 +133,11 @@ export class EngineHost {
   /** Why there will be no more answers, or `null`. */
   get deathReason(): string | null {
     return this.#deathReason;
+  }
+
+  /** What became of the workers so far; `lastLoss` is why they were last lost. */
+  get workers(): Readonly<{ isRestarting: boolean; numRestarts: number; lastLoss: string | null }> {
+    return { isRestarting: this.#executor === null, numRestarts: this.#numRestarts, lastLoss: this.#lastLoss };
   }
 
   /** Why a request ended with `error` that has no failure of its own: its last output comes just before the engine stops. */
@@ -158,6 +178,12 @@ export class EngineHost {
     this.#driver.abort(generation.unfinishedIds);
   }
 
+  /** Forgets every cached prefix; `false`, and nothing has happened, while blocks are held. See `Scheduler.resetPrefixCache`. */
+  resetPrefixCache(resetRunning: boolean): boolean {
+    if (this.#deathReason !== null) throw RoutedExpertsError.of('ENGINE_DEAD', this.#deathReason);
+    return this.#driver.resetPrefixCache(resetRunning);
+  }
+
   stats(): EngineStats {
     return this.#core.stats();
   }
@@ -165,6 +191,11 @@ export class EngineHost {
   /** Since the start, over all workers that there were. */
   transferCounts(): TransferCounts {
     return sum(this.#earlierTransfers, this.#executor?.transferCounts() ?? NOTHING_TRANSFERRED);
+  }
+
+  /** For tests: something goes wrong in a worker that runs. Rejects if the workers are gone. */
+  injectFault(fault: WorkerFault): Promise<void> {
+    return (this.#driver.executor as ThreadExecutor).inject(fault);
   }
 
   /** Asks the workers; rejects if they are gone. */
@@ -178,7 +209,7 @@ export class EngineHost {
     this.#driver.stop();
     await this.#running;
     this.kv?.close();
-    await this.#driver.executor.shutdown();
+    await this.#session.close();
   }
 
   #announce(requests: readonly EngineRequest[], transfer: TransferParams): void {
@@ -188,8 +219,13 @@ export class EngineHost {
     this.kv!.announce(ids, transfer, promptTokenIds, rowsStart);
   }
 
-  #makeExchange(options: KvExchangeOptions): KvExchange {
-    const { model, engine } = this.options;
+  /** Throws BAD_VALUE for a design that captures rows and cannot take over those that come with KV: it would compute every prompt again. */
+  #makeExchange(options: KvExchangeOptions, capture: CaptureEngineHalf | null): KvExchange {
+    const { model, engine, design } = this.options;
+    if (capture !== null && capture.acceptsExternalKv === undefined) {
+      const wanted = 'deltas or off with --role: no other design takes over KV and its rows from another server';
+      throw RoutedExpertsError.of('BAD_VALUE', '--design', design, wanted);
+    }
     return new KvExchange(options, model, engine, (requestId, error) => {
       const choice = this.#generations.get(requestId)?.choiceOf(requestId);
       if (choice !== undefined && options.onLoadFailure === 'fail') choice.failure = error.message;
@@ -222,10 +258,13 @@ export class EngineHost {
     }
   }
 
-  async #restart(): Promise<Executor> {
+  async #restart(loss: RoutedExpertsError): Promise<Executor> {
     this.#earlierTransfers = this.transferCounts();
     this.#executor = null;
-    this.#executor = await startWorkers(this.options, null);
+    this.#lastLoss = loss.message;
+    this.#observer.onLoss(loss);
+    this.#executor = await this.#session.restart();
+    this.#numRestarts++;
     this.#observer.onRestart();
     return this.#executor;
   }
@@ -239,22 +278,24 @@ export class EngineHost {
   }
 }
 
-function startWorkers(options: EngineHostOptions, fault: WorkerFault | null): Promise<ThreadExecutor> {
-  const { model, engine, device, adapter, queueDepth, ballastMs, router, epoch } = options;
-  return ThreadExecutor.start({
-    numRanks: 1,
+function sessionConfig(options: EngineHostOptions): SessionConfig {
+  const { numRanks, model, engine, device, adapter, queueDepth, ballastMs, router, prefixRows, epoch, fault } = options;
+  const { draftAcceptanceRate, stepTimeoutMs } = options;
+  return {
+    numRanks,
+    stepTimeoutMs,
     model,
     engine,
-    design: DESIGN,
     device,
     adapter,
     queueDepth,
     ballastMs,
     ...(router === undefined ? {} : { router }),
-    sharedMemory: null,
+    prefixRows,
+    ...(draftAcceptanceRate === undefined ? {} : { draftAcceptanceRate }),
     fault,
     routing: epoch === 0 ? { kind: 'deterministic' } : { kind: 'nondeterministic', epoch },
-  });
+  };
 }
 
 function sum(a: TransferCounts, b: TransferCounts): TransferCounts {

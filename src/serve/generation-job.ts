@@ -33,6 +33,8 @@ export type JobLimits = Readonly<{
   maxModelLen: number;
   eosTokenId: number;
   hasPriorities: boolean;
+  /** Whether the server captures rows at all. */
+  hasRows: boolean;
   /** What `kv_transfer_params` may ask for; `null`: this server shares no KV. */
   transfer: TransferRules | null;
   /** Prompts times n, at most. */

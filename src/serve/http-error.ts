@@ -21,6 +21,7 @@ const answers: Readonly<Partial<Record<ErrorCode, Answer>>> = {
   PROMPT_TOO_LONG: invalid(400, 'context_length_exceeded'),
   EXCEEDS_POOL: invalid(400, 'context_length_exceeded'),
   TOO_MANY_CHOICES: invalid(),
+  CACHE_IN_USE: invalid(409, 'cache_in_use'),
   UNAUTHORIZED: { status: 401, type: 'authentication_error', code: 'invalid_api_key' },
   UNKNOWN_MODEL: invalid(404, 'model_not_found'),
   UNKNOWN_ROUTE: invalid(404, 'unknown_url'),

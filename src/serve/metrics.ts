@@ -121,6 +121,7 @@ export class Metrics {
       'Requests that lost their KV blocks to others',
       stats((s) => s.numPreemptions),
     );
+    if (engine.numSpeculativeTokens > 0) this.#observeDrafts(stats);
     const cacheConfig = new Gauge({
       name: 'vllm:cache_config_info',
       help: 'The KV cache',
@@ -163,6 +164,24 @@ export class Metrics {
     this.#gauge('routed_experts:http_requests_active', 'Requests whose answer is not complete', numHttpRequests);
     this.#gauge('routed_experts:event_loop_stall_seconds', 'Longest stall since the scrape before', () =>
       this.#takeStall(),
+    );
+  }
+
+  #observeDrafts(stats: (pick: (stats: EngineStats) => number) => () => number): void {
+    this.#total(
+      'vllm:spec_decode_num_drafts_total',
+      'Drafts verified, one per request and step',
+      stats((s) => s.numDrafts),
+    );
+    this.#total(
+      'vllm:spec_decode_num_draft_tokens_total',
+      'Tokens of drafts verified',
+      stats((s) => s.numDraftTokens),
+    );
+    this.#total(
+      'vllm:spec_decode_num_accepted_tokens_total',
+      'Draft tokens accepted',
+      stats((s) => s.numAcceptedTokens),
     );
   }
 

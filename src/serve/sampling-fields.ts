@@ -62,6 +62,11 @@ export type SamplingFields = Readonly<{ n: number; sampling: Omit<SamplingParams
 
 /** `fields` is the body itself, or `sampling_params` of `/inference/v1/generate`; `rows` says what is wanted of routed experts. */
 export function readSampling(fields: BodyFields, rows: RowFields, limits: JobLimits): SamplingFields {
+  if (rows.format !== null && !limits.hasRows) {
+    const name = 'return_routed_experts';
+    const instead = 'this server captures no rows (--design off): leave it out, or ask another server';
+    throw HttpError.of('UNSUPPORTED_FIELD', name, name, 'true', instead);
+  }
   for (const [name, min, max] of withoutEffect) fields.finite(name, min, max);
   const n = fields.whole('n', 1, limits.maxChoices) ?? 1;
   const bestOf = fields.whole('best_of', 1, limits.maxChoices) ?? n;

@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { Admission } from './admission.ts';
+import { resetPrefixCache } from './cache-route.ts';
 import { readChatBody } from './chat-body.ts';
 import { readCompletionBody } from './completion-body.ts';
 import type { Dialect } from './dialect.ts';
@@ -16,6 +17,7 @@ import { createApp } from './http-app.ts';
 import { Metrics } from './metrics.ts';
 import type { ServeConfig } from './serve-config.ts';
 import { version, within } from './server-parts.ts';
+import { startWarnings } from './start-warnings.ts';
 import { ByteTokenizer } from './tokenizer.ts';
 
 /** For clients to read the end of answers that were cut short by a drain. */
@@ -46,9 +48,10 @@ export class Server {
     const host = await EngineHost.start(config.engine, {
       onStep: (timing) => metrics.onStep(timing),
       onOutput: (choice, output) => metrics.onOutput(choice, output),
+      onLoss: ({ message }) => app.log.warn({ reason: message }, 'workers were lost; new ones are being started'),
       onRestart: () => {
         metrics.onRestart();
-        app.log.warn('workers were lost and started again; what ran is computed anew');
+        app.log.warn('new workers run; what ran is computed anew');
       },
       onKvFailure: (id, error) => app.log.warn({ id, reason: error.message }, 'KV from elsewhere did not come'),
       onDeath: (error) => app.log.error({ err: error }, 'the engine has stopped'),
@@ -57,6 +60,7 @@ export class Server {
       throw error;
     });
     const server = new Server(config, app, host, metrics);
+    for (const warning of startWarnings(config.engine)) app.log.warn(warning);
     try {
       await app.listen({ host: config.host, port: config.port });
       return server;
@@ -114,6 +118,7 @@ export class Server {
         // Published models keep their special tokens at the end of the vocabulary.
         eosTokenId: model.vocabSize - 1,
         transfer: this.host.kv?.rules ?? null,
+        hasRows: engine.design !== 'off',
         hasPriorities: engine.engine.policy === 'priority',
         maxChoices: limits.maxConcurrent,
       },
@@ -124,6 +129,8 @@ export class Server {
     post('/v1/completions', completions, (body, id) => readCompletionBody(body, id, services.limits, tokenizer));
     post('/v1/chat/completions', chat, (body, id) => readChatBody(body, id, services.limits, tokenizer));
     post('/inference/v1/generate', generate, (body, id) => readGenerateBody(body, id, services.limits));
+
+    this.#app.post('/reset_prefix_cache', (request, reply) => resetPrefixCache(this.host, request, reply));
 
     const card = {
       id: servedModel,
@@ -141,8 +148,17 @@ export class Server {
       return this.#metrics.registry.metrics();
     });
     this.#app.get('/health', (_, reply) => {
-      const isHealthy = this.host.deathReason === null && !this.#admission.isDraining;
-      return reply.code(isHealthy ? 200 : 503).send('');
+      const { host } = this;
+      const { isRestarting, numRestarts, lastLoss } = host.workers;
+      const isDead = host.deathReason !== null;
+      const { isDraining } = this.#admission;
+      const status = isDead ? 'stopped' : isDraining ? 'draining' : isRestarting ? 'restarting' : 'ok';
+      return reply.code(isDead || isDraining ? 503 : 200).send({
+        status,
+        worker_restarts: numRestarts,
+        last_loss: lastLoss,
+        stopped_because: host.deathReason,
+      });
     });
   }
 }

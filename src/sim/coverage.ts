@@ -17,6 +17,16 @@ const ENGINE_MARKS = {
   'abort while waiting': 0.01,
   'stopped by a token': 0.05,
   'worker lost for good': 0.001,
+  'withdrawn from the step being planned': 0.005,
+  'preempted again while dropped output is on its way': 0.0005,
+  'drafts cut by the model length': 0.01,
+  'drafts verified after a step without the request': 0.005,
+} as const;
+
+/** Paths of the proxy between two engines, whatever the design. */
+const PROXY_MARKS = {
+  'answer of the prefill engine lost': 0.02,
+  'proxy gave up on the prefill engine': 0.05,
 } as const;
 
 /** Paths that need a prefill engine in front. */
@@ -33,13 +43,15 @@ const HANDOVER_MARKS = {
   'aborted while its KV was loaded': 0.003,
   'preempted after its KV was loaded': 0.005,
   'loaded KV given back': 0.003,
+  'KV read from another rank than the first': 0.005,
+  'kept blocks released before they were read': 0.01,
   'prefill workers lost in the middle of a read': 0.0005,
   'decode workers lost in the middle of a load': 0.0005,
 } as const;
 
-export type Mark = keyof typeof ENGINE_MARKS | keyof typeof HANDOVER_MARKS;
+export type Mark = keyof typeof ENGINE_MARKS | keyof typeof PROXY_MARKS | keyof typeof HANDOVER_MARKS;
 
-const LEAST_SHARES: Readonly<Record<Mark, number>> = { ...ENGINE_MARKS, ...HANDOVER_MARKS };
+const LEAST_SHARES: Readonly<Record<Mark, number>> = { ...ENGINE_MARKS, ...PROXY_MARKS, ...HANDOVER_MARKS };
 export const ALL_MARKS = Object.keys(LEAST_SHARES) as readonly Mark[];
 const handoverMarks = Object.keys(HANDOVER_MARKS) as readonly Mark[];
 
@@ -62,7 +74,7 @@ export type MarkCounts = Readonly<Record<Mark, number>>;
 
 /** The marks that a campaign can reach. `pd`: its storms have a prefill engine in front. */
 export function marksOf(pd: boolean): readonly Mark[] {
-  return pd ? ALL_MARKS : ALL_MARKS.filter((mark) => !handoverMarks.includes(mark));
+  return pd ? ALL_MARKS : (Object.keys(ENGINE_MARKS) as readonly Mark[]);
 }
 
 /** The paths that a campaign over `scenarios` storms of a design should have taken more often. */

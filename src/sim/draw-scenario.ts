@@ -51,20 +51,133 @@ export function drawScenario(seed: number): Scenario {
   const queueDepth = draw.pick([1, 2, 2, 2, 3]);
   const requests = drawRequests(seed, routed, draw);
   const engine = drawEngine(draw, queueDepth, requests);
-  return {
+  const ringDepth = draw.chance(0.5) ? queueDepth + 1 : draw.int(1, queueDepth);
+  const numRanks = draw.chance(0.06) ? 2 : 1;
+  const scenario: Scenario = {
     seed,
     model: routed,
     engine,
     queueDepth,
-    ringDepth: draw.chance(0.5) ? queueDepth + 1 : draw.int(1, queueDepth),
-    numRanks: draw.chance(0.06) ? 2 : 1,
+    ringDepth,
+    numRanks,
     maxRestarts: draw.chance(0.1) ? draw.int(0, 1) : 100,
     hasEpochs: draw.chance(0.15),
     readsAtOnce: draw.chance(0.8),
     timing: drawTiming(draw),
     requests,
-    faults: drawFaults(seed, draw, requests),
+    faults: drawFaults(seed, draw, requests, numRanks),
   };
+  return underPressure(scenario, new Draw(seed, 'pressure'));
+}
+
+/** Four storms of ten are made for what independent draws hardly ever bring together. */
+function underPressure(scenario: Scenario, draw: Draw): Scenario {
+  const share = draw.int(1, 10);
+  if (share <= 2) return rankPressure(scenario, draw);
+  if (share === 3) return resetPressure(scenario, draw);
+  return share === 4 ? draftPressure(scenario, draw) : scenario;
+}
+
+/**
+ * Every other request has a long prompt, computed in chunks. The others outrank it, take its blocks with their last chunk, while the
+ * step that runs both is being planned, and are soon over: then it looks for what is left of its prefix, as do twins of it.
+ */
+function rankPressure(scenario: Scenario, draw: Draw): Scenario {
+  const { model: routed, requests: drawn } = scenario;
+  const chunk = draw.int(3, 6);
+  const requests: ScenarioRequest[] = [];
+  let at = 0;
+  const count = draw.int(3, 7);
+  for (let i = 0; i < count; i += 1) {
+    const request = drawn[i % drawn.length]!;
+    const isLong = i % 2 === 0;
+    const length = isLong ? draw.int(2 * chunk, 4 * chunk) : draw.int(chunk + 1, 2 * chunk);
+    const prompt =
+      isLong && i > 0 && draw.chance(0.5)
+        ? requests[i - 2]!.prompt
+        : Array.from({ length }, () => draw.int(0, routed.vocabSize - 1));
+    requests.push({
+      ...request,
+      at,
+      id: i < drawn.length ? request.id : `r${i}`,
+      prompt,
+      maxTokens: isLong ? request.maxTokens : 1,
+      minTokens: 0,
+      rowsFrom: Math.min(request.rowsFrom, prompt.length - 1),
+      priority: count - i,
+    });
+    at += isLong ? draw.int(50, 300) : draw.int(200, 1200);
+  }
+  const engine: EngineConfig = {
+    ...scenario.engine,
+    blockSize: draw.pick([1, 1, 2, 3]),
+    policy: 'priority',
+    enableChunkedPrefill: true,
+    maxModelLen: Math.max(scenario.engine.maxModelLen, 4 * chunk + 12),
+    maxNumBatchedTokens: 4 * chunk,
+    longPrefillTokenThreshold: chunk,
+    maxNumSeqs: 6,
+  };
+  return { ...scenario, requests, engine: tightened(engine, requests, draw) };
+}
+
+/** Requests that a cache reset has preempted are preempted again while outputs from before it are on their way. */
+function resetPressure(scenario: Scenario, draw: Draw): Scenario {
+  const { requests, engine, faults } = scenario;
+  const resets = Array.from({ length: draw.int(4, 12) }, (): Fault => {
+    const when = { step: draw.int(1, 4 + requests.length * 4), phase: draw.pick(STEP_PHASES) };
+    return { when, kind: 'reset-cache', preempt: true };
+  });
+  return {
+    ...scenario,
+    queueDepth: 3,
+    requests: requests.map((request) => ({ ...request, at: request.at % 100 })),
+    engine: { ...tightened(engine, requests, draw), asyncScheduling: true, maxNumSeqs: 6 },
+    faults: [...faults, ...resets],
+  };
+}
+
+/** Drafts meet the end of the model, and a budget that leaves some of their requests out of a step. */
+function draftPressure(scenario: Scenario, draw: Draw): Scenario {
+  const { requests } = scenario;
+  const longest = Math.max(...requests.map(({ prompt }) => prompt.length));
+  const engine: EngineConfig = {
+    ...scenario.engine,
+    numSpeculativeTokens: draw.int(1, 3),
+    asyncScheduling: draw.chance(0.8),
+    enableChunkedPrefill: true,
+    maxNumBatchedTokens: draw.int(2, 8),
+    longPrefillTokenThreshold: draw.pick([0, 0, 2, 3]),
+    maxModelLen: Math.max(1, longest) + draw.int(1, 8),
+    maxNumSeqs: draw.int(2, 6),
+  };
+  const leastBlocks = 1 + blocksOfLargest(requests, engine) + draftBlocks(engine);
+  return { ...scenario, engine: { ...engine, numBlocks: Math.max(engine.numBlocks, leastBlocks) } };
+}
+
+/** The same engine with room for little more than its largest request. */
+function tightened(engine: EngineConfig, requests: readonly ScenarioRequest[], draw: Draw): EngineConfig {
+  const numBlocks = 1 + blocksOfLargest(requests, engine) + draftBlocks(engine) + draw.int(0, 2);
+  return { ...engine, numBlocks: Math.max(2, numBlocks), reserveFullIsl: false, watermark: 0 };
+}
+
+type PoolShape = Pick<EngineConfig, 'blockSize' | 'maxModelLen'>;
+
+/** Blocks for the inputs of a request. */
+function blocksOf({ prompt, maxTokens }: ScenarioRequest, { blockSize, maxModelLen }: PoolShape): number {
+  return Math.ceil(Math.min(prompt.length + maxTokens - 1, maxModelLen) / blockSize);
+}
+
+function blocksOfLargest(requests: readonly ScenarioRequest[], shape: PoolShape): number {
+  return Math.max(...requests.map((request) => blocksOf(request, shape)));
+}
+
+/** Blocks that the drafts of a step can need besides. */
+function draftBlocks({
+  numSpeculativeTokens,
+  blockSize,
+}: Pick<EngineConfig, 'numSpeculativeTokens' | 'blockSize'>): number {
+  return Math.ceil(numSpeculativeTokens / blockSize);
 }
 
 /** `like`: the engine that shares its blocks with this one. */
@@ -80,19 +193,17 @@ export function drawEngine(
   const numSpeculativeTokens = draw.chance(0.3) ? draw.int(1, 3) : 0;
   const asyncScheduling = queueDepth > 1 ? draw.chance(0.9) : draw.chance(0.2);
   // Blocks that the largest request needs: from one too few to room for all.
-  const lengths = requests.map(({ prompt, maxTokens }) => Math.min(prompt.length + maxTokens - 1, maxModelLen));
-  const blocksOf = (length: number): number => Math.ceil(length / blockSize);
-  const largest = blocksOf(Math.max(...lengths));
-  const all = lengths.reduce((sum, length) => sum + blocksOf(length), 0);
+  const shape: PoolShape = { blockSize, maxModelLen };
+  const largest = blocksOfLargest(requests, shape);
+  const all = requests.reduce((sum, request) => sum + blocksOf(request, shape), 0);
   const usable = draw.chance(0.06)
     ? largest - 1
     : draw.chance(0.3)
       ? largest + draw.int(0, 2)
       : draw.int(largest, Math.max(largest, all + 2));
-  const spare = Math.ceil((2 * numSpeculativeTokens) / blockSize);
   return {
     blockSize,
-    numBlocks: Math.max(2, usable + spare + 1),
+    numBlocks: Math.max(2, usable + draftBlocks({ numSpeculativeTokens, blockSize }) + 1),
     maxNumSeqs: draw.int(1, 6),
     maxNumBatchedTokens: enableChunkedPrefill ? draw.int(1, draw.pick([4, 12, 32])) : maxModelLen,
     maxModelLen,
@@ -179,8 +290,9 @@ function drawTiming(draw: Draw): Timing {
   };
 }
 
-export function drawFaults(seed: number, swarm: Draw, requests: readonly ScenarioRequest[]): Fault[] {
+export function drawFaults(seed: number, swarm: Draw, requests: readonly ScenarioRequest[], numRanks: number): Fault[] {
   const draw = new Draw(seed, 'faults');
+  const killedRanks = new Draw(seed, 'killed-ranks');
   const lastStep = 4 + requests.length * 3;
   const moment = (): Moment =>
     draw.chance(0.15) ? { at: draw.int(0, 3000) } : { step: draw.int(0, lastStep), phase: draw.pick(STEP_PHASES) };
@@ -202,8 +314,12 @@ export function drawFaults(seed: number, swarm: Draw, requests: readonly Scenari
     }
   }
   if (swarm.chance(0.12)) {
-    for (let i = swarm.int(1, 2); i > 0; i -= 1) faults.push({ when: moment(), kind: 'kill', rank: 0 });
+    for (let i = swarm.int(1, 2); i > 0; i -= 1) {
+      faults.push({ when: moment(), kind: 'kill', rank: killedRanks.int(0, numRanks - 1) });
+    }
   }
-  if (swarm.chance(0.02)) faults.push({ when: moment(), kind: 'dead-lock-holder' });
+  if (swarm.chance(0.05)) {
+    faults.push({ when: moment(), kind: 'slow-lock-holder', ticks: draw.pick([700, 5000, 50_000]) });
+  }
   return faults;
 }

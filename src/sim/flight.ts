@@ -27,8 +27,8 @@ export type Flight = {
   readonly plan: SchedulerOutput;
   readonly epoch: number;
   readonly entries: readonly FlightEntry[];
-  /** Somebody in it opted in. */
-  readonly isWanted: boolean;
+  /** Tokens of requests that opted in, drafts included: the most rows that may leave the device (L5). */
+  readonly numWantedTokens: number;
   /** Its forward pass has run (on rank 0). */
   isExecuted: boolean;
   /** Per rank; `null` until it has arrived. */

@@ -118,12 +118,18 @@ export class Ledger {
     }
   }
 
-  /** What a KV block table of `tokens` holds at `[from, to)`, for another engine to take over. */
-  readKv(blocks: readonly number[], from: number, to: number): LoadedKv {
+  /** What the kept block table of an ended request holds at `[from, to)`, for another engine to take over: KV of its own tokens (L9). */
+  readKv(request: TrackedRequest, blocks: readonly number[], from: number, to: number): LoadedKv {
     const epochs: number[] = [];
     const rows: Uint16Array[] = [];
     for (let position = from; position < to; position += 1) {
       const slot = this.#slotIn(blocks, position);
+      if (this.#slotPositions[slot] !== position || this.#slotTokens[slot] !== request.tokens[position]) {
+        this.#judge.wrong(
+          'L9',
+          `slot ${slot} was read for position ${position} of ${request.name}, but holds token ${this.#slotTokens[slot]} at position ${this.#slotPositions[slot]}`,
+        );
+      }
       epochs.push(this.#slotEpochs[slot]!);
       if (this.#hasEpochs) rows.push(this.#slotRows[slot]!);
     }
@@ -144,11 +150,11 @@ export class Ledger {
   }
 
   /**
-   * The request ends before a pass has read what was loaded for it: rows of that may be delivered. Of one that ends before its time that
-   * holds for what was taken away again, as it does for rows of a life before a preemption.
+   * The request ends before a pass has read what was loaded for it: rows of that may be delivered. Rows of what was taken away again may not,
+   * since no pass of the request has read it.
    */
-  noteLoaded(request: TrackedRequest, isCutShort: boolean): void {
-    const loadedKv = request.loadedKv ?? (isCutShort ? request.givenBackKv : null);
+  noteLoaded(request: TrackedRequest): void {
+    const { loadedKv } = request;
     if (loadedKv === null) return;
     const end = Math.min(loadedKv.to, request.tokens.length - 1);
     for (let position = loadedKv.from; position < end; position += 1) {

@@ -67,13 +67,13 @@ export class PlanCheck {
       );
     }
     const entries: FlightEntry[] = [];
-    let isWanted = false;
+    let numWantedTokens = 0;
     let numTokens = 0;
     for (let i = 0; i < plan.numRequests; i += 1) {
       const request = this.#requests[plan.requestIndices[i]!]!;
       numTokens += plan.numScheduledTokens[i]!;
       this.#schedule(plan, i, request);
-      isWanted ||= request.spec.rows;
+      if (request.spec.rows) numWantedTokens += plan.numScheduledTokens[i]!;
       const isJoining = plan.kinds[i] !== RequestKind.running;
       entries.push({
         request,
@@ -98,7 +98,7 @@ export class PlanCheck {
       plan,
       epoch,
       entries,
-      isWanted,
+      numWantedTokens,
       isExecuted: false,
       outputs: Array<null>(numRanks).fill(null),
       numArrived: 0,
@@ -202,7 +202,6 @@ export class PlanCheck {
 
   #forgetLoad(request: TrackedRequest): void {
     for (let p = 0; p < request.numLoaded; p += 1) request.flags[p]! &= ~Flag.loaded;
-    request.givenBackKv = request.loadedKv;
     request.loadedKv = null;
     request.numLoaded = 0;
     this.#withKv.delete(request);
@@ -312,8 +311,24 @@ export class PlanCheck {
     if (request.blocks.length * blockSize < start + plan.numScheduledTokens[i]!) {
       this.#judge.wrong('L8', `step ${plan.stepId} runs ${request.name} beyond its ${request.blocks.length} blocks`);
     }
+    this.#checkLength(plan, i, request);
     if (isJoining) this.#checkTokens(plan, request, isLoaded ? 0 : start);
     request.state = 'running';
+    request.lastStepId = plan.stepId;
+  }
+
+  /** The last token that fits the model is never an input. A request that joins may have padding there. */
+  #checkLength(plan: SchedulerOutput, i: number, request: TrackedRequest): void {
+    const { maxModelLen, numSpeculativeTokens } = this.#engine;
+    const isJoining = plan.kinds[i] !== RequestKind.running;
+    const end = plan.numComputedTokens[i]! + plan.numScheduledTokens[i]!;
+    if (end > (isJoining ? maxModelLen : maxModelLen - 1)) {
+      this.#judge.wrong('L8', `step ${plan.stepId} runs ${request.name} to position ${end}, of ${maxModelLen}`);
+    }
+    const numDrafts = plan.draftOffsets[i + 1]! - plan.draftOffsets[i]!;
+    if (isJoining || numDrafts === 0) return;
+    if (end === maxModelLen - 1 && numDrafts < numSpeculativeTokens) this.#marks.add('drafts cut by the model length');
+    if (request.lastStepId < plan.stepId - 1) this.#marks.add('drafts verified after a step without the request');
   }
 
   #checkTokens(plan: SchedulerOutput, request: TrackedRequest, numHits: number): void {
@@ -351,7 +366,9 @@ export class PlanCheck {
     const entries = flights.flatMap((flight) =>
       flight.entries.filter((entry) => entry.request === request).map((entry) => ({ flight, entry })),
     );
-    const drops = isDropping || entries.some(({ entry }) => entry.isDropped);
+    const wasDropped = entries.some(({ entry }) => entry.isDropped);
+    if (wasDropped && !isDropping) this.#marks.add('preempted again while dropped output is on its way');
+    const drops = isDropping || wasDropped;
     for (const { flight, entry } of entries) {
       entry.isStale = true;
       entry.isDropped = drops;

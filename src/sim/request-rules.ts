@@ -5,21 +5,24 @@ import type { ErrorCode } from '../contract/errors.ts';
 import type { EngineRequest } from '../contract/request.ts';
 import type { ScenarioRequest } from './scenario.ts';
 
-/** The code of the refusal that is due; `null`: none; `'either'`: the engine may keep some blocks in reserve. `isInUse`: its id is. */
+/**
+ * The code of the refusal that is due; `null`: none is; `'either'`: the engine may keep room for drafts. `isInUse`: another request has
+ * the id.
+ */
 export function expectedRefusal(
   spec: ScenarioRequest,
   engine: EngineConfig,
   isInUse: boolean,
 ): ErrorCode | 'either' | null {
-  const { blockSize, numBlocks, maxModelLen, numSpeculativeTokens, watermark } = engine;
+  const { blockSize, numBlocks, maxModelLen, numSpeculativeTokens } = engine;
   if (isInUse) return 'DUPLICATE_REQUEST';
   if (spec.prompt.length === 0) return 'EMPTY_PROMPT';
   if (spec.rowsFrom >= spec.prompt.length) return 'PROMPT_START_OUT_OF_RANGE';
   if (spec.prompt.length >= maxModelLen) return 'PROMPT_TOO_LONG';
-  const mostTokens = Math.min(spec.prompt.length + spec.maxTokens - 1, maxModelLen);
-  if (Math.ceil(mostTokens / blockSize) > numBlocks - 1) return 'EXCEEDS_POOL';
-  const spare = Math.ceil((2 * numSpeculativeTokens) / blockSize) + Math.ceil(watermark * numBlocks);
-  return Math.ceil(mostTokens / blockSize) + spare > numBlocks - 1 ? 'either' : null;
+  const inputs = spec.prompt.length + spec.maxTokens - 1;
+  const fits = (numTokens: number): boolean => Math.ceil(Math.min(numTokens, maxModelLen) / blockSize) < numBlocks;
+  if (!fits(inputs)) return 'EXCEEDS_POOL';
+  return fits(inputs + numSpeculativeTokens) ? null : 'either';
 }
 
 /** A request in words. */

@@ -1,6 +1,7 @@
 /** One scenario, from the first event to the verdict. */
 
 import { RoutedExpertsError } from '../contract/errors.ts';
+import { installCopyMeter } from './copy-meter.ts';
 import type { Mark } from './coverage.ts';
 import { EventHeap } from './event-heap.ts';
 import { EventLog } from './event-log.ts';
@@ -11,7 +12,6 @@ import { routerOf } from './sim-kernels.ts';
 import { Storm } from './storm.ts';
 import type { Subject } from './subject.ts';
 import { Violation, type LawName } from './violation.ts';
-import { HangsOnLock } from './virtual-lock.ts';
 import { World } from './world.ts';
 
 /** Events after which a run is cut off as one that never ends. */
@@ -36,6 +36,7 @@ export function runScenario(scenario: Scenario, subject: Subject, isTracing: boo
   const marks = new Set<Mark>();
   const heap = new EventHeap();
   const uninstall = subject.mutation.install?.();
+  const uninstallMeter = installCopyMeter();
   let run: EnginePair | Storm | null = null;
   let violation: Violation | null = null;
   try {
@@ -55,6 +56,7 @@ export function runScenario(scenario: Scenario, subject: Subject, isTracing: boo
     violation = verdict(error, judge);
   } finally {
     uninstall?.();
+    uninstallMeter();
   }
   return {
     violation,
@@ -70,13 +72,6 @@ export function runScenario(scenario: Scenario, subject: Subject, isTracing: boo
 export function verdict(error: unknown, judge: Judge): Violation | null {
   if (error instanceof Violation) return error;
   if (error instanceof DeclaredStall) return null;
-  if (error instanceof HangsOnLock) {
-    try {
-      judge.stall('L8', error.message);
-    } catch (stall) {
-      return stall instanceof Violation ? stall : null;
-    }
-  }
   if (error instanceof RoutedExpertsError || error instanceof Error) {
     return new Violation('crash', 'L8', judge.step, `${error.name}: ${error.message}`, error);
   }

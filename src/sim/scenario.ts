@@ -38,8 +38,8 @@ export type Fault = Readonly<{ when: Moment }> &
     | Readonly<{ kind: 'reset-cache'; preempt: boolean }>
     /** The rank dies with everything on it. */
     | Readonly<{ kind: 'kill'; rank: number }>
-    /** A process takes the lock of shared memory and dies with it. Other designs have no lock. */
-    | Readonly<{ kind: 'dead-lock-holder' }>
+    /** A process takes the lock of shared memory and keeps it for so long. Most designs have no lock. */
+    | Readonly<{ kind: 'slow-lock-holder'; ticks: number }>
   );
 
 export type FaultKind = Fault['kind'];
@@ -85,7 +85,7 @@ export type Scenario = Readonly<{
   pd?: PdScenario;
 }>;
 
-const FAULT_KINDS: readonly FaultKind[] = ['abort', 'reset-cache', 'kill', 'dead-lock-holder'];
+const FAULT_KINDS: readonly FaultKind[] = ['abort', 'reset-cache', 'kill', 'slow-lock-holder'];
 
 const LIMIT = { requests: 10_000, faults: 10_000, prompt: 1_000_000 } as const;
 
@@ -129,6 +129,7 @@ export function parseScenario(text: string, file: string): Scenario {
   for (const fault of [...scenario.faults, ...(scenario.pd?.faults ?? [])]) {
     if (!FAULT_KINDS.includes(fault?.kind) || typeof fault.when !== 'object')
       throw bad('a fault of unknown kind or time');
+    if (fault.kind === 'slow-lock-holder' && !(fault.ticks >= 0)) throw bad('a lock holder without "ticks" ≥ 0');
   }
   checkModel(model);
   validateEngineConfig(engine);

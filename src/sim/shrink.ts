@@ -149,6 +149,10 @@ const PREFILL: readonly ((pd: PdScenario) => PdScenario)[] = [
   (pd) => ({ ...pd, loadTicks: 100_000 }),
   (pd) => ({ ...pd, rows: 'with-kv' }),
   (pd) => ({ ...pd, queueDepth: 1, ringDepth: 2 }),
+  (pd) => ({ ...pd, numRanks: 1 }),
+  (pd) => ({ ...pd, readTicks: 0 }),
+  (pd) => ({ ...pd, rowless: [] }),
+  (pd) => (pd.proxy === undefined ? pd : { ...pd, proxy: { lostShare: 0, patienceTicks: 100_000 } }),
   (pd) => ({ ...pd, engine: roomy(pd.engine) }),
   (pd) => ({ ...pd, engine: { ...pd.engine, enablePrefixCaching: false } }),
   (pd) => ({ ...pd, engine: { ...pd.engine, numBlocks: Math.max(2, pd.engine.numBlocks - 1) } }),
@@ -179,4 +183,5 @@ const FAULT: readonly ((fault: Fault) => Fault)[] = [
   (f) => ('step' in f.when && f.when.step > 0 ? { ...f, when: { ...f.when, step: f.when.step - 1 } } : f),
   (f) => ('at' in f.when ? { ...f, when: { at: Math.floor(f.when.at / 2) } } : f),
   (f) => (f.kind === 'abort' && f.ids.length > 1 ? { ...f, ids: f.ids.slice(0, 1) } : f),
+  (f) => (f.kind === 'slow-lock-holder' && f.ticks > 1 ? { ...f, ticks: Math.floor(f.ticks / 2) } : f),
 ];

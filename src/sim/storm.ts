@@ -30,6 +30,8 @@ export class Storm implements RankEvents {
   #updateIsPlanned = false;
   #fillIsPlanned = false;
   #acceptedAt = 0;
+  /** The engine's thread stands still until then: a slow process holds the lock that its step has asked for. */
+  #standsUntil = 0;
   #numSteps = 0;
   #progressSeen = 0;
   #stepsSinceProgress = 0;
@@ -62,14 +64,21 @@ export class Storm implements RankEvents {
 
   /** A client hands in a request. */
   arrive(request: ScenarioRequest): void {
-    if (this.#isOver) return;
+    if (this.#isOver || this.#waits(Phase.client, () => this.arrive(request))) return;
     this.#world.add(request, this.#clock.now);
     this.wakeUp();
   }
 
-  /** To the ranks, behind the steps begun before and ahead of those begun later: to all of them, or to the first. Ranks that die say nothing more. */
+  /** A client goes away. */
+  abort(ids: readonly string[]): void {
+    if (this.#isOver) return;
+    this.#world.abort(ids);
+    this.wakeUp();
+  }
+
+  /** To the ranks, behind the steps begun before and ahead of those begun later: to all of them, or to the one to be read. Ranks that die say nothing more. */
   handKv(task: KvTask): void {
-    const ranks = task.kind === 'read-kv' ? this.#ranks.slice(0, 1) : this.#ranks;
+    const ranks = task.kind === 'read-kv' ? this.#ranks.slice(task.rank, task.rank + 1) : this.#ranks;
     for (const rank of ranks) this.#send(() => rank.acceptKv(task), rank);
   }
 
@@ -128,17 +137,17 @@ export class Storm implements RankEvents {
     const isFull = this.#world.flights.length >= this.#scenario.queueDepth;
     if (isFull || this.#fillIsPlanned || this.#isRespawning || this.#isOver) return;
     this.#fillIsPlanned = true;
-    this.#clock.plan(this.#clock.now + this.#pace.engine(), Phase.begin, () => {
-      this.#fillIsPlanned = false;
-      this.#fill();
-    });
+    this.#clock.plan(this.#clock.now + this.#pace.engine(), Phase.begin, () => this.#fill());
   }
 
   /** Begins one step if there is room for it in the queue, and looks again a little later. */
   #fill(): void {
+    if (this.#waits(Phase.begin, () => this.#fill())) return;
+    this.#fillIsPlanned = false;
     const world = this.#world;
     if (this.#isRespawning || this.#isOver || world.flights.length >= this.#scenario.queueDepth) return;
     const flight = world.begin();
+    this.#noteWait();
     if (flight === null) return;
     this.#numSteps += 1;
     this.#countProgress();
@@ -164,20 +173,20 @@ export class Storm implements RankEvents {
     const oldest = this.#world.flights[0];
     if (this.#updateIsPlanned || oldest === undefined || oldest.numArrived < this.#scenario.numRanks) return;
     this.#updateIsPlanned = true;
-    this.#clock.plan(this.#clock.now + this.#pace.update(), Phase.update, () => {
-      this.#updateIsPlanned = false;
-      if (this.#isRespawning || this.#isOver) return;
-      this.#update();
-    });
+    this.#clock.plan(this.#clock.now + this.#pace.update(), Phase.update, () => this.#update());
   }
 
   #update(): void {
+    if (this.#waits(Phase.update, () => this.#update())) return;
+    this.#updateIsPlanned = false;
+    if (this.#isRespawning || this.#isOver) return;
     const world = this.#world;
     const flight = world.flights[0];
     if (flight === undefined || flight.numArrived < this.#scenario.numRanks) return;
     this.#compareRanks(flight);
     const { outputs, stepId } = flight;
     world.finish();
+    this.#noteWait();
     const ranks = this.#ranks;
     const recycle = (): void => {
       for (const [i, output] of outputs.entries()) {
@@ -213,7 +222,7 @@ export class Storm implements RankEvents {
   }
 
   #strike(fault: Fault): void {
-    if (this.#isOver) return;
+    if (this.#isOver || this.#waits(Phase.client, () => this.#strike(fault))) return;
     const world = this.#world;
     switch (fault.kind) {
       case 'abort':
@@ -225,13 +234,34 @@ export class Storm implements RankEvents {
       case 'kill':
         this.#kill(fault.rank);
         return;
-      case 'dead-lock-holder':
-        world.lock.holder = 'dead process';
+      case 'slow-lock-holder': {
+        const until = this.#clock.now + fault.ticks;
+        world.lock.hold(until);
+        this.#clock.plan(until, Phase.device, () => world.lock.letGo(until));
         break;
+      }
       default:
         fault satisfies never;
     }
     this.wakeUp();
+  }
+
+  /**
+   * Whether the engine's thread stands still: then `run` is planned for when it goes on. All that is to happen on the
+   * thread keeps its order, faults too.
+   */
+  #waits(phase: Phase, run: () => void): boolean {
+    if (this.#clock.now >= this.#standsUntil) return false;
+    this.#clock.plan(this.#standsUntil, phase, run);
+    return true;
+  }
+
+  #noteWait(): void {
+    const until = this.#world.lock.takeWait('engine');
+    if (until === null) return;
+    this.#standsUntil = until;
+    if (this.#world.log.isTracing)
+      this.#world.say(`the engine stands still until tick ${until}, behind a slow lock holder`);
   }
 
   /** A rank dies. The driver shuts the others down, starts new ones, and only then tells the engine. */
@@ -249,12 +279,15 @@ export class Storm implements RankEvents {
     }
     this.#restartsLeft -= 1;
     this.#isRespawning = true;
-    this.#clock.plan(this.#clock.now + this.#pace.respawn, Phase.worker, () => {
-      this.#isRespawning = false;
-      this.#startRanks();
-      world.loseWorkers();
-      this.wakeUp();
-    });
+    this.#clock.plan(this.#clock.now + this.#pace.respawn, Phase.worker, () => this.#respawn());
+  }
+
+  #respawn(): void {
+    if (this.#waits(Phase.worker, () => this.#respawn())) return;
+    this.#isRespawning = false;
+    this.#startRanks();
+    this.#world.loseWorkers();
+    this.wakeUp();
   }
 }
 

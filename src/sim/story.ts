@@ -34,17 +34,22 @@ export function tellStory(scenario: Scenario, subject: Subject): string[] {
 function describePrefill({
   engine,
   queueDepth,
+  numRanks = 1,
   rows,
   onLoadFailure,
   leaseTicks,
   loadTicks,
   link,
+  proxy,
   faults,
 }: PdScenario): string[] {
   return [
-    `P: ${engine.numBlocks - 1} blocks of ${engine.blockSize}, ${engine.maxNumSeqs} sequences, ${engine.maxNumBatchedTokens} tokens a step, ${queueDepth} in flight; ` +
+    `P: ${engine.numBlocks - 1} blocks of ${engine.blockSize}, ${engine.maxNumSeqs} sequences, ${engine.maxNumBatchedTokens} tokens a step, ${queueDepth} in flight, ${numRanks} ranks; ` +
       `rows ${rows}, leases of ${leaseTicks}, loads of at most ${loadTicks}, else ${onLoadFailure}`,
     `link: ${link.delay} to ${link.delay + link.jitter}, ${link.slowShare} of them ${link.slowFactor} times as long, ${link.lostShare} lost, ${link.corruptShare} garbled`,
+    ...(proxy === undefined
+      ? []
+      : [`proxy: waits ${proxy.patienceTicks} for P, ${proxy.lostShare} of its answers lost`]),
     ...faults.map((fault) => `fault of P: ${describeFault(fault)}`),
   ];
 }
@@ -58,8 +63,8 @@ function describeFault(fault: Fault): string {
       return `${when}, the prefix cache is reset${fault.preempt ? ' and running requests are preempted' : ''}`;
     case 'kill':
       return `${when}, rank ${fault.rank} dies`;
-    case 'dead-lock-holder':
-      return `${when}, a process dies with the lock of shared memory`;
+    case 'slow-lock-holder':
+      return `${when}, a process holds the lock of shared memory for ${fault.ticks} ticks`;
     default:
       return fault satisfies never;
   }

@@ -8,10 +8,16 @@ import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import { type DeclaredGap, type Design, designByName, designNames } from '../capture/designs.ts';
 import { prefixRowsByName, prefixRowsNames, prefixRowsPolicies } from '../capture/deltas/prefix-rows.ts';
 import type { KernelSet } from '../kernels/kernel-set.ts';
+import type { VirtualLock } from './virtual-lock.ts';
 
 /** Everything is optional: what is absent stays as it is. */
 export type Mutation = Readonly<{
-  engineHalf?: (half: CaptureEngineHalf, model: ModelConfig, engine: EngineConfig) => CaptureEngineHalf;
+  engineHalf?: (
+    half: CaptureEngineHalf,
+    model: ModelConfig,
+    engine: EngineConfig,
+    lock: VirtualLock,
+  ) => CaptureEngineHalf;
   workerHalf?: (half: CaptureWorkerHalf, context: CaptureWorkerContext) => CaptureWorkerHalf;
   kernels?: (kernels: KernelSet, model: ModelConfig) => KernelSet;
   /** A worker's answer on its way to the engine. */

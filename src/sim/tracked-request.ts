@@ -48,12 +48,12 @@ export class TrackedRequest {
   endedWithBlocks = false;
   /** Block table, as the scheduler gave it out. */
   blocks: number[] = [];
+  /** The step that ran it last. */
+  lastStepId = -1;
   /** Of a request that waits with its blocks: tokens whose KV stands in them. */
   numLoaded = 0;
   /** What was loaded for it, until a forward pass has read it. */
   loadedKv: LoadedKv | null = null;
-  /** What was loaded for it and taken away again. */
-  givenBackKv: LoadedKv | null = null;
   /** It has ended, and its blocks are kept for another engine to read. */
   isKept = false;
   /** Positions `[from, to)` of the rows handed out so far; `from` −1 before the first. */
@@ -89,6 +89,11 @@ export class TrackedRequest {
 
   get isAlive(): boolean {
     return this.finish === null;
+  }
+
+  /** For KV that is loaded, or after its load, until it is admitted. */
+  get waitsWithBlocks(): boolean {
+    return this.state === 'loading' || this.state === 'loaded';
   }
 
   get numOutputs(): number {

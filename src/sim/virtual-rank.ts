@@ -6,6 +6,7 @@
 import type { CaptureWorkerHalf } from '../contract/capture.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import { ForwardPass } from '../kernels/forward-pass.ts';
+import { packedBytes } from '../kernels/kernel-shape.ts';
 import { StepPipeline, type PendingMap, type Submission, type TaskEnd } from '../worker/step-pipeline.ts';
 import { Phase } from './event-heap.ts';
 import type { Flight } from './flight.ts';
@@ -23,8 +24,9 @@ export type RankEvents = Readonly<{
 
 /** KV on its way off the device or onto it, in turn with the steps. Keys are `[blockIds.length, blockSize, 2]` u32. */
 export type KvTask = Readonly<{ blockIds: Uint32Array }> &
+  /** `rank`: the one to be read. All have the same KV. */
   (
-    | Readonly<{ kind: 'read-kv'; onExecuted: () => void; onRead: (keys: Uint32Array) => void }>
+    | Readonly<{ kind: 'read-kv'; rank: number; onExecuted: () => void; onRead: (keys: Uint32Array) => void }>
     /** `onExecuted`: on rank 0; `onWritten`: it is behind every step before and ahead of every step to come, on this rank. */
     | Readonly<{ kind: 'write-kv'; keys: Uint32Array; onExecuted: () => void; onWritten: () => void }>
   );
@@ -45,6 +47,10 @@ export class VirtualRank {
   readonly #forward: ForwardPass;
   readonly #half: CaptureWorkerHalf | null;
   readonly #pipeline: StepPipeline<RankTask>;
+  /** Memory of rows on its way to the engine and back. */
+  readonly #rowsOut: Set<ArrayBufferLike> = new Set();
+  /** The thread stands still until then: a slow process holds the lock that its half has asked for. */
+  #standsUntil = 0;
   #deviceFreeAt = 0;
   #mappedAt = 0;
   /** The submission made last, until it has run. */
@@ -64,7 +70,7 @@ export class VirtualRank {
     };
     this.#forward = ForwardPass.assemble(device, { model, engine, kernels });
     const { slotMapping, rows } = this.#forward;
-    const context = { device, model, engine, slotMapping, ...rows! };
+    const context = { rank: number, device, model, engine, slotMapping, ...rows! };
     const half = design.workerHalf(context, { sharedRows: () => world.sharedRows('worker') });
     this.#half = half !== null && mutation.workerHalf ? mutation.workerHalf(half, context) : half;
     this.#pipeline = new StepPipeline<RankTask>(
@@ -92,6 +98,7 @@ export class VirtualRank {
   /** The engine has read the rows of an output; their memory comes back. */
   recycle(rows: Uint8Array): void {
     if (this.isDead) return;
+    if (!this.#rowsOut.delete(rows.buffer)) this.#world.judge.wrong('L3', `rank ${this.number} gets rows back twice`);
     // A view of them that was kept too long shows this.
     rows.fill(0xa5);
     this.#half?.recycle(rows.buffer as ArrayBuffer);
@@ -103,6 +110,9 @@ export class VirtualRank {
     const { numEntries, numRingSlotsInUse } = this.#pipeline;
     if (numEntries > 0) judge.wrong('L7', `the worker remembers ${numEntries} requests`);
     if (numRingSlotsInUse > 0) judge.wrong('L7', `${numRingSlotsInUse} ring slots are held`);
+    if (this.#rowsOut.size > 0) {
+      judge.wrong('L7', `${this.#rowsOut.size} buffers of rows never came back to rank ${this.number}`);
+    }
     const counts = this.#half?.liveCounts() ?? { requests: 0, bytes: 0 };
     if (counts.requests === 0 && counts.bytes === 0) return;
     judge.wrong('L7', `the worker half holds ${counts.requests} requests and ${counts.bytes} bytes after the drain`);
@@ -114,6 +124,7 @@ export class VirtualRank {
 
   /** Begins what can begin; behind a step that was submitted the next one begins a little later. */
   #pump(): void {
+    if (this.#stands(Phase.worker, () => this.#pump())) return;
     while (!this.isDead) {
       const fence = this.#lastFence;
       const task = this.#pipeline.advance();
@@ -131,7 +142,7 @@ export class VirtualRank {
       return;
     }
     const { flight } = task;
-    if (captureBytes > 0 && !flight.isWanted) this.#copiedForNobody(flight, captureBytes);
+    this.#checkCopied(flight, captureBytes);
     if (kind === 'read') {
       this.#submitted(1, () => undefined);
       return;
@@ -169,10 +180,30 @@ export class VirtualRank {
 
   #planMap(map: PendingMap<RankTask>): void {
     this.#mappedAt = Math.max(this.#mappedAt, this.#pace.clock.now + this.#pace.map());
-    this.#planAt(this.#mappedAt, Phase.map, () => {
-      this.#pipeline.mapped(map, this.#device.view(map.buffer, map.byteLength));
-      this.#pump();
-    });
+    this.#planAt(this.#mappedAt, Phase.map, () => this.#mapped(map));
+  }
+
+  #mapped(map: PendingMap<RankTask>): void {
+    if (this.#stands(Phase.map, () => this.#mapped(map))) return;
+    this.#pipeline.mapped(map, this.#device.view(map.buffer, map.byteLength));
+    this.#noteWait();
+    this.#pump();
+  }
+
+  /** Whether the rank's thread stands still: then `run` is planned for when it goes on. */
+  #stands(phase: Phase, run: () => void): boolean {
+    if (this.#pace.clock.now >= this.#standsUntil) return false;
+    this.#planAt(this.#standsUntil, phase, run);
+    return true;
+  }
+
+  #noteWait(): void {
+    const { lock, log } = this.#world;
+    const until = lock.takeWait('worker');
+    if (until === null) return;
+    this.#standsUntil = until;
+    if (!log.isTracing) return;
+    this.#world.say(`rank ${this.number} stands still until tick ${until}, behind a slow lock holder`);
   }
 
   #onEnd(task: RankTask, end: TaskEnd): void {
@@ -192,6 +223,8 @@ export class VirtualRank {
       }
       case 'output': {
         const { flight } = task as StepTask;
+        const rows = end.output.routedExpertDeltas?.rows;
+        if (rows !== undefined) this.#rowsOut.add(rows.buffer);
         if (flight.plan.numRequests > 0) this.#events.onPhase(this, flight, 'mapped');
         if (!this.isDead) this.#events.onOutput(this, flight, end.output);
         return;
@@ -201,11 +234,12 @@ export class VirtualRank {
     }
   }
 
-  #copiedForNobody(flight: Flight, numBytes: number): void {
-    this.#world.judge.wrong(
-      'L5',
-      `nobody in step ${flight.stepId} opted in, and ${numBytes} bytes are copied for capture`,
-    );
+  #checkCopied({ stepId, numWantedTokens }: Flight, numBytes: number): void {
+    const { scenario, judge } = this.#world;
+    const most = packedBytes(scenario.model, numWantedTokens);
+    if (numBytes <= most) return;
+    const what = `step ${stepId} has ${numWantedTokens} tokens of requests that opted in`;
+    judge.wrong('L5', `${what}, ${most} bytes of rows; ${numBytes} leave the device`);
   }
 
   #plan(ticks: number, phase: Phase, run: () => void): void {

@@ -7,7 +7,6 @@
  *                                 └───────┘ after each: requests and blocks conserved, buffers bounded
  */
 
-import type { CaptureEngineHalf } from '../contract/capture.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { KvLoad, KvLoadOutcome } from '../contract/kv-connector.ts';
@@ -18,7 +17,7 @@ import { EngineCore } from '../engine/engine-core.ts';
 import type { Router } from '../kernels/reference/route.ts';
 import { CountCheck } from './count-check.ts';
 import type { Mark } from './coverage.ts';
-import { EngineHalfMonitor } from './engine-half-monitor.ts';
+import { watchedHalf, type EngineHalfMonitor } from './engine-half-monitor.ts';
 import type { EventLog } from './event-log.ts';
 import type { Flight } from './flight.ts';
 import type { Judge } from './judge.ts';
@@ -39,7 +38,7 @@ export class World {
   readonly judge: Judge;
   readonly log: EventLog;
   readonly marks: Set<Mark>;
-  readonly lock: VirtualLock = new VirtualLock();
+  readonly lock: VirtualLock;
   /** The table of shared memory, made when a design asks for it. */
   #table: Int32Array | null = null;
   readonly flights: Flight[] = [];
@@ -47,7 +46,7 @@ export class World {
   progress = 0;
   numAlive = 0;
 
-  readonly #half: CaptureEngineHalf | null;
+  readonly #half: EngineHalfMonitor | null;
   readonly #rowCheck: RowCheck;
   readonly #plans: PlanCheck;
   readonly #counts: CountCheck;
@@ -71,6 +70,7 @@ export class World {
     const { model, engine } = scenario;
     this.scenario = scenario;
     this.judge = judge;
+    this.lock = new VirtualLock(judge);
     this.log = log;
     this.marks = marks;
     this.#rowLength = model.numLayers * model.topK;
@@ -86,12 +86,8 @@ export class World {
       this.#requests,
     );
     this.#plans = new PlanCheck(engine, judge, marks, this.#requests);
-    const half = subject.design.engineHalf(model, engine, {
-      sharedRows: () => this.sharedRows('engine'),
-      ...(subject.prefixRows === null ? {} : { prefixRows: subject.prefixRows }),
-    });
-    const mutated = half && subject.mutation.engineHalf ? subject.mutation.engineHalf(half, model, engine) : half;
-    this.#half = mutated === null ? null : new EngineHalfMonitor(mutated, judge, this.lock);
+    const sharedRows = (): VirtualSharedRows => this.sharedRows('engine');
+    this.#half = watchedHalf({ subject, model, engine, judge, lock: this.lock, sharedRows });
     this.engine = new EngineCore(engine, this.#half, undefined, site.connector);
     this.#counts = new CountCheck({
       scenario,
@@ -185,6 +181,7 @@ export class World {
       return null;
     }
     this.judge.step = plan.stepId;
+    if (this.engine.stats().numWithdrawals > 0) this.marks.add('withdrawn from the step being planned');
     const epoch = this.scenario.hasEpochs ? this.#site.firstEpoch + plan.stepId : 0;
     const flight = this.#plans.onPlan(plan, this.flights, this.scenario, epoch);
     this.flights.push(flight);
@@ -207,6 +204,7 @@ export class World {
   onLoadBegun(load: KvLoad, view: CaptureRequest): void {
     const request = this.#requests[load.loadId]!;
     this.#plans.onLoadBegun(request, view, load.from);
+    this.#half?.onLoadBegun(view);
     this.log.word(8);
     this.log.words([load.loadId, load.from, load.to]);
     if (this.log.isTracing) this.say(`${request.name} waits for the KV of [${load.from}, ${load.to})`);
@@ -276,7 +274,8 @@ export class World {
 
   /** Every step in flight is void, and so is all KV. */
   loseWorkers(): void {
-    for (const request of this.#requests) if (request.isAlive) this.#noteHits(request, false);
+    // No pass has read what a request that waits with its blocks was given: its rows may not be delivered.
+    for (const request of this.#requests) if (request.isAlive && !request.waitsWithBlocks) this.#noteHits(request);
     this.#plans.loseAll(this.flights);
     this.flights.length = 0;
     this.engine.onWorkersLost();
@@ -345,7 +344,7 @@ export class World {
 
   #end(request: TrackedRequest, finish: 'abort' | 'error' | 'stop' | 'length', output: EngineCoreOutput): void {
     request.endedWithBlocks = request.state === 'running';
-    this.#noteHits(request, finish === 'abort' || finish === 'error');
+    this.#noteHits(request);
     this.#plans.end(request);
     request.state = 'ended';
     request.finish = finish;
@@ -364,13 +363,13 @@ export class World {
   }
 
   /** A request that ends before its first pass has run has hits that the ledger has not heard of. */
-  #noteHits(request: TrackedRequest, isCutShort: boolean): void {
-    if (request.state === 'loading' || request.state === 'loaded') {
+  #noteHits(request: TrackedRequest): void {
+    if (request.waitsWithBlocks) {
       const { blockSize } = this.scenario.engine;
       const from = request.loadedKv?.from ?? request.numLoaded;
       this.ledger.noteHits(request, request.blocks, Math.floor(from / blockSize) * blockSize);
     }
-    this.ledger.noteLoaded(request, isCutShort);
+    this.ledger.noteLoaded(request);
     for (const { isExecuted, entries } of this.flights) {
       if (isExecuted) continue;
       for (const entry of entries) {

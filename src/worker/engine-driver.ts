@@ -2,12 +2,13 @@
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
-import { RoutedExpertsError } from '../contract/errors.ts';
+import type { RoutedExpertsError } from '../contract/errors.ts';
 import type { KvLoadOutcome } from '../contract/kv-connector.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { EngineRequest } from '../contract/request.ts';
 import type { EngineCore } from '../engine/engine-core.ts';
 import type { Executor } from './executor.ts';
+import { isLoss } from './loss.ts';
 
 /** What the driver measured of one step; times in ms. */
 export type StepTiming = Readonly<{
@@ -27,7 +28,7 @@ export type EngineDriverOptions = Readonly<{
   onOutput: (output: EngineCoreOutput) => void;
   onStep?: (timing: StepTiming) => void;
   /** Starts a new executor after the loss of a worker; absent = a loss is final. */
-  restart?: () => Promise<Executor>;
+  restart?: (loss: RoutedExpertsError) => Promise<Executor>;
   /** How often `restart` may be called. */
   maxRestarts?: number;
 }>;
@@ -49,6 +50,8 @@ export class EngineDriver {
   readonly #inFlight: StepInFlight[] = [];
   #executor: Executor;
   #restartsLeft: number;
+  /** Of a worker, and not yet recovered from. */
+  #loss: RoutedExpertsError | null = null;
   #wake: (() => void) | null = null;
   #stopping = false;
   #lastOutputAt = 0;
@@ -56,6 +59,7 @@ export class EngineDriver {
   constructor(options: EngineDriverOptions) {
     this.#options = options;
     this.#executor = options.executor;
+    this.#watch();
     this.#restartsLeft = options.maxRestarts ?? 0;
   }
 
@@ -87,6 +91,13 @@ export class EngineDriver {
     this.#wakeUp();
   }
 
+  /** See `Scheduler.resetPrefixCache`. */
+  resetPrefixCache(resetRunning: boolean): boolean {
+    const isReset = this.#options.engine.resetPrefixCache(resetRunning);
+    this.#wakeUp();
+    return isReset;
+  }
+
   /** Lets `run` return once nothing is left to do. */
   stop(): void {
     this.#stopping = true;
@@ -100,6 +111,7 @@ export class EngineDriver {
   async run(): Promise<void> {
     for (;;) {
       try {
+        if (this.#loss !== null) throw this.#loss;
         this.#fill();
         const oldest = this.#inFlight[0];
         if (oldest !== undefined) {
@@ -154,12 +166,11 @@ export class EngineDriver {
 
   /** A lost worker takes no request with it: a new one starts without KV, and everything that ran is recomputed (L8). */
   async #recover(error: unknown): Promise<void> {
-    const isLoss =
-      error instanceof RoutedExpertsError && (error.code === 'WORKER_LOST' || error.code === 'DEVICE_LOST');
     const { engine } = this.#options;
     this.#inFlight.length = 0;
     await this.#executor.shutdown();
-    const failure = isLoss ? await this.#restart(error) : error;
+    this.#loss = null;
+    const failure = isLoss(error) ? await this.#restart(error) : error;
     if (failure === null) return;
     this.#handOut(engine.abort(engine.requestIds).map((output) => ({ ...output, finishReason: 'error' })));
     // Steps that will never be answered hold buffers of rows (L7).
@@ -167,20 +178,39 @@ export class EngineDriver {
     throw failure;
   }
 
-  /** Answers `null` if there is a new executor, else why there is none. */
-  async #restart(loss: unknown): Promise<unknown> {
-    let failure = loss;
+  /**
+   * Returns `null` if the engine can go on, else why it cannot. Without requests there is nothing to start new workers
+   * for before a stop.
+   */
+  async #restart(loss: RoutedExpertsError): Promise<unknown> {
+    const { engine } = this.#options;
+    if (this.#stopping && engine.requestIds.length === 0) {
+      engine.onWorkersLost();
+      return null;
+    }
+    let failure: unknown = loss;
     while (this.#options.restart && this.#restartsLeft > 0) {
       this.#restartsLeft--;
       try {
-        this.#executor = await this.#options.restart();
-        this.#options.engine.onWorkersLost();
+        this.#executor = await this.#options.restart(loss);
+        this.#watch();
+        engine.onWorkersLost();
         return null;
       } catch (error) {
         failure = error;
       }
     }
     return failure;
+  }
+
+  /** An executor that is idle has no step whose rejection could tell of a loss. */
+  #watch(): void {
+    const executor = this.#executor;
+    void executor.lost.then((loss) => {
+      if (executor !== this.#executor) return;
+      this.#loss = loss;
+      this.#wakeUp();
+    });
   }
 
   /** The engine has forgotten a request whose last output it gave: a listener that throws must not cost the others theirs. */

@@ -1,7 +1,8 @@
-/** What the engine's driver talks to: somebody who runs a step on every rank. */
+/** What the engine's driver talks to: it runs a step on every rank. */
 
 import type { CaptureLiveCounts } from '../contract/capture.ts';
 import type { DeviceInfo } from '../contract/device.ts';
+import type { RoutedExpertsError } from '../contract/errors.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 
@@ -19,14 +20,21 @@ export type TransferCounts = Readonly<{
 export type WorkerLiveCounts = Readonly<{
   batchEntries: number;
   ringSlots: number;
+  /** Buffers of outputs that were handed out and not recycled. */
+  lentBuffers: number;
   capture: CaptureLiveCounts;
 }>;
 
 export interface Executor {
   readonly devices: readonly DeviceInfo[];
   /**
+   * Resolves with DEVICE_LOST or WORKER_LOST when a worker is lost, also while nothing is in flight. Nothing works from
+   * then on but `shutdown`.
+   */
+  readonly lost: Promise<RoutedExpertsError>;
+  /**
    * Dispatches a step, which must stay as it is until its promise settles. Several may be in flight; those that run requests settle in order.
-   * Rejects with DEVICE_LOST or WORKER_LOST, and then so does everything in flight.
+   * Rejects with DEVICE_LOST or WORKER_LOST, and then so does everything in flight; with RANKS_DIFFER.
    */
   execute(step: SchedulerOutput): Promise<ModelRunnerOutput>;
   /** Takes back the memory of an output that nobody reads any more. */
@@ -37,6 +45,9 @@ export interface Executor {
   writeKv(blockIds: readonly number[], keys: Uint32Array<ArrayBuffer>): Promise<void>;
   transferCounts(): TransferCounts;
   liveCounts(): Promise<WorkerLiveCounts>;
-  /** Stop → drain → await the last map → destroy the device → one event-loop turn → close. Idempotent. */
+  /**
+   * Stop → drain → await the last map → destroy the device → one event-loop turn → close. A worker that is stuck is
+   * abandoned instead, see `abandoned-threads.ts`. Idempotent, never rejects.
+   */
   shutdown(): Promise<void>;
 }

@@ -1,6 +1,7 @@
 /** Runs steps on a model runner in the caller's own thread: for tests, and where there are no threads. */
 
 import type { DeviceInfo } from '../contract/device.ts';
+import type { RoutedExpertsError } from '../contract/errors.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import type { Executor, TransferCounts, WorkerLiveCounts } from './executor.ts';
@@ -8,6 +9,8 @@ import type { ModelRunner } from './model-runner.ts';
 
 export class InlineExecutor implements Executor {
   readonly devices: readonly DeviceInfo[];
+  /** Stays pending: a lost device shows in the next step. */
+  readonly lost: Promise<RoutedExpertsError> = new Promise(() => {});
   readonly #runner: ModelRunner;
   #closed: Promise<void> | null = null;
 
@@ -38,7 +41,7 @@ export class InlineExecutor implements Executor {
   }
 
   liveCounts(): Promise<WorkerLiveCounts> {
-    return Promise.resolve(this.#runner.liveCounts());
+    return Promise.resolve({ ...this.#runner.liveCounts(), lentBuffers: 0 });
   }
 
   shutdown(): Promise<void> {

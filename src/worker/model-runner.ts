@@ -48,12 +48,13 @@ export class ModelRunner {
     design: Design,
     resources: DesignResources,
   ): Promise<ModelRunner> {
-    const { model, engine, ballastMs } = config;
-    const forward = await ForwardPass.create(device, { model, engine, ballastMs, kernels });
+    const { rank, model, engine, ballastMs, draftAcceptanceRate } = config;
+    const drafts = draftAcceptanceRate === undefined ? {} : { draftAcceptanceRate };
+    const forward = await ForwardPass.create(device, { model, engine, ballastMs, ...drafts, kernels });
     const { slotMapping, rows } = forward;
     if (rows === null && design.name !== 'off') throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design.name);
     const capture =
-      rows === null ? null : design.workerHalf({ device, model, engine, slotMapping, ...rows }, resources);
+      rows === null ? null : design.workerHalf({ rank, device, model, engine, slotMapping, ...rows }, resources);
     return new ModelRunner(config, device, forward, capture);
   }
 
@@ -83,7 +84,7 @@ export class ModelRunner {
     this.#capture?.recycle(rows);
   }
 
-  liveCounts(): WorkerLiveCounts {
+  liveCounts(): Omit<WorkerLiveCounts, 'lentBuffers'> {
     return {
       batchEntries: this.#pipeline.numEntries,
       ringSlots: this.#pipeline.numRingSlotsInUse,

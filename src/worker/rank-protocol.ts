@@ -1,5 +1,6 @@
 /** The tasks that a rank's thread takes, and its replies. Per-token and per-row data only ever in transferred ArrayBuffers. */
 
+import type { WorkerFault } from '../contract/config.ts';
 import type { ErrorCode } from '../contract/errors.ts';
 import type { DeviceInfo } from '../contract/device.ts';
 import type { WorkerLiveCounts } from './executor.ts';
@@ -15,6 +16,7 @@ export type RankTask =
       returnedRows: readonly ArrayBuffer[];
     }>
   | Readonly<{ kind: 'counts' }>
+  | Readonly<{ kind: 'arm-fault'; fault: WorkerFault }>
   | Readonly<{ kind: 'read-kv'; blockIds: Uint32Array }>
   | Readonly<{ kind: 'write-kv'; blockIds: Uint32Array; keys: Uint32Array }>
   | Readonly<{ kind: 'stop' }>;
@@ -31,9 +33,18 @@ export type ExecuteReply = Readonly<{
 export type RankReply =
   | Readonly<{ kind: 'started'; device: DeviceInfo }>
   | ExecuteReply
-  | Readonly<{ kind: 'counts'; counts: WorkerLiveCounts }>
+  | Readonly<{
+      kind: 'counts';
+      counts: Omit<WorkerLiveCounts, 'lentBuffers'>;
+      /** Buffers that left with replies and have not come back. */
+      numLent: number;
+    }>
+  | Readonly<{ kind: 'fault-armed' }>
   | Readonly<{ kind: 'kv'; keys: Uint32Array<ArrayBuffer> }>
   | Readonly<{ kind: 'kv-written' }>
   | Readonly<{ kind: 'stopped' }>
   /** Errors travel as data: a cloned Error loses its code. */
   | Readonly<{ kind: 'failed'; code: ErrorCode; message: string }>;
+
+/** Comes by itself, outside any reply: the rank is of no use any more. It goes on replying until it is stopped. */
+export type LossNotice = Readonly<{ code: 'DEVICE_LOST' | 'WORKER_LOST'; message: string }>;

@@ -1,16 +1,18 @@
 /** Thread entry of one rank: builds its device and model runner, then serves the tasks of rank-protocol.ts, a task per step. */
 
+import { parentPort } from 'node:worker_threads';
 import { move, transferableSymbol, valueSymbol, workerData } from 'piscina';
 import { BytePool } from '../capture/byte-pool.ts';
 import { designByName } from '../capture/designs.ts';
-import type { WorkerConfig, WorkerFault } from '../contract/config.ts';
+import type { WorkerConfig } from '../contract/config.ts';
 import type { Device } from '../contract/device.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { openDevice } from '../kernels/open-device.ts';
 import { designResources } from './design-resources.ts';
+import { FaultInjector } from './fault-injector.ts';
 import { ModelRunner } from './model-runner.ts';
 import { outputMessageLength, writeOutputMessage } from './output-message.ts';
-import type { RankReply, RankTask } from './rank-protocol.ts';
+import type { LossNotice, RankReply, RankTask } from './rank-protocol.ts';
 import { kernelsOf } from './router-kinds.ts';
 import { readStepMessage } from './step-message.ts';
 
@@ -22,11 +24,20 @@ const IDLE_WORDS = 8;
 class RankWorker {
   readonly device: Device;
   readonly runner: ModelRunner;
+  readonly faults: FaultInjector;
+  /** Buffers that left with replies and have not come back. */
+  numLent = 0;
   readonly #words: BytePool = new BytePool(IDLE_WORDS);
 
   private constructor(device: Device, runner: ModelRunner) {
     this.device = device;
     this.runner = runner;
+    this.faults = new FaultInjector(device);
+    if (config.fault !== null && (config.fault.rank ?? 0) === config.rank) this.faults.arm(config.fault);
+    void device.lost.then((reason) => {
+      if (this.faults.isEnding) return;
+      tellLoss({ code: 'DEVICE_LOST', message: RoutedExpertsError.of('DEVICE_LOST', reason).message });
+    });
   }
 
   static async start(): Promise<RankWorker> {
@@ -44,23 +55,32 @@ class RankWorker {
   async execute(task: RankTask & { kind: 'execute' }): Promise<RankReply & { kind: 'output' }> {
     for (const words of task.returnedWords) this.#words.give(words);
     for (const rows of task.returnedRows) this.runner.recycle(rows);
+    this.numLent -= task.returnedWords.length + task.returnedRows.length;
     const step = readStepMessage(new Uint32Array(task.message));
-    if (step.stepId === config.fault?.stepId) await this.#inject(config.fault);
+    const fault = this.faults.onStep(step.stepId);
+    if (fault !== null) await fault;
     const output = await this.runner.execute(step);
     const words = this.#words.take(outputMessageLength(output) * 4);
     writeOutputMessage(output, new Uint32Array(words));
     const rows = (output.routedExpertDeltas?.rows.buffer as ArrayBuffer | undefined) ?? null;
+    this.numLent += rows === null ? 1 : 2;
     return { kind: 'output', message: task.message, words, rows, readbackBytes: this.runner.readbackBytes() };
-  }
-
-  async #inject({ kind }: WorkerFault): Promise<void> {
-    // A map that is pending when the thread ends takes the process along, so the device goes first in both cases.
-    await this.device.destroy();
-    if (kind === 'exit-thread') process.exit(1);
   }
 }
 
 let worker: RankWorker | null = null;
+
+// An exception outside any task would end the thread, and a map that is pending then would take the process along: the
+// thread says that it is lost, and waits to be stopped. Rejections that nothing catches come here, too.
+process.on('uncaughtException', (error) => {
+  const { message } = RoutedExpertsError.of('WORKER_LOST', config.rank, describe(error));
+  tellLoss({ code: 'WORKER_LOST', message });
+});
+
+function tellLoss(notice: LossNotice): void {
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a port, not a window
+  parentPort!.postMessage(notice);
+}
 
 /** The one handler, so that piscina has it loaded before the first task and no task overtakes another on the way in. */
 export default async function handle(task: RankTask): Promise<unknown> {
@@ -68,6 +88,8 @@ export default async function handle(task: RankTask): Promise<unknown> {
     const reply = await answer(task);
     return reply.kind === 'output' || reply.kind === 'kv' ? transferred(reply) : reply;
   } catch (error) {
+    // An injected end is silent: no reply tells of the device that went first.
+    if (worker?.faults.isEnding) return new Promise(() => {});
     return failure(error);
   }
 }
@@ -81,14 +103,19 @@ async function answer(task: RankTask): Promise<RankReply> {
     await worker?.runner.close();
     return { kind: 'stopped' };
   }
-  if (worker === null) throw RoutedExpertsError.of('WORKER_LOST', config.rank, 'its thread was replaced');
-  if (task.kind === 'counts') return { kind: 'counts', counts: worker.runner.liveCounts() };
-  if (task.kind === 'read-kv') return { kind: 'kv', keys: await worker.runner.readKv(task.blockIds) };
-  if (task.kind === 'write-kv') {
-    await worker.runner.writeKv(task.blockIds, task.keys);
-    return { kind: 'kv-written' };
+  if (worker === null) throw RoutedExpertsError.of('INVARIANT', `${task.kind} before start`);
+  const { runner, faults, numLent } = worker;
+  if (task.kind === 'counts') return { kind: 'counts', counts: runner.liveCounts(), numLent };
+  if (task.kind === 'arm-fault') {
+    faults.arm(task.fault);
+    return { kind: 'fault-armed' };
   }
-  return worker.execute(task);
+  if (task.kind === 'execute') return worker.execute(task);
+  const fault = faults.onKvMove();
+  if (fault !== null) await fault;
+  if (task.kind === 'read-kv') return { kind: 'kv', keys: await runner.readKv(task.blockIds) };
+  await runner.writeKv(task.blockIds, task.keys);
+  return { kind: 'kv-written' };
 }
 
 /** Marks the reply's buffers for transfer instead of a structured clone. */
@@ -100,6 +127,9 @@ function transferred(reply: RankReply & { kind: 'output' | 'kv' }): unknown {
 
 function failure(error: unknown): RankReply {
   if (error instanceof RoutedExpertsError) return { kind: 'failed', code: error.code, message: error.message };
-  const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
-  return { kind: 'failed', code: 'INVARIANT', message: what };
+  return { kind: 'failed', code: 'INVARIANT', message: describe(error) };
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }

@@ -199,13 +199,19 @@ export class StepPipeline<Task extends WorkerTask> {
 
   #submit(task: Task, flight: StepInFlight): void {
     const { frame, slot } = flight;
-    const byteLength = this.#steps.submit(frame, slot);
+    this.#steps.submit(frame, slot);
     this.#resultBytesRead += frame.sampledBytes;
     this.#captureBytesRead += frame.rowBytes;
     this.#actions.onSubmitted({ task, kind: 'forward', step: frame.step, captureBytes: frame.rowBytes });
     if (!this.#oneAtATime) this.#turnHolder = null;
-    if (this.#reads !== null) this.#readNow(task, flight, 'after', this.#reads.readAfter(frame.step));
-    else this.#map({ task, kind: 'results', buffer: slot, byteLength, flight });
+    const after = this.#reads?.readAfter(frame.step) ?? null;
+    if (after === null) this.#mapResults(task, flight);
+    else this.#readNow(task, flight, 'after', after);
+  }
+
+  #mapResults(task: Task, flight: StepInFlight): void {
+    const { frame, slot } = flight;
+    this.#map({ task, kind: 'results', buffer: slot, byteLength: frame.sampledBytes + frame.rowBytes, flight });
   }
 
   /** A blocking read: the step goes on when it has come, and no other task begins meanwhile. */
@@ -252,17 +258,13 @@ export class StepPipeline<Task extends WorkerTask> {
         this.#reads!.takeBefore(frame.step, bytes);
         this.#readyStep = { task, flight };
         return;
-      case 'after': {
+      case 'after':
         this.#reads!.takeAfter(frame.step, bytes);
-        const byteLength = frame.sampledBytes + frame.rowBytes;
-        this.#map({ task, kind: 'results', buffer: slot, byteLength, flight });
+        this.#mapResults(task, flight);
         return;
-      }
-      case 'results': {
-        const output = this.#steps.collect(frame, bytes);
-        this.#end(task, slot, { kind: 'output', output });
+      case 'results':
+        this.#end(task, slot, { kind: 'output', output: this.#steps.collect(frame, bytes) });
         return;
-      }
       default:
         map satisfies never;
     }

@@ -1,7 +1,6 @@
-/** Runs steps on worker threads: one piscina pool of one thread per rank. */
+/** Runs steps on worker threads, one per rank. */
 
-import { Piscina } from 'piscina';
-import type { WorkerConfig } from '../contract/config.ts';
+import type { WorkerConfig, WorkerFault } from '../contract/config.ts';
 import type { DeviceInfo } from '../contract/device.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
@@ -9,55 +8,82 @@ import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import { BytePool } from '../capture/byte-pool.ts';
 import { rowShape } from '../capture/row-shape.ts';
 import type { Executor, TransferCounts, WorkerLiveCounts } from './executor.ts';
-import { moduleBeside } from './module-beside.ts';
 import { outputMessageLength, readOutputMessage } from './output-message.ts';
+import { requireAgreement } from './rank-agreement.ts';
 import type { ExecuteReply, RankReply, RankTask } from './rank-protocol.ts';
+import { RankThread } from './rank-thread.ts';
 import { stepMessageLength, writeStepMessage } from './step-message.ts';
 
 /** Idle buffers kept for step messages: those in flight, and as many again. */
 const IDLE_MESSAGES = 8;
+/** As vLLM's VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS. */
+export const DEFAULT_STEP_TIMEOUT_MS = 300_000;
+
+export type ThreadExecutorConfig = Omit<WorkerConfig, 'rank'> &
+  Readonly<{
+    /** A worker that does not reply for this long is lost; 0 = never. Absent = `DEFAULT_STEP_TIMEOUT_MS`. */
+    stepTimeoutMs?: number;
+  }>;
 
 type Rank = {
-  readonly pool: Piscina;
+  readonly thread: RankThread;
   readonly returnedWords: ArrayBuffer[];
   readonly returnedRows: ArrayBuffer[];
   readbackBytes: ExecuteReply['readbackBytes'];
 };
 
 export class ThreadExecutor implements Executor {
-  readonly devices: readonly DeviceInfo[];
+  readonly lost: Promise<RoutedExpertsError>;
   readonly #ranks: readonly Rank[];
   readonly #messages: BytePool = new BytePool(IDLE_MESSAGES);
   readonly #rowBytes: number;
+  #devices: readonly DeviceInfo[] = [];
   #acrossThreads = 0;
   #shutdown: Promise<void> | null = null;
 
-  private constructor(ranks: readonly Rank[], devices: readonly DeviceInfo[], rowBytes: number) {
-    this.#ranks = ranks;
-    this.devices = devices;
-    this.#rowBytes = rowBytes;
+  private constructor({ stepTimeoutMs = DEFAULT_STEP_TIMEOUT_MS, ...config }: ThreadExecutorConfig) {
+    const { promise, resolve } = Promise.withResolvers<RoutedExpertsError>();
+    this.lost = promise;
+    // Without one rank no step completes: all others are given up with it.
+    const onLost = (loss: RoutedExpertsError): void => {
+      for (const { thread } of this.#ranks) thread.fail(loss);
+      resolve(loss);
+    };
+    this.#ranks = Array.from({ length: config.numRanks }, (_, rank) => ({
+      thread: new RankThread({ config: { ...config, rank }, stepTimeoutMs, onLost }),
+      returnedWords: [],
+      returnedRows: [],
+      readbackBytes: { all: 0, capture: 0 },
+    }));
+    this.#rowBytes = rowShape(config.model).bytesPerRow;
   }
 
-  /** Starts one thread per rank and waits until each has its device. Rejects with the first rank's error; no thread is left then. */
-  static async start(config: Omit<WorkerConfig, 'rank'>): Promise<ThreadExecutor> {
-    const ranks = Array.from({ length: config.numRanks }, (_, rank) => startRank({ ...config, rank }));
-    const started = await Promise.allSettled(ranks.map((rank, i) => ask(rank, i, { kind: 'start' }, [])));
+  /**
+   * Starts one thread per rank and waits until each has its device. Rejects with the first rank's error; no thread is
+   * left then, but those that are stuck.
+   */
+  static async start(config: ThreadExecutorConfig): Promise<ThreadExecutor> {
+    const executor = new ThreadExecutor(config);
+    const started = await Promise.allSettled(executor.#ranks.map(({ thread }) => thread.start()));
     const devices: DeviceInfo[] = [];
     for (const result of started) {
       if (result.status === 'fulfilled' && result.value.kind === 'started') devices.push(result.value.device);
     }
-    if (devices.length === ranks.length) return new ThreadExecutor(ranks, devices, rowShape(config.model).bytesPerRow);
-    await stopRanks(ranks);
+    executor.#devices = devices;
+    if (devices.length === started.length) return executor;
+    await executor.shutdown();
     const failed = started.find((result) => result.status === 'rejected');
     throw failed?.reason ?? RoutedExpertsError.of('INVARIANT', 'a rank did not start');
   }
 
+  get devices(): readonly DeviceInfo[] {
+    return this.#devices;
+  }
+
   async execute(step: SchedulerOutput): Promise<ModelRunnerOutput> {
-    const replies = this.#ranks.map((rank, i) => this.#dispatch(rank, i, step));
     // All ranks run in step, as collectives make them: the slowest one is the step. Rank 0 answers for all.
-    const settled = await Promise.allSettled(replies);
-    for (const result of settled) if (result.status === 'rejected') throw result.reason;
-    const outputs = settled.map((result) => (result as PromiseFulfilledResult<ModelRunnerOutput>).value);
+    const outputs = await all(this.#ranks.map((rank) => this.#dispatch(rank, step)));
+    requireAgreement(outputs);
     for (const output of outputs.slice(1)) this.recycle(output);
     return outputs[0]!;
   }
@@ -72,10 +98,9 @@ export class ThreadExecutor implements Executor {
 
   /** All ranks hold the same KV; rank 0 answers. */
   async readKv(blockIds: readonly number[]): Promise<Uint32Array> {
-    const reply = await ask(this.#ranks[0]!, 0, { kind: 'read-kv', blockIds: Uint32Array.from(blockIds) }, []);
-    if (reply.kind !== 'kv') throw RoutedExpertsError.of('INVARIANT', `read-kv answered ${reply.kind}`);
-    this.#acrossThreads += reply.keys.byteLength;
-    return reply.keys;
+    const { keys } = await ask(this.#ranks[0]!, { kind: 'read-kv', blockIds: Uint32Array.from(blockIds) }, 'kv');
+    this.#acrossThreads += keys.byteLength;
+    return keys;
   }
 
   async writeKv(blockIds: readonly number[], keys: Uint32Array<ArrayBuffer>): Promise<void> {
@@ -83,9 +108,9 @@ export class ThreadExecutor implements Executor {
     // Copied before the first is transferred, which leaves nothing to copy.
     const copies = this.#ranks.map((_, i) => (i === 0 ? keys : keys.slice()));
     this.#acrossThreads += copies.length * keys.byteLength;
-    await Promise.all(
+    await all(
       this.#ranks.map((rank, i) =>
-        ask(rank, i, { kind: 'write-kv', blockIds: ids, keys: copies[i]! }, [copies[i]!.buffer]),
+        ask(rank, { kind: 'write-kv', blockIds: ids, keys: copies[i]! }, 'kv-written', [copies[i]!.buffer]),
       ),
     );
   }
@@ -96,26 +121,33 @@ export class ThreadExecutor implements Executor {
   }
 
   async liveCounts(): Promise<WorkerLiveCounts> {
-    const all = await Promise.all(
-      this.#ranks.map(async (rank, i) => {
-        const reply = await ask(rank, i, { kind: 'counts' }, []);
-        if (reply.kind !== 'counts') throw RoutedExpertsError.of('INVARIANT', `counts answered ${reply.kind}`);
-        return reply.counts;
+    const counts = await all(
+      this.#ranks.map(async (rank) => {
+        const { counts: worker, numLent } = await ask(rank, { kind: 'counts' }, 'counts');
+        // What came back goes to the worker with the next step.
+        const lentBuffers = numLent - rank.returnedWords.length - rank.returnedRows.length;
+        return { ...worker, lentBuffers };
       }),
     );
-    return all.reduce((a, b) => ({
+    return counts.reduce((a, b) => ({
       batchEntries: a.batchEntries + b.batchEntries,
       ringSlots: a.ringSlots + b.ringSlots,
+      lentBuffers: a.lentBuffers + b.lentBuffers,
       capture: { requests: a.capture.requests + b.capture.requests, bytes: a.capture.bytes + b.capture.bytes },
     }));
   }
 
+  /** For tests: something goes wrong in a worker that runs. */
+  async inject(fault: WorkerFault): Promise<void> {
+    await ask(this.#ranks[fault.rank ?? 0]!, { kind: 'arm-fault', fault }, 'fault-armed');
+  }
+
   shutdown(): Promise<void> {
-    this.#shutdown ??= stopRanks(this.#ranks);
+    this.#shutdown ??= all(this.#ranks.map(({ thread }) => thread.stop())).then(() => {});
     return this.#shutdown;
   }
 
-  async #dispatch(rank: Rank, rankNumber: number, step: SchedulerOutput): Promise<ModelRunnerOutput> {
+  async #dispatch(rank: Rank, step: SchedulerOutput): Promise<ModelRunnerOutput> {
     const length = stepMessageLength(step);
     const message = this.#messages.take(length * 4);
     writeStepMessage(step, new Uint32Array(message));
@@ -123,9 +155,7 @@ export class ThreadExecutor implements Executor {
     const returnedRows = rank.returnedRows.splice(0);
     this.#acrossThreads += length * 4;
     const task: RankTask = { kind: 'execute', message, returnedWords, returnedRows };
-    const reply = await ask(rank, rankNumber, task, [message, ...returnedWords, ...returnedRows]);
-    if (reply.kind !== 'output') throw RoutedExpertsError.of('INVARIANT', `execute answered ${reply.kind}`);
-    return this.#receive(rank, reply);
+    return this.#receive(rank, await ask(rank, task, 'output', [message, ...returnedWords, ...returnedRows]));
   }
 
   #receive(rank: Rank, reply: ExecuteReply): ModelRunnerOutput {
@@ -144,36 +174,22 @@ const origins: WeakMap<
   Readonly<{ rank: Rank; words: ArrayBuffer; rows: ArrayBuffer | null }>
 > = new WeakMap();
 
-function startRank(config: WorkerConfig): Rank {
-  const pool = new Piscina({
-    filename: moduleBeside(import.meta.url, 'rank.worker').href,
-    minThreads: 1,
-    maxThreads: 1,
-    // Steps in flight, and places for tasks that ask, stop or move KV.
-    concurrentTasksPerWorker: config.queueDepth + 4,
-    // Steps that find no place must not be overtaken: the default puts them behind those that came later.
-    stricterFIFO: true,
-    // The default parks the thread in Atomics.wait between tasks, where a map never resolves.
-    atomics: 'disabled',
-    recordTiming: false,
-    workerData: config,
+async function ask<K extends RankReply['kind']>(
+  { thread }: Rank,
+  task: RankTask,
+  wanted: K,
+  transferList: ArrayBuffer[] = [],
+): Promise<RankReply & { kind: K }> {
+  const reply = await thread.ask(task, transferList);
+  if (reply.kind !== wanted) throw RoutedExpertsError.of('INVARIANT', `${task.kind} was replied to with ${reply.kind}`);
+  return reply as RankReply & { kind: K };
+}
+
+/** Waits for every one, then rejects with the first rejection there is: no work of a call outlives it. */
+async function all<T>(works: readonly Promise<T>[]): Promise<T[]> {
+  const settled = await Promise.allSettled(works);
+  return settled.map((result) => {
+    if (result.status === 'rejected') throw result.reason;
+    return result.value;
   });
-  return { pool, returnedWords: [], returnedRows: [], readbackBytes: { all: 0, capture: 0 } };
-}
-
-/** A pool is destroyed only after its thread has closed its device: a map pending at thread exit kills the process. */
-async function stopRanks(ranks: readonly Rank[]): Promise<void> {
-  await Promise.allSettled(ranks.map((rank, i) => ask(rank, i, { kind: 'stop' }, [])));
-  await Promise.allSettled(ranks.map((rank) => rank.pool.destroy()));
-}
-
-async function ask(rank: Rank, rankNumber: number, task: RankTask, transferList: ArrayBuffer[]): Promise<RankReply> {
-  let reply: RankReply;
-  try {
-    reply = (await rank.pool.run(task, { transferList })) as RankReply;
-  } catch (error) {
-    throw RoutedExpertsError.of('WORKER_LOST', rankNumber, error instanceof Error ? error.message : String(error));
-  }
-  if (reply.kind === 'failed') throw RoutedExpertsError.relayed(reply.code, reply.message);
-  return reply;
 }

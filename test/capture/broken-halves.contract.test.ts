@@ -3,6 +3,7 @@
 import { describe, expect, test } from 'vitest';
 import { designs, type Design } from '../../src/capture/designs.ts';
 import type { CaptureEngineHalf, CaptureWorkerHalf } from '../../src/contract/capture.ts';
+import { toArray } from '../../src/capture/routed-rows.ts';
 import { checkLaws } from './check-laws.ts';
 import { runDesign } from './design-run.ts';
 import { modes, scenarios } from './scenarios.ts';
@@ -92,6 +93,33 @@ const broken: readonly Broken[] = [
   },
 ];
 
+/** What only some designs promise (L5, L6): the others declare that they give it up. */
+const costly: readonly (Broken & { law: 'L5' | 'L6' })[] = [
+  {
+    name: 'worker half reads back the whole packed buffer for one opted-in row',
+    law: 'L5',
+    worker: (half) => {
+      const record = half.record.bind(half);
+      half.record = (step, commands) => {
+        const range = record(step, commands);
+        return range === null ? null : { ...range, byteLength: range.buffer.byteLength };
+      };
+    },
+  },
+  {
+    name: 'engine half joins all rows of a request when it ends',
+    law: 'L6',
+    engine: (half) => {
+      const take = half.take.bind(half);
+      half.take = (...args) => {
+        const rows = take(...args);
+        if (rows === null || rows.missing.length > 0) return rows;
+        return { ...rows, rowsPerChunk: Math.max(1, rows.count), chunkOrigin: rows.start, chunks: [toArray(rows, 0)] };
+      };
+    },
+  },
+];
+
 const everything = scenarios.find(({ name }) => name === 'everything')!;
 
 /** The design with one half changed after it was made. */
@@ -131,6 +159,9 @@ describe.each(Object.values(designs).filter(({ name }) => name !== 'off'))('$nam
     expect(await findsFault(design)).toBe(false);
   });
   test.each(broken)('$name', async (each) => {
+    expect(await findsFault(breakHalf(design, each))).toBe(true);
+  });
+  test.each(costly.filter(({ law }) => design.gaps.every((gap) => gap.law !== law)))('$name', async (each) => {
     expect(await findsFault(breakHalf(design, each))).toBe(true);
   });
 });

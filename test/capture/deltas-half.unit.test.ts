@@ -50,6 +50,12 @@ class Calls {
     return request;
   }
 
+  /** How many of these cached blocks, from the front, the request may use. */
+  usable(request: TestRequest, blockIds: readonly number[]): number {
+    const without = blockIds.findIndex((id, i) => !this.half.hasRows(request, id, i));
+    return without < 0 || !this.half.needsRows ? blockIds.length : without;
+  }
+
   /** Admits the request to `blockIds`, of which the first `numHits` were hit. */
   admit(request: TestRequest, blockIds: readonly number[], numHits = 0): void {
     request.blockIds = blockIds;
@@ -62,7 +68,7 @@ class Calls {
   cache(request: TestRequest, numTokens: number): void {
     const first = request.numCachedBlocks;
     request.numCachedBlocks = Math.floor(numTokens / BLOCK_SIZE);
-    if (request.numCachedBlocks > first) this.half.onBlocksCached(request, first);
+    if (this.half.followsBlocks && request.numCachedBlocks > first) this.half.onBlocksCached(request, first);
   }
 
   /** Schedules `count` more tokens of each, in one step. */
@@ -134,7 +140,7 @@ test('hit in the very step that computes it: the rows of both arrive together', 
   const [a, b] = [calls.request(9), calls.request(7)];
   calls.admit(a, [1, 2, 3]);
   calls.cache(a, 8);
-  expect(calls.half.usablePrefix(b, [1])).toBe(1);
+  expect(calls.usable(b, [1])).toBe(1);
   calls.admit(b, [1, 4], 1);
   calls.arrive(calls.schedule([a, 9], [b, 3]), [a, b]);
   expect(calls.end(b)).toEqual(rowsOf(0, 0, 6));
@@ -154,9 +160,11 @@ test('the producer is aborted before its rows arrive: they still come, to the bl
   calls.arrive(first, [a, b]);
   calls.arrive(second, [a, b]);
   expect(calls.end(b)).toEqual([...rowsOf(0, 0, 4), ...rowsOf(1, 4, 5)]);
-  expect(calls.half.usablePrefix(c, [1])).toBe(1);
+  expect(calls.usable(c, [1])).toBe(1);
   calls.admit(c, [1, 5], 1);
+  const third = calls.schedule([c, 2]);
   expect(calls.end(c)).toEqual([...rowsOf(0, 0, 4), -1]);
+  calls.arrive(third, [c]);
   calls.expectNothingHeld();
 });
 
@@ -176,7 +184,17 @@ test('an aborted producer’s user holds the rows that had come: those that come
   expect([delivered(), rows.missing]).toEqual([rowsOf(0, 0, 2), [[2, 8]]]);
   const b = calls.request(6);
   calls.admit(b, [1, 4], 1);
+  calls.schedule([b, 2]);
   expect(calls.end(b)).toEqual([...rowsOf(0, 0, 2), ...rowsOf(1, 2, 4), -1]);
+});
+
+test('a request that ends before a step was scheduled for it has no rows: nothing of it attended to the blocks that it hit', () => {
+  const calls = new Calls();
+  const [a, b] = [calls.request(9), calls.request(6)];
+  calls.admit(a, [1, 2, 3]);
+  calls.arrive(calls.schedule([a, 9]), [a]);
+  calls.admit(b, [1, 4], 1);
+  expect(calls.end(b)).toEqual(missing(5));
 });
 
 test('rows that are read late are those that stood at the end: what arrives later is not among them', () => {
@@ -206,7 +224,7 @@ test('the producer is preempted before its rows arrive, and hits its own block',
   const first = calls.schedule([a, 6]);
   calls.preempt(a);
   calls.arrive(first, [a]);
-  expect(calls.half.usablePrefix(a, [1])).toBe(1);
+  expect(calls.usable(a, [1])).toBe(1);
   calls.admit(a, [1, 3], 1);
   calls.arrive(calls.schedule([a, 2]), [a]);
   expect(calls.end(a)).toEqual([...rowsOf(0, 0, 4), ...rowsOf(1, 4, 5)]);
@@ -238,10 +256,10 @@ test('a step is taken back after its blocks were cached: the scheduler evicts th
   calls.admit(a, [1, 2, 3]);
   calls.arrive(calls.schedule([a, 5]), [a]);
   calls.cache(a, 9);
-  expect(calls.half.usablePrefix(b, [1, 2])).toBe(2);
+  expect(calls.usable(b, [1, 2])).toBe(2);
   calls.preempt(a);
   calls.half.onBlockEvicted(2);
-  expect(calls.half.usablePrefix(b, [1, 2])).toBe(1);
+  expect(calls.usable(b, [1, 2])).toBe(1);
   calls.end(a);
 });
 
@@ -257,7 +275,7 @@ test('a cache reset: rows of blocks are let go, those of a dropped output are no
   calls.half.onCacheReset();
   expect(calls.half.liveCounts().cachedBytes).toBe(0);
   calls.arrive(second, [a], [a]);
-  expect(calls.half.usablePrefix(b, [1])).toBe(0);
+  expect(calls.usable(b, [1])).toBe(0);
   expect(calls.end(a)).toEqual([...rowsOf(0, 0, 4), ...missing(4)]);
   calls.expectNothingHeld();
 });
@@ -293,12 +311,27 @@ test('a dropped output that arrives after the request was admitted again is not 
   expect(calls.end(a)).toEqual([...rowsOf(1, 0, 2), ...missing(3)]);
 });
 
+test('a dropped first output gives its request nothing: no rows of its own, none of blocks that it hit', () => {
+  const calls = new Calls();
+  const [a, b] = [calls.request(9), calls.request(6)];
+  calls.admit(a, [1, 2, 3]);
+  calls.arrive(calls.schedule([a, 9]), [a]);
+  calls.admit(b, [1, 4], 1);
+  const first = calls.schedule([b, 2]);
+  calls.preempt(b);
+  calls.half.onCacheReset();
+  calls.arrive(first, [a, b], [b]);
+  expect(calls.end(b)).toEqual(missing(5));
+  expect(calls.end(a)).toEqual(rowsOf(0, 0, 8));
+  calls.expectNothingHeld();
+});
+
 test('rows before the producer’s prompt start are never computed: its first block is a miss to who wants them', () => {
   const calls = new Calls();
   const a = calls.request(13, 6);
   calls.admit(a, [1, 2, 3, 4]);
   calls.arrive(calls.schedule([a, 13]), [a]);
-  const usable = (promptStart: number): number => calls.half.usablePrefix(calls.request(13, promptStart), [1, 2, 3]);
+  const usable = (promptStart: number): number => calls.usable(calls.request(13, promptStart), [1, 2, 3]);
   expect([0, 3, 4, 5].map(usable)).toEqual([0, 0, 1, 1]);
   expect([6, 7, 8, 12].map(usable)).toEqual([3, 3, 3, 3]);
   const b = calls.request(13, 7);
@@ -313,7 +346,7 @@ test('share: a cached block without rows is hit, and its rows are missing', () =
   const [a, b] = [calls.request(9, 4), calls.request(9)];
   calls.admit(a, [1, 2, 3]);
   calls.arrive(calls.schedule([a, 9]), [a]);
-  expect(calls.half.usablePrefix(b, [1, 2])).toBe(2);
+  expect(calls.usable(b, [1, 2])).toBe(2);
   calls.admit(b, [1, 2, 4], 2);
   calls.arrive(calls.schedule([b, 1]), [a, b]);
   expect(calls.end(b)).toEqual([...missing(4), ...rowsOf(0, 4, 8)]);
@@ -328,7 +361,7 @@ test('recompute: nothing is kept, every cached block is a miss; computed-only: e
     const [a, b] = [calls.request(9), calls.request(9)];
     calls.admit(a, [1, 2, 3]);
     calls.arrive(calls.schedule([a, 9]), [a]);
-    expect(calls.half.usablePrefix(b, [1, 2])).toBe(usable);
+    expect(calls.usable(b, [1, 2])).toBe(usable);
     calls.end(a);
     expect(calls.half.liveCounts()).toEqual({ requests: 0, bytes: 0, cachedBytes: 0 });
   }
@@ -416,13 +449,36 @@ describe('KV from elsewhere', () => {
   test('rows that did not come are missing, those before them in their block too; none stands for another', () => {
     const { calls, a } = load(handedOver(1, [8, 7, 6, 5, 4, -1, 2, 1, -1]));
     expect(calls.end(a)).toEqual([-1, 8, 7, 6, -1, -1, -1, 2, ...missing(3), ...own]);
-    expect(calls.half.usablePrefix(calls.request(9, 1), [1])).toBe(1);
+    expect(calls.usable(calls.request(9, 1), [1])).toBe(1);
   });
 
   test('no rows: all of them are missing, and the request’s own follow', () => {
     const { calls, a } = load(null);
     expect(calls.end(a)).toEqual([...missing(11), ...own]);
     expect(calls.half.liveCounts().cachedBytes).toBe(BLOCK_SIZE);
+  });
+
+  test('given back before a pass was to read it: none of its rows is the request’s, and whoever hits its blocks has them', () => {
+    const calls = new Calls();
+    const a = calls.request(12);
+    calls.admit(a, [1, 2, 3]);
+    a.numCachedBlocks = 2;
+    calls.half.onExternalKv(a, 0, 11, handedOver(0, [9, 8, 7, 6, 5, 4, 3, 2, 1, 9, 8]));
+    calls.preempt(a);
+    expect(calls.end(a)).toEqual(missing(11));
+    const b = calls.request(9);
+    calls.admit(b, [1, 2, 5], 2);
+    calls.arrive(calls.schedule([b, 1]), [b]);
+    expect(calls.end(b)).toEqual([9, 8, 7, 6, 5, 4, 3, 2]);
+  });
+
+  test('lost after a pass has read it, and computed again up to the middle of a block: rows of both lives, and the gap between', () => {
+    const { calls, a } = load(null);
+    calls.preempt(a);
+    calls.admit(a, [4, 5, 6, 7]);
+    const again = calls.schedule([a, 9]);
+    calls.arrive(again, [a]);
+    expect(calls.end(a)).toEqual([...rowsOf(again.stepId, 0, 9), ...missing(2), ...own]);
   });
 
   test('rows before the prompt start are not looked at', () => {

@@ -16,6 +16,7 @@ import { EngineCore } from '../../src/engine/engine-core.ts';
 import { CpuDevice } from '../../src/kernels/cpu-device.ts';
 import type { KernelSetFactory } from '../../src/kernels/kernel-set.ts';
 import { referenceKernels } from '../../src/kernels/kernel-set.ts';
+import { packedBytes } from '../../src/kernels/kernel-shape.ts';
 import { modelPreset } from '../../src/kernels/model-presets.ts';
 import type { WorkerLiveCounts } from '../../src/worker/executor.ts';
 import { InlineExecutor } from '../../src/worker/inline-executor.ts';
@@ -49,11 +50,15 @@ export type RanDesign = Readonly<{
   engine: EngineConfig;
   requests: readonly RanRequest[];
   happened: Happened;
-  /** Steps in which nobody had opted in but rows were handed over, and device bytes read for capture in a run where nobody opted in. */
+  /** Steps in which nobody had opted in but rows were handed over. */
   stepsWithUnwantedRows: number;
+  /** Device bytes read back for capture, and the most that the scheduled tokens of opted-in requests account for. */
   captureBytes: number;
+  mostCaptureBytes: number;
   isBlocking: boolean;
   mostBytesCopied: number;
+  /** Calls inside a step of the scheduler in which the engine half copied more than the rows that the step brought. */
+  callsWithLongCopies: number;
   /** After the drain; all 0. */
   left: Readonly<Record<string, number>>;
 }>;
@@ -119,6 +124,7 @@ class DesignRun {
   #isBlocking = false;
   #stepsWithUnwantedRows = 0;
   #captureBytes = 0;
+  #mostCaptureBytes = 0;
 
   constructor(options: RunOptions) {
     const { design, scenario, mode, seed } = options;
@@ -130,7 +136,7 @@ class DesignRun {
     const { numBlocks, blockSize } = this.#config;
     this.#sharedRows = memorySharedRows(numBlocks * blockSize * rowShape(this.#model).entriesPerRow);
     const half = design.engineHalf(this.#model, this.#config, this.#sharedRows);
-    this.#half = half === null ? null : new WatchedHalf(half);
+    this.#half = half === null ? null : new WatchedHalf(half, this.#model);
     this.#engine = new EngineCore(this.#config, this.#half);
     this.#usesMessages = seed % 2 === 1;
     this.#prefixes = [0, 1].map(() => Uint32Array.from({ length: 32 }, () => this.#token()));
@@ -282,6 +288,9 @@ class DesignRun {
     const requestIndices = [...step.requestIndices.subarray(0, step.numRequests)];
     const spans = requestIndices.map((_, i) => this.#note(step, i));
     this.#happened.preemptions += step.preemptedIndices.length;
+    const isWanted = requestIndices.map((index) => this.#byIndex[index]!.request.sampling.returnRoutedExperts);
+    const numWanted = spans.reduce((sum, [from, to], i) => sum + (isWanted[i]! ? to - from : 0), 0);
+    this.#mostCaptureBytes += packedBytes(this.#model, numWanted);
     const result = this.#executor!.execute(this.#usesMessages ? overMessage(step) : step);
     result.catch(() => {});
     this.#inFlight.push({ result, requestIndices, spans });
@@ -371,7 +380,9 @@ class DesignRun {
       stepsWithUnwantedRows: this.#stepsWithUnwantedRows,
       captureBytes: this.#captureBytes + this.#executor!.transferCounts().captureDeviceToHost,
       isBlocking: this.#isBlocking,
+      mostCaptureBytes: this.#mostCaptureBytes,
       mostBytesCopied: this.#half?.mostBytesCopied ?? 0,
+      callsWithLongCopies: this.#half?.callsWithLongCopies ?? 0,
       left: {
         'requests in the engine': stats.numRunning + stats.numWaiting,
         'KV blocks in use': stats.numUsedBlocks,

@@ -54,14 +54,14 @@ describe.each(Object.values(designs).filter(({ name }) => name !== 'off'))('$nam
     for (const [i, row] of ownRows.entries()) seen.set(row, (FIRST_ROW + i) * WIDTH);
     device.write(routedExperts, 0, seen);
     const resources = memorySharedRows(engine.numBlocks * engine.blockSize * WIDTH);
-    const half = design.workerHalf({ device, model, engine, slotMapping, ...rowSource! }, resources)!;
+    const half = design.workerHalf({ rank: 0, device, model, engine, slotMapping, ...rowSource! }, resources)!;
 
     const staging = device.createBuffer('staging', 4096, 'readback');
     let rows: readonly number[] = [];
     const reads = half.blockingReads;
     if (reads) {
       reads.takeBefore(step, new Uint8Array(step.slotMapping.slice().buffer));
-      const range = reads.readAfter(step);
+      const range = reads.readAfter(step)!;
       device.submit((commands) => commands.copy(range.buffer, range.byteOffset ?? 0, staging, 0, range.byteLength));
       await device.read(staging, range.byteLength, (bytes) => reads.takeAfter(step, bytes));
       const shared = resources.sharedRows();

@@ -1,15 +1,17 @@
 /**
  * Rows of prefix-cached tokens under `deltas`, for every policy, synchronous and with two and three steps in flight. L9: each row is that of the
- * KV which the request really attended to, whoever computed it. L1, L4: a row is there, or is reported missing for a reason that the policy
- * names. L5, L7: nothing is kept for nobody, and what is kept is bounded. On a failure: the options name the run, which is the same each time.
+ * KV which the request really attended to, whoever computed it. L1, L4: a row is there, or is reported missing for a
+ * reason that the policy names. L5, L7: nothing is kept for nobody, and what is kept is bounded. A request that does
+ * not ask costs the others no hit of a block with rows. On a failure: the options name the run, which is the same each
+ * time.
  */
 
 import { describe, expect, test } from 'vitest';
-import { prefixRowsNames } from '../../src/capture/deltas/prefix-rows.ts';
+import { prefixRowsNames, prefixRowsPolicies } from '../../src/capture/deltas/prefix-rows.ts';
 import { rowAt, toArray } from '../../src/capture/routed-rows.ts';
 import type { PrefixRows } from '../../src/contract/config.ts';
 import type { PrefixRun, PrefixRunOptions, PrefixRunRequest } from './prefix-run.ts';
-import { runPrefix } from './prefix-run.ts';
+import { BLOCK_SIZE, runPrefix } from './prefix-run.ts';
 
 const BASE: Omit<PrefixRunOptions, 'policy' | 'depth' | 'seed'> = {
   optIn: 1,
@@ -20,6 +22,7 @@ const BASE: Omit<PrefixRunOptions, 'policy' | 'depth' | 'seed'> = {
   isNondeterministic: true,
   numBlocks: 14,
   priorities: false,
+  oneByOne: false,
 };
 
 const SCENARIOS: readonly (readonly [name: string, options: Partial<PrefixRunOptions>])[] = [
@@ -128,4 +131,42 @@ describe.each(prefixRowsNames)('%s', (policy) => {
       expect(total.rowsShared > 0).toBe(policy === 'complete' || policy === 'share');
     });
   });
+});
+
+/** Of how many blocks the tokens of `ran` begin as those that an earlier request left in the cache do. */
+function sharedBlocks(ran: PrefixRunRequest, earlier: readonly PrefixRunRequest[]): number {
+  const prompt = ran.request.promptTokenIds;
+  const shared = earlier.map(({ request, tokens }) => {
+    const cached = [...request.promptTokenIds, ...tokens].slice(0, -1);
+    const differs = prompt.findIndex((token, i) => token !== cached[i]);
+    return Math.floor((differs < 0 ? prompt.length - 1 : Math.min(differs, prompt.length - 1)) / BLOCK_SIZE);
+  });
+  return Math.max(0, ...shared);
+}
+
+describe.each(prefixRowsNames)('%s, requests one by one, room for all', (policy) => {
+  const { keeps, recomputes } = prefixRowsPolicies[policy];
+  test.each([0, 0.1, 0.5, 1])(
+    'opt-in %f: hits as with nobody opted in, but for blocks whose rows nobody has',
+    async (optIn) => {
+      let numHit = 0;
+      for (let seed = 0; seed < SEEDS; seed++) {
+        const options = { ...BASE, policy, depth: 1, seed, optIn, numBlocks: 200, oneByOne: true };
+        const run = await runPrefix(options);
+        let numRefused = 0;
+        for (const [index, ran] of run.requests.entries()) {
+          const earlier = run.requests.slice(0, index);
+          const found = sharedBlocks(ran, earlier);
+          const wants = ran.request.sampling.returnRoutedExperts;
+          const withRows = keeps ? earlier.filter(({ request }) => request.sampling.returnRoutedExperts) : [];
+          const due = wants && recomputes ? sharedBlocks(ran, withRows) : found;
+          expect(ran.lastHits, `request ${index}; ${JSON.stringify(options)}`).toBe(due * BLOCK_SIZE);
+          numRefused += (found - due) * BLOCK_SIZE;
+          numHit += due;
+        }
+        expect(run.stats.numPrefixRefusedTokens, JSON.stringify(options)).toBe(numRefused);
+      }
+      expect(numHit > 0).toBe(policy !== 'recompute' || optIn < 1);
+    },
+  );
 });

@@ -6,6 +6,7 @@
 import { countPositions, toArray } from '../../src/capture/routed-rows.ts';
 import { designByName } from '../../src/capture/designs.ts';
 import { DeltasEngineHalf } from '../../src/capture/deltas/engine-half.ts';
+import { prefixRowsPolicies } from '../../src/capture/deltas/prefix-rows.ts';
 import type { RowArray } from '../../src/capture/row-shape.ts';
 import { rowShape } from '../../src/capture/row-shape.ts';
 import type { CaptureLiveCounts } from '../../src/contract/capture.ts';
@@ -17,6 +18,8 @@ import type { RoutedRows } from '../../src/contract/routed-rows.ts';
 import { EngineCore, type EngineStats } from '../../src/engine/engine-core.ts';
 import { CpuDevice } from '../../src/kernels/cpu-device.ts';
 import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { EngineHalfMonitor } from '../../src/sim/engine-half-monitor.ts';
+import { Judge } from '../../src/sim/judge.ts';
 import { InlineExecutor } from '../../src/worker/inline-executor.ts';
 import { ModelRunner } from '../../src/worker/model-runner.ts';
 import { random, type Random } from '../../src/workload/random.ts';
@@ -37,6 +40,8 @@ export type PrefixRunOptions = Readonly<{
   isNondeterministic: boolean;
   numBlocks: number;
   priorities: boolean;
+  /** A request comes when the one before it is over. */
+  oneByOne: boolean;
 }>;
 
 export type PrefixRunRequest = {
@@ -68,7 +73,7 @@ export type PrefixRun = Readonly<{
 
 const MOST_EVENTS = 5_000;
 const NUM_REQUESTS = 14;
-const BLOCK_SIZE = 4;
+export const BLOCK_SIZE = 4;
 
 export async function runPrefix(options: PrefixRunOptions): Promise<PrefixRun> {
   const run = new Run(options);
@@ -119,7 +124,15 @@ class Run {
       numSpeculativeTokens: options.numSpeculativeTokens,
     };
     this.#half = new DeltasEngineHalf(this.#model, this.#config, options.policy);
-    this.#engine = new EngineCore(this.#config, this.#half);
+    // It throws at a call that L5 forbids, and where cached rows are not shared.
+    const monitor = new EngineHalfMonitor({
+      half: this.#half,
+      model: this.#model,
+      engine: this.#config,
+      judge: new Judge([]),
+      keepsRows: prefixRowsPolicies[options.policy].keeps,
+    });
+    this.#engine = new EngineCore(this.#config, monitor);
     this.#witness = new KvWitness(this.#model, BLOCK_SIZE, options.isNondeterministic);
     this.#prefixes = [0, 1].map(() => Uint32Array.from({ length: 24 }, () => this.#token()));
   }
@@ -182,9 +195,9 @@ class Run {
 
   /** One event. Answers `false` when everything is over. */
   async #act(): Promise<boolean> {
-    const { abort, resetCache, depth } = this.#options;
+    const { abort, resetCache, depth, oneByOne } = this.#options;
     const isMoreToCome = this.#requests.length < NUM_REQUESTS;
-    if (isMoreToCome && (this.#engine.isIdle || this.#chance(0.3))) this.#send();
+    if (isMoreToCome && (this.#engine.isIdle || (!oneByOne && this.#chance(0.3)))) this.#send();
     else if (this.#chance(abort)) this.#abort();
     else if (this.#chance(resetCache)) this.#reset();
     else if (this.#inFlight.length === depth || (this.#inFlight.length > 0 && this.#chance(0.2))) await this.#finish();

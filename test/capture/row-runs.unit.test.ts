@@ -1,7 +1,7 @@
 // The parts of which `deltas` builds a request's rows, each against the obvious model: a set of positions, and an array of rows.
 
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { BlockRows } from '../../src/capture/deltas/block-rows.ts';
 import { RowAccumulator } from '../../src/capture/deltas/row-accumulator.ts';
 import { RowRun } from '../../src/capture/deltas/row-run.ts';
@@ -129,6 +129,38 @@ describe('BlockRows', () => {
     expect([...blocks.runs]).toEqual([]);
   });
 
+  test('what is copied is no more than what went, in whatever order blocks are evicted', () => {
+    const NUM_BLOCKS = 12;
+    const order = fc.shuffledSubarray(
+      Array.from({ length: NUM_BLOCKS }, (_, i) => i),
+      { minLength: NUM_BLOCKS },
+    );
+    fc.assert(
+      fc.property(order, (evicted) => {
+        const blocks = new BlockRows(BLOCK);
+        const run = new RowRun(shape, { from: 0, to: NUM_BLOCKS * BLOCK, first: 0 });
+        const numRows = NUM_BLOCKS * BLOCK;
+        const values = Array.from({ length: numRows }, (_, i) => i);
+        run.write(0, numRows, rowsOf(values), 0);
+        for (let i = 0; i < NUM_BLOCKS; i++) blocks.attach(i + 1, i, run);
+        const copy = vi.spyOn(RowRun.prototype, 'copy');
+        try {
+          for (const [count, i] of evicted.entries()) {
+            blocks.evict(i + 1);
+            const numCopied = copy.mock.calls.reduce((sum, [from, to]) => sum + to - from, 0);
+            expect(numCopied).toBeLessThanOrEqual((count + 1) * BLOCK);
+            for (const left of evicted.slice(count + 1)) {
+              const rows = blocks.of(left + 1)!.rows(left * BLOCK, (left + 1) * BLOCK)!;
+              expect(rows[0]).toBe(left * BLOCK);
+            }
+          }
+        } finally {
+          copy.mockRestore();
+        }
+      }),
+    );
+  });
+
   test('a run whose rows are under way is not copied: they come to it', () => {
     const blocks = new BlockRows(BLOCK);
     const run = new RowRun(shape, { from: 0, to: 2 * BLOCK, first: 0 });
@@ -162,6 +194,7 @@ describe('RowAccumulator', () => {
         let value = 0;
         for (const { hitBlocks, knownHits, chunks, isDropped } of stays) {
           const table = accumulator.table(LENGTH);
+          table.isScheduled = true;
           for (let i = 0; i < hitBlocks; i++) {
             const run = new RowRun(shape, { from: i * PAGE, to: (i + 1) * PAGE, first: i * PAGE });
             const values = Array.from({ length: PAGE }, () => (value = (value + 1) % 251));
@@ -203,14 +236,24 @@ describe('RowAccumulator', () => {
 
   test('after a preemption the earlier rows count until a block is as full again, then the new ones do', () => {
     const accumulator = new RowAccumulator(shape, 4, 0);
-    accumulator.table(9).write(0, 7, rowsOf([1, 2, 3, 4, 5, 6, 7]), 0);
+    const earlier = accumulator.table(9);
+    earlier.isScheduled = true;
+    earlier.write(0, 7, rowsOf([1, 2, 3, 4, 5, 6, 7]), 0);
     accumulator.closeTable();
     const values = (): number[] => [...toArray(accumulator.take(0, 8), 0xff)].filter((_, i) => i % 2 === 0);
     expect(values()).toEqual([1, 2, 3, 4, 5, 6, 7, 0xff]);
     const table = accumulator.table(9);
+    table.isScheduled = true;
     table.write(0, 6, rowsOf([11, 12, 13, 14, 15, 16]), 0);
     expect(values()).toEqual([11, 12, 13, 14, 5, 6, 7, 0xff]);
     table.write(6, 2, rowsOf([17, 18]), 0);
     expect(values()).toEqual([11, 12, 13, 14, 15, 16, 17, 18]);
+  });
+
+  test('rows of KV that the request gives back before any step reads it are not its own', () => {
+    const accumulator = new RowAccumulator(shape, 4, 0);
+    accumulator.table(9).write(0, 4, rowsOf([1, 2, 3, 4]), 0);
+    accumulator.closeTable();
+    expect(accumulator.take(0, 4).missing).toEqual([[0, 4]]);
   });
 });

@@ -1,40 +1,14 @@
 /** An engine half with a witness: passes every call on, and notes what the laws are judged by. */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../src/contract/capture.ts';
-import type { DesignName } from '../../src/contract/config.ts';
+import { rowShape } from '../../src/capture/row-shape.ts';
+import type { DesignName, ModelConfig } from '../../src/contract/config.ts';
 import type { FinishReason } from '../../src/contract/engine-core-output.ts';
 import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../src/contract/request.ts';
 import type { RoutedRows } from '../../src/contract/routed-rows.ts';
 import type { SchedulerOutput } from '../../src/contract/scheduler-output.ts';
-
-type TypedArrayPrototype = {
-  set: (this: Uint8Array, source: ArrayLike<number>, offset?: number) => void;
-  slice: (this: Uint8Array, from?: number, to?: number) => Uint8Array;
-};
-
-/** Runs `run`, and answers its result and the bytes that typed arrays copied meanwhile. */
-function meterCopies<T>(run: () => T): readonly [result: T, bytes: number] {
-  const prototype = Object.getPrototypeOf(Uint8Array.prototype) as TypedArrayPrototype;
-  const { set, slice } = prototype;
-  let bytes = 0;
-  prototype.set = function (source, offset) {
-    bytes += source.length * this.BYTES_PER_ELEMENT;
-    set.call(this, source, offset);
-  };
-  prototype.slice = function (from, to) {
-    const copy = slice.call(this, from, to);
-    bytes += copy.byteLength;
-    return copy;
-  };
-  try {
-    const result = run();
-    return [result, bytes];
-  } finally {
-    prototype.set = set;
-    prototype.slice = slice;
-  }
-}
+import { copiedBytes, installCopyMeter } from '../../src/sim/copy-meter.ts';
 
 export class WatchedHalf implements CaptureEngineHalf {
   readonly design: DesignName;
@@ -45,9 +19,13 @@ export class WatchedHalf implements CaptureEngineHalf {
   readonly wanted: Set<string> = new Set();
   /** The most bytes that one call to the half copied. */
   mostBytesCopied = 0;
+  /** Calls inside a step of the scheduler that copied more than the rows that the step brought. */
+  callsWithLongCopies = 0;
+  readonly #bytesPerRow: number;
 
-  constructor(half: CaptureEngineHalf) {
+  constructor(half: CaptureEngineHalf, model: ModelConfig) {
     this.#half = half;
+    this.#bytesPerRow = rowShape(model).bytesPerRow;
     this.design = half.design;
   }
 
@@ -57,8 +35,16 @@ export class WatchedHalf implements CaptureEngineHalf {
     return wants;
   }
 
-  usablePrefix(request: CaptureRequest, hitBlockIds: readonly number[]): number {
-    return this.#half.usablePrefix(request, hitBlockIds);
+  hasRows(request: CaptureRequest, blockId: number, ordinal: number): boolean {
+    return this.#half.hasRows?.(request, blockId, ordinal) ?? true;
+  }
+
+  get needsRows(): boolean {
+    return this.#half.needsRows === true;
+  }
+
+  get followsBlocks(): boolean {
+    return this.#half.followsBlocks === true;
   }
 
   onPrefixHit(request: CaptureRequest, numHitBlocks: number): void {
@@ -70,7 +56,8 @@ export class WatchedHalf implements CaptureEngineHalf {
   }
 
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
-    this.#watch(() => this.#half.onStepOutput(output, live));
+    const numRows = output.routedExpertDeltas?.numRows ?? 0;
+    this.#watch(() => this.#half.onStepOutput(output, live), numRows * this.#bytesPerRow);
   }
 
   take(request: CaptureRequest, numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {
@@ -83,11 +70,11 @@ export class WatchedHalf implements CaptureEngineHalf {
   }
 
   release(request: CaptureRequest): void {
-    this.#half.release(request);
+    this.#watch(() => this.#half.release(request));
   }
 
   onBlockEvicted(blockId: number): void {
-    this.#half.onBlockEvicted(blockId);
+    this.#half.onBlockEvicted?.(blockId);
   }
 
   onCacheReset(): void {
@@ -110,9 +97,17 @@ export class WatchedHalf implements CaptureEngineHalf {
     this.#half.close();
   }
 
-  #watch<T>(run: () => T): T {
-    const [result, bytes] = meterCopies(run);
-    this.mostBytesCopied = Math.max(this.mostBytesCopied, bytes);
-    return result;
+  /** `due`: bytes that the call may copy. */
+  #watch<T>(run: () => T, due: number = 0): T {
+    const uninstall = installCopyMeter();
+    const before = copiedBytes();
+    try {
+      return run();
+    } finally {
+      const bytes = copiedBytes() - before;
+      uninstall();
+      this.mostBytesCopied = Math.max(this.mostBytesCopied, bytes);
+      if (bytes > due) this.callsWithLongCopies++;
+    }
   }
 }

@@ -54,6 +54,24 @@ describe('bench', () => {
     expect(deltas[2].rows.missing).toBe(0);
   });
 
+  test('drafts are counted, and told where there are any', async () => {
+    const json = join(folder, 'drafts.json');
+    const flags = ['--device', 'cpu', '--design', 'deltas', '--opt-in', '1', '--json', json];
+    const drafts = ['--num-speculative-tokens', '3', '--draft-acceptance-rate', '0.9'];
+    const { code, stdout } = await run('bench', ...SMALL, ...flags, ...drafts);
+    expect(code).toBe(0);
+    const { cells, problems } = JSON.parse(readFileSync(json, 'utf8'));
+    expect(problems).toEqual([]);
+    const { tokens, accepted } = cells[1].drafts;
+    expect(accepted).toBeGreaterThan(tokens / 2);
+    expect(accepted).toBeLessThan(tokens);
+    expect(cells[1].rows.verified).toBeGreaterThan(0);
+    expect(stdout).toContain(`deltas 100 %: ${tokens} draft tokens, ${accepted} accepted`);
+
+    expect((await run('bench', ...SMALL, ...flags)).stdout).not.toContain('draft');
+    expect(JSON.parse(readFileSync(json, 'utf8')).cells[1].drafts).toEqual({ tokens: 0, accepted: 0 });
+  });
+
   test.each(['1', '2'])(
     'queue depth %s, preemption and aborts: all accounted for, nothing left',
     async (queueDepth) => {
@@ -79,7 +97,7 @@ describe('bench', () => {
 
   test.each([
     ['--lose-device-at', 'the device is gone'],
-    ['--kill-worker-at', 'worker of rank 0 died'],
+    ['--kill-worker-at', 'worker of rank 0 was lost'],
   ])('%s ends the run with one clear error and exit code 2', async (fault, message) => {
     const { code, stdout, stderr } = await run('bench', ...SMALL, '--design', 'deltas', fault, '4');
     expect(code).toBe(2);
@@ -87,6 +105,26 @@ describe('bench', () => {
     expect(stderr.trim().split('\n')).toHaveLength(1);
     expect(stderr).toContain(message);
   });
+});
+
+test('a worker that is stuck ends the run with one clear error, and does not keep the process alive', async () => {
+  const flags = [
+    '--device',
+    'cpu',
+    '--ranks',
+    '2',
+    '--hang-worker-at',
+    '4',
+    '--fault-rank',
+    '1',
+    '--step-timeout',
+    '1',
+  ];
+  const { code, stderr } = await run('bench', ...SMALL, '--design', 'deltas', ...flags);
+  expect(code).toBe(2);
+  const [error, end, ...others] = stderr.trim().split('\n');
+  expect(error).toContain('worker of rank 1 was lost: it is stuck: no reply within 1 s (--step-timeout)');
+  expect([end, others]).toEqual(['1 worker threads are stuck, and end with the process', []]);
 });
 
 describe('wrong input: exit code 2, the value, the limit, no stack trace', () => {

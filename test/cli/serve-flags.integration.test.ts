@@ -33,6 +33,16 @@ test.each([
   ['a peer without a role', [...tiny, '--kv-peer', '10.0.0.1'], /leave out --kv-peer/],
   ['an address for everybody', [...tiny, '--role', 'both', '--kv-host', '0.0.0.0'], /kv-host is 0\.0\.0\.0/],
   ['a pool that is too small', [...tiny, '--num-blocks', '2'], /--num-blocks is 2; give at least \d+, so that/],
+  ['an unknown design', [...tiny, '--design', 'magic'], /unknown design "magic"; choose one of: off, shm-flock/],
+  ['KV for a design that takes none', [...tiny, '--design', 'slot-store', '--role', 'both'], /--design is slot-store/],
+  ['a policy of another design', [...tiny, '--design', 'off', '--prefix-rows', 'share'], /--prefix-rows is share/],
+  [
+    'a design of a router that writes no rows',
+    [...tiny, '--design', 'host-cache', '--router', 'monolithic', '--no-routing-replay'],
+    /design "host-cache" returns routed experts, and a monolithic router/,
+  ],
+  ['a rate of no drafts', [...tiny, '--draft-acceptance-rate', '1'], /--num-speculative-tokens is 0; give at least 1/],
+  ['a rate over 1', [...tiny, '--num-speculative-tokens', '2', '--draft-acceptance-rate', '1.5'], /in \[0, 1\]/],
   ['a negative epoch', [...tiny, '--epoch', '-1'], /--epoch/],
 ] as const)('%s', async (_, args, message) => {
   const [code, text] = await run(...args);

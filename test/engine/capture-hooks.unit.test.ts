@@ -99,18 +99,19 @@ test('a step without a wanted request is not mentioned, one with a wanted reques
   ]);
 });
 
-test('a prefix hit asks first; a block that the design refuses is computed again', () => {
+test('a prefix lookup asks of each block; one without rows is computed again, with all that stands behind it', () => {
   for (const usable of [2, 1, 0]) {
     const { keeper, engine, add, drain } = setUp();
     add('a', count(9), 1);
     drain();
     keeper.calls.length = 0;
-    keeper.usable = () => usable;
+    keeper.keeps = (_, ordinal) => ordinal < usable;
     add('b', count(9), 1);
     const plan = engine.beginStep()!;
     expect([plan.numComputedTokens[0], plan.numScheduledTokens[0]]).toEqual([usable * 4, 9 - usable * 4]);
     const hit = usable > 0 ? [`onPrefixHit b ${usable}`] : [];
-    expect(keeper.calls).toEqual(['wants b', 'usablePrefix b 2', ...hit, 'onScheduled 2 b']);
+    const asked = ['hasRows b 0', 'hasRows b 1'].slice(0, usable + 1);
+    expect(keeper.calls).toEqual(['wants b', ...asked, ...hit, 'onScheduled 2 b']);
     engine.checkIntegrity();
   }
 });
@@ -129,7 +130,7 @@ test('a preemption is told while the blocks are held, an eviction when a hash is
   expect(keeper.calls.findIndex((call) => call.startsWith('onScheduled'))).toBeGreaterThan(at);
   drain();
   expect(keeper.calls.some((call) => call.startsWith('onBlockEvicted'))).toBe(true);
-  expect(keeper.calls.filter((call) => call.startsWith('usablePrefix b'))).not.toEqual([]);
+  expect(keeper.calls.filter((call) => call.startsWith('hasRows b'))).not.toEqual([]);
   expect(keeper.liveCounts()).toEqual({ requests: 0, bytes: 0 });
 });
 
@@ -164,11 +165,28 @@ describe('what ends or voids a request in flight', () => {
   });
 });
 
-test('a design that allows more blocks than were hit is an error', () => {
-  const { keeper, engine, add, drain } = setUp();
-  add('a', count(9), 1);
-  drain();
-  keeper.usable = (hits) => hits + 1;
-  add('b', count(9), 1);
-  expect(() => engine.beginStep()).toThrow('allows 3 of 2');
+describe('after the first opted-in request (L5)', () => {
+  test('the design hears of the eviction of its blocks, and of nobody else’s', () => {
+    const { keeper, engine, add, drain } = setUp();
+    add('a', count(9), 1);
+    drain();
+    keeper.calls.length = 0;
+    for (let i = 0; i < 4; i += 1) add(`plain ${i}`, Array<number>(9).fill(i), 4, false);
+    drain();
+    // Blocks of ordinary requests were evicted, too.
+    expect(engine.stats().numCachedBlocks).toBeLessThan(4 * 2);
+    const plain = [0, 1, 2, 3].map((i) => `wants plain ${i}`);
+    expect(keeper.calls.toSorted()).toEqual(['onBlockEvicted 1', 'onBlockEvicted 2', ...plain]);
+  });
+  test('a cache reset is told once more, and a worker’s loss not at all', () => {
+    const { keeper, engine, add, step, drain } = setUp();
+    add('a', count(9), 1);
+    drain();
+    add('plain', count(9), 9, false);
+    step();
+    keeper.calls.length = 0;
+    for (let i = 0; i < 3; i += 1) expect(engine.resetPrefixCache(true)).toBe(true);
+    engine.onWorkersLost();
+    expect(keeper.calls).toEqual(['onCacheReset']);
+  });
 });

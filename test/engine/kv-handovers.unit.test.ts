@@ -247,6 +247,22 @@ describe('blocks kept for others', () => {
     expect(f.engine.stats()).toMatchObject({ numUsedBlocks: 0, numKeptBlocks: 0 });
   });
 
+  test('a request that runs alone and outgrows the rest of the pool waits for them after one preemption', () => {
+    const f = new Fixture({ ...config, numBlocks: 6, maxNumBatchedTokens: 8, reserveFullIsl: false });
+    f.connector.keeps.add('p');
+    f.engine.addRequest(makeRequest('p', 10, 1));
+    f.drain();
+    f.engine.addRequest(makeRequest('a', 12, 1, 1));
+    expect(f.step()).toMatchObject({ scheduled: [8] });
+    expect(f.step()).toMatchObject({ requests: [] });
+    expect(f.step()).toBeNull();
+    expect(f.engine.stats()).toMatchObject({ numWaiting: 1, numPreemptions: 1, numFreeBlocks: 2 });
+    f.engine.releaseBlocks(f.connector.kept[0]!);
+    f.drain();
+    expect(f.outputs.at(-1)).toMatchObject({ requestId: 'a', finishReason: 'length' });
+    expect(f.engine.stats().numPreemptions).toBe(1);
+  });
+
   test('an aborted request keeps none', () => {
     const f = new Fixture();
     f.connector.keeps.add('p');

@@ -21,8 +21,12 @@ export class RowKeeper implements CaptureEngineHalf {
   readonly calls: string[] = [];
   readonly #states = new Map<number, State>();
   readonly #asked = new Set<number>();
-  /** Of the blocks that a lookup hits, how many may be used. */
-  usable: (hits: number) => number = (hits) => hits;
+  /** Cached blocks of wanted requests. */
+  readonly followed: Set<number> = new Set();
+  needsRows: boolean = true;
+  readonly followsBlocks = true;
+  /** Whether it says of a cached block that it has rows. */
+  keeps: (blockId: number, ordinal: number) => boolean = () => true;
 
   wants(request: CaptureRequest): boolean {
     must(!this.#asked.has(request.index), `wants(${request.index}) asked twice`);
@@ -32,11 +36,20 @@ export class RowKeeper implements CaptureEngineHalf {
     return request.returnRoutedExperts;
   }
 
-  usablePrefix(request: CaptureRequest, hitBlockIds: readonly number[]): number {
+  hasRows(request: CaptureRequest, blockId: number, ordinal: number): boolean {
     this.#of(request);
-    must(request.blockIds.length === 0, `usablePrefix(${request.index}) of a request that holds blocks`);
-    this.calls.push(`usablePrefix ${request.requestId} ${hitBlockIds.length}`);
-    return this.usable(hitBlockIds.length);
+    must(request.blockIds.length === 0, `hasRows(${request.index}) of a request that holds blocks`);
+    this.calls.push(`hasRows ${request.requestId} ${ordinal}`);
+    return this.keeps(blockId, ordinal);
+  }
+
+  onBlocksCached(request: CaptureRequest, firstBlock: number): void {
+    this.#of(request);
+    must(firstBlock < request.numCachedBlocks, `onBlocksCached(${request.index}) of no block`);
+    for (const id of request.blockIds.slice(firstBlock, request.numCachedBlocks)) {
+      must(!this.followed.has(id), `block ${id} was cached twice`);
+      this.followed.add(id);
+    }
   }
 
   onPrefixHit(request: CaptureRequest, numHitBlocks: number): void {
@@ -121,11 +134,17 @@ export class RowKeeper implements CaptureEngineHalf {
   }
 
   onBlockEvicted(blockId: number): void {
+    must(this.followed.delete(blockId), `onBlockEvicted(${blockId}) of a block that is not followed`);
     this.calls.push(`onBlockEvicted ${blockId}`);
   }
 
   onCacheReset(): void {
+    this.followed.clear();
     this.calls.push('onCacheReset');
+  }
+
+  onStepsLost(): void {
+    this.calls.push('onStepsLost');
   }
 
   liveCounts(): CaptureLiveCounts {

@@ -77,7 +77,7 @@ class Run {
     this.#depth = this.#int(1, 3);
     this.#keeper = this.#chance(0.9) ? new RowKeeper() : null;
     this.#sharesHits = this.#chance(0.3);
-    if (this.#keeper !== null && !this.#sharesHits) this.#keeper.usable = () => 0;
+    if (this.#keeper !== null && !this.#sharesHits) this.#keeper.keeps = () => false;
     this.#engine = new EngineCore(this.#config, this.#keeper);
     this.#worker = new FakeWorker(this.#config, random);
     this.#prefixes = Array.from({ length: 3 }, () => Array.from({ length: this.#int(1, 24) }, () => this.#int(0, 10)));

@@ -5,7 +5,7 @@
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Device, Kernel } from '../../src/contract/device.ts';
-import { DESTROYED } from '../../src/kernels/cpu-device.ts';
+import { CpuDevice, DESTROYED } from '../../src/kernels/cpu-device.ts';
 import { ForwardPass } from '../../src/kernels/forward-pass.ts';
 import { referenceKernels } from '../../src/kernels/kernel-set.ts';
 import { kernelShape } from '../../src/kernels/kernel-shape.ts';
@@ -173,6 +173,23 @@ describe.each(DEVICES)('$name', ({ open }) => {
     await engine.run(150);
     expect(engine.accepted).toBeGreaterThan(50);
     expect(engine.rejected).toBeGreaterThan(20);
+  });
+
+  test.each([0, 0.25, 0.9, 1])('of the drafts a share of %d is right, and always of the same ones', async (rate) => {
+    const config = engineConfig({ numSpeculativeTokens: 3, blockSize: 5, maxModelLen: 120 });
+    const runs = await Promise.all(
+      [device, new CpuDevice()].map(async (each) => {
+        const engine = await ToyEngine.create(each, model({ numLayers: 1 }), config, wgslKernels, 4, rate);
+        await engine.run(150);
+        return engine;
+      }),
+    );
+    const [engine, other] = [runs[0]!, runs[1]!];
+    expect(engine.proposed).toBeGreaterThan(700);
+    expect(engine).toMatchObject({ right: other.right, accepted: other.accepted, rejected: other.rejected });
+    if (rate === 0 || rate === 1) expect(engine.right).toBe(rate * engine.proposed);
+    else expect(Math.abs(engine.right / engine.proposed - rate)).toBeLessThan(0.05);
+    if (rate === 1) expect(engine.rejected).toBe(0);
   });
 
   test.each(['gpt-oss-20b', 'granite-3.0-1b', 'tiny', 'tiny-grouped', 'tiny-softmax-bias'])(

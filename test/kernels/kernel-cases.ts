@@ -117,7 +117,14 @@ async function runMonolithic({ device, kernels, shape, random, input }: Case, ha
   await expectKernel(device, kernels.route.kernel, kernels.route.grid(input), [...inputs, ...outputs]);
 }
 
-const SHAPES: readonly Readonly<{ title: string; model: ModelConfig; numSpeculativeTokens?: number }>[] = [
+type Shape = Readonly<{
+  title: string;
+  model: ModelConfig;
+  numSpeculativeTokens?: number;
+  draftAcceptanceRate?: number;
+}>;
+
+const SHAPES: readonly Shape[] = [
   { title: 'l3-e16-k4', model: model(), numSpeculativeTokens: 0 },
   {
     title: 'l2-e256-k8 with drafts',
@@ -128,8 +135,14 @@ const SHAPES: readonly Readonly<{ title: string; model: ModelConfig; numSpeculat
     title: 'l1-e33-k5-g24',
     model: model({ numLayers: 1, numExperts: 33, topK: 5, gateWidth: 24 }),
     numSpeculativeTokens: 1,
+    draftAcceptanceRate: 1,
   },
-  { title: 'l2-e300-k6', model: model({ numLayers: 2, numExperts: 300, topK: 6 }), numSpeculativeTokens: 2 },
+  {
+    title: 'l2-e300-k6',
+    model: model({ numLayers: 2, numExperts: 300, topK: 6 }),
+    numSpeculativeTokens: 2,
+    draftAcceptanceRate: 0,
+  },
   { title: 'l2-e2-k1', model: model({ numLayers: 2, numExperts: 2, topK: 1 }), numSpeculativeTokens: 0 },
   {
     title: 'l1-e1024-k32-g16',
@@ -152,6 +165,7 @@ const SHAPES: readonly Readonly<{ title: string; model: ModelConfig; numSpeculat
   { title: 'softmax, bias, the widest', model: scored(1, 1024, 32, 'softmax', true, null, 24) },
   { title: 'sqrt-softplus, bias', model: scored(2, 70, 5, 'sqrt-softplus', true, null) },
   { title: 'sigmoid, bias, as many groups as there may be', model: scored(1, 64, 7, 'sigmoid', true, [32, 9, 'max']) },
+  { title: 'l2-e300-k7', model: model({ numLayers: 2, numExperts: 300, topK: 7 }) },
 ];
 
 function scored(
@@ -168,12 +182,20 @@ function scored(
   return model({ numLayers, numExperts, topK, gateWidth, routingFunction });
 }
 
-const WITH_MONOLITHIC = ['l3-e16-k4', 'l1-e33-k5-g24', 'l2-e2-k1', 'sigmoid, bias, groups by two', 'softmax, bias'];
+/** What a monolithic router puts out depends on K (even, odd, one), and on whether an id fits a byte. */
+const WITH_MONOLITHIC = [
+  'l3-e16-k4',
+  'l1-e33-k5-g24',
+  'l2-e2-k1',
+  'sigmoid, bias, groups by two',
+  'softmax, bias',
+  'l2-e300-k6',
+  'l2-e300-k7',
+];
 
 export function runKernelCases(device: () => Device): void {
-  for (const [index, { title, model: modelConfig, numSpeculativeTokens = 0 }] of SHAPES.entries()) {
-    const shape = kernelShape(modelConfig, engineConfig({ numSpeculativeTokens }));
-    // What a monolithic router puts out depends on K alone: even, odd, one.
+  for (const [index, { title, model: modelConfig, numSpeculativeTokens = 0, ...drafts }] of SHAPES.entries()) {
+    const shape = kernelShape(modelConfig, engineConfig({ numSpeculativeTokens }), drafts.draftAcceptanceRate);
     const routers = WITH_MONOLITHIC.includes(title) ? ROUTERS : ROUTERS.slice(0, 1);
     test.each(Object.keys(CASES))(`%s, ${title}: equal to its reference`, async (name) => {
       const random = randomNumbers(100 + index);

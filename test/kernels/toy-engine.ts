@@ -8,7 +8,9 @@ import type { EngineConfig, ModelConfig } from '../../src/contract/config.ts';
 import type { Device, DeviceBuffer } from '../../src/contract/device.ts';
 import { ForwardPass } from '../../src/kernels/forward-pass.ts';
 import type { KernelSetFactory } from '../../src/kernels/kernel-set.ts';
-import { oracle } from '../../src/kernels/oracle.ts';
+import { DRAFT_ACCEPTANCE_RATE } from '../../src/kernels/kernel-shape.ts';
+import { Oracle, oracle } from '../../src/kernels/oracle.ts';
+import { Router } from '../../src/kernels/reference/route.ts';
 import { FROM_DEVICE, StepInput } from '../../src/kernels/step-input.ts';
 import { expectSame, randomNumbers, wordsOf } from './harness.ts';
 
@@ -31,6 +33,7 @@ type Scheduled = { request: Request; start: number; count: number; drafts: numbe
 export class ToyEngine {
   readonly #random: (below: number) => number;
   readonly #model: ModelConfig;
+  readonly #router: Router;
   readonly #engine: EngineConfig;
   readonly #device: Device;
   readonly #pass: ForwardPass;
@@ -40,6 +43,9 @@ export class ToyEngine {
   #requests: Request[] = [];
   accepted = 0;
   rejected = 0;
+  /** Drafts that the device proposed, and of these right ones, whether they were verified or not. */
+  proposed = 0;
+  right = 0;
   rows = 0;
   preemptions = 0;
   shares = 0;
@@ -47,6 +53,7 @@ export class ToyEngine {
   private constructor(device: Device, model: ModelConfig, engine: EngineConfig, pass: ForwardPass, seed: number) {
     this.#device = device;
     this.#model = model;
+    this.#router = new Router(model);
     this.#engine = engine;
     this.#pass = pass;
     this.#random = randomNumbers(seed);
@@ -62,8 +69,10 @@ export class ToyEngine {
     engine: EngineConfig,
     kernels: KernelSetFactory,
     seed: number,
+    draftAcceptanceRate: number = DRAFT_ACCEPTANCE_RATE,
   ): Promise<ToyEngine> {
-    const pass = await ForwardPass.create(device, { model, engine, ballastMs: 0, kernels });
+    const options = { model, engine, ballastMs: 0, draftAcceptanceRate, kernels };
+    const pass = await ForwardPass.create(device, options);
     return new ToyEngine(device, model, engine, pass, seed);
   }
 
@@ -210,6 +219,18 @@ export class ToyEngine {
     });
   }
 
+  /** The next `count` tokens. */
+  #continuation(tokens: readonly number[], count: number): number[] {
+    const sequence = new Oracle(this.#router);
+    let next = 0;
+    for (const token of tokens) next = sequence.push(token);
+    return Array.from({ length: count }, () => {
+      const token = next;
+      next = sequence.push(token);
+      return token;
+    });
+  }
+
   /** Takes the step's tokens, and compares rows and tokens with the oracle. */
   #check(item: Scheduled, words: Uint32Array, ordinal: number, rowsAt: number): void {
     const { request, start, count, drafts } = item;
@@ -235,7 +256,12 @@ export class ToyEngine {
     this.rejected += drafts.length - accepted;
     request.tokens.push(...tokens);
     request.computed = first + accepted + 1;
-    const keep = this.#random(layout.numSpeculativeTokens + 1);
-    request.drafts = [...words.subarray(layout.draftsAt(ordinal), layout.draftsAt(ordinal) + keep)];
+    const { numSpeculativeTokens } = layout;
+    const proposals = words.subarray(layout.draftsAt(ordinal), layout.draftsAt(ordinal) + numSpeculativeTokens);
+    this.proposed += numSpeculativeTokens;
+    const next = this.#continuation(request.tokens, numSpeculativeTokens);
+    this.right += proposals.reduce((sum, draft, d) => sum + (draft === next[d] ? 1 : 0), 0);
+    const keep = this.#random(numSpeculativeTokens + 1);
+    request.drafts = [...proposals.subarray(0, keep)];
   }
 }

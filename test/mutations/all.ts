@@ -1,5 +1,18 @@
+import { captureMutations } from './capture.ts';
+import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
+import { prefixMutations } from './prefix.ts';
+import { scheduleMutations } from './schedule.ts';
 import { serveMutations } from './serve.ts';
 import type { SourceMutation } from './source-mutation.ts';
+import { workersMutations } from './workers.ts';
 
-export const allMutations: readonly SourceMutation[] = [...pipelineMutations, ...serveMutations];
+export const allMutations: readonly SourceMutation[] = [
+  ...captureMutations,
+  ...pdMutations,
+  ...pipelineMutations,
+  ...prefixMutations,
+  ...scheduleMutations,
+  ...serveMutations,
+  ...workersMutations,
+];

@@ -1,6 +1,6 @@
 /** Every known defect can be patched into the source as it is; and what counts as killed. Whether each dies, `npm run mutations` says. */
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { allMutations } from './all.ts';
@@ -28,6 +28,18 @@ describe('the mutations', () => {
     const names = allMutations.map(({ name }) => name);
     expect(new Set(names).size).toBe(names.length);
     for (const name of names) expect(name).toMatch(/^[a-z0-9]+(-[a-z0-9]+)*$/);
+  });
+
+  test('of every list in this folder are in the list of lists', async () => {
+    for (const file of readdirSync(import.meta.dirname)) {
+      // The command and this file run when they are imported, and hold no list.
+      if (file === 'run.ts' || file.endsWith('.test.ts')) continue;
+      const path = join(import.meta.dirname, file);
+      const exported = (await import(/* @vite-ignore */ path)) as Readonly<Record<string, unknown>>;
+      for (const list of Object.values(exported).filter(Array.isArray)) {
+        for (const mutation of list) expect(allMutations, file).toContain(mutation);
+      }
+    }
   });
 
   test.each(allMutations.map((mutation) => [mutation.name, mutation] as const))(

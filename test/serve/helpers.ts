@@ -55,13 +55,16 @@ export async function startServer({
     host: '127.0.0.1',
     limits: { ...defaultLimits, ...limits },
     engine: {
+      design: 'deltas',
       model: tiny,
       device: 'cpu',
       adapter: null,
+      numRanks: 1,
       queueDepth: 2,
       ballastMs: 0,
       prefixRows: 'complete',
       maxRestarts: 0,
+      stepTimeoutMs: 0,
       kv: null,
       epoch: 0,
       fault: null,
@@ -183,7 +186,12 @@ export async function expectNothingLeft(server: Server): Promise<void> {
       expect(stats).toMatchObject({ numRunning: 0, numWaiting: 0, numStepsInFlight: 0, numUsedBlocks: 0 });
       expect(capture).toMatchObject({ requests: 0, bytes: 0 });
       const workers = await server.host.workerLiveCounts();
-      expect(workers).toEqual({ batchEntries: 0, ringSlots: 0, capture: { requests: 0, bytes: 0 } });
+      expect(workers).toMatchObject({
+        batchEntries: 0,
+        ringSlots: 0,
+        lentBuffers: 0,
+        capture: { requests: 0, bytes: 0 },
+      });
     },
     { timeout: 10_000, interval: 5 },
   );

@@ -182,12 +182,7 @@ test.each([
 
 test.each([
   ['breaks the connection', breaks, 502, 'bad_gateway'],
-  [
-    'fails',
-    json(500, { error: { message: 'oh', type: 't', param: null, code: 'kv_load_failed' } }),
-    500,
-    'kv_load_failed',
-  ],
+  ['fails', json(500, { error: { message: 'oh', type: 't', param: null, code: 'internal' } }), 500, 'internal'],
   ['says nothing', never, 504, 'gateway_timeout'],
 ])('a server that decodes and %s may have generated: it is not asked of another', async (_, answer, status, code) => {
   const [p, bad, good] = [await fake(prefills), await fake(answer), await fake(decodes)];
@@ -195,6 +190,32 @@ test.each([
   expectError(await ask(proxy), status, code);
   expect(good.seen.length).toBe(0);
 });
+
+test.each([false, true])(
+  'a hand-over whose KV did not come is made again, both legs, four times at most (stream: %s)',
+  async (stream) => {
+    const error = { message: 'gone', type: 't', param: null, code: 'kv_load_failed' };
+    let numFailures = 3;
+    const answer = (seen: Seen): void => {
+      if (numFailures-- <= 0) decodes(seen);
+      else if (!stream) json(500, { error })(seen);
+      else {
+        seen.response.writeHead(200, { 'content-type': 'text/event-stream' });
+        seen.response.end(`data: ${JSON.stringify({ error })}\n\ndata: [DONE]\n\n`);
+      }
+    };
+    const [p, d] = [await fake(prefills), await fake(answer)];
+    const proxy = await startProxy([p], [d]);
+    expect(await ask(proxy)).toMatchObject({ status: 200, body: { choices: [{ text: 'decoded' }] } });
+    expect([p.seen.length, d.seen.length]).toEqual([4, 4]);
+    numFailures = Infinity;
+    const headers = { 'content-type': 'application/json' };
+    const body = JSON.stringify({ ...asked, stream });
+    const last = await fetch(proxy.url + completions, { method: 'POST', headers, body });
+    expect([last.status, await last.text()]).toEqual([stream ? 200 : 500, expect.stringContaining('kv_load_failed')]);
+    expect([p.seen.length, d.seen.length]).toEqual([8, 8]);
+  },
+);
 
 test('what a server refuses, its client is told, and nobody else is asked', async () => {
   const error = { message: 'no such model', type: 'invalid_request_error', param: 'model', code: 'model_not_found' };

@@ -4,6 +4,7 @@
  */
 
 import { expect, test } from 'vitest';
+import { validateEngineConfig } from '../../src/engine/engine-config.ts';
 import { runSeeds } from '../../src/sim/campaign.ts';
 import { rareMarks } from '../../src/sim/coverage.ts';
 import { drawScenario } from '../../src/sim/draw-scenario.ts';
@@ -42,6 +43,14 @@ test('a seed draws the same scenario always, and one that survives a file', () =
     expect(drawScenario(seed)).toEqual(scenario);
     const read = parseScenario(JSON.stringify(scenario), 'scenario.json');
     expect(runScenario(read, subjectByName('deltas')).hash).toBe(runScenario(scenario, subjectByName('deltas')).hash);
+  }
+});
+
+test('every seed draws an engine that there can be, also where no request has a prompt', () => {
+  const noPrompts = 90_013_828;
+  expect(drawScenario(noPrompts).requests.map(({ prompt }) => prompt)).toEqual([[]]);
+  for (const seed of [noPrompts, ...Array(3000).keys()]) {
+    expect(() => validateEngineConfig(drawScenario(seed).engine), `seed ${seed}`).not.toThrow();
   }
 });
 

@@ -5,7 +5,6 @@ import type { Kernel } from '../../src/contract/device.ts';
 import { EventHeap, Phase } from '../../src/sim/event-heap.ts';
 import { EventLog } from '../../src/sim/event-log.ts';
 import { VirtualDevice } from '../../src/sim/virtual-device.ts';
-import { HangsOnLock, VirtualLock } from '../../src/sim/virtual-lock.ts';
 
 const addOne: Kernel = {
   name: 'addOne',
@@ -88,12 +87,4 @@ function hashOf(words: readonly number[]): string {
 test('two logs that differ in one word, or in the order of two, have different hashes', () => {
   const hashes = [[], [0], [1], [0, 1], [1, 0], [0, 0], [0, 1, 2], [0, 2, 1]].map(hashOf);
   expect(new Set(hashes).size).toBe(hashes.length);
-});
-
-test('whoever waits for a dead holder’s lock hangs, and says so', () => {
-  const lock = new VirtualLock();
-  lock.acquire('worker');
-  lock.release();
-  lock.holder = 'dead process';
-  expect(() => lock.acquire('engine')).toThrow(HangsOnLock);
 });

@@ -7,7 +7,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { countPresent, toArray } from '../../src/capture/routed-rows.ts';
 import { serveWorkload } from '../../src/cli/bench/serve-workload.ts';
 import type { ServeResult } from '../../src/cli/bench/serve-workload.ts';
-import { DesignSession } from '../../src/cli/bench/session.ts';
+import { DesignSession } from '../../src/host/design-session.ts';
 import type { DeviceKind, EngineConfig, ModelConfig } from '../../src/contract/config.ts';
 import type { RecordedRouting } from '../../src/contract/recorded-routing.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';

@@ -2,8 +2,8 @@
 
 import { describe, expect, test } from 'vitest';
 import { serveWorkload } from '../../src/cli/bench/serve-workload.ts';
-import type { SessionConfig } from '../../src/cli/bench/session.ts';
-import { DesignSession } from '../../src/cli/bench/session.ts';
+import type { SessionConfig } from '../../src/host/design-session.ts';
+import { DesignSession } from '../../src/host/design-session.ts';
 import { Verifier } from '../../src/cli/bench/verify.ts';
 import { designNames } from '../../src/capture/designs.ts';
 import type { RouterConfig } from '../../src/contract/config.ts';

@@ -4,8 +4,8 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { Verifier } from '../../src/cli/bench/verify.ts';
 import { serveWorkload } from '../../src/cli/bench/serve-workload.ts';
-import { DesignSession } from '../../src/cli/bench/session.ts';
-import type { SessionConfig } from '../../src/cli/bench/session.ts';
+import { DesignSession } from '../../src/host/design-session.ts';
+import type { SessionConfig } from '../../src/host/design-session.ts';
 import type { DesignName, DeviceKind, EngineConfig, WorkerFault } from '../../src/contract/config.ts';
 import type { EngineCoreOutput } from '../../src/contract/engine-core-output.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
@@ -91,6 +91,7 @@ describe.each(['webgpu', 'cpu'] as const)('on %s', (device) => {
     expect(served.workerLiveCounts).toEqual({
       batchEntries: 0,
       ringSlots: 0,
+      lentBuffers: 0,
       capture: { requests: 0, bytes: 0 },
     });
   });

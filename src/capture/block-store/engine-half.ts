@@ -38,6 +38,8 @@ type Held = {
 
 export class BlockStoreEngineHalf implements CaptureEngineHalf {
   readonly design = 'block-store';
+  readonly needsRows = true;
+  readonly followsBlocks = true;
   readonly #shape: RowShape;
   readonly #blockSize: number;
   /** Hashes of each request in the batch that the worker has. */
@@ -57,8 +59,8 @@ export class BlockStoreEngineHalf implements CaptureEngineHalf {
     return true;
   }
 
-  usablePrefix(request: CaptureRequest, hitBlockIds: readonly number[]): number {
-    return this.#unsent.numSent(request, hitBlockIds.length);
+  hasRows(request: CaptureRequest, _blockId: number, ordinal: number): boolean {
+    return !this.#unsent.has(request, ordinal);
   }
 
   /** Blocks that the step being scheduled fills are announced with it; those that were full before wait for the request's next step. */

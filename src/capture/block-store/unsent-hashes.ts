@@ -36,11 +36,9 @@ export class UnsentHashes {
     }
   }
 
-  /** How many of the request's first `numBlocks` blocks the worker has heard of, from the front. */
-  numSent(request: CaptureRequest, numBlocks: number): number {
-    if (this.#byHash.size === 0) return numBlocks;
-    for (let i = 0; i < numBlocks; i++) if (this.#byHash.has(keyOf(request, i))) return i;
-    return numBlocks;
+  /** The worker has not heard of the hash of the request's block `ordinal`. */
+  has(request: CaptureRequest, ordinal: number): boolean {
+    return this.#byHash.size > 0 && this.#byHash.has(keyOf(request, ordinal));
   }
 
   onEvicted(blockId: number): void {

@@ -17,8 +17,8 @@ import type { RowRun } from './row-run.ts';
  * a run is one whose rows nobody asked for. Where the step that was to fill a block is taken back, the scheduler takes the hash back with it,
  * and the run goes as in an eviction.
  *
- * Memory: a run is released as a whole. When at most half of its blocks are still cached, they get a run of their own, so that what is
- * kept is at most twice what can be hit, but for runs whose rows are still under way; a copy of n blocks pays for n evictions.
+ * Memory: a run is released as a whole. When at most half of its blocks are still cached, each stretch of them gets a run of its own, so that
+ * what is kept is at most twice what can be hit, but for runs whose rows are still under way. At least as many blocks were evicted as are copied.
  */
 export class BlockRows {
   readonly #blockSize: number;
@@ -75,17 +75,20 @@ export class BlockRows {
     return bytes;
   }
 
-  /** Gives the blocks that are left a run that ends where they end. Blocks are evicted from the back of a request to its front. */
-  #thin(attached: AttachedRun): void {
-    const { run, blockIds } = attached;
-    const first = blockIds.findIndex((id) => id !== NONE);
+  /** Gives each stretch of blocks that are left a run of its own. Waits while rows of theirs are under way. */
+  #thin({ run, blockIds }: AttachedRun): void {
     const end = blockIds.findLastIndex((id) => id !== NONE) + 1;
-    const to = run.from + end * this.#blockSize;
-    if (run.end < to || end - first === blockIds.length) return;
+    if (run.end < run.from + end * this.#blockSize) return;
     this.#byRun.delete(run);
-    attached.run = run.copy(run.from + first * this.#blockSize, to);
-    attached.blockIds = blockIds.slice(first, end);
-    this.#byRun.set(attached.run, attached);
+    for (let first = 0; first < end; first++) {
+      if (blockIds[first] === NONE) continue;
+      const from = run.from + first * this.#blockSize;
+      const gap = blockIds.indexOf(NONE, first);
+      const stretch = blockIds.slice(first, gap < 0 ? end : gap);
+      const copy = run.copy(from, from + stretch.length * this.#blockSize);
+      for (const [i, blockId] of stretch.entries()) this.attach(blockId, copy.from / this.#blockSize + i, copy);
+      first += stretch.length;
+    }
   }
 }
 

@@ -6,9 +6,10 @@
  * Key       (request, position); a run stays under its KV blocks for later hits: the picture is in block-rows.ts.
  * Leaves    with the output of the step that computed them; joined (as a list, without a copy) when the request ends.
  * Gives up  nothing of L1–L9 under its default policy. See prefix-rows.ts for the others.
- * Costs     an opted-in request computes the tokens of a cached block again if that has no rows, so who opts in changes what is a hit; and rows
- *           take host memory as long as their block is cached. Rows that come with KV from elsewhere are copied when it arrives: as
- *           long as the prompt, but between two steps and not in one (L6).
+ * Costs     an opted-in request computes the tokens of a cached block again if no cached block of that hash has its rows, so
+ *           opting in changes what is a hit; and rows take host memory as long as their block is cached. Rows that come
+ *           with KV from elsewhere are copied when it arrives: as long as the prompt, but between two steps and not in one
+ *           (L6).
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
@@ -54,18 +55,22 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
     return request.returnRoutedExperts;
   }
 
-  usablePrefix(request: CaptureRequest, hitBlockIds: readonly number[]): number {
-    if (!this.#policy.recomputes) return hitBlockIds.length;
-    const promptStart = request.routedExpertsPromptStart;
-    for (let i = this.#firstWantedBlock(request); i < hitBlockIds.length; i++) {
-      const run = this.#blocks.of(hitBlockIds[i]!);
-      if (run === null || run.first > Math.max(promptStart, i * this.#blockSize)) return i;
-    }
-    return hitBlockIds.length;
+  get needsRows(): boolean {
+    return this.#policy.recomputes;
+  }
+
+  /** Rows that stand, or that come with a step in flight. */
+  hasRows(request: CaptureRequest, blockId: number, ordinal: number): boolean {
+    if (ordinal < this.#firstWantedBlock(request)) return true;
+    const run = this.#blocks.of(blockId);
+    return run !== null && run.first <= Math.max(request.routedExpertsPromptStart, ordinal * this.#blockSize);
+  }
+
+  get followsBlocks(): boolean {
+    return this.#policy.keeps;
   }
 
   onBlocksCached(request: CaptureRequest, firstBlock: number): void {
-    if (!this.#policy.keeps) return;
     const table = this.#table(request);
     const first = Math.max(firstBlock, this.#firstWantedBlock(request));
     table.reserve(first, request.numCachedBlocks);
@@ -105,7 +110,11 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
   onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[]): void {
     const record = this.#spareSteps.pop() ?? { stepId: 0, tables: new Map() };
     record.stepId = step.stepId;
-    for (const request of requests) record.tables.set(request.index, this.#table(request));
+    for (const request of requests) {
+      const table = this.#table(request);
+      table.isScheduled = true;
+      record.tables.set(request.index, table);
+    }
     this.#inFlight.push(record);
   }
 

@@ -6,18 +6,19 @@ import { RoutedExpertsError } from '../../contract/errors.ts';
 export type PrefixRowsPolicy = Readonly<{
   /** Rows stay attached to the cached block they belong to, for later requests that hit it. */
   keeps: boolean;
-  /** To an opted-in request a cached block without rows is a miss, and so is everything behind it. */
+  /** To an opted-in request a hash of which no cached block has rows is a miss, and so is everything behind it. */
   recomputes: boolean;
   summary: string;
 }>;
 
 /**
- * The one table of policies. Whatever the policy, a request that did not opt in hits every cached block there is.
+ * The one table of policies. Whatever the policy, a request that did not opt in hits every cached block there is, and one
+ * that did looks for a block with rows first.
  *
- *                     rows kept with blocks    cached block without rows
+ *                     rows kept with blocks    where no cached copy has rows
  *     computed-only   no                       hit, its rows are missing      RFC vllm#38079
  *     share           yes                      hit, its rows are missing      vllm#45635, TensorRT-LLM#18397
- *     recompute       no                       miss                           no engine: a cache that opted-in requests do not read
+ *     recompute       no                       miss                           none: a cache that opted-in requests do not read
  *     complete        yes                      miss                           LMDeploy
  */
 export const prefixRowsPolicies: Readonly<Record<PrefixRows, PrefixRowsPolicy>> = {

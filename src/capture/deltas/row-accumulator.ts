@@ -2,13 +2,19 @@
 
 import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
 import type { RowArray, RowShape } from '../row-shape.ts';
+import { allocateRows } from '../row-shape.ts';
 import type { RowRun } from './row-run.ts';
 import { TableRows } from './table-rows.ts';
 
 type ChunkList = Pick<RoutedRows, 'chunks' | 'missing'>;
 
-/** Of a block's rows in `run`, those before `end` are the request's. */
-type HeldRows = Readonly<{ run: RowRun; end: number }>;
+/** Rows `[from, to)` of one block, which lie in `run`. */
+type Piece = Readonly<{ run: RowRun; from: number; to: number }>;
+
+/** The rows of one block that are there: in order, none twice. */
+type HeldRows = readonly Piece[];
+
+const NO_ROWS: HeldRows = [];
 
 /**
  *     position     0 ……… 15 │ 16 ……… 31 │ 32 ………
@@ -16,7 +22,8 @@ type HeldRows = Readonly<{ run: RowRun; end: number }>;
  *     earlier      [ block 0 ] [ block 1 ] [ block 2 ]   rows of the block tables before its preemptions
  *
  * A preempted request computes, or hits, its positions again: their rows take the place of the earlier ones block by block, once there are
- * as many of what can be asked for. Until then the earlier rows count, so that an abort meanwhile loses none.
+ * as many of what can be asked for. Until then the earlier rows count, so that an abort meanwhile loses none. A block that began with loaded
+ * KV has only the rows behind it, and its recomputation only those before: then the rows of both count.
  */
 export class RowAccumulator {
   readonly #shape: RowShape;
@@ -24,7 +31,7 @@ export class RowAccumulator {
   readonly #promptStart: number;
   #table: TableRows;
   #isOpen = true;
-  #earlier: (HeldRows | null)[] = [];
+  #earlier: HeldRows[] = [];
 
   constructor(shape: RowShape, blockSize: number, promptStart: number) {
     this.#shape = shape;
@@ -47,7 +54,8 @@ export class RowAccumulator {
 
   /** The request loses its blocks. */
   closeTable(): void {
-    this.#isOpen = false;
+    if (this.#table.isScheduled) this.#isOpen = false;
+    else this.#forgetTable();
   }
 
   /**
@@ -55,6 +63,7 @@ export class RowAccumulator {
    * the caller's time and not the scheduler's (L6). It is the list of this moment: what arrives later is not in it. The memory is shared.
    */
   take(start: number, end: number): RoutedRows {
+    if (!this.#table.isScheduled) this.#forgetTable();
     const { arrivedEnd, hasOutput } = this.#table;
     // Before the table's first output even hit blocks may be waiting for rows: the list is put together at once.
     let list: ChunkList | null = hasOutput ? null : this.#chunkList(start, end, Infinity);
@@ -78,7 +87,12 @@ export class RowAccumulator {
   /** Adds every run that the request holds to `runs`. */
   collectRuns(runs: Set<RowRun>): void {
     for (const run of this.#table.runs) if (run) runs.add(run);
-    for (const held of this.#earlier) if (held) runs.add(held.run);
+    for (const held of this.#earlier) for (const { run } of held) runs.add(run);
+  }
+
+  /** Rows of KV that the request was given, and that no pass of it was to read, are not its own (L9). */
+  #forgetTable(): void {
+    this.#table = new TableRows(this.#shape, this.#blockSize, this.#promptStart);
   }
 
   #chunkList(start: number, end: number, arrivedEnd: number): ChunkList {
@@ -87,31 +101,43 @@ export class RowAccumulator {
     let known = start;
     for (let i = 0, from = 0; from < end; i++, from += this.#blockSize) {
       const to = from + this.#blockSize;
-      const held = to > start ? this.#block(i, end, arrivedEnd) : null;
-      chunks.push(held === null ? null : held.run.rows(from, to));
-      if (held === null) continue;
-      const first = Math.min(end, Math.max(from, held.run.first));
-      if (first > known) missing.push([known, first]);
-      known = Math.max(known, held.end);
+      const held = to > start ? this.#block(i, end, arrivedEnd) : NO_ROWS;
+      chunks.push(this.#chunk(held, from, to));
+      for (const piece of held) {
+        if (piece.from > known) missing.push([known, piece.from]);
+        known = Math.max(known, piece.to);
+      }
     }
     if (known < end) missing.push([known, end]);
     return { chunks, missing };
   }
 
-  /** The rows of block `i` with more of those before position `end`; of equals the newer. */
-  #block(i: number, end: number, arrivedEnd: number): HeldRows | null {
-    const run = this.#table.runs[i] ?? null;
-    const from = Math.max(i * this.#blockSize, this.#promptStart);
-    const ownEnd = run === null ? 0 : this.#table.ownRowsEnd(i, arrivedEnd);
-    const newer = run === null || ownEnd <= Math.max(from, run.first) ? null : { run, end: ownEnd };
-    const older = this.#earlier[i] ?? null;
-    if (newer === null || older === null) return newer ?? older;
-    const to = Math.min((i + 1) * this.#blockSize, end);
-    return countRows(newer, from, to) >= countRows(older, from, to) ? newer : older;
+  /** The rows of the block `[from, to)`: a view where one run has them all, else a copy. */
+  #chunk(held: HeldRows, from: number, to: number): RowArray | null {
+    if (held.length < 2) return held[0]?.run.rows(from, to) ?? null;
+    const chunk = allocateRows(this.#shape, to - from);
+    const width = this.#shape.entriesPerRow;
+    for (const piece of held) chunk.set(piece.run.rows(piece.from, piece.to)!, (piece.from - from) * width);
+    return chunk;
+  }
+
+  /** The rows of block `i` before position `end`, of the newer table and of earlier ones. */
+  #block(i: number, end: number, arrivedEnd: number): HeldRows {
+    const older = this.#earlier[i] ?? NO_ROWS;
+    const run = this.#table.runs[i];
+    if (!run) return older;
+    const from = Math.max(i * this.#blockSize, this.#promptStart, run.first);
+    const to = Math.min(this.#table.ownRowsEnd(i, arrivedEnd), end);
+    return from < to ? joined({ run, from, to }, older) : older;
   }
 }
 
-/** How many of the rows `[from, to)` are there. */
-function countRows({ run, end }: HeldRows, from: number, to: number): number {
-  return Math.max(0, Math.min(to, end) - Math.max(from, run.first));
+/** All rows of both: of the newer alone, or of the older alone, where that has them all. */
+function joined(newer: Piece, older: HeldRows): HeldRows {
+  const { from, to } = newer;
+  if (older.every((piece) => from <= piece.from && piece.to <= to)) return [newer];
+  if (older.some((piece) => piece.from <= from && to <= piece.to)) return older;
+  const before = older.map((piece) => ({ ...piece, to: Math.min(piece.to, from) }));
+  const behind = older.map((piece) => ({ ...piece, from: Math.max(piece.from, to) }));
+  return [...before, newer, ...behind].filter((piece) => piece.from < piece.to);
 }

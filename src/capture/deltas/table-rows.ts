@@ -23,6 +23,8 @@ export class TableRows {
   readonly #blockSize: number;
   readonly #blocksPerRun: number;
   readonly #promptStart: number;
+  /** A step was scheduled that reads what the table's blocks hold. */
+  isScheduled = false;
   /** An output of the table has reached its owner. */
   hasOutput = false;
   /** Rows computed for the table have arrived up to here. */

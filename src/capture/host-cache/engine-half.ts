@@ -38,10 +38,6 @@ export class HostCacheEngineHalf implements CaptureEngineHalf {
     return request.returnRoutedExperts;
   }
 
-  usablePrefix(_request: CaptureRequest, hitBlockIds: readonly number[]): number {
-    return hitBlockIds.length;
-  }
-
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
     const deltas = output.routedExpertDeltas;
     if (deltas === null) return;
@@ -74,7 +70,6 @@ export class HostCacheEngineHalf implements CaptureEngineHalf {
   onPrefixHit(): void {}
   onScheduled(): void {}
   onPreempt(): void {}
-  onBlockEvicted(): void {}
   onCacheReset(): void {}
   close(): void {}
 

@@ -37,10 +37,6 @@ export class ShmFlockEngineHalf implements CaptureEngineHalf {
     return true;
   }
 
-  usablePrefix(_request: CaptureRequest, hitBlockIds: readonly number[]): number {
-    return hitBlockIds.length;
-  }
-
   take(request: CaptureRequest, _numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {
     if (finishReason === null) return null;
     const end = Math.max(0, request.numTokens - 1);
@@ -72,7 +68,6 @@ export class ShmFlockEngineHalf implements CaptureEngineHalf {
   onStepOutput(): void {}
   onPreempt(): void {}
   release(): void {}
-  onBlockEvicted(): void {}
   onCacheReset(): void {}
 
   close(): void {

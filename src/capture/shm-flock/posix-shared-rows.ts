@@ -67,7 +67,10 @@ export function sharedRowsBytes(model: ModelConfig, engine: EngineConfig): numbe
   return engine.numBlocks * engine.blockSize * rowShape(model, 'int32').bytesPerRow;
 }
 
-/** `unlink` takes the names away, once everybody has mapped them: whatever becomes of the process, nothing is left behind then. */
+/**
+ * `unlink` takes the object's name away, once everybody has mapped it: of a process that is killed then, only the
+ * empty lock file is left.
+ */
 export type CreatedSharedRows = SharedRows & Readonly<{ unlink: () => void }>;
 
 /**
@@ -85,29 +88,31 @@ export function createSharedRows(where: SharedMemoryName, byteLength: number): C
   }
   const fd = libc().shmOpen(where.name, O_CREAT | O_EXCL | O_RDWR, 0o600);
   if (fd < 0) throw systemError(`shm_open("${where.name}") failed`);
-  const unlink = () => {
-    process.removeListener('exit', unlink);
-    libc().shmUnlink(where.name);
+  const unlink = () => void libc().shmUnlink(where.name);
+  const remove = () => {
+    process.removeListener('exit', remove);
+    unlink();
     rmSync(where.lockFile, { force: true });
   };
-  process.once('exit', unlink);
+  process.once('exit', remove);
   try {
     const claimed = libc().posixFallocate(fd, 0, byteLength);
     if (claimed !== 0) throw systemError(`posix_fallocate of ${byteLength} bytes failed with errno ${claimed}`);
-    return Object.assign(new PosixSharedRows(fd, openLockFile(where.lockFile, 'w'), byteLength, unlink), { unlink });
+    closeSync(openLockFile(where.lockFile, 'w'));
+    return Object.assign(new PosixSharedRows(fd, where.lockFile, byteLength, remove), { unlink });
   } catch (error) {
     libc().close(fd);
-    unlink();
+    remove();
     throw error;
   }
 }
 
-/** Maps what the other half created. Its own open file: `flock` excludes threads only if each opened the lock file itself. */
+/** Maps what the other half created. */
 export function openSharedRows(where: SharedMemoryName, byteLength: number): SharedRows {
   const fd = libc().shmOpen(where.name, O_RDWR, 0o600);
   if (fd < 0) throw systemError(`shm_open("${where.name}") failed in the worker`);
   try {
-    return new PosixSharedRows(fd, openLockFile(where.lockFile, 'r+'), byteLength, () => {});
+    return new PosixSharedRows(fd, where.lockFile, byteLength, () => {});
   } catch (error) {
     libc().close(fd);
     throw error;
@@ -126,23 +131,26 @@ function openLockFile(path: string, flags: string): number {
   }
 }
 
+/**
+ * The lock file is opened anew for each lock, as in the source. `flock` belongs to the open file: so the lock excludes
+ * threads too, and the kernel releases it with the thread or process that ends.
+ */
 class PosixSharedRows implements SharedRows {
   readonly #address: bigint;
   readonly #byteLength: number;
-  readonly #lockFd: number;
+  readonly #lockFile: string;
+  /** Open while the lock is held. */
+  #lockFd = -1;
   readonly #afterClose: () => void;
   #rows: Int32Array | null;
 
-  /** Takes both descriptors over, unless it throws: then `fd` is still the caller's. */
-  constructor(fd: number, lockFd: number, byteLength: number, afterClose: () => void) {
+  /** Takes the descriptor over, unless it throws. */
+  constructor(fd: number, lockFile: string, byteLength: number, afterClose: () => void) {
     this.#byteLength = byteLength;
-    this.#lockFd = lockFd;
+    this.#lockFile = lockFile;
     this.#afterClose = afterClose;
     this.#address = libc().mmap(null, byteLength, PROT_READ_WRITE, MAP_SHARED, fd, 0);
-    if (BigInt.asIntN(64, this.#address) === -1n) {
-      closeSync(lockFd);
-      throw systemError(`mmap of ${byteLength} bytes failed`);
-    }
+    if (BigInt.asIntN(64, this.#address) === -1n) throw systemError(`mmap of ${byteLength} bytes failed`);
     libc().close(fd);
     this.#rows = new Int32Array(koffi.view(this.#address, byteLength));
   }
@@ -153,11 +161,20 @@ class PosixSharedRows implements SharedRows {
   }
 
   lock(): void {
-    if (libc().flock(this.#lockFd, LOCK_EX) !== 0) throw systemError('flock(LOCK_EX) failed');
+    this.#lockFd = openLockFile(this.#lockFile, 'r+');
+    this.#flock(LOCK_EX);
   }
 
   unlock(): void {
-    if (libc().flock(this.#lockFd, LOCK_UN) !== 0) throw systemError('flock(LOCK_UN) failed');
+    this.#flock(LOCK_UN);
+    closeSync(this.#lockFd);
+  }
+
+  #flock(operation: number): void {
+    if (libc().flock(this.#lockFd, operation) === 0) return;
+    const error = systemError(`flock of operation ${operation} failed`);
+    closeSync(this.#lockFd);
+    throw error;
   }
 
   close(): void {
@@ -165,7 +182,6 @@ class PosixSharedRows implements SharedRows {
     // The view must be unreachable before its memory goes: a read through it afterwards is a segmentation fault.
     this.#rows = null;
     libc().munmap(this.#address, this.#byteLength);
-    closeSync(this.#lockFd);
     this.#afterClose();
   }
 }

@@ -8,7 +8,7 @@
  */
 export interface SharedRows {
   readonly rows: Int32Array;
-  /** Blocks the calling thread until the lock is held. */
+  /** Blocks the calling thread for as long as another one holds the lock; one that ended holds nothing. */
   lock(): void;
   unlock(): void;
   close(): void;

@@ -1,7 +1,10 @@
 /**
- * shm-flock, worker half: in every step, for every request, a blocking read of the slot mapping before the forward pass and of the whole
- * device buffer after it, then, under the lock, a write of each row to its slot. The runner keeps one step in flight: that is what
- * blocking means for a device whose reads are asynchronous.
+ * shm-flock, worker half: in every step, for every request, a blocking read of the slot mapping before the forward
+ * pass and of the whole device buffer after it, then, under the lock, a write of each row to its slot. The runner keeps
+ * one step in flight: that is what blocking means for a device whose reads are asynchronous.
+ *
+ * As in the source, every rank reads the slot mapping, and rank 0 alone does the rest: the others map no shared memory
+ * and never lock.
  */
 
 import type {
@@ -22,10 +25,11 @@ export class ShmFlockWorkerHalf implements CaptureWorkerHalf, BlockingReads {
   readonly blockingReads: BlockingReads = this;
   readonly #context: CaptureWorkerContext;
   readonly #shape: RowShape;
-  readonly #shared: SharedRows;
+  /** `null` on ranks that do not save. */
+  readonly #shared: SharedRows | null;
   readonly #slots: Uint32Array;
 
-  constructor(context: CaptureWorkerContext, shared: SharedRows) {
+  constructor(context: CaptureWorkerContext, shared: SharedRows | null) {
     this.#context = context;
     this.#shape = rowShape(context.model, 'int32');
     this.#shared = shared;
@@ -45,7 +49,8 @@ export class ShmFlockWorkerHalf implements CaptureWorkerHalf, BlockingReads {
     return null;
   }
 
-  readAfter(step: WorkerStep): DeviceRange {
+  readAfter(step: WorkerStep): DeviceRange | null {
+    if (this.#shared === null) return null;
     const { bytesPerRow } = this.#shape;
     return {
       buffer: this.#context.routedExperts,
@@ -58,13 +63,14 @@ export class ShmFlockWorkerHalf implements CaptureWorkerHalf, BlockingReads {
   takeAfter(step: WorkerStep, bytes: Uint8Array): void {
     const width = this.#shape.entriesPerRow;
     const rows = new Int32Array(bytes.buffer, bytes.byteOffset, step.numTokens * width);
-    this.#shared.lock();
+    const shared = this.#shared!;
+    shared.lock();
     try {
       for (let row = 0; row < step.numTokens; row++) {
-        this.#shared.rows.set(rows.subarray(row * width, (row + 1) * width), this.#slots[row]! * width);
+        shared.rows.set(rows.subarray(row * width, (row + 1) * width), this.#slots[row]! * width);
       }
     } finally {
-      this.#shared.unlock();
+      shared.unlock();
     }
   }
 
@@ -80,6 +86,6 @@ export class ShmFlockWorkerHalf implements CaptureWorkerHalf, BlockingReads {
   }
 
   close(): void {
-    this.#shared.close();
+    this.#shared?.close();
   }
 }

@@ -63,10 +63,6 @@ export class SlotStoreEngineHalf implements CaptureEngineHalf {
     return true;
   }
 
-  usablePrefix(_request: CaptureRequest, hitBlockIds: readonly number[]): number {
-    return hitBlockIds.length;
-  }
-
   /** Remembers the block table where the step can bring a request's first token. O(blocks of such a request). */
   onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[]): void {
     for (const request of requests) {
@@ -134,7 +130,6 @@ export class SlotStoreEngineHalf implements CaptureEngineHalf {
   }
 
   onPrefixHit(): void {}
-  onBlockEvicted(): void {}
   onCacheReset(): void {}
   close(): void {}
 

@@ -17,10 +17,11 @@ import type { Cell, PlannedRun } from './plan.ts';
 import { cellName, planCells, planRuns } from './plan.ts';
 import type { ServeResult } from './serve-workload.ts';
 import { serveWorkload } from './serve-workload.ts';
-import type { SessionConfig } from './session.ts';
-import { DesignSession } from './session.ts';
+import type { SessionConfig } from '../../host/design-session.ts';
+import { DesignSession } from '../../host/design-session.ts';
 import type { Verification } from './verify.ts';
 import { Verifier } from './verify.ts';
+import { WantedBytes } from './wanted-bytes.ts';
 
 export type BenchOptions = Readonly<{
   designs: readonly DesignName[];
@@ -40,6 +41,7 @@ export type Leaks = Readonly<{
   requests: number;
   captureBytes: number;
   ringSlots: number;
+  buffers: number;
   batchEntries: number;
 }>;
 
@@ -58,6 +60,8 @@ export type RunResult = Readonly<{
   /** See `PlannedRun`. */
   group: number;
   served: Omit<ServeResult, 'requests'>;
+  /** The most bytes of rows that may leave the devices: of the scheduled tokens of requests that opted in (L5). */
+  wantedRowBytes: number;
   /** Output tokens delivered. */
   outputTokens: number;
   verification: Verification;
@@ -137,9 +141,10 @@ async function runCell(
 ): Promise<RunResult> {
   const capture = session.engineHalf();
   const engine = new EngineCore(options.session.engine, capture);
+  const wanted = new WantedBytes(options.session.model);
   const result = await serveWorkload({
     engine,
-    executor: session.executor,
+    executor: wanted.watch(session.executor),
     queueDepth: options.session.queueDepth,
     workload,
     optedIn: optIn(workload, cell.optInShare, options.seed),
@@ -158,6 +163,7 @@ async function runCell(
     repeat,
     group,
     served,
+    wantedRowBytes: wanted.bytes * session.executor.devices.length,
     outputTokens: requests.reduce((sum, request) => sum + request.outputTokenIds.length, 0),
     verification,
     accounting: {
@@ -173,6 +179,7 @@ async function runCell(
         served.engineStats.numRunning + served.engineStats.numWaiting + held.requests + workers.capture.requests,
       captureBytes: held.bytes + workers.capture.bytes,
       ringSlots: workers.ringSlots,
+      buffers: workers.lentBuffers,
       batchEntries: workers.batchEntries,
     },
     cachedRowBytes: held.cachedBytes ?? workers.capture.cachedBytes ?? null,
@@ -200,7 +207,8 @@ function mayMissRows({ design }: Cell, { session }: BenchOptions): boolean {
 }
 
 /** Everything that must be true of a run, or what is not. */
-export function problemsOf({ cell, verification, accounting, leaks }: RunResult, options: BenchOptions): string[] {
+export function problemsOf(run: RunResult, options: BenchOptions): string[] {
+  const { cell, served, wantedRowBytes, verification, accounting, leaks } = run;
   const problems: string[] = [];
   const { rowsMismatched, rowsImpossible, rowsMissingOfFinished, wrongTokens, requestsWithWrongCount, firstProblem } =
     verification;
@@ -212,6 +220,10 @@ export function problemsOf({ cell, verification, accounting, leaks }: RunResult,
   if (wrongTokens > 0) problems.push(`${wrongTokens} tokens differ from the oracle`);
   if (requestsWithWrongCount > 0) problems.push(`${requestsWithWrongCount} requests got a wrong number of rows (L1)`);
   if (accounting.lost > 0) problems.push(`${accounting.lost} requests are unaccounted for`);
+  const { captureDeviceToHost } = served.transfers;
+  if (captureDeviceToHost > wantedRowBytes && designByName(cell.design).gaps.every(({ law }) => law !== 'L5')) {
+    problems.push(`${captureDeviceToHost} bytes left the devices, of which ${wantedRowBytes} are due (L5)`);
+  }
   const held = Object.entries(leaks).filter(([, value]) => value !== 0);
   for (const [what, value] of held) problems.push(`${value} ${what} left after the drain (L7)`);
   if (problems.length > 0 && firstProblem !== null) problems.push(`first: ${firstProblem}`);

@@ -12,13 +12,15 @@ import {
 } from '../../capture/deltas/prefix-rows.ts';
 import type { DesignName } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
+import { DRAFT_ACCEPTANCE_RATE } from '../../kernels/kernel-shape.ts';
 import { DEFAULT_MODEL, MODEL_NAMES, modelPreset } from '../../kernels/model-presets.ts';
 import { prepareAdapters } from '../../kernels/open-device.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import { recordingWorkload } from '../../workload/recording.ts';
 import { workloadNames, workloads } from '../../workload/workloads.ts';
 import { requireRows, routerConfig } from '../../worker/router-kinds.ts';
-import { finite, list, whole } from '../options.ts';
+import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread-executor.ts';
+import { checkDraftFlags, finite, list, whole } from '../options.ts';
 import { runBench } from './bench.ts';
 import type { Defaults, Flags } from './settings.ts';
 import { DEFAULTS, faultOf, isSoftwareAdapter, makeEngineConfig, makeWorkload } from './settings.ts';
@@ -116,15 +118,33 @@ export function benchCommand(): Command {
         .default('modular'),
     )
     .option('--no-routing-replay', 'without routing_replay_out: a monolithic router then writes no rows at all')
+    .option('--num-speculative-tokens <n>', 'draft tokens per request and step', whole(0, 64), 0)
+    .option(
+      '--draft-acceptance-rate <x>',
+      'how likely a draft is right (with --num-speculative-tokens)',
+      finite(0, 1),
+      DRAFT_ACCEPTANCE_RATE,
+    )
     .option('--lose-device-at <step>', 'fault: destroy the device when this step arrives', whole(0))
     .option('--kill-worker-at <step>', 'fault: end the worker thread when this step arrives', whole(0))
+    .option('--hang-worker-at <step>', 'fault: let the worker thread stand still when this step arrives', whole(0))
+    .option('--fault-rank <n>', 'the rank that a fault happens to', whole(0, 15), 0)
+    .option(
+      '--step-timeout <s>',
+      'a worker that does not reply for this long is lost; 0 = wait for ever',
+      finite(0, 86_400),
+      DEFAULT_STEP_TIMEOUT_MS / 1e3,
+    )
     .option('--seed <n>', 'of workload, opt-in, aborts and order of runs', whole(0, 2 ** 32 - 1), 0)
     .option('--json <file>', 'write every figure, with its environment, to this file')
     .addHelpText(
       'after',
       `\nWorkloads:\n${described.join('\n')}\n\nPrefix rows (--prefix-rows):\n${policies.join('\n')}\n\nExit code: 0 = all rows right, 1 = a law was broken, 2 = could not run`,
     )
-    .action((flags: Flags) => bench(flags));
+    .action((flags: Flags, command: Command) => {
+      checkDraftFlags(flags, command);
+      return bench(flags);
+    });
 }
 
 async function bench(flags: Flags): Promise<void> {
@@ -175,7 +195,9 @@ async function bench(flags: Flags): Promise<void> {
           queueDepth: flags.queueDepth,
           ballastMs: flags.ballastMs ?? defaults.ballastMs,
           fault: faultOf(flags),
+          stepTimeoutMs: flags.stepTimeout * 1e3,
           prefixRows: flags.prefixRows,
+          draftAcceptanceRate: flags.draftAcceptanceRate,
           router,
           ...(recording === null ? {} : { routing: { kind: 'replay', recording } as const }),
         },

@@ -25,11 +25,17 @@ export type CellReport = Readonly<{
   bytesDeviceToHostForCapture: number;
   bytesAcrossThreads: number;
   preemptions: number;
-  /** Per repeat, in tokens: found in the prefix cache, and of these computed again because the design has no rows for them. */
+  /**
+   * Per repeat, in tokens: those of admitted and resumed requests, those of them that the prefix cache spared, and
+   * those that it held and that were computed again because no cached block has their rows.
+   */
+  prefixQueryTokens: number;
   prefixHitTokens: number;
   prefixRecomputedTokens: number;
   /** Rows kept with cached KV blocks after the drain, the most of all repeats; `null` for a design that keeps none there. */
   cachedRowBytesMax: number | null;
+  /** Draft tokens verified, and how many of them were right. */
+  drafts: Readonly<{ tokens: number; accepted: number }>;
   rows: Readonly<{ delivered: number; verified: number; mismatched: number; missing: number }>;
   requests: RunResult['accounting'];
 }>;
@@ -61,8 +67,13 @@ export function reportCells(result: BenchResult): readonly CellReport[] {
       bytesDeviceToHostForCapture: mean((run) => run.served.transfers.captureDeviceToHost),
       bytesAcrossThreads: mean((run) => run.served.transfers.acrossThreads),
       preemptions: mean((run) => run.served.engineStats.numPreemptions),
+      prefixQueryTokens: mean((run) => run.served.engineStats.numPrefixQueryTokens),
       prefixHitTokens: mean((run) => run.served.engineStats.numPrefixHitTokens),
       prefixRecomputedTokens: mean((run) => run.served.engineStats.numPrefixRefusedTokens),
+      drafts: {
+        tokens: sum((run) => run.served.engineStats.numDraftTokens),
+        accepted: sum((run) => run.served.engineStats.numAcceptedTokens),
+      },
       cachedRowBytesMax: runs.some((run) => run.cachedRowBytes !== null)
         ? most((run) => run.cachedRowBytes ?? 0)
         : null,
@@ -160,19 +171,35 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string[] {
     `requests: ${requests.join(', ')} · preemptions: ${result.runs.reduce((sum, run) => sum + run.served.engineStats.numPreemptions, 0)}` +
       ` · rows: ${total((r) => r.rows.delivered)} delivered, ${total((r) => r.rows.mismatched)} mismatched`,
   );
+  reports.forEach(({ drafts }, i) => {
+    if (drafts.tokens === 0) return;
+    const share = ((100 * drafts.accepted) / drafts.tokens).toFixed(1);
+    lines.push(
+      `${cellName(result.cells[i]!)}: ${drafts.tokens} draft tokens, ${drafts.accepted} accepted (${share} %)`,
+    );
+  });
   const policy = result.options.session.prefixRows ?? DEFAULT_PREFIX_ROWS;
   reports.forEach((report, i) => {
     const { cachedRowBytesMax } = report;
     if (report.design !== 'deltas' || cachedRowBytesMax === null) return;
     lines.push(
-      `${cellName(result.cells[i]!)}, prefix rows ${policy}: ${Math.round(report.prefixHitTokens)} tokens from the prefix cache per run, ` +
-        `${Math.round(report.prefixRecomputedTokens)} more computed again for their rows, ${bytes(cachedRowBytesMax)} of rows kept with cached blocks`,
+      `${cellName(result.cells[i]!)}, prefix rows ${policy}: ${hitsText(report)}, ` +
+        `${bytes(cachedRowBytesMax)} of rows kept with cached blocks`,
     );
   });
   const refusal = result.runs.find((run) => run.refusal !== null)?.refusal;
   if (refusal) lines.push(`refused, for example: ${refusal}`);
   for (const problem of new Set(result.problems)) lines.push(`PROBLEM ${problem}`);
   return lines;
+}
+
+/** Of the tokens of a run: those that the prefix cache spared, and those that it held without their rows. */
+function hitsText({ prefixQueryTokens, prefixHitTokens, prefixRecomputedTokens }: CellReport): string {
+  const share = (tokens: number) => `${Math.round(tokens)} (${((100 * tokens) / prefixQueryTokens).toFixed(1)} %)`;
+  return (
+    `of ${Math.round(prefixQueryTokens)} tokens per run ${share(prefixHitTokens)} from the prefix cache, ` +
+    `${share(prefixRecomputedTokens)} cached but computed again for their rows`
+  );
 }
 
 /** In an open loop the arrivals set the pace of every design that keeps up: a ratio of rates would say nothing. */

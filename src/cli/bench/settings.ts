@@ -59,8 +59,13 @@ export type Flags = {
   recording?: string;
   router: 'modular' | 'monolithic';
   routingReplay: boolean;
+  numSpeculativeTokens: number;
+  draftAcceptanceRate: number;
   loseDeviceAt?: number;
   killWorkerAt?: number;
+  hangWorkerAt?: number;
+  faultRank: number;
+  stepTimeout: number;
   seed: number;
   json?: string;
 };
@@ -91,9 +96,10 @@ export function makeWorkload(
   return findWorkload(flags.workload).generate({ seed, vocabSize, ...sizes, maxNumBatchedTokens });
 }
 
-export function faultOf({ loseDeviceAt, killWorkerAt }: Flags): WorkerFault | null {
-  if (loseDeviceAt !== undefined) return { kind: 'lose-device', stepId: loseDeviceAt };
-  return killWorkerAt === undefined ? null : { kind: 'exit-thread', stepId: killWorkerAt };
+export function faultOf({ loseDeviceAt, killWorkerAt, hangWorkerAt, faultRank: rank }: Flags): WorkerFault | null {
+  if (loseDeviceAt !== undefined) return { kind: 'lose-device', rank, stepId: loseDeviceAt };
+  if (killWorkerAt !== undefined) return { kind: 'exit-thread', rank, stepId: killWorkerAt };
+  return hangWorkerAt === undefined ? null : { kind: 'hang', rank, stepId: hangWorkerAt };
 }
 
 /** Fills in what the flags leave open, so that the workload fits without a preemption. */
@@ -103,11 +109,12 @@ export function makeEngineConfig(
   mode: LoopMode,
   maxNumBatchedTokens: number,
 ): EngineConfig {
-  const { blockSize, queueDepth } = flags;
+  const { blockSize, queueDepth, numSpeculativeTokens } = flags;
   const largest = workloadTotals(workload).largestRequestTokens;
   const maxNumSeqs = flags.maxNumSeqs ?? (mode.kind === 'closed' ? mode.concurrency : 256);
   const maxModelLen = flags.maxModelLen ?? largest + 1;
-  const blocksPerRequest = Math.ceil(largest / blockSize) + 1;
+  // A step computes drafts, and has room for those of the step behind it.
+  const blocksPerRequest = Math.ceil((largest + 2 * numSpeculativeTokens) / blockSize) + 1;
   const engine: EngineConfig = {
     blockSize,
     numBlocks: flags.numBlocks ?? 1 + blocksPerRequest * Math.min(maxNumSeqs, workload.requests.length),
@@ -121,7 +128,7 @@ export function makeEngineConfig(
     longPrefillTokenThreshold: 0,
     reserveFullIsl: true,
     watermark: 0,
-    numSpeculativeTokens: 0,
+    numSpeculativeTokens,
   };
   validateEngineConfig(engine);
   return engine;

@@ -1,7 +1,8 @@
 /** docs/matrix.md: designs × laws, and the mutants. Holds nothing that differs between machines. */
 
 import type { CampaignPart, SeedViolation } from '../../sim/campaign.ts';
-import { findSubject, type Mutant } from '../../sim/mutants/mutants.ts';
+import type { Mutant } from '../../sim/mutants/mutant.ts';
+import { findSubject } from '../../sim/mutants/mutants.ts';
 import { LAWS, type LawName } from '../../sim/violation.ts';
 import type { MutationResult } from './mutation-results.ts';
 
@@ -96,7 +97,7 @@ export function renderMatrix(found: {
       ]),
     ),
     '',
-    'Numbers 9 and 19 are defects of a decode engine: their storms have a prefill engine in front.',
+    `The storms of ${rows.flatMap(({ mutant }) => (mutant.mutation.inPd ? [mutant.number] : [])).join(', ')} have a prefill engine in front.`,
     '',
     ...mutationSection(mutations),
     '## Event logs',

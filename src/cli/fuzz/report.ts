@@ -21,6 +21,10 @@ export function thinPathsOf(parts: readonly CampaignPart[], pd: boolean): ThinPa
   });
 }
 
+export function showThinPath({ design, mark, count, due }: ThinPath): string {
+  return `${design}: too few scenarios for “${mark}”: ${count}, at least ${due} are due`;
+}
+
 /** A wrong answer outweighs a crash, a crash a stall. */
 export function exitCodeOf(violations: readonly SeedViolation[]): number {
   for (const kind of ['wrong', 'crash', 'stall'] as const) {
@@ -67,14 +71,11 @@ export function renderReport(report: FuzzReport, parts: readonly CampaignPart[])
     const share = scenarios === 0 ? 0 : count / scenarios;
     return `  ${String(count).padStart(8)}  ${(100 * share).toFixed(1).padStart(5)} %  ${mark}`;
   });
-  const thin = report.thinPaths.map(
-    ({ design, mark, count, due }) => `${design}: too few scenarios for “${mark}”: ${count}, at least ${due} are due`,
-  );
   return [
     table.toString(),
     'scenarios that went where it hurts:',
     ...marks,
-    ...thin,
+    ...report.thinPaths.map(showThinPath),
     `${report.scenarios} scenarios, ${report.steps} steps in ${report.seconds.toFixed(1)} s: ` +
       `${Math.round(report.scenariosPerSecond)} scenarios/s, ${Math.round(report.stepsPerSecond)} steps/s`,
   ].join('\n');

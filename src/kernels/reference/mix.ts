@@ -51,13 +51,13 @@ export function nextToken(x: number, y: number, vocabSize: number): number {
   return (scramble(x ^ Math.imul(y, 0x9e3779b1)) >>> 0) % vocabSize;
 }
 
-/** Drafts whose hash falls under this share of 2^32 are corrupted: 30 %. */
-const CORRUPT_BELOW = 1_288_490_188;
-
-/** The draft proposed where `truth` would be sampled from hidden state `(x, y)`: mostly `truth`, in 30 % of cases another token. */
-export function draftToken(x: number, y: number, truth: number, vocabSize: number): number {
+/**
+ * The draft proposed where `truth` would be sampled from hidden state `(x, y)`: another token if the state's hash is below `wrongBelow`. So a draft is
+ * right or wrong for a prefix, whoever computes it.
+ */
+export function draftToken(x: number, y: number, truth: number, vocabSize: number, wrongBelow: number): number {
   const dice = scramble(y ^ Math.imul(x, 0x85ebca6b)) >>> 0;
-  if (dice >= CORRUPT_BELOW) return truth;
+  if (dice >= wrongBelow) return truth;
   return (truth + 1 + (dice % (vocabSize - 1))) % vocabSize;
 }
 

@@ -18,7 +18,7 @@ export function sample(
   sampled: Uint32Array,
   lastTokens: Uint32Array,
 ): void {
-  const { vocabSize, numSpeculativeTokens } = shape;
+  const { vocabSize, numSpeculativeTokens, wrongDraftsBelow } = shape;
   const layout = new SampledLayout(numSpeculativeTokens);
   const epoch = stepInput[Header.epoch]!;
   const requests = stepInput[Header.requests]!;
@@ -58,7 +58,7 @@ export function sample(
       const x = hiddenX(sumX);
       const y = hiddenY(sumY, x);
       token = nextToken(x, y, vocabSize);
-      const draft = draftToken(x, y, token, vocabSize);
+      const draft = draftToken(x, y, token, vocabSize, wrongDraftsBelow);
       sampled[layout.draftsAt(ordinal) + ahead] = draft;
       lastTokens[last + 1 + ahead] = draft;
     }

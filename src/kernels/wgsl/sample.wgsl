@@ -13,7 +13,7 @@ fn nextToken(hidden: vec2u) -> u32 {
 
 fn draftToken(hidden: vec2u, truth: u32) -> u32 {
   let dice = scramble(hidden.y ^ (hidden.x * 0x85ebca6bu));
-  if (dice >= 1288490188u) {
+  if (dice >= WRONG_DRAFTS_BELOW) {
     return truth;
   }
   return (truth + 1u + dice % (VOCAB_SIZE - 1u)) % VOCAB_SIZE;

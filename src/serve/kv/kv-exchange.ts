@@ -6,6 +6,7 @@ import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
 import type { EngineCoreOutput } from '../../contract/engine-core-output.ts';
 import type { ExternalKv, KvConnector, KvLoad, KvLoadOutcome } from '../../contract/kv-connector.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
+import { isLoss } from '../../worker/loss.ts';
 import { completeRows } from './carried-rows.ts';
 import { KeptKv } from './kept-kv.ts';
 import { shapeOf } from './kv-frames.ts';
@@ -229,6 +230,8 @@ export class KvExchange implements KvConnector {
       outcome = { kind: 'loaded', rows };
       this.#loader!.release(handover, load.requestId);
     } catch (error) {
+      // The engine's own workers are lost: `onWorkersLost` makes the load void, or every request ends with the engine.
+      if (isLoss(error)) return;
       this.counts.failedLoads++;
       this.#onFailure(load.requestId, error as Error);
       outcome = { kind: this.options.onLoadFailure };

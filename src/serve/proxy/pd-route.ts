@@ -20,7 +20,7 @@ import { failureOf, sendLeg } from './leg.ts';
 import type { ProxyConfig } from './proxy-config.ts';
 import type { ProxyMetrics } from './proxy-metrics.ts';
 import { Splicer } from './splice.ts';
-import { splicedEvents, splicedJson } from './spliced-answer.ts';
+import { peek, readText, splicedEvents, splicedJson } from './spliced-answer.ts';
 import type { PdPath } from './two-legs.ts';
 import { canBeSplit, checkClientBody, decodeBody, prefillBody } from './two-legs.ts';
 
@@ -36,10 +36,27 @@ export type PdServices = Readonly<{
   running: Set<AbortController>;
 }>;
 
+/**
+ * A prefill server that loses its workers loses the KV that it kept. One that decodes and may not compute the prompt
+ * itself then fails before its first token, so both legs can be sent again, this often in all.
+ */
+const MAX_HANDOVERS = 4;
+/** As it stands in an error; text of a model would have its quotes escaped. */
+const KV_LOAD_FAILED = '"code":"kv_load_failed"';
+
 /** From the client to both servers. */
 const forwardedHeaders = ['authorization', 'traceparent', 'tracestate'];
 /** From the server to the client. */
 const returnedHeaders = ['content-type', 'cache-control', 'retry-after', 'www-authenticate', 'x-request-id'];
+
+type PdLog = {
+  id: string;
+  prefill?: string;
+  decode?: string;
+  prefillMs?: number;
+  splicedRows?: number;
+  lostHandovers?: number;
+};
 
 type Prefilled =
   | Readonly<{ kind: 'done'; backend: Backend; params: unknown; splicer: Splicer | null }>
@@ -84,7 +101,7 @@ class PdExchange {
   readonly #body: Json;
   readonly #signal: AbortSignal;
   readonly #headers: Record<string, string>;
-  readonly #log: { id: string; prefill?: string; decode?: string; prefillMs?: number; splicedRows?: number };
+  readonly #log: PdLog;
 
   constructor(request: FastifyRequest, services: PdServices, path: PdPath, body: Json, signal: AbortSignal) {
     this.#services = services;
@@ -109,15 +126,18 @@ class PdExchange {
     decode.requireUp();
     if (!canBeSplit(this.#body)) {
       metrics.unsplit();
-      await this.#decode(reply, this.#body, null);
+      await this.#decode(reply, this.#body, null, false);
       return;
     }
-    const prefilled = await this.#prefill();
-    if (prefilled.kind === 'done') {
-      await this.#decode(reply, decodeBody(this.#body, prefilled.params), prefilled.splicer);
-      return;
+    for (let handovers = 1; ; handovers++) {
+      const prefilled = await this.#prefill();
+      if (prefilled.kind === 'refused') {
+        await this.#pass(reply, prefilled.backend, prefilled.answer, prefilled.answer);
+        return;
+      }
+      const body = decodeBody(this.#body, prefilled.params);
+      if (await this.#decode(reply, body, prefilled.splicer, handovers < MAX_HANDOVERS)) return;
     }
-    await this.#pass(reply, prefilled.backend, prefilled.answer, prefilled.answer);
   }
 
   async #prefill(): Promise<Prefilled> {
@@ -163,7 +183,8 @@ class PdExchange {
     return Splicer.from(format, promptStart, numTokens, choice);
   }
 
-  async #decode(reply: FastifyReply, body: Json, splicer: Splicer | null): Promise<void> {
+  /** `false`, where the hand-over may be made again: the KV did not come, and nothing has been passed on. */
+  async #decode(reply: FastifyReply, body: Json, splicer: Splicer | null, mayRepeat: boolean): Promise<boolean> {
     const { config, decode, metrics } = this.#services;
     const { backend, answer } = await sendLeg(
       decode.inTurn(),
@@ -178,20 +199,31 @@ class PdExchange {
       metrics,
     );
     this.#log.decode = backend.url;
-    if (splicer === null || answer.statusCode !== 200) {
-      await this.#pass(reply, backend, answer, answer);
-      return;
-    }
+    const failed = (error: unknown): never => {
+      throw this.#signal.aborted ? error : failureOf(backend, error);
+    };
     const isStream = answer.headers['content-type']?.startsWith('text/event-stream') === true;
-    const parts = isStream
-      ? splicedEvents(answer, splicer)
-      : await splicedJson(answer, splicer).catch((error: unknown) => {
-          throw this.#signal.aborted ? error : failureOf(backend, error);
-        });
+    let chunks: AsyncIterable<Uint8Array> = answer;
+    // An answer that can still be an error is looked at before its head is passed on.
+    if (mayRepeat && (answer.statusCode === 500 || (answer.statusCode === 200 && isStream))) {
+      const { beginning, whole } = await peek(answer).catch(failed);
+      if (beginning.includes(KV_LOAD_FAILED)) {
+        this.#log.lostHandovers = (this.#log.lostHandovers ?? 0) + 1;
+        await readText(whole).catch(failed);
+        return false;
+      }
+      chunks = whole;
+    }
+    if (splicer === null || answer.statusCode !== 200) {
+      await this.#pass(reply, backend, answer, chunks);
+      return true;
+    }
+    const parts = isStream ? splicedEvents(chunks, splicer) : await splicedJson(chunks, splicer).catch(failed);
     await this.#pass(reply, backend, answer, parts);
     const { numSpliced, numMissing } = splicer.counts;
     this.#log.splicedRows = numSpliced;
     metrics.spliced(numSpliced, numMissing);
+    return true;
   }
 
   async #pass(

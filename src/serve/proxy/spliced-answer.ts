@@ -22,6 +22,20 @@ export async function readText(body: Chunks): Promise<string> {
   return text + decoder.decode();
 }
 
+/** The first chunk of a body as text, and the body, which is still whole. */
+export async function peek(
+  body: AsyncIterable<Uint8Array>,
+): Promise<Readonly<{ beginning: string; whole: AsyncIterable<Uint8Array> }>> {
+  const chunks = body[Symbol.asyncIterator]();
+  const first = await chunks.next();
+  async function* whole(): AsyncGenerator<Uint8Array> {
+    if (first.done === true) return;
+    yield first.value;
+    yield* { [Symbol.asyncIterator]: () => chunks };
+  }
+  return { beginning: first.done === true ? '' : new TextDecoder().decode(first.value), whole: whole() };
+}
+
 /** Throws an Error, before its first part, for an answer that cannot be read. */
 export async function splicedJson(body: Chunks, splicer: Splicer): Promise<AsyncGenerator<string>> {
   return inTurns(splicedObject(JSON.parse(await readText(body)), splicer));

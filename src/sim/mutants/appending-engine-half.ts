@@ -1,24 +1,24 @@
 /**
- * The obvious engine half for rows that come with outputs: a list per request, appended to. With two flags off it is right, if slow (it hits no
- * cached block and copies at the end), and so the control of the two mutants made of it.
+ * The obvious engine half for rows that come with outputs: a list per request, appended to. It hits no cached block.
+ * Where it rewinds at a preemption it is right, and so the control of the two mutants made of it.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
-import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
+import type { ModelConfig } from '../../contract/config.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
 import { SPAN_LENGTH } from '../../capture/deltas/span.ts';
-import { allocateRows, rowShape, viewRows, type RowArray, type RowShape } from '../../capture/row-shape.ts';
+import { rowShape, viewRows, type RowArray, type RowShape } from '../../capture/row-shape.ts';
 
 type Held = { rows: RowArray[]; firstPosition: number; life: number };
 
 export class AppendingEngineHalf implements CaptureEngineHalf {
   readonly design = 'deltas';
+  readonly needsRows = true;
   readonly #shape: RowShape;
-  readonly #rowsPerChunk: number;
   readonly #rewinds: boolean;
   readonly #held = new Map<number, Held>();
   /** How often each request was preempted, and how often it had been when a step in flight was scheduled. */
@@ -26,9 +26,8 @@ export class AppendingEngineHalf implements CaptureEngineHalf {
   readonly #livesOfStep = new Map<number, Map<number, number>>();
 
   /** @param rewinds a preemption makes the next rows take the place of the earlier ones */
-  constructor(model: ModelConfig, engine: EngineConfig, rewinds: boolean) {
+  constructor(model: ModelConfig, rewinds: boolean) {
     this.#shape = rowShape(model);
-    this.#rowsPerChunk = engine.maxModelLen + 1;
     this.#rewinds = rewinds;
   }
 
@@ -36,8 +35,8 @@ export class AppendingEngineHalf implements CaptureEngineHalf {
     return request.returnRoutedExperts;
   }
 
-  usablePrefix(): number {
-    return 0;
+  hasRows(): boolean {
+    return false;
   }
 
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
@@ -63,15 +62,14 @@ export class AppendingEngineHalf implements CaptureEngineHalf {
 
   take(request: CaptureRequest, _numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {
     if (finishReason === null) return null;
-    const { numLayers, topK, dtype, entriesPerRow } = this.#shape;
+    const { numLayers, topK, dtype } = this.#shape;
     const start = request.routedExpertsPromptStart;
     const count = Math.max(0, request.numTokens - 1 - start);
     const held = this.#held.get(request.index);
     const present = Math.min(count, held?.rows.length ?? 0);
-    const chunk = allocateRows(this.#shape, this.#rowsPerChunk);
-    for (let r = 0; r < present; r += 1) chunk.set(held!.rows[r]!, (start + r) * entriesPerRow);
+    const chunks = held?.rows.slice(0, present) ?? [];
     const missing: PositionRange[] = present < count ? [[start + present, start + count]] : [];
-    return { start, count, numLayers, topK, dtype, rowsPerChunk: this.#rowsPerChunk, chunks: [chunk], missing };
+    return { start, count, numLayers, topK, dtype, rowsPerChunk: 1, chunkOrigin: start, chunks, missing };
   }
 
   onPreempt(request: CaptureRequest): void {
@@ -98,7 +96,6 @@ export class AppendingEngineHalf implements CaptureEngineHalf {
   }
 
   onPrefixHit(): void {}
-  onBlockEvicted(): void {}
   onCacheReset(): void {}
   close(): void {}
 

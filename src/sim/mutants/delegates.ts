@@ -29,8 +29,16 @@ export class DelegatingEngineHalf implements CaptureEngineHalf {
     return this.half.wants(request);
   }
 
-  usablePrefix(request: CaptureRequest, hitBlockIds: readonly number[]): number {
-    return this.half.usablePrefix(request, hitBlockIds);
+  hasRows(request: CaptureRequest, blockId: number, ordinal: number): boolean {
+    return this.half.hasRows?.(request, blockId, ordinal) ?? true;
+  }
+
+  get needsRows(): boolean {
+    return this.half.needsRows === true;
+  }
+
+  get followsBlocks(): boolean {
+    return this.half.followsBlocks === true;
   }
 
   onPrefixHit(request: CaptureRequest, numHitBlocks: number): void {
@@ -70,7 +78,7 @@ export class DelegatingEngineHalf implements CaptureEngineHalf {
   }
 
   onBlockEvicted(blockId: number): void {
-    this.half.onBlockEvicted(blockId);
+    this.half.onBlockEvicted?.(blockId);
   }
 
   onCacheReset(): void {

@@ -1,13 +1,14 @@
 /** Engine halves that get one call wrong. */
 
-import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
+import type { CaptureEngineHalf } from '../../contract/capture.ts';
 import type { ModelConfig } from '../../contract/config.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
-import { toArray } from '../../capture/routed-rows.ts';
+import { rowAt } from '../../capture/routed-rows.ts';
 import { allocateRows, rowShape, type RowShape } from '../../capture/row-shape.ts';
 import type { Request } from '../../engine/request.ts';
+import type { VirtualLock } from '../virtual-lock.ts';
 import { DelegatingEngineHalf } from './delegates.ts';
 
 /** Rows are read by the block table that the request had before it was preempted; the blocks are others' by then. */
@@ -45,17 +46,27 @@ export class ForgetsOnAbort extends DelegatingEngineHalf {
 
 /** A request that is aborted with steps in flight is never released: nobody is left to do it. */
 export class LeaksOnAbort extends DelegatingEngineHalf {
-  #leaked = 0;
-
   override release(request: CaptureRequest): void {
     const { numInFlightTokens } = request as Request;
-    if (numInFlightTokens > 0) this.#leaked += 1;
-    super.release(request);
+    if (numInFlightTokens === 0) super.release(request);
+  }
+}
+
+/** Reads under a file lock when a request ends: at once where nobody holds it, else when the holder lets go. */
+export class LocksAtEnd extends DelegatingEngineHalf {
+  readonly #lock: VirtualLock;
+
+  constructor(half: CaptureEngineHalf, lock: VirtualLock) {
+    super(half);
+    this.#lock = lock;
   }
 
-  override liveCounts(): CaptureLiveCounts {
-    const counts = super.liveCounts();
-    return { ...counts, requests: counts.requests + this.#leaked };
+  override take(request: CaptureRequest, numNew: number, finish: FinishReason | null): RoutedRows | null {
+    if (finish === null) return super.take(request, numNew, finish);
+    if (!this.#lock.tryAcquire('engine')) this.#lock.acquire('engine');
+    const rows = super.take(request, numNew, finish);
+    this.#lock.release();
+    return rows;
   }
 }
 
@@ -64,7 +75,9 @@ export class ZerosForMissing extends DelegatingEngineHalf {
   override take(request: CaptureRequest, numNew: number, finish: FinishReason | null): RoutedRows | null {
     const rows = super.take(request, numNew, finish);
     if (rows === null || rows.missing.length === 0) return rows;
-    return { ...rows, rowsPerChunk: rows.count, chunkOrigin: rows.start, chunks: [toArray(rows, 0)], missing: [] };
+    const zeros = allocateRows({ ...rows, entriesPerRow: rows.numLayers * rows.topK, bytesPerRow: 0 }, 1);
+    const chunks = Array.from({ length: rows.count }, (_, i) => rowAt(rows, rows.start + i) ?? zeros);
+    return { ...rows, rowsPerChunk: 1, chunkOrigin: rows.start, chunks, missing: [] };
   }
 }
 

@@ -4,57 +4,49 @@
  */
 
 import { RoutedExpertsError } from '../../contract/errors.ts';
-import type { DeclaredGap } from '../../capture/designs.ts';
-import { Scheduler } from '../../engine/scheduler.ts';
+import { LiveRequests } from '../../engine/live-requests.ts';
 import { ReadbackRing } from '../../worker/readback-ring.ts';
 import { mutated, subjectByName, type Mutation, type Subject } from '../subject.ts';
 import { AppendingEngineHalf } from './appending-engine-half.ts';
+import { captureMutants } from './capture-mutants.ts';
 import {
   CountsOneTooMany,
   ForgetsOnAbort,
   ForgetsOnPreemption,
   KeepsStaleOutput,
   LeaksOnAbort,
+  LocksAtEnd,
   MakesUpExternalRows,
   ReadsFreedBlocks,
   ReadsSlotsOfExternalKv,
   wrapping,
   ZerosForMissing,
 } from './engine-mutants.ts';
+import type { Mutant } from './mutant.ts';
+import { prefixMutants } from './prefix-mutants.ts';
+import { pdMutants } from './pd-mutants.ts';
+import { scheduleMutants } from './schedule-mutants.ts';
 import {
   CountsPadding,
   draftModelInLayerZero,
   KeepsRejected,
   monolithicRouter,
   namedInSchedulerOrder,
+  PredictsFinish,
   WrapsIds,
 } from './worker-mutants.ts';
 
-export type Mutant = Readonly<{
-  /** In the list of known defects. */
-  number: number;
-  name: string;
-  defect: string;
-  /** Where it was found. */
-  source: string;
-  /** The subject that is changed. */
-  base: string;
-  mutation: Mutation;
-  /** Whether a declared gap of the base stays declared; absent = all do. */
-  keepsGap?: (gap: DeclaredGap) => boolean;
-}>;
-
 /** Frees the blocks of a request once more that was aborted while steps were in flight. */
 function installDoubleFree(): () => void {
-  const original = Scheduler.prototype.abort;
-  Scheduler.prototype.abort = function abort(this: Scheduler, request) {
+  const original = LiveRequests.prototype.abort;
+  LiveRequests.prototype.abort = function abort(this: LiveRequests, request) {
     const blocks = request.numInFlightTokens > 0 ? [...request.blockIds] : [];
     const output = original.call(this, request);
     this.kv.pool.freeTable(blocks);
     return output;
   };
   return () => {
-    Scheduler.prototype.abort = original;
+    LiveRequests.prototype.abort = original;
   };
 }
 
@@ -72,8 +64,8 @@ function installEarlyRelease(): () => void {
 
 const appending =
   (rewinds: boolean): NonNullable<Mutation['engineHalf']> =>
-  (_half, model, engine) =>
-    new AppendingEngineHalf(model, engine, rewinds);
+  (_half, model) =>
+    new AppendingEngineHalf(model, rewinds);
 
 export const mutants: readonly Mutant[] = [
   {
@@ -193,9 +185,8 @@ export const mutants: readonly Mutant[] = [
     name: 'finish-predicted',
     defect: 'a finish that the worker predicts misses EOS and stop tokens',
     source: 'vllm#39917, reverted by #42434',
-    base: 'host-cache',
-    mutation: {},
-    keepsGap: ({ missing }) => missing !== 'stopped',
+    base: 'block-store',
+    mutation: { workerHalf: (half, context) => new PredictsFinish(half, context) },
   },
   {
     number: 16,
@@ -231,13 +222,16 @@ export const mutants: readonly Mutant[] = [
   },
   {
     number: 20,
-    name: 'lock-holder-dies',
-    defect: 'whoever holds the file lock dies, and the scheduler waits for ever',
+    name: 'slow-lock-holder',
+    defect: 'the holder of a file lock is alive and slow, and the scheduler’s step stands still as long',
     source: 'vllm#28284, RFC vllm#38079',
-    base: 'shm-flock',
-    mutation: {},
-    keepsGap: ({ law }) => law !== 'L8',
+    base: 'deltas',
+    mutation: { engineHalf: (half, _model, _engine, lock) => new LocksAtEnd(half, lock) },
   },
+  ...prefixMutants,
+  ...pdMutants,
+  ...scheduleMutants,
+  ...captureMutants,
 ];
 
 /** Not a mutant: what two of them are made of, without the defect. It must survive. */
@@ -249,8 +243,7 @@ const PREFIX = 'mutant/';
 
 export function mutantSubject(mutant: Mutant): Subject {
   const base = subjectByName(mutant.base);
-  const gaps = mutant.keepsGap === undefined ? base.gaps : base.gaps.filter(mutant.keepsGap);
-  return mutated(base, `${PREFIX}${mutant.name}`, mutant.mutation, gaps);
+  return mutated(base, `${PREFIX}${mutant.name}`, mutant.mutation);
 }
 
 /** A subject, also `mutant/` and a mutant's name. Throws UNKNOWN_NAME. */

@@ -1,10 +1,12 @@
 /** Worker halves, kernels and answers that are wrong in one way. */
 
-import type { WorkerStep } from '../../contract/capture.ts';
+import type { CaptureWorkerContext, WorkerStep } from '../../contract/capture.ts';
 import type { ModelConfig } from '../../contract/config.ts';
 import type { ModelRunnerOutput, RoutedExpertDeltas } from '../../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
+import { acceptedTokens } from '../../capture/captured-spans.ts';
 import { SPAN_LENGTH } from '../../capture/deltas/span.ts';
+import { rowShape } from '../../capture/row-shape.ts';
 import type { KernelSet } from '../../kernels/kernel-set.ts';
 import { Header, REQUEST_WORDS, RequestField } from '../../kernels/step-input.ts';
 import { DelegatingWorkerHalf } from './delegates.ts';
@@ -50,6 +52,62 @@ export class WrapsIds extends DelegatingWorkerHalf {
     // Little-endian u16: the high byte of every id.
     for (let i = 1; i < deltas.rows.length; i += 2) deltas.rows[i] = 0;
     return deltas;
+  }
+}
+
+type Withheld = Readonly<{ position: number; rows: Uint8Array }>;
+
+/** A worker that hands out rows when it takes a request to end: by length. It never hears of EOS and stop tokens. */
+export class PredictsFinish extends DelegatingWorkerHalf {
+  readonly #maxModelLen: number;
+  readonly #bytesPerRow: number;
+  readonly #withheld: Map<number, Withheld[]> = new Map();
+
+  constructor(half: DelegatingWorkerHalf['half'], { engine, model }: CaptureWorkerContext) {
+    super(half);
+    this.#maxModelLen = engine.maxModelLen;
+    this.#bytesPerRow = rowShape(model).bytesPerRow;
+  }
+
+  override collect(step: WorkerStep, bytes: Uint8Array | null, counts: Uint32Array): RoutedExpertDeltas | null {
+    const deltas = super.collect(step, bytes, counts);
+    if (deltas !== null) this.#withhold(deltas);
+    const index: number[] = [];
+    const pieces: Uint8Array[] = [];
+    for (let i = 0; i < step.numRequests; i += 1) {
+      if (counts[i] === 0 || !this.#isAtLimit(step, i, counts[i]!)) continue;
+      for (const { position, rows } of this.#withheld.get(step.requestIndices[i]!) ?? []) {
+        index.push(step.requestIndices[i]!, position, rows.length / this.#bytesPerRow);
+        pieces.push(rows);
+      }
+      this.#withheld.delete(step.requestIndices[i]!);
+    }
+    if (pieces.length === 0) return null;
+    const rows = Uint8Array.from(pieces.flatMap((piece) => [...piece]));
+    const numRows = rows.length / this.#bytesPerRow;
+    return { rows, numRows, index: Uint32Array.from(index), indexLength: index.length };
+  }
+
+  override forget(endedIndices: readonly number[], preemptedIndices: readonly number[]): void {
+    super.forget(endedIndices, preemptedIndices);
+    for (const requestIndex of endedIndices) this.#withheld.delete(requestIndex);
+  }
+
+  #withhold({ rows, index, indexLength }: RoutedExpertDeltas): void {
+    let at = 0;
+    for (let i = 0; i < indexLength; i += SPAN_LENGTH) {
+      const end = at + index[i + 2]! * this.#bytesPerRow;
+      const held = this.#withheld.get(index[i]!) ?? [];
+      held.push({ position: index[i + 1]!, rows: rows.slice(at, end) });
+      this.#withheld.set(index[i]!, held);
+      at = end;
+    }
+    this.half.recycle(rows.buffer as ArrayBuffer);
+  }
+
+  #isAtLimit(step: WorkerStep, i: number, numSampled: number): boolean {
+    const numTokens = step.tokenStarts[i]! + acceptedTokens(step, i, numSampled) + 1;
+    return numTokens - step.numPromptTokens[i]! >= step.maxTokens[i]! || numTokens >= this.#maxModelLen;
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { Draw, drawEngine, drawFaults, drawScenario } from '../draw-scenario.ts';
 import type { Scenario, ScenarioRequest } from '../scenario.ts';
-import { LOAD_FAILURES, ROW_WAYS, type LinkTiming } from './pd-scenario.ts';
+import { LOAD_FAILURES, ROW_WAYS, type LinkTiming, type ProxyFailure } from './pd-scenario.ts';
 
 /** The same on every machine and for every design. Requests, decode engine and its faults are those of `drawScenario(seed)`. */
 export function drawPdScenario(seed: number): Scenario {
@@ -12,6 +12,12 @@ export function drawPdScenario(seed: number): Scenario {
   const requests = base.requests.map((request, i): ScenarioRequest => ({ ...request, id: `r${i}` }));
   const directShare = draw.pick([0, 0.2, 0.5]);
   const queueDepth = draw.pick([1, 2, 3]);
+  // What is drawn beside the rest leaves the rest as it is.
+  const beside = new Draw(seed, 'pd-beside');
+  const numRanks = beside.chance(0.08) ? 2 : 1;
+  const proxy = drawProxy(beside);
+  const readTicks = beside.chance(0.7) ? 0 : beside.pick([20, 200, 1000]);
+  const rowlessShare = beside.pick([0, 0, 0.3]);
   const prompts = requests.map((request) => ({ ...request, maxTokens: 1 }));
   return {
     ...base,
@@ -21,15 +27,24 @@ export function drawPdScenario(seed: number): Scenario {
       engine: drawEngine(draw, queueDepth, prompts, base.engine),
       queueDepth,
       ringDepth: draw.int(1, queueDepth + 1),
-      faults: draw.chance(0.5) ? [] : drawFaults(seed + 1, draw, requests),
+      numRanks,
+      faults: draw.chance(0.5) ? [] : drawFaults(seed + 1, draw, requests, numRanks),
       rows: draw.pick(ROW_WAYS),
       onLoadFailure: draw.pick(LOAD_FAILURES),
       direct: requests.filter(() => draw.chance(directShare)).map(({ id }) => id),
       leaseTicks: draw.pick([100, 1000, 10_000]),
       loadTicks: draw.pick([150, 600, 5000]),
       link: drawLink(draw),
+      readTicks,
+      rowless: requests.filter(({ rows }) => rows && beside.chance(rowlessShare)).map(({ id }) => id),
+      ...(proxy === null ? {} : { proxy }),
     },
   };
+}
+
+function drawProxy(draw: Draw): ProxyFailure | null {
+  if (draw.chance(0.8)) return null;
+  return { lostShare: draw.pick([0, 0.3, 1]), patienceTicks: draw.pick([100, 500, 2000, 10_000]) };
 }
 
 function drawLink(draw: Draw): LinkTiming {

@@ -9,6 +9,7 @@ import type { Clock } from '../pace.ts';
 import type { Storm } from '../storm.ts';
 import type { LoadedKv } from '../tracked-request.ts';
 import type { World } from '../world.ts';
+import type { PdScenario } from './pd-scenario.ts';
 
 export type Kept = {
   readonly requestIndex: number;
@@ -30,15 +31,19 @@ type Read = Readonly<{ answer: (answer: KvAnswer | null) => void }>;
 export class KvKeeper implements KvConnector {
   readonly #clock: Clock;
   readonly #leaseTicks: number;
+  readonly #readTicks: number;
   readonly #marks: Set<Mark>;
   readonly #kept: Map<string, Kept> = new Map();
   readonly #reads: Set<Read> = new Set();
+  /** Since the start. Ranks are read in turn: all must have the same KV. */
+  #numReads = 0;
   #world: World | null = null;
   #storm: Storm | null = null;
 
-  constructor(clock: Clock, leaseTicks: number, marks: Set<Mark>) {
+  constructor(clock: Clock, { leaseTicks, readTicks = 0 }: PdScenario, marks: Set<Mark>) {
     this.#clock = clock;
     this.#leaseTicks = leaseTicks;
+    this.#readTicks = readTicks;
     this.#marks = marks;
   }
 
@@ -83,22 +88,37 @@ export class KvKeeper implements KvConnector {
       answer(null);
       return;
     }
-    const { blockSize } = this.#world!.scenario.engine;
     const read: Read = { answer };
     this.#reads.add(read);
     kept.numReaders += 1;
+    const begin = (): void => {
+      if (this.#reads.has(read)) this.#readBlocks(requestId, kept, read, from, to);
+    };
+    if (this.#readTicks === 0) begin();
+    else this.#clock.plan(this.#clock.now + this.#readTicks, Phase.client, begin);
+  }
+
+  #readBlocks(requestId: string, kept: Kept, read: Read, from: number, to: number): void {
+    const world = this.#world!;
+    const { engine, numRanks } = world.scenario;
+    const { blockSize } = engine;
+    const rank = this.#numReads % numRanks;
+    this.#numReads += 1;
+    if (rank > 0) this.#marks.add('KV read from another rank than the first');
+    if (kept.isOver) this.#marks.add('kept blocks released before they were read');
     let kv: LoadedKv | null = null;
     this.#storm!.handKv({
       kind: 'read-kv',
+      rank,
       blockIds: Uint32Array.from(kept.blockIds.slice(from / blockSize, Math.ceil(to / blockSize))),
       onExecuted: () => {
-        kv = this.#world!.ledger.readKv(kept.blockIds, from, to);
+        kv = world.ledger.readKv(world.request(kept.requestIndex), kept.blockIds, from, to);
       },
       onRead: (keys) => {
         if (!this.#reads.delete(read)) return;
         kept.numReaders -= 1;
         this.#settle(requestId, kept);
-        answer({ keys, kv: kv!, rows: kept.rows });
+        read.answer({ keys, kv: kv!, rows: kept.rows });
       },
     });
   }

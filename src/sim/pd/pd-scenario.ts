@@ -22,9 +22,19 @@ export type LinkTiming = Readonly<{
   corruptShare: number;
 }>;
 
+/** How the proxy's leg to the prefill engine fails: a lost answer is noticed when the proxy's patience is over. */
+export type ProxyFailure = Readonly<{
+  /** Of the prefill engine's answers. */
+  lostShare: number;
+  /** How long the proxy waits for an answer before it sends the request to the decode engine without KV. */
+  patienceTicks: number;
+}>;
+
 export type PdScenario = Readonly<{
-  /** The prefill engine. It has one rank. */
+  /** The prefill engine. */
   engine: EngineConfig;
+  /** Absent: one. */
+  numRanks?: number;
   queueDepth: number;
   ringDepth: number;
   faults: readonly Fault[];
@@ -32,18 +42,26 @@ export type PdScenario = Readonly<{
   onLoadFailure: (typeof LOAD_FAILURES)[number];
   /** Ids of the requests that go to the decode engine alone. */
   direct: readonly string[];
+  /** Ids of the requests whose rows nobody asks the prefill engine for. Absent: none. */
+  rowless?: readonly string[];
   /** For how long blocks are kept to be read, and how long a load may take. */
   leaseTicks: number;
   loadTicks: number;
   link: LinkTiming;
+  /** Between the question for KV and the read of its blocks: others are read, rows are summed. Absent: 0. */
+  readTicks?: number;
+  /** Absent: it never fails. */
+  proxy?: ProxyFailure;
 }>;
 
 /** Every request that is handed over, for its prompt only. */
 export function prefillScenario(scenario: Scenario, pd: PdScenario): Scenario {
-  const { engine, queueDepth, ringDepth, faults, direct } = pd;
-  const requests = scenario.requests.filter(({ id }) => !direct.includes(id)).map(prefillOf);
+  const { engine, queueDepth, ringDepth, numRanks = 1, faults, direct, rowless = [] } = pd;
+  const requests = scenario.requests
+    .filter(({ id }) => !direct.includes(id))
+    .map((request) => prefillOf(request, !rowless.includes(request.id)));
   // Passes of the two take times of their own.
-  return { ...scenario, seed: scenario.seed + 2 ** 32, engine, queueDepth, ringDepth, numRanks: 1, faults, requests };
+  return { ...scenario, seed: scenario.seed + 2 ** 32, engine, queueDepth, ringDepth, numRanks, faults, requests };
 }
 
 /** What comes to the decode engine by itself; the others come when their prefill is over. */
@@ -51,8 +69,8 @@ export function decodeScenario(scenario: Scenario, { direct }: PdScenario): Scen
   return { ...scenario, requests: scenario.requests.filter(({ id }) => direct.includes(id)) };
 }
 
-function prefillOf(request: ScenarioRequest): ScenarioRequest {
-  return { ...request, maxTokens: 1, minTokens: Math.min(request.minTokens, 1) };
+function prefillOf(request: ScenarioRequest, asksForRows: boolean): ScenarioRequest {
+  return { ...request, rows: request.rows && asksForRows, maxTokens: 1, minTokens: Math.min(request.minTokens, 1) };
 }
 
 /** Throws what `bad` makes, or BAD_VALUE for a field of the engine's configuration. */
@@ -61,7 +79,9 @@ export function checkPdScenario(pd: PdScenario, { engine }: Scenario, bad: (prob
   for (const name of ['queueDepth', 'ringDepth', 'leaseTicks', 'loadTicks'] as const) {
     if (!Number.isInteger(pd[name]) || pd[name] < 1) throw bad(`"pd.${name}" is not a whole number ≥ 1`);
   }
-  if (!Array.isArray(pd.faults) || !Array.isArray(pd.direct)) throw bad('"pd.faults" or "pd.direct" is no list');
+  for (const name of ['faults', 'direct', 'rowless'] as const) {
+    if (!Array.isArray(name === 'rowless' ? (pd.rowless ?? []) : pd[name])) throw bad(`"pd.${name}" is no list`);
+  }
   if (!ROW_WAYS.includes(pd.rows)) throw bad(`"pd.rows" is none of ${ROW_WAYS.join(', ')}`);
   if (!LOAD_FAILURES.includes(pd.onLoadFailure)) throw bad(`"pd.onLoadFailure" is none of ${LOAD_FAILURES.join(', ')}`);
   if (
@@ -70,6 +90,11 @@ export function checkPdScenario(pd: PdScenario, { engine }: Scenario, bad: (prob
   ) {
     throw bad('"pd.link" holds something that is no number ≥ 0');
   }
+  const { numRanks = 1, readTicks = 0, proxy = { lostShare: 0, patienceTicks: 0 } } = pd;
+  if (!Number.isInteger(numRanks) || numRanks < 1) throw bad('"pd.numRanks" is not a whole number ≥ 1');
+  if (!(readTicks >= 0)) throw bad('"pd.readTicks" is no number ≥ 0');
+  if (!(proxy?.lostShare >= 0) || !(proxy.patienceTicks >= 0))
+    throw bad('"pd.proxy" holds something that is no number ≥ 0');
   validateEngineConfig(pd.engine);
   const { blockSize } = pd.engine;
   if (blockSize === engine.blockSize) return;

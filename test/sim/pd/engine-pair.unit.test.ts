@@ -58,7 +58,13 @@ test('a file whose prefill engine makes no sense is refused by name', () => {
     { ...pd, rows: 'by post' },
     { ...pd, onLoadFailure: 'panic' },
     { ...pd, direct: null },
+    { ...pd, rowless: 'r0' },
+    { ...pd, readTicks: -1 },
     { ...pd, link: { ...pd.link, delay: -1 } },
+    { ...pd, numRanks: 0 },
+    { ...pd, proxy: null },
+    { ...pd, proxy: { lostShare: -1, patienceTicks: 1 } },
+    { ...pd, proxy: { lostShare: 0 } },
     { ...pd, faults: [{ kind: 'explode', when: { at: 0 } }] },
     { ...pd, engine: { ...pd.engine, blockSize: good.engine.blockSize + 1 } },
   ]) {
@@ -216,12 +222,10 @@ class Splicing extends Watching {
     const rows = super.take(request, numNew, finish);
     const ofP = this.#rowsOfP();
     if (rows === null || ofP === undefined || request.requestId !== 'r') return rows;
-    const chunk = new Uint8Array(rows.count * 4);
-    for (let at = 0; at < rows.count; at += 1) {
-      const source = at >= this.#from && at < this.#to ? ofP : rows;
-      chunk.set(rowAt(source, at)!, at * 4);
-    }
-    return { ...rows, rowsPerChunk: rows.count, chunks: [chunk], missing: [] };
+    const chunks = Array.from({ length: rows.count }, (_, at) =>
+      rowAt(at >= this.#from && at < this.#to ? ofP : rows, at),
+    );
+    return { ...rows, rowsPerChunk: 1, chunks, missing: [] };
   }
 }
 

@@ -1,0 +1,46 @@
+/** Counts the rows of opted-in requests on their way to the workers: the most that may leave the devices (L5). */
+
+import type { ModelConfig } from '../../contract/config.ts';
+import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
+import { packedBytes } from '../../kernels/kernel-shape.ts';
+import type { Executor } from '../../worker/executor.ts';
+
+export class WantedBytes {
+  readonly #model: ModelConfig;
+  /** Indices of requests that opted in. */
+  readonly #optedIn: Set<number> = new Set();
+  #bytes = 0;
+
+  constructor(model: ModelConfig) {
+    this.#model = model;
+  }
+
+  /** Of one rank: for each step the rows of its tokens, drafts included, rounded up to the 4 bytes of a copy. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  add(step: SchedulerOutput): void {
+    for (const { index, returnRoutedExperts } of step.newRequests) if (returnRoutedExperts) this.#optedIn.add(index);
+    let numRows = 0;
+    for (let i = 0; i < step.numRequests; i++) {
+      if (this.#optedIn.has(step.requestIndices[i]!)) numRows += step.numScheduledTokens[i]!;
+    }
+    this.#bytes += packedBytes(this.#model, numRows);
+  }
+
+  /** The same executor, whose steps are counted. */
+  watch(executor: Executor): Executor {
+    const execute: Executor['execute'] = (step) => {
+      this.add(step);
+      return executor.execute(step);
+    };
+    return new Proxy(executor, {
+      get: (target, name) => {
+        if (name === 'execute') return execute;
+        const member: unknown = Reflect.get(target, name, target);
+        return typeof member === 'function' ? (member.bind(target) as unknown) : member;
+      },
+    });
+  }
+}

@@ -1,0 +1,88 @@
+/** The workers of one design, and what its two halves share: started once, for any number of engines one after the other. */
+
+import { designByName } from '../capture/designs.ts';
+import type { CreatedSharedRows } from '../capture/shm-flock/posix-shared-rows.ts';
+import { createSharedRows, sharedRowsBytes } from '../capture/shm-flock/posix-shared-rows.ts';
+import type { SharedRows } from '../capture/shm-flock/shared-rows.ts';
+import type { CaptureEngineHalf } from '../contract/capture.ts';
+import type { DesignName, PrefixRows } from '../contract/config.ts';
+import { sharedMemoryName } from '../worker/design-resources.ts';
+import type { Executor } from '../worker/executor.ts';
+import { ThreadExecutor, type ThreadExecutorConfig } from '../worker/thread-executor.ts';
+
+export type SessionConfig = Omit<ThreadExecutorConfig, 'design' | 'sharedMemory'> &
+  Readonly<{
+    /** Policy of `deltas`; absent = its default. */
+    prefixRows?: PrefixRows;
+  }>;
+
+type Workers = Readonly<{ executor: Executor; shared: CreatedSharedRows | null }>;
+
+/** Each set of workers has shared memory of its own: what the ones before wrote died with their KV. */
+export class DesignSession {
+  readonly design: DesignName;
+  readonly #config: SessionConfig;
+  #workers: Workers;
+
+  private constructor(design: DesignName, config: SessionConfig, workers: Workers) {
+    this.design = design;
+    this.#config = config;
+    this.#workers = workers;
+  }
+
+  /** Rejects with NO_ADAPTER, UNKNOWN_NAME, SHARED_MEMORY, BAD_VALUE; nothing is left behind then. */
+  static async start(design: DesignName, config: SessionConfig): Promise<DesignSession> {
+    return new DesignSession(design, config, await startWorkers(design, config));
+  }
+
+  get executor(): Executor {
+    return this.#workers.executor;
+  }
+
+  /** For one engine. It goes on with the workers of a restart. */
+  engineHalf(): CaptureEngineHalf | null {
+    const { model, engine, prefixRows } = this.#config;
+    const sharedRows = (): SharedRows => lent(() => this.#workers.shared!);
+    const resources = prefixRows === undefined ? { sharedRows } : { sharedRows, prefixRows };
+    return designByName(this.design).engineHalf(model, engine, resources);
+  }
+
+  /** New workers, without a fault to inject, for those that were lost and shut down. Rejects as `start` does; it may be tried again. */
+  async restart(): Promise<Executor> {
+    const workers = await startWorkers(this.design, { ...this.#config, fault: null });
+    this.#workers.shared?.close();
+    this.#workers = workers;
+    return workers.executor;
+  }
+
+  async close(): Promise<void> {
+    await this.#workers.executor.shutdown();
+    this.#workers.shared?.close();
+  }
+}
+
+async function startWorkers(design: DesignName, config: SessionConfig): Promise<Workers> {
+  const sharedMemory = design === 'shm-flock' ? sharedMemoryName() : null;
+  const shared =
+    sharedMemory === null ? null : createSharedRows(sharedMemory, sharedRowsBytes(config.model, config.engine));
+  try {
+    const executor = await ThreadExecutor.start({ ...config, design, sharedMemory });
+    shared?.unlink();
+    return { executor, shared };
+  } catch (error) {
+    shared?.close();
+    throw error;
+  }
+}
+
+/** For an engine half, which must not close what the next one needs. */
+function lent(current: () => SharedRows): SharedRows {
+  return {
+    get rows() {
+      return current().rows;
+    },
+    lock: () => current().lock(),
+    unlock: () => current().unlock(),
+    close: () => {},
+  };
+}

@@ -1,0 +1,15 @@
+/** A known defect as a small patch. */
+
+import type { Mutation } from '../subject.ts';
+
+export type Mutant = Readonly<{
+  /** In the list of known defects. */
+  number: number;
+  name: string;
+  defect: string;
+  /** Where it was found. */
+  source: string;
+  /** The subject that is changed. */
+  base: string;
+  mutation: Mutation;
+}>;

@@ -1,0 +1,171 @@
+/** Capture: what a half, a ring, a lock or a check must not get wrong. */
+
+import type { SourceMutation } from './source-mutation.ts';
+
+const HEAP = { test: 'test/capture/live-heap.contract.test.ts' } as const;
+const BLOCK_STORE = { test: 'test/capture/block-store.unit.test.ts' } as const;
+const MONOLITHIC = { test: 'test/capture/router-kinds.contract.test.ts' } as const;
+const ON_DEVICES = { test: 'test/kernels/device.contract.test.ts' } as const;
+const SHARED_ROWS = { test: 'test/capture/posix-shared-rows.integration.test.ts' } as const;
+const RANKS = { test: 'test/capture/shm-flock-ranks.unit.test.ts' } as const;
+const TWO_RANKS = { command: ['fuzz', '--seeds', '300'] } as const;
+
+/** An entry of the half's map goes to a list first, which nothing counts. */
+const keeping = (map: string): string =>
+  `this.#kept.push(this.${map}.get(request.index)); this.${map}.delete(request.index);\n  }\n` +
+  '  readonly #kept: unknown[] = [];\n  nothing(): void {';
+
+export const captureMutations: readonly SourceMutation[] = [
+  {
+    name: 'deltas-keeps-ended-requests',
+    defect: 'the engine half of deltas keeps each ended request in a list that it does not count',
+    file: 'src/capture/deltas/engine-half.ts',
+    find: 'this.#accumulators.delete(request.index);',
+    replace: keeping('#accumulators'),
+    killedBy: HEAP,
+  },
+  {
+    name: 'host-cache-keeps-ended-requests',
+    defect: 'the engine half of host-cache keeps each ended request in a list that it does not count',
+    file: 'src/capture/host-cache/engine-half.ts',
+    find: 'this.#arrived.delete(request.index);',
+    replace: keeping('#arrived'),
+    killedBy: HEAP,
+  },
+  {
+    name: 'block-store-keeps-ended-requests',
+    defect: 'the engine half of block-store keeps each ended request in a list that it does not count',
+    file: 'src/capture/block-store/engine-half.ts',
+    find: 'this.#held.delete(request.index);',
+    replace: keeping('#held'),
+    killedBy: HEAP,
+  },
+  {
+    name: 'snapshots-pile-up',
+    defect: 'slot-store keeps the block tables of steps whose output was thrown away',
+    file: 'src/capture/slot-store/engine-half.ts',
+    find: 'emission.snapshots = emission.snapshots.filter(({ stepId }) => stepId > this.#stepId);',
+    replace: '',
+    killedBy: { test: 'test/capture/slot-store.unit.test.ts' },
+  },
+  {
+    name: 'arena-too-small',
+    defect: 'block-store keeps rows for one KV pool and not for two',
+    file: 'src/capture/block-store/worker-half.ts',
+    find: '2 * engine.numBlocks',
+    replace: 'engine.numBlocks',
+    killedBy: BLOCK_STORE,
+  },
+  {
+    name: 'arena-without-bound',
+    defect: 'block-store keeps rows for more than two KV pools',
+    file: 'src/capture/block-store/worker-half.ts',
+    find: '2 * engine.numBlocks',
+    replace: '20 * engine.numBlocks',
+    killedBy: BLOCK_STORE,
+  },
+  {
+    name: 'released-head-first',
+    defect: 'block-store lets go of the beginning of a prefix before its end',
+    file: 'src/capture/block-store/captured-request.ts',
+    find: 'for (let ordinal = this.#blocks.length - 1; ordinal >= 0; ordinal--) {',
+    replace: 'for (let ordinal = 0; ordinal < this.#blocks.length; ordinal++) {',
+    killedBy: BLOCK_STORE,
+  },
+  {
+    name: 'dropped-output-counts',
+    defect: 'an output that a cache reset threw away counts as one that has come (hasOutput)',
+    file: 'src/capture/deltas/engine-half.ts',
+    find: 'if (live(requestIndex) !== null) table.hasOutput = true;',
+    replace: 'table.hasOutput = true;\n        if (live(requestIndex) !== null) continueRow: {}',
+    killedBy: { test: 'test/capture/deltas-half.unit.test.ts' },
+  },
+  {
+    name: 'steps-kept-after-a-final-loss',
+    defect: 'the engine does not hear of a final loss, and holds its steps in flight for ever',
+    file: 'src/worker/engine-driver.ts',
+    find: 'engine.onWorkersLost();\n    throw failure;',
+    replace: 'throw failure;',
+    killedBy: { test: 'test/worker/final-loss.unit.test.ts' },
+  },
+  {
+    name: 'rank-one-not-recycled',
+    defect: 'memory of rows goes back to rank 0 alone',
+    file: 'src/sim/storm.ts',
+    find: 'if (rows !== undefined) ranks[i]!.recycle(rows);',
+    replace: 'if (rows !== undefined && i === 0) ranks[i]!.recycle(rows);',
+    killedBy: TWO_RANKS,
+  },
+  {
+    name: 'replayed-ids-narrowed',
+    defect: 'ids of routing_replay_out are read as bytes',
+    file: 'src/kernels/reference/routing-replay.ts',
+    find: '(16 * (place & 1))) & 0xffff;',
+    replace: '(16 * (place & 1))) & 0xff;',
+    killedBy: MONOLITHIC,
+  },
+  {
+    name: 'replayed-ids-written-narrow',
+    defect: 'a monolithic router writes its ids as bytes',
+    file: 'src/kernels/reference/routing-replay.ts',
+    find: '(expert << shift);',
+    replace: '((expert & 0xff) << shift);',
+    killedBy: MONOLITHIC,
+  },
+  {
+    name: 'wgsl-pack-narrows-ids',
+    defect: 'the pack kernel of a monolithic router reads ids as bytes',
+    file: 'src/kernels/wgsl/pack-routing-replay.wgsl',
+    find: '& 0xffffu',
+    replace: '& 0xffu',
+    killedBy: ON_DEVICES,
+  },
+  {
+    name: 'wgsl-expand-narrows-ids',
+    defect: 'the kernel that expands routing_replay_out reads ids as bytes',
+    file: 'src/kernels/wgsl/expand-routing-replay.wgsl',
+    find: '& 0xffffu',
+    replace: '& 0xffu',
+    killedBy: ON_DEVICES,
+  },
+  {
+    name: 'wgsl-writes-narrow-ids',
+    defect: 'the monolithic kernel writes ids as bytes',
+    file: 'src/kernels/wgsl/routing-replay-out.wgsl',
+    find: 'before | (expert << 16u)',
+    replace: 'before | ((expert & 0xffu) << 16u)',
+    killedBy: ON_DEVICES,
+  },
+  {
+    name: 'lock-without-flock',
+    defect: 'the lock of shm-flock opens its file and locks nothing',
+    file: 'src/capture/shm-flock/posix-shared-rows.ts',
+    find: 'this.#flock(LOCK_EX);',
+    replace: '',
+    killedBy: SHARED_ROWS,
+  },
+  {
+    name: 'lock-file-kept-open',
+    defect: 'the lock file of shm-flock is not closed with the lock',
+    file: 'src/capture/shm-flock/posix-shared-rows.ts',
+    find: 'this.#flock(LOCK_UN);\n    closeSync(this.#lockFd);',
+    replace: 'this.#flock(LOCK_UN);',
+    killedBy: SHARED_ROWS,
+  },
+  {
+    name: 'every-rank-saves',
+    defect: 'each rank of shm-flock maps the table, locks and writes',
+    file: 'src/capture/designs.ts',
+    find: 'context.rank === 0 ? sharedRows() : null',
+    replace: 'sharedRows()',
+    killedBy: RANKS,
+  },
+  {
+    name: 'slow-holder-waits-for-nobody',
+    defect: 'in the storm a slow lock holder holds up nobody',
+    file: 'src/sim/virtual-lock.ts',
+    find: 'this.#waiting.add(owner);',
+    replace: '',
+    killedBy: { test: 'test/sim/virtual-lock.unit.test.ts' },
+  },
+];

@@ -1,0 +1,60 @@
+import type { SourceMutation } from './source-mutation.ts';
+
+export const prefixMutations: readonly SourceMutation[] = [
+  {
+    name: 'first-inserted-whatever-its-rows',
+    defect: 'a prefix lookup looks at no copy of a block behind the first',
+    file: 'src/engine/block-pool.ts',
+    find: 'return this.#firstOf(this.#bucketNext[blockId]!, this.#hashes, blockId * this.hashWords);',
+    replace: 'return -1;',
+    killedBy: { test: 'test/capture/prefix-rows.contract.test.ts' },
+  },
+  {
+    name: 'ordinary-request-steered',
+    defect: 'a request that wants no rows is given blocks by their rows, and not as vLLM would',
+    file: 'src/engine/prefix-lookup.ts',
+    find: 'const id = wanted ?',
+    replace: 'const id = this.#capture !== null ?',
+    killedBy: { test: 'test/engine/prefix-lookup.unit.test.ts' },
+  },
+  {
+    name: 'refused-behind-a-miss-uncounted',
+    defect: 'cached tokens behind the first block without rows do not count as refused',
+    file: 'src/engine/prefix-lookup.ts',
+    find: 'if (isBehindMiss) continue;',
+    replace: 'if (isBehindMiss) break;',
+    killedBy: { test: 'test/engine/prefix-lookup.unit.test.ts' },
+  },
+  {
+    name: 'every-design-needs-rows',
+    defect: 'a cached block without rows is a miss under a policy that reports its rows missing',
+    file: 'src/engine/prefix-lookup.ts',
+    find: 'return capture.needsRows === true ? MISS : first;',
+    replace: 'return MISS;',
+    killedBy: { test: 'test/engine/prefix-lookup.unit.test.ts' },
+  },
+  {
+    name: 'rows-before-the-prompt-start-assumed',
+    defect: 'a block counts as one with rows although its first rows were never asked for',
+    file: 'src/capture/deltas/engine-half.ts',
+    find: 'return run !== null && run.first <= Math.max(request.routedExpertsPromptStart, ordinal * this.#blockSize);',
+    replace: 'return run !== null;',
+    killedBy: { test: 'test/capture/deltas-half.unit.test.ts' },
+  },
+  {
+    name: 'resets-latched',
+    defect: 'after the first opted-in request the design hears of every cache reset',
+    file: 'src/engine/live-requests.ts',
+    find: 'this.#wasWanted = this.#numWanted > 0;',
+    replace: '',
+    killedBy: { test: 'test/engine/capture-hooks.unit.test.ts' },
+  },
+  {
+    name: 'lost-steps-always-told',
+    defect: 'the design hears of lost steps in which no request wanted rows',
+    file: 'src/engine/scheduler.ts',
+    find: 'if (wasWanted) this.#capture!.onStepsLost?.();',
+    replace: 'this.#capture?.onStepsLost?.();',
+    killedBy: { test: 'test/engine/capture-hooks.unit.test.ts' },
+  },
+];
