@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// The command line is TypeScript, which Node runs from 22.18 on. The Node that `npm ci` installs is used where the host's is older.
+// In a checkout the command line is TypeScript, which Node runs from 22.18 on; the package has the JavaScript made from it.
+// The Node that `npm ci` installs is used where the host's is older.
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -8,7 +9,8 @@ const OLDEST = [22, 18];
 const [major, minor] = process.versions.node.split('.').map(Number);
 
 if (major > OLDEST[0] || (major === OLDEST[0] && minor >= OLDEST[1])) {
-  await import('../src/cli/main.ts');
+  const source = new URL('../src/cli/main.ts', import.meta.url);
+  await import(existsSync(source) ? source.href : '../dist/cli/main.js');
 } else {
   const bundled = fileURLToPath(new URL('../node_modules/node/bin/node', import.meta.url));
   if (!existsSync(bundled)) {

@@ -1,8 +1,10 @@
 /** Where a figure was made: without it a figure means nothing. */
 
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { cpus, platform, release, totalmem } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { DeviceInfo } from '../contract/device.ts';
 
@@ -22,16 +24,17 @@ export type Environment = Readonly<{
   command: string;
 }>;
 
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const measuredPackages = ['webgpu', 'piscina', 'koffi'] as const;
 
 export function describeEnvironment(device: DeviceInfo): Environment {
   const processors = cpus();
   return {
-    version: packageVersion('../../package.json') ?? 'unknown',
+    version: packageVersion(ROOT) ?? 'unknown',
     commit: commit(),
     node: process.version,
     packages: Object.fromEntries(
-      measuredPackages.map((name) => [name, packageVersion(`../../node_modules/${name}/package.json`) ?? 'absent']),
+      measuredPackages.map((name) => [name, dependencyVersion(name) ?? 'absent']),
     ),
     os: `${platform()} ${release()}`,
     cpu: processors[0]?.model.trim() ?? 'unknown',
@@ -44,17 +47,26 @@ export function describeEnvironment(device: DeviceInfo): Environment {
   };
 }
 
-/** Of the package.json at `path`, relative to this file; `null` if there is none. */
-export function packageVersion(path: string): string | null {
+/** Of the package in `folder`; this one by default. `null`: there is none. */
+export function packageVersion(folder: string = ROOT): string | null {
   try {
-    const { version } = JSON.parse(readFileSync(new URL(path, import.meta.url), 'utf8')) as { version?: string };
+    const { version } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { version?: string };
     return version ?? null;
   } catch {
     return null;
   }
 }
 
+/** As it is installed: beside this package, or in it. */
+function dependencyVersion(name: string): string | null {
+  const folders = createRequire(import.meta.url).resolve.paths(name) ?? [];
+  const found = folders.map((folder) => packageVersion(join(folder, name)));
+  return found.find((version) => version !== null) ?? null;
+}
+
+/** `null` outside of a checkout: a package may lie in the repository of another project. */
 function commit(): string | null {
+  if (!existsSync(join(ROOT, '.git'))) return null;
   try {
     const hash = git('rev-parse', '--short=12', 'HEAD');
     return git('status', '--porcelain', '--untracked-files=no') === '' ? hash : `${hash}+changes`;
@@ -65,7 +77,7 @@ function commit(): string | null {
 
 function git(...args: string[]): string {
   return execFileSync('git', args, {
-    cwd: fileURLToPath(new URL('../..', import.meta.url)),
+    cwd: ROOT,
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'ignore'],
   }).trim();

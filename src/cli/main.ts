@@ -23,7 +23,7 @@ const program = new Command('routed-experts')
   .description(
     'A small serving-engine core that returns the experts each token was routed to, and every known way to get them',
   )
-  .version(packageVersion('../../package.json') ?? 'unknown');
+  .version(packageVersion() ?? 'unknown');
 
 const called = process.argv[2] ?? '';
 for (const name of Object.hasOwn(commands, called) ? [called] : Object.keys(commands)) {

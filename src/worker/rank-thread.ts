@@ -5,6 +5,7 @@ import type { WorkerConfig } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { abandon } from './abandoned-threads.ts';
 import { isLoss } from './loss.ts';
+import { moduleBeside } from './module-beside.ts';
 import type { LossNotice, RankReply, RankTask } from './rank-protocol.ts';
 
 /** Opening a device and compiling its kernels may take this long, however short the time for a step is. */
@@ -44,7 +45,7 @@ export class RankThread {
     this.#options = options;
     const { config } = options;
     this.#pool = new Piscina({
-      filename: new URL('./rank.worker.ts', import.meta.url).href,
+      filename: moduleBeside(import.meta.url, 'rank.worker').href,
       // The first ask starts the thread, and nothing replaces it: a new thread would know nothing of the rank's state.
       minThreads: 0,
       maxThreads: 1,

@@ -251,9 +251,13 @@ describe('RowAccumulator', () => {
   });
 
   test('rows of KV that the request gives back before any step reads it are not its own', () => {
-    const accumulator = new RowAccumulator(shape, 4, 0);
-    accumulator.table(9).write(0, 4, rowsOf([1, 2, 3, 4]), 0);
-    accumulator.closeTable();
-    expect(accumulator.take(0, 4).missing).toEqual([[0, 4]]);
+    for (const comesBack of [false, true]) {
+      const accumulator = new RowAccumulator(shape, 4, 0);
+      accumulator.table(9).write(0, 4, rowsOf([1, 2, 3, 4]), 0);
+      accumulator.closeTable();
+      // A step is to compute the rows anew.
+      if (comesBack) accumulator.table(9).isScheduled = true;
+      expect(accumulator.take(0, 4).missing).toEqual([[0, 4]]);
+    }
   });
 });

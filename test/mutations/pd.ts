@@ -21,7 +21,7 @@ export const pdMutations: readonly SourceMutation[] = [
     file: 'src/capture/deltas/row-accumulator.ts',
     find: 'if (this.#table.isScheduled) this.#isOpen = false;',
     replace: 'if (true as boolean) this.#isOpen = false;',
-    killedBy: bank,
+    killedBy: { test: 'test/capture/row-runs.unit.test.ts' },
   },
   {
     name: 'one-share-of-a-block',

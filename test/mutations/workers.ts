@@ -91,7 +91,7 @@ export const workersMutations: readonly SourceMutation[] = [
     name: 'lost-handover-not-repeated',
     defect: 'the proxy passes on that KV did not come, although both legs can be sent again',
     file: 'src/serve/proxy/pd-route.ts',
-    find: 'handovers < MAX_HANDOVERS',
+    find: 'handovers < MAX_HANDOVERS && !isLate',
     replace: 'false',
     killedBy: { test: 'test/serve/proxy-failures.integration.test.ts' },
   },

@@ -192,7 +192,7 @@ test.each([
 });
 
 test.each([false, true])(
-  'a hand-over whose KV did not come is made again, both legs, four times at most (stream: %s)',
+  'a hand-over whose KV did not come is made again, both legs, 16 times at most (stream: %s)',
   async (stream) => {
     const error = { message: 'gone', type: 't', param: null, code: 'kv_load_failed' };
     let numFailures = 3;
@@ -213,7 +213,7 @@ test.each([false, true])(
     const body = JSON.stringify({ ...asked, stream });
     const last = await fetch(proxy.url + completions, { method: 'POST', headers, body });
     expect([last.status, await last.text()]).toEqual([stream ? 200 : 500, expect.stringContaining('kv_load_failed')]);
-    expect([p.seen.length, d.seen.length]).toEqual([8, 8]);
+    expect([p.seen.length, d.seen.length]).toEqual([20, 20]);
   },
 );
 

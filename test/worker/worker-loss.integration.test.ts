@@ -29,6 +29,8 @@ describe.each([
       await restarted(server, ++numRestarts);
       const { lastLoss } = server.host.workers;
       expect(lastLoss).toContain(kind === 'lose-device' ? 'the device is gone' : `worker of rank ${rank} was lost`);
+      // The thread itself tells what happened to it: it has not ended, and closes its device before it does.
+      if (kind === 'throw' || kind === 'reject') expect(lastLoss).toContain('fault-injector');
       const prompt = promptOf(numRestarts, 20);
       expectRight(prompt, await ask(server, prompt));
     }

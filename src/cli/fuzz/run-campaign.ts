@@ -2,6 +2,7 @@
 
 import { Piscina } from 'piscina';
 import { mergeParts, type CampaignOptions, type CampaignPart } from '../../sim/campaign.ts';
+import { moduleBeside } from '../../worker/module-beside.ts';
 import type { SeedsTask } from './seeds.worker.ts';
 
 /** Seeds of a task: a quarter of a second. Part of the campaign's hash, so it is one for all machines. */
@@ -22,7 +23,7 @@ export type CampaignPlan = Readonly<{
 /** One merged part per design, in the order of `plan.designs`. */
 export async function runCampaign(plan: CampaignPlan): Promise<CampaignPart[]> {
   const pool = new Piscina({
-    filename: new URL('./seeds.worker.ts', import.meta.url).href,
+    filename: moduleBeside(import.meta.url, 'seeds.worker').href,
     minThreads: plan.jobs,
     maxThreads: plan.jobs,
     recordTiming: false,

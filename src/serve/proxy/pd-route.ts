@@ -38,9 +38,10 @@ export type PdServices = Readonly<{
 
 /**
  * A prefill server that loses its workers loses the KV that it kept. One that decodes and may not compute the prompt
- * itself then fails before its first token, so both legs can be sent again, this often in all.
+ * itself then fails before its first token, so both legs can be sent again: this often in all, and not once the time for
+ * a prefill is over.
  */
-const MAX_HANDOVERS = 4;
+const MAX_HANDOVERS = 16;
 /** As it stands in an error; text of a model would have its quotes escaped. */
 const KV_LOAD_FAILED = '"code":"kv_load_failed"';
 
@@ -129,6 +130,7 @@ class PdExchange {
       await this.#decode(reply, this.#body, null, false);
       return;
     }
+    const startedAt = performance.now();
     for (let handovers = 1; ; handovers++) {
       const prefilled = await this.#prefill();
       if (prefilled.kind === 'refused') {
@@ -136,7 +138,9 @@ class PdExchange {
         return;
       }
       const body = decodeBody(this.#body, prefilled.params);
-      if (await this.#decode(reply, body, prefilled.splicer, handovers < MAX_HANDOVERS)) return;
+      const isLate = performance.now() - startedAt > this.#services.config.prefillMs;
+      const mayRepeat = handovers < MAX_HANDOVERS && !isLate;
+      if (await this.#decode(reply, body, prefilled.splicer, mayRepeat)) return;
     }
   }
 

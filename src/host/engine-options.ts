@@ -1,0 +1,104 @@
+/** What an engine of the library is made from, with the defaults of what is left out. */
+
+import { designByName } from '../capture/designs.ts';
+import type { DesignName, DeviceKind, EngineConfig, ModelConfig, PrefixRows } from '../contract/config.ts';
+import { RoutedExpertsError } from '../contract/errors.ts';
+import { validateEngineConfig } from '../engine/engine-config.ts';
+import { modelPreset } from '../kernels/model-presets.ts';
+import type { SessionConfig } from './design-session.ts';
+
+export type EngineOptions = Readonly<{
+  /** The name of a published model's shape (`MODEL_NAMES`), or a shape of the caller's own. */
+  model: string | ModelConfig;
+  /** `webgpu` (default): the best adapter there is; `cpu`: the TypeScript kernels. */
+  device?: DeviceKind;
+  /** Part of the name of the WebGPU adapter to use. */
+  adapter?: string;
+  /** How rows leave the device; default `deltas`. */
+  design?: DesignName;
+  /** Rows of prefix-cached tokens under `deltas`; default `complete`. */
+  prefixRows?: PrefixRows;
+  /** Worker threads, each of which runs every step; default 1. */
+  numRanks?: number;
+  /** Steps in flight; default 2. With 1 the engine schedules synchronously. */
+  queueDepth?: number;
+  /** How often lost workers are started again; default 3. */
+  maxRestarts?: number;
+  /** A worker that does not reply for this long is lost, in ms; 0 = never. */
+  stepTimeoutMs?: number;
+  /** Milliseconds by which the device stretches each forward pass; default 0. */
+  ballastMs?: number;
+  /** Sizes and policies of the scheduler, in tokens unless `EngineConfig` says otherwise. */
+  engine?: Partial<EngineConfig>;
+}>;
+
+export type EngineSettings = Readonly<{
+  design: DesignName;
+  session: SessionConfig;
+  maxRestarts: number;
+}>;
+
+/** Throws UNKNOWN_NAME for a model or design that there is not, and BAD_VALUE for a value out of its range. */
+export function engineSettings(options: EngineOptions): EngineSettings {
+  const { design = 'deltas', device = 'webgpu', queueDepth = 2, numRanks = 1, maxRestarts = 3 } = options;
+  designByName(design);
+  if (device !== 'webgpu' && device !== 'cpu')
+    throw RoutedExpertsError.of('BAD_VALUE', 'device', device, 'webgpu or cpu');
+  requireWhole('queueDepth', queueDepth, 1, 16);
+  requireWhole('numRanks', numRanks, 1, 16);
+  requireWhole('maxRestarts', maxRestarts, 0, 1000);
+  const { stepTimeoutMs, prefixRows } = options;
+  return {
+    design,
+    maxRestarts,
+    session: {
+      model: typeof options.model === 'string' ? modelPreset(options.model) : options.model,
+      engine: engineConfig(options.engine ?? {}, queueDepth),
+      device,
+      adapter: options.adapter ?? null,
+      numRanks,
+      queueDepth,
+      ballastMs: options.ballastMs ?? 0,
+      fault: null,
+      ...(stepTimeoutMs === undefined ? {} : { stepTimeoutMs }),
+      ...(prefixRows === undefined ? {} : { prefixRows }),
+    },
+  };
+}
+
+/** The sizes of `routed-experts serve`, where the caller gives none. */
+function engineConfig(given: Partial<EngineConfig>, queueDepth: number): EngineConfig {
+  const { blockSize = 16, maxModelLen = 4096 } = given;
+  const engine: EngineConfig = {
+    blockSize,
+    numBlocks: 1 + 4 * Math.ceil(maxModelLen / blockSize),
+    maxNumSeqs: 128,
+    maxNumBatchedTokens: 2048,
+    maxModelLen,
+    policy: 'fcfs',
+    asyncScheduling: queueDepth > 1,
+    enablePrefixCaching: true,
+    enableChunkedPrefill: true,
+    longPrefillTokenThreshold: 0,
+    reserveFullIsl: true,
+    watermark: 0,
+    numSpeculativeTokens: 0,
+    ...given,
+  };
+  validateEngineConfig(engine);
+  requireRoomForOne(engine);
+  return engine;
+}
+
+/** As in vLLM, one request of the longest kind must fit the pool. Throws BAD_VALUE. */
+export function requireRoomForOne({ numBlocks, maxModelLen, blockSize }: EngineConfig): void {
+  const needed = 1 + Math.ceil(maxModelLen / blockSize);
+  if (numBlocks >= needed) return;
+  const wanted = `at least ${needed}, so that a request of maxModelLen ${maxModelLen} fits, or a smaller maxModelLen`;
+  throw RoutedExpertsError.of('BAD_VALUE', 'numBlocks', numBlocks, wanted);
+}
+
+function requireWhole(name: string, value: number, least: number, most: number): void {
+  if (Number.isInteger(value) && value >= least && value <= most) return;
+  throw RoutedExpertsError.of('BAD_VALUE', name, value, `a whole number in [${least}, ${most}]`);
+}

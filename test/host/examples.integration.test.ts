@@ -1,0 +1,22 @@
+/** The examples run as they stand in the repository, without a build. */
+
+import { execFile } from 'node:child_process';
+import { readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { expect, test } from 'vitest';
+
+const folder = join(import.meta.dirname, '..', '..', 'examples');
+const EXPECTED: Readonly<Record<string, string>> = { 'generate.ts': '8 rows of 24 layers × 4 experts, 0 gaps' };
+
+test('there is an expectation for each', () => {
+  expect(readdirSync(folder)).toEqual(Object.keys(EXPECTED));
+});
+
+test.each(Object.entries(EXPECTED))('%s', async (name, text) => {
+  const file = join(folder, name);
+  expect(readFileSync(file, 'utf8').trimEnd().split('\n').length).toBeLessThan(40);
+  const args = ['--conditions=routed-experts-source', file];
+  const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 60_000 });
+  expect(stdout).toContain(text);
+});
