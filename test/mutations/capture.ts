@@ -131,7 +131,7 @@ export const captureMutations: readonly SourceMutation[] = [
   {
     name: 'wgsl-writes-narrow-ids',
     defect: 'the monolithic kernel writes ids as bytes',
-    file: 'src/kernels/wgsl/routing-replay-out.wgsl',
+    file: 'src/kernels/wgsl/router/routing-replay-out.wgsl',
     find: 'before | (expert << 16u)',
     replace: 'before | ((expert & 0xffu) << 16u)',
     killedBy: ON_DEVICES,
