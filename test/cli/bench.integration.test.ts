@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
+import { designNames } from '../../src/capture/designs.ts';
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'routed-experts-test-'));
@@ -33,9 +34,13 @@ function file(name: string, content: string): string {
 const SMALL = ['--model', 'tiny', '--repeats', '2', '--requests', '8', '--ballast-ms', '0'];
 
 describe('bench', () => {
-  test.each(['webgpu', 'cpu'])('on %s: every design, every row right, figures in table and JSON', async (device) => {
+  test.each([
+    ['webgpu', 'off,shm-flock,deltas'],
+    ['cpu', designNames.join(',')],
+  ])('on %s, designs %s: every row right, figures in table and JSON', async (device, designs) => {
     const json = join(folder, `${device}.json`);
-    const { code, stdout, stderr } = await run('bench', ...SMALL, '--device', device, '--json', json);
+    const flags = ['--device', device, '--design', designs, '--json', json];
+    const { code, stdout, stderr } = await run('bench', ...SMALL, ...flags);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toContain('0 mismatched');
     const result = JSON.parse(readFileSync(json, 'utf8'));
