@@ -33,9 +33,7 @@ export function describeEnvironment(device: DeviceInfo): Environment {
     version: packageVersion(ROOT) ?? 'unknown',
     commit: commit(),
     node: process.version,
-    packages: Object.fromEntries(
-      measuredPackages.map((name) => [name, dependencyVersion(name) ?? 'absent']),
-    ),
+    packages: Object.fromEntries(measuredPackages.map((name) => [name, dependencyVersion(name) ?? 'absent'])),
     os: `${platform()} ${release()}`,
     cpu: processors[0]?.model.trim() ?? 'unknown',
     numCpus: processors.length,

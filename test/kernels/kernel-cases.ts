@@ -223,7 +223,7 @@ const WITH_MONOLITHIC = [
  * These show what gate and fused logits are to the slow variants, which have their own tests in
  * router.contract.test.ts.
  */
-const WITH_ALL_VARIANTS = ['l3-e16-k4', 'sigmoid, bias, groups by two', 'softmax, bias, an even E'];
+const WITH_ALL_VARIANTS = ['sigmoid, bias, groups by two', 'softmax, bias, an even E'];
 
 /** A software adapter takes seconds for each. */
 function isSlowToCompile({ variant }: EngineRouter): boolean {

@@ -62,39 +62,60 @@ afterEach(async () => {
 
 const workload = workloads.rollout.generate({ seed: SEED, vocabSize: model.vocabSize, requests: 24, lengthScale: 0.5 });
 
-describe.each(['webgpu', 'cpu'] as const)('on %s', (device) => {
-  test.each([
-    ['deltas', 1],
-    ['deltas', 2],
-    ['shm-flock', 1],
-    ['shm-flock', 2],
-  ] as const)('%s, queue depth %d: preemption and abort, all rows right, nothing left', async (design, queueDepth) => {
-    const config = sessionConfig(device, queueDepth);
-    const session = await start(design, config);
-    const capture = session.engineHalf();
-    const engine = new EngineCore(config.engine, capture);
-    const served = await serveWorkload({
-      engine,
-      executor: session.executor,
-      queueDepth,
-      workload,
-      optedIn: workload.requests.map((_, i) => i % 3 !== 0),
-      mode: { kind: 'closed', concurrency: 12 },
-      abortAfter: workload.requests.map((_, i) => (i % 5 === 4 ? i % 7 : null)),
-    });
-    const result = new Verifier(model).verify(served.requests);
-    expect(result).toMatchObject({ wrongTokens: 0, rowsMismatched: 0, requestsWithWrongCount: 0, firstProblem: null });
-    expect(result.rowsVerified).toBeGreaterThan(100);
-    expect(served.engineStats.numPreemptions).toBeGreaterThan(0);
-    expect(served.requests.every((request) => request.finishReason !== null)).toBe(true);
-    expect(served.engineStats).toMatchObject({ numUsedBlocks: 0, numRunning: 0, numWaiting: 0 });
-    expect(served.workerLiveCounts).toEqual({
-      batchEntries: 0,
-      ringSlots: 0,
-      lentBuffers: 0,
-      capture: { requests: 0, bytes: 0 },
-    });
-  });
+describe.each([
+  // A software adapter takes seconds for each: here the default and the baseline, on the cpu device every pair.
+  [
+    'webgpu',
+    [
+      ['deltas', 2],
+      ['shm-flock', 1],
+    ],
+  ],
+  [
+    'cpu',
+    [
+      ['deltas', 1],
+      ['deltas', 2],
+      ['shm-flock', 1],
+      ['shm-flock', 2],
+    ],
+  ],
+] as const)('on %s', (device, cases) => {
+  test.each(cases)(
+    '%s, queue depth %d: preemption and abort, all rows right, nothing left',
+    async (design, queueDepth) => {
+      const config = sessionConfig(device, queueDepth);
+      const session = await start(design, config);
+      const capture = session.engineHalf();
+      const engine = new EngineCore(config.engine, capture);
+      const served = await serveWorkload({
+        engine,
+        executor: session.executor,
+        queueDepth,
+        workload,
+        optedIn: workload.requests.map((_, i) => i % 3 !== 0),
+        mode: { kind: 'closed', concurrency: 12 },
+        abortAfter: workload.requests.map((_, i) => (i % 5 === 4 ? i % 7 : null)),
+      });
+      const result = new Verifier(model).verify(served.requests);
+      expect(result).toMatchObject({
+        wrongTokens: 0,
+        rowsMismatched: 0,
+        requestsWithWrongCount: 0,
+        firstProblem: null,
+      });
+      expect(result.rowsVerified).toBeGreaterThan(100);
+      expect(served.engineStats.numPreemptions).toBeGreaterThan(0);
+      expect(served.requests.every((request) => request.finishReason !== null)).toBe(true);
+      expect(served.engineStats).toMatchObject({ numUsedBlocks: 0, numRunning: 0, numWaiting: 0 });
+      expect(served.workerLiveCounts).toEqual({
+        batchEntries: 0,
+        ringSlots: 0,
+        lentBuffers: 0,
+        capture: { requests: 0, bytes: 0 },
+      });
+    },
+  );
 });
 
 describe('a loss', () => {
