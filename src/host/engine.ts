@@ -89,7 +89,7 @@ export class Engine {
     signal?.throwIfAborted();
     const request = this.#add(prompt, options);
     const onAbort = (): void => {
-      this.abort(request.requestId);
+      this.#abort(request);
       request.fail(signal!.reason);
     };
     signal?.addEventListener('abort', onAbort, { once: true });
@@ -101,7 +101,7 @@ export class Engine {
       }
     } finally {
       signal?.removeEventListener('abort', onAbort);
-      this.abort(request.requestId);
+      this.#abort(request);
     }
   }
 
@@ -136,6 +136,11 @@ export class Engine {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** Its id may be another request's by now, if it has ended. */
+  #abort(request: LiveRequest): void {
+    if (this.#requests.get(request.requestId) === request) this.abort(request.requestId);
   }
 
   #add(prompt: ArrayLike<number>, options: GenerateOptions): LiveRequest {

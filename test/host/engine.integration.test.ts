@@ -64,6 +64,14 @@ describe('an engine', () => {
     expect(engine.stats()).toMatchObject({ numRunning: 0, numWaiting: 0 });
   });
 
+  test('a reader that is late to leave does not end a later request of the same id', async () => {
+    const first = engine.stream(PROMPT, { requestId: 'again', maxTokens: 1 });
+    for (let last = await first.next(); last.value?.result == null;) last = await first.next();
+    const second = engine.generate(PROMPT, { requestId: 'again', maxTokens: 40 });
+    await first.return();
+    expect(await second).toMatchObject({ finishReason: 'length' });
+  });
+
   test('a cache reset computes the same again', async () => {
     const before = await engine.generate(PROMPT, { maxTokens: 4 });
     expect(before.numCachedTokens).toBeGreaterThan(0);
