@@ -1,7 +1,7 @@
 /**
- * What each design's engine half costs the scheduler's thread: a step of N decode requests that all opted in, a long request's first and last step,
- * and the file lock of `shm-flock`. The halves are the real ones; the worker half makes the payloads outside the timed part, over a device
- * that does nothing.
+ * What each design's engine half costs the scheduler's thread: a step of N decode requests that all opted in, a long
+ * request's first and last step, and the file lock of `shm-flock`. The halves are the real ones; the worker half makes
+ * the payloads outside the timed part, over a device that does nothing.
  */
 
 import { Worker } from 'node:worker_threads';
@@ -96,7 +96,10 @@ class CaptureLoad {
     this.#bytes = new Uint8Array(numRequests * promptLength * rowShape(model, 'int32').bytesPerRow);
   }
 
-  /** One step for everybody, `numTokens` each. Answers the milliseconds that the engine half took; `ends`: of which for the last outputs. */
+  /**
+   * One step for everybody, `numTokens` each. Answers the milliseconds that the engine half took; `ends`: of which for
+   * the last outputs.
+   */
   step(numTokens: number, ends: boolean): number {
     const { output } = this.#step;
     this.#step.begin(this.#stepId);
@@ -342,7 +345,9 @@ async function benchLock(): Promise<void> {
   }
 }
 
-/** Prints µs per request and step of each engine half, µs of a long request's first and last step, and µs of the lock. */
+/**
+ * Prints µs per request and step of each engine half, µs of a long request's first and last step, and µs of the lock.
+ */
 export async function run(): Promise<void> {
   console.log(`rows of ${model.name}: ${rowShape(model).bytesPerRow} bytes each`);
   await benchSteps();

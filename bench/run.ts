@@ -1,4 +1,7 @@
-/** `npm run bench [name …]`: the micro-benchmarks, all of them or those named. Figures are for this machine and device only. */
+/**
+ * `npm run bench [name …]`: the micro-benchmarks, all of them or those named. Figures are for this machine and device
+ * only.
+ */
 
 import { cpus } from 'node:os';
 

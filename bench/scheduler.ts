@@ -1,6 +1,7 @@
 /**
- * The scheduler alone: one `schedule` + `update` with N decode requests running, per request, for N from 16 to 4,096. The cost per
- * request has to stay flat. The workers' answers are made beforehand, so that nothing but the scheduler runs in the timed part.
+ * The scheduler alone: one `schedule` + `update` with N decode requests running, per request, for N from 16 to 4,096.
+ * The cost per request has to stay flat. The workers' answers are made beforehand, so that nothing but the scheduler
+ * runs in the timed part.
  */
 
 import { Bench } from 'tinybench';
@@ -12,7 +13,9 @@ import { Scheduler } from '../src/engine/scheduler.ts';
 
 const PROMPT_LENGTH = 64;
 const STEPS_PER_CALL = 20;
-/** Outputs of a request before it is replaced by a new scheduler: keeps every block table short and every step a decode. */
+/**
+ * Outputs of a request before it is replaced by a new scheduler: keeps every block table short and every step a decode.
+ */
 const STEPS_PER_SCHEDULER = 1000;
 
 type Mode = 'sync' | 'async' | 'async, worker order shuffled';

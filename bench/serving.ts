@@ -1,6 +1,7 @@
 /**
- * The server under load: 64 concurrent streams, every one with rows, against a server in a process of its own. Reports errors, throughput, the
- * server's memory from a warm-up to the end, and its longest event-loop stall. `npm run bench serving [seconds]`.
+ * The server under load: 64 concurrent streams, every one with rows, against a server in a process of its own. Reports
+ * errors, throughput, the server's memory from a warm-up to the end, and its longest event-loop stall. `npm run bench
+ * serving [seconds]`.
  */
 
 import { spawn } from 'node:child_process';

@@ -1,4 +1,7 @@
-/** Between threads: an ArrayBuffer there and back through a piscina task, handed over against cloned. Transfer is flat, a clone is not. */
+/**
+ * Between threads: an ArrayBuffer there and back through a piscina task, handed over against cloned. Transfer is flat,
+ * a clone is not.
+ */
 
 import { Piscina } from 'piscina';
 import { Bench } from 'tinybench';

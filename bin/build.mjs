@@ -1,4 +1,5 @@
-// Makes dist/: the JavaScript and the types of src/, and the shaders beside them. A package needs no TypeScript at run time.
+// Makes dist/: the JavaScript and the types of src/, and the shaders beside them. A package needs no TypeScript at run
+// time.
 import { execFileSync } from 'node:child_process';
 import { cpSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';

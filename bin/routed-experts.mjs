@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// In a checkout the command line is TypeScript, which Node runs from 22.18 on; the package has the JavaScript made from it.
-// The Node that `npm ci` installs is used where the host's is older.
+// In a checkout the command line is TypeScript, which Node runs from 22.18 on; the package has the JavaScript made from
+// it. The Node that `npm ci` installs is used where the host's is older.
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

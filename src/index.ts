@@ -1,4 +1,7 @@
-/** `import { createEngine } from 'routed-experts'`: an engine with worker threads that returns the experts each token was routed to. */
+/**
+ * `import { createEngine } from 'routed-experts'`: an engine with worker threads that returns the experts each token
+ * was routed to.
+ */
 
 export type { DesignName, DeviceKind, EngineConfig, ModelConfig, PrefixRows } from './contract/config.ts';
 export type { DeviceInfo } from './contract/device.ts';

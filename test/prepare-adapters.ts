@@ -1,6 +1,6 @@
 /**
- * Global set-up: makes drivers findable in the process that starts the test processes. Inside a test process an assignment to `process.env`
- * does not reach the environment that a Vulkan loader reads.
+ * Global set-up: makes drivers findable in the process that starts the test processes. Inside a test process an
+ * assignment to `process.env` does not reach the environment that a Vulkan loader reads.
  */
 
 import { prepareAdapters } from '../src/kernels/open-device.ts';

@@ -1,8 +1,9 @@
 /** Buffers that travel to another thread and come back. */
 
 /**
- * Copying into a fresh ArrayBuffer costs ten times the copy (page faults), so buffers go round: `take` here → transferred → used there →
- * transferred back → `give`. A buffer is at least `minBytes` long; it is dropped rather than kept when `limit` lie idle.
+ * Copying into a fresh ArrayBuffer costs ten times the copy (page faults), so buffers go round: `take` here →
+ * transferred → used there → transferred back → `give`. A buffer is at least `minBytes` long; it is dropped rather than
+ * kept when `limit` lie idle.
  */
 export class BytePool {
   readonly #idle: ArrayBuffer[] = [];

@@ -12,7 +12,10 @@ export function capturedRows(step: WorkerStep, i: number): number {
   return step.optedIn[i] === 1 ? step.tokenCounts[i]! - skippedRows(step, i) : 0;
 }
 
-/** Tokens of request `i` whose KV stands after the step: all that it computed, less the drafts that verification refused. */
+/**
+ * Tokens of request `i` whose KV stands after the step: all that it computed, less the drafts that verification
+ * refused.
+ */
 export function acceptedTokens(step: WorkerStep, i: number, numSampledTokens: number): number {
   const drafts = step.draftCounts[i]!;
   return drafts === 0 ? step.tokenCounts[i]! : step.tokenCounts[i]! - drafts + numSampledTokens - 1;

@@ -1,4 +1,7 @@
-/** The table that names the capture designs. The engine and the runner are handed a half; nobody but their makers reads this. */
+/**
+ * The table that names the capture designs. The engine and the runner are handed a half; nobody but their makers reads
+ * this.
+ */
 
 import type { CaptureEngineHalf, CaptureWorkerContext, CaptureWorkerHalf } from '../contract/capture.ts';
 import type { DesignName, EngineConfig, ModelConfig, PrefixRows } from '../contract/config.ts';
@@ -23,14 +26,14 @@ export type DesignResources = Readonly<{
 }>;
 
 /**
- * Rows that a design may report missing: all of them; those of positions that an admission found in the prefix cache; those of a request
- * that was aborted, that a stop token or EOS ended, or that ended while it held no blocks.
+ * Rows that a design may report missing: all of them; those of positions that an admission found in the prefix cache;
+ * those of a request that was aborted, that a stop token or EOS ended, or that ended while it held no blocks.
  */
 export type MissingRows = 'all' | 'prefix-hit' | 'aborted' | 'stopped' | 'ended-without-blocks';
 
 /**
- * A law that a design breaks by nature, and why. The contract suite accepts a missing row only if `missing` explains it, and wants to see
- * each gap; one that takes a fault which only the simulator injects says so.
+ * A law that a design breaks by nature, and why. The contract suite accepts a missing row only if `missing` explains
+ * it, and wants to see each gap; one that takes a fault which only the simulator injects says so.
  */
 export type DeclaredGap = Readonly<{
   law: `L${number}`;

@@ -1,8 +1,9 @@
 /**
- * Which of the rows that a router saw belong to this rank. A capture hook sits in the router, behind whatever dispatch the parallel layout
- * needs: what it sees may be this rank's tokens, every rank's, or a shard of this rank's, with padding in between. Taking the wrong rows, or padding
- * for rows, goes unnoticed until someone compares (L2, L3), so that a layout which is none of the known ones is an error (L4).
- * After the capture hook of vLLM (`routed_experts_capturer.py`), in our words.
+ * Which of the rows that a router saw belong to this rank. A capture hook sits in the router, behind whatever dispatch
+ * the parallel layout needs: what it sees may be this rank's tokens, every rank's, or a shard of this rank's, with
+ * padding in between. Taking the wrong rows, or padding for rows, goes unnoticed until someone compares (L2, L3), so
+ * that a layout which is none of the known ones is an error (L4). After the capture hook of vLLM
+ * (`routed_experts_capturer.py`), in our words.
  */
 
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -20,15 +21,17 @@ export type HookRanks = Readonly<{
 export type HookStep = Readonly<{
   /** n: rows that the router saw in this rank. */
   numRowsSeen: number;
-  /** Rows that each data-parallel rank runs in the step, those that pad it to the shape of a captured graph included. */
+  /**
+   * Rows that each data-parallel rank runs in the step, those that pad it to the shape of a captured graph included.
+   */
   rowsPerRank: readonly number[];
   /** t: real tokens of this rank, the first of its rows. */
   numTokens: number;
 }>;
 
 /**
- * `slice`: the rank's rows are `[firstRow, firstRow + numTokens)` of those seen. `all-gather`: they are the first `numTokens` of the rows of all
- * tensor-parallel ranks, one shard behind the other; a rank alone does not have them.
+ * `slice`: the rank's rows are `[firstRow, firstRow + numTokens)` of those seen. `all-gather`: they are the first
+ * `numTokens` of the rows of all tensor-parallel ranks, one shard behind the other; a rank alone does not have them.
  */
 export type HookRows = Readonly<{ kind: 'slice' | 'all-gather'; firstRow: number; numTokens: number }>;
 
@@ -48,7 +51,8 @@ export const SINGLE_RANK: HookRanks = {
  *     … naive, sequence parallel            sum of all ranks' padded shards    from this rank's first shard
  *     … modular, sequence parallel          one shard, ⌈own / tp⌉              all-gather, then from 0
  *
- * Under sequence parallelism a rank's rows are cut into `tp` shards of ⌈rows / tp⌉, the last ones padded. Throws INVARIANT for any other n.
+ * Under sequence parallelism a rank's rows are cut into `tp` shards of ⌈rows / tp⌉, the last ones padded. Throws
+ * INVARIANT for any other n.
  */
 export function rowsOfRank(ranks: HookRanks, step: HookStep): HookRows {
   const { dataParallelRank: rank, dataParallelSize, tensorParallelSize, isSequenceParallel } = ranks;

@@ -6,8 +6,8 @@ import { packedBytes } from '../kernels/kernel-shape.ts';
 import { packWorkgroups } from '../kernels/kernel-set.ts';
 
 /**
- * Packs rows `list[1 … numRows]` of the device buffer, dense and narrow, behind what `commands` recorded so far. Sets `list[0]`. Answers the
- * bytes to read back: `numRows · L · K` in the row dtype, rounded up to a word.
+ * Packs rows `list[1 … numRows]` of the device buffer, dense and narrow, behind what `commands` recorded so far. Sets
+ * `list[0]`. Answers the bytes to read back: `numRows · L · K` in the row dtype, rounded up to a word.
  */
 export function recordPack(
   { device, model, pack }: CaptureWorkerContext,

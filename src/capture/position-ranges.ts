@@ -3,8 +3,8 @@
 import type { PositionRange } from '../contract/routed-rows.ts';
 
 /**
- * Rows come almost always in order, so that there are one or two ranges and `add` touches the last: amortised O(1). A prefix hit leaves a
- * gap in front, a preemption re-adds positions that are in already.
+ * Rows come almost always in order, so that there are one or two ranges and `add` touches the last: amortised O(1). A
+ * prefix hit leaves a gap in front, a preemption re-adds positions that are in already.
  */
 export class PositionRanges {
   /** `[from0, to0, from1, to1, …]`. */

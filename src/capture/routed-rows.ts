@@ -1,4 +1,7 @@
-/** Reading `RoutedRows`. Everything here may be proportional to a request's length, so none of it runs in the scheduler's step (L6). */
+/**
+ * Reading `RoutedRows`. Everything here may be proportional to a request's length, so none of it runs in the
+ * scheduler's step (L6).
+ */
 
 import type { PositionRange, RoutedRows } from '../contract/routed-rows.ts';
 import type { RowArray } from './row-shape.ts';
@@ -26,8 +29,8 @@ export function rowAt(rows: RoutedRows, position: number): RowArray | null {
 }
 
 /**
- * All rows in one array `[count, L, K]`. Missing rows are filled with `fill`: a value that no expert has, so that it cannot be taken for
- * a routing (L4); the caller reports `rows.missing` beside it.
+ * All rows in one array `[count, L, K]`. Missing rows are filled with `fill`: a value that no expert has, so that it
+ * cannot be taken for a routing (L4); the caller reports `rows.missing` beside it.
  */
 export function toArray(rows: RoutedRows, fill: number): RowArray {
   const width = rows.numLayers * rows.topK;

@@ -1,4 +1,7 @@
-/** Joins what designs that emit as they go attach to a request's outputs. Runs with the frontend, outside the scheduler's step. */
+/**
+ * Joins what designs that emit as they go attach to a request's outputs. Runs with the frontend, outside the
+ * scheduler's step.
+ */
 
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { PositionRange, RoutedRows } from '../contract/routed-rows.ts';
@@ -14,8 +17,9 @@ const ROWS_PER_PAGE = 64;
  *     pieces   ├ prompt rows, in pages ┼ 1 row ┼ 2 rows ┼ …
  *     joined   [ page 0 ][ page 1 ][ page 2 ……………… ]          the first piece's pages are kept, and later rows fill them up
  *
- * A design that hands out everything at the end makes one piece, which passes through untouched. What lies between two pieces is
- * missing (L4). Invariant: the joined rows are `[start, end)` of what was added, and every page written to belongs to the joiner.
+ * A design that hands out everything at the end makes one piece, which passes through untouched. What lies between two
+ * pieces is missing (L4). Invariant: the joined rows are `[start, end)` of what was added, and every page written to
+ * belongs to the joiner.
  */
 export class RowJoiner {
   #first: RoutedRows | null = null;
@@ -26,8 +30,8 @@ export class RowJoiner {
   readonly #missing: PositionRange[] = [];
 
   /**
-   * Takes over a piece: O(1) for the first, O(rows of the piece) for those behind it, and once O(pages) of the first. Throws INVARIANT
-   * if it overlaps those before it (L3).
+   * Takes over a piece: O(1) for the first, O(rows of the piece) for those behind it, and once O(pages) of the first.
+   * Throws INVARIANT if it overlaps those before it (L3).
    */
   add(piece: RoutedRows): void {
     this.#numPieces++;

@@ -9,7 +9,8 @@ import { allocateRows } from './row-shape.ts';
  *     position   0 ……… 15 │ 16 ……… 31 │ 32 ………        rowsPerPage = 16
  *     pages      null       [ page 1 ]  [ page 2 ]     no page where no row was written
  *
- * A row that is written again overlays the row of before. Invariant: a position is present if and only if its row was written.
+ * A row that is written again overlays the row of before. Invariant: a position is present if and only if its row was
+ * written.
  */
 export class RowPages {
   readonly #shape: RowShape;

@@ -34,8 +34,8 @@ const recordingFiles = (directory: string): string[] => {
 };
 
 /**
- * Replays every line of every `*.jsonl` in `directory`. A line that cannot be read is a failure of its own, with field `recording`, and
- * the others still run. Throws BAD_FILE if there is nothing to replay.
+ * Replays every line of every `*.jsonl` in `directory`. A line that cannot be read is a failure of its own, with field
+ * `recording`, and the others still run. Throws BAD_FILE if there is nothing to replay.
  */
 export const runConformance = (directory: string, options: ReplayOptions = {}): ConformanceResult => {
   let passed = 0;

@@ -1,4 +1,7 @@
-/** The command line. Exit codes: 0 = ok, 1 = a law was broken or a check failed, 2 = bad usage or the run was not possible. */
+/**
+ * The command line. Exit codes: 0 = ok, 1 = a law was broken or a check failed, 2 = bad usage or the run was not
+ * possible.
+ */
 
 import { Command, CommanderError } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -7,7 +10,10 @@ import { packageVersion } from './environment.ts';
 
 const BAD_USAGE = 2;
 
-/** Each command is loaded when it is called, or when all of them are to be listed: no command waits for the packages of another. */
+/**
+ * Each command is loaded when it is called, or when all of them are to be listed: no command waits for the packages of
+ * another.
+ */
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
   bench: async () => (await import('./bench/command.ts')).benchCommand(),
   devices: async () => (await import('./devices.ts')).devicesCommand(),

@@ -1,4 +1,7 @@
-/** Numbers on the command line: checked when they are read, so that a wrong one ends with what is wanted and exit code 2. */
+/**
+ * Numbers on the command line: checked when they are read, so that a wrong one ends with what is wanted and exit code
+ * 2.
+ */
 
 import { type Command, InvalidArgumentError } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';

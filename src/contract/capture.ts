@@ -12,15 +12,20 @@ import type { SchedulerOutput } from './scheduler-output.ts';
 export type CaptureLiveCounts = Readonly<{
   /** Requests for which the half holds anything. */
   requests: number;
-  /** Memory of rows, snapshots and tables that grow with live tokens, in bytes. What is counted in `cachedBytes` is not counted here. */
+  /**
+   * Memory of rows, snapshots and tables that grow with live tokens, in bytes. What is counted in `cachedBytes` is not
+   * counted here.
+   */
   bytes: number;
-  /** Rows that stay with cached KV blocks after their requests, in bytes: bounded by the pool, 0 after a cache reset. */
+  /**
+   * Rows that stay with cached KV blocks after their requests, in bytes: bounded by the pool, 0 after a cache reset.
+   */
   cachedBytes?: number;
 }>;
 
 /**
- * The half that lives with the scheduler. The scheduler calls it synchronously; it must not block, and does nothing proportional to a
- * request's length (L6), unless its header says that it gives this up.
+ * The half that lives with the scheduler. The scheduler calls it synchronously; it must not block, and does nothing
+ * proportional to a request's length (L6), unless its header says that it gives this up.
  *
  * Order of calls for one step: `hasRows`/`onBlocksCached`/`onPrefixHit`/`onBlockEvicted`/`onPreempt` while scheduling
  * → `onScheduled` → … the step runs … → `onStepOutput` → per request, in the scheduler's order: `onBlocksCached`,
@@ -46,7 +51,8 @@ export interface CaptureEngineHalf {
 
   /**
    * Whether a wanted request may use KV that was computed elsewhere, if rows come with it or not. Absent: it may not.
-   * With it goes `onExternalKv`: the KV of the positions `[from, to)` has come, with their rows or without. The blocks that it fills are cached.
+   * With it goes `onExternalKv`: the KV of the positions `[from, to)` has come, with their rows or without. The blocks
+   * that it fills are cached.
    */
   acceptsExternalKv?(request: CaptureRequest, hasRows: boolean): boolean;
   onExternalKv?(request: CaptureRequest, from: number, to: number, rows: RoutedRows | null): void;
@@ -64,15 +70,21 @@ export interface CaptureEngineHalf {
    */
   onBlocksCached?(request: CaptureRequest, firstBlock: number): void;
 
-  /** After scheduling; `requests` are the wanted ones of the step, in the scheduler's order, `stepPositions` their places in it. */
+  /**
+   * After scheduling; `requests` are the wanted ones of the step, in the scheduler's order, `stepPositions` their
+   * places in it.
+   */
   onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void;
 
-  /** The output of a step with a wanted request in it, before any request of it is updated. `live` answers null if the request has ended, or if its part of this output was dropped by a cache reset. */
+  /**
+   * The output of a step with a wanted request in it, before any request of it is updated. `live` answers null if the
+   * request has ended, or if its part of this output was dropped by a cache reset.
+   */
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void;
 
   /**
-   * Rows to attach to the output of a wanted request: at its end all of them, before that `null` unless the design emits as it goes.
-   * `numTokens` already counts `numNewTokens`. Called before the request's blocks are freed.
+   * Rows to attach to the output of a wanted request: at its end all of them, before that `null` unless the design
+   * emits as it goes. `numTokens` already counts `numNewTokens`. Called before the request's blocks are freed.
    */
   take(request: CaptureRequest, numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null;
 
@@ -104,7 +116,9 @@ export interface CaptureEngineHalf {
 export type WorkerStep = Readonly<{
   stepId: number;
   numRequests: number;
-  /** Tokens of the step, without padding: rows `[firstRow, firstRow + numTokens)` of the device buffer are this rank's. */
+  /**
+   * Tokens of the step, without padding: rows `[firstRow, firstRow + numTokens)` of the device buffer are this rank's.
+   */
   numTokens: number;
   firstRow: number;
   requestIndices: Uint32Array;
@@ -140,13 +154,13 @@ export type CaptureWorkerContext = Readonly<{
   /** `[maxNumBatchedTokens]` u32, written before the forward pass. */
   slotMapping: DeviceBuffer;
   /**
-   * Gathers rows of `routedExperts` into `packed`, dense and narrow (`kernels/pack.wgsl`). `rows` is `[1 + maxNumBatchedTokens]` u32: how
-   * many rows, then their numbers.
+   * Gathers rows of `routedExperts` into `packed`, dense and narrow (`kernels/pack.wgsl`). `rows` is `[1 +
+   * maxNumBatchedTokens]` u32: how many rows, then their numbers.
    */
   pack: Readonly<{ bound: BoundKernel; rows: DeviceBuffer; packed: DeviceBuffer }>;
   /**
-   * Brings the step's rows to `routedExperts`, behind the router. Of a monolithic router, whose ids lie elsewhere; a design that reads
-   * `routedExperts` itself records it, and `pack` needs it not. Absent: the router writes there.
+   * Brings the step's rows to `routedExperts`, behind the router. Of a monolithic router, whose ids lie elsewhere; a
+   * design that reads `routedExperts` itself records it, and `pack` needs it not. Absent: the router writes there.
    */
   recordRows?: (commands: CommandRecorder, numTokens: number) => void;
 }>;
@@ -154,7 +168,10 @@ export type CaptureWorkerContext = Readonly<{
 /** A part of a device buffer, in bytes, from `byteOffset` on (absent = 0). */
 export type DeviceRange = Readonly<{ buffer: DeviceBuffer; byteOffset?: number; byteLength: number }>;
 
-/** What a design reads while the device's queue stands still, and takes in before anything else happens. `bytes` is valid only inside the call. */
+/**
+ * What a design reads while the device's queue stands still, and takes in before anything else happens. `bytes` is
+ * valid only inside the call.
+ */
 export interface BlockingReads {
   /** Before the forward pass. */
   readBefore(step: WorkerStep): DeviceRange;
@@ -165,13 +182,19 @@ export interface BlockingReads {
   takeAfter(step: WorkerStep, bytes: Uint8Array): void;
 }
 
-/** The half that lives with the model runner. Synchronous like the other: where a design waits for the device, the runner does the waiting. */
+/**
+ * The half that lives with the model runner. Synchronous like the other: where a design waits for the device, the
+ * runner does the waiting.
+ */
 export interface CaptureWorkerHalf {
   readonly design: DesignName;
   /** Of a design that waits for the device in every step. With it the runner keeps one step in flight. */
   readonly blockingReads?: BlockingReads;
 
-  /** Adds its kernels to the step's own command buffer, behind the router. Answers what to read back with the step, or `null`. */
+  /**
+   * Adds its kernels to the step's own command buffer, behind the router. Answers what to read back with the step, or
+   * `null`.
+   */
   record(step: WorkerStep, commands: CommandRecorder): DeviceRange | null;
 
   /**
@@ -180,7 +203,10 @@ export interface CaptureWorkerHalf {
    */
   collect(step: WorkerStep, bytes: Uint8Array | null, numSampledTokens: Uint32Array): RoutedExpertDeltas | null;
 
-  /** Requests that ended, and requests that lost their KV and may come back. Steps in flight may still bring rows of both. */
+  /**
+   * Requests that ended, and requests that lost their KV and may come back. Steps in flight may still bring rows of
+   * both.
+   */
   forget(endedIndices: readonly number[], preemptedIndices: readonly number[]): void;
 
   /** Takes back the memory of an earlier `collect`. */

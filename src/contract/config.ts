@@ -4,7 +4,9 @@ import type { Routing } from './recorded-routing.ts';
 
 export type SchedulingPolicy = 'fcfs' | 'priority';
 
-/** The scheduler's knobs, under vLLM's own names where it has one. All sizes are in tokens unless a line says otherwise. */
+/**
+ * The scheduler's knobs, under vLLM's own names where it has one. All sizes are in tokens unless a line says otherwise.
+ */
 export type EngineConfig = Readonly<{
   /** Tokens per KV block. */
   blockSize: number;
@@ -39,8 +41,8 @@ export type RouterScoring =
   'identity' | 'softmax' | 'sigmoid' | 'sqrt-softplus' | 'topk-softmax' | 'topk-sigmoid' | 'sparsemixer';
 
 /**
- * Experts `[g · E / count, (g + 1) · E / count)` are group g. Only the experts of the `keep` best groups can be chosen; a group is as good as
- * its best expert, or its best two together.
+ * Experts `[g · E / count, (g + 1) · E / count)` are group g. Only the experts of the `keep` best groups can be chosen;
+ * a group is as good as its best expert, or its best two together.
  */
 export type ExpertGroups = Readonly<{ count: number; keep: number; score: 'max' | 'top2-sum' }>;
 
@@ -89,14 +91,15 @@ export type ModelConfig = Readonly<{
 }>;
 
 /**
- * `modular`: selection is a kernel of its own, and the capture hook reads the ids that it writes. `monolithic`: gate, selection and expert work
- * are one kernel, and no hook runs behind it: rows exist only if it is given the output `routing_replay_out`.
+ * `modular`: selection is a kernel of its own, and the capture hook reads the ids that it writes. `monolithic`: gate,
+ * selection and expert work are one kernel, and no hook runs behind it: rows exist only if it is given the output
+ * `routing_replay_out`.
  */
 export type RouterConfig = Readonly<{ kind: 'modular' }> | Readonly<{ kind: 'monolithic'; hasRoutingReplay: boolean }>;
 
 /**
- * Element type of a row on its way to the user: `uint8` holds ids of up to 256 experts, `uint16` of up to 65,536. Only `shm-flock`, true to
- * its source, stores and hands out `int32`.
+ * Element type of a row on its way to the user: `uint8` holds ids of up to 256 experts, `uint16` of up to 65,536. Only
+ * `shm-flock`, true to its source, stores and hands out `int32`.
  */
 export type RowDtype = 'uint8' | 'uint16' | 'int32';
 

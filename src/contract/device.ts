@@ -1,9 +1,9 @@
 /**
- * The device as model runner and capture designs see it: buffers, kernels, one in-order queue. Three implementations: `webgpu`,
- * `cpu` (the TypeScript references, run at once), and the simulator's virtual device.
+ * The device as model runner and capture designs see it: buffers, kernels, one in-order queue. Three implementations:
+ * `webgpu`, `cpu` (the TypeScript references, run at once), and the simulator's virtual device.
  *
- * All operations of one device execute in the order in which they were called (WebGPU has one queue). A copy reads its source
- * when it executes, not when it is called.
+ * All operations of one device execute in the order in which they were called (WebGPU has one queue). A copy reads its
+ * source when it executes, not when it is called.
  */
 
 import type { DeviceKind } from './config.ts';
@@ -14,12 +14,18 @@ export interface DeviceBuffer {
   destroy(): void;
 }
 
-/** `storage`: kernels read and write it, and it can be copied from and to. `readback`: the host can read it, copies write it. */
+/**
+ * `storage`: kernels read and write it, and it can be copied from and to. `readback`: the host can read it, copies
+ * write it.
+ */
 export type BufferUsage = 'storage' | 'readback';
 
 export type KernelAccess = 'read' | 'read-write';
 
-/** A kernel is plain data. Two kernels of one name are the same kernel: the name is the cache key, the label and the bench row. */
+/**
+ * A kernel is plain data. Two kernels of one name are the same kernel: the name is the cache key, the label and the
+ * bench row.
+ */
 export type Kernel = Readonly<{
   name: string;
   /** Complete WGSL, shape constants prepended; entry point `main`, bindings 0… in group 0. */
@@ -29,8 +35,8 @@ export type Kernel = Readonly<{
   /** WebGPU features without which it does not compile. */
   requires: readonly 'subgroups'[];
   /**
-   * The same function in TypeScript, over the same bindings, for `workgroups` workgroups in x. Writes what the WGSL writes, bit for
-   * bit, and nothing else.
+   * The same function in TypeScript, over the same bindings, for `workgroups` workgroups in x. Writes what the WGSL
+   * writes, bit for bit, and nothing else.
    */
   reference: (buffers: readonly Uint32Array[], workgroups: readonly [x: number, y: number, z: number]) => void;
 }>;
@@ -66,27 +72,35 @@ export type DeviceInfo = Readonly<{
 
 export interface Device {
   readonly info: DeviceInfo;
-  /** Settles, with the reason, when the device is lost or an error was not captured; never rejects. After it, `read` rejects. */
+  /**
+   * Settles, with the reason, when the device is lost or an error was not captured; never rejects. After it, `read`
+   * rejects.
+   */
   readonly lost: Promise<string>;
 
   /** Zero-filled. Throws if `byteLength` is over the adapter's limit. */
   createBuffer(label: string, byteLength: number, usage: BufferUsage): DeviceBuffer;
   /** Compiles (once per kernel name) and binds. Rejects with the numbered source if the WGSL is wrong. */
   bind(kernel: Kernel, buffers: readonly DeviceBuffer[]): Promise<BoundKernel>;
-  /** Host to device, in queue order. The data is taken before it returns. Offset and length in bytes, multiples of 4. */
+  /**
+   * Host to device, in queue order. The data is taken before it returns. Offset and length in bytes, multiples of 4.
+   */
   write(buffer: DeviceBuffer, byteOffset: number, data: Uint32Array): void;
   /** Records and submits one command buffer. Dispatches see all writes of those before them. */
   submit(record: (commands: CommandRecorder) => void): void;
   /**
-   * Waits for all that was submitted before, then hands `consume` the first `byteLength` bytes of a `readback` buffer. The view is
-   * valid only inside `consume`. A buffer must not be a copy's target between `read` and its end.
+   * Waits for all that was submitted before, then hands `consume` the first `byteLength` bytes of a `readback` buffer.
+   * The view is valid only inside `consume`. A buffer must not be a copy's target between `read` and its end.
    */
   read<T>(buffer: DeviceBuffer, byteLength: number, consume: (bytes: Uint8Array) => T): Promise<T>;
   /**
-   * Runs `record` as one command buffer and answers the device time between its first and last dispatch, in nanoseconds. Only for
-   * benches. Rejects where `info.hasTimestamps` is false.
+   * Runs `record` as one command buffer and answers the device time between its first and last dispatch, in
+   * nanoseconds. Only for benches. Rejects where `info.hasTimestamps` is false.
    */
   time(record: (commands: CommandRecorder) => void): Promise<number>;
-  /** Waits for pending reads, destroys every buffer, and gives the event loop the turn that the platform needs. Idempotent. */
+  /**
+   * Waits for pending reads, destroys every buffer, and gives the event loop the turn that the platform needs.
+   * Idempotent.
+   */
   destroy(): Promise<void>;
 }

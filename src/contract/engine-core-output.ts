@@ -21,8 +21,8 @@ export type EngineCoreOutput = Readonly<{
   /** At the end only. */
   prefill: PrefillStatistics | null;
   /**
-   * At the end, of a request that opted in: rows of the positions `[start, numTokens - 1)`. Designs that emit as they go attach the
-   * rows of this output's positions instead; the frontend joins them.
+   * At the end, of a request that opted in: rows of the positions `[start, numTokens - 1)`. Designs that emit as they
+   * go attach the rows of this output's positions instead; the frontend joins them.
    */
   routedExperts: RoutedRows | null;
 }>;

@@ -1,6 +1,7 @@
 /**
- * KV from elsewhere, as the engine sees it: the scheduler's side of a KV connector, after vLLM's `KVConnectorBase_V1`. The engine says when a load
- * may begin and is told how it ended; who moves bytes, and waits for them, is behind this interface.
+ * KV from elsewhere, as the engine sees it: the scheduler's side of a KV connector, after vLLM's `KVConnectorBase_V1`.
+ * The engine says when a load may begin and is told how it ended; who moves bytes, and waits for them, is behind this
+ * interface.
  *
  *     waiting ─▶ numExternalTokens ─▶ blocks allocated ─▶ startLoad ─▶ … waits for remote KV … ─▶ EngineCore.finishLoad ─▶ waiting ─▶ running
  *     ended   ─▶ keepsBlocks ─▶ … others read the blocks … ─▶ EngineCore.releaseBlocks
@@ -30,7 +31,9 @@ export type KvLoad = Readonly<{
   blockIds: readonly number[];
 }>;
 
-/** `recompute`: the request goes on with what it has and computes the rest. `fail`: it ends with finish reason `error`. */
+/**
+ * `recompute`: the request goes on with what it has and computes the rest. `fail`: it ends with finish reason `error`.
+ */
 export type KvLoadOutcome =
   Readonly<{ kind: 'loaded'; rows: RoutedRows | null }> | Readonly<{ kind: 'recompute' }> | Readonly<{ kind: 'fail' }>;
 
@@ -43,11 +46,13 @@ export interface KvConnector {
   startLoad(load: KvLoad): void;
 
   /**
-   * The request has ended. `true`: its blocks, `request.blockIds`, are kept until `EngineCore.releaseBlocks(request.index)`. An aborted or failed
-   * request is not asked about.
+   * The request has ended. `true`: its blocks, `request.blockIds`, are kept until
+   * `EngineCore.releaseBlocks(request.index)`. An aborted or failed request is not asked about.
    */
   keepsBlocks(request: CaptureRequest, finishReason: FinishReason): boolean;
 
-  /** The workers died: every load in flight is void and every kept block is gone. Neither is to be ended or released. */
+  /**
+   * The workers died: every load in flight is void and every kept block is gone. Neither is to be ended or released.
+   */
   onWorkersLost(): void;
 }

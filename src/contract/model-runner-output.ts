@@ -1,8 +1,8 @@
 /** What a worker answers to one step: vLLM's ModelRunnerOutput as a struct of arrays. */
 
 /**
- * Rows on their way from a worker half to the engine half of the same design. What `index` means is between the two halves;
- * under `deltas` it holds spans `(request index, first position, number of rows)`, in the order of `rows`.
+ * Rows on their way from a worker half to the engine half of the same design. What `index` means is between the two
+ * halves; under `deltas` it holds spans `(request index, first position, number of rows)`, in the order of `rows`.
  */
 export type RoutedExpertDeltas = Readonly<{
   /** `[numRows, L, K]`, little-endian, in the row dtype. May be longer: the buffer is recycled. */
@@ -18,7 +18,10 @@ export type ModelRunnerOutput = Readonly<{
   stepId: number;
   numRequests: number;
   requestIndices: Uint32Array;
-  /** Sampled tokens of request `i`: `sampledTokenIds[sampledOffsets[i] … sampledOffsets[i + 1])`. None while its prompt is not done. */
+  /**
+   * Sampled tokens of request `i`: `sampledTokenIds[sampledOffsets[i] … sampledOffsets[i + 1])`. None while its prompt
+   * is not done.
+   */
   sampledTokenIds: Uint32Array;
   sampledOffsets: Uint32Array;
   /** Synchronous speculative decoding: the worker's drafts for the next step; `null` otherwise. */

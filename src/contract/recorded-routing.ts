@@ -20,9 +20,9 @@ export type RecordedRouting = Readonly<{
 }>;
 
 /**
- * Where rows and tokens come from. `deterministic`: the router, and they are a function of the token prefix. `nondeterministic`: the router, and
- * each forward pass folds its epoch (step id + 1, or the one given) into the keys it writes, so that a row tells whose pass it is of. `replay`: a
- * recording.
+ * Where rows and tokens come from. `deterministic`: the router, and they are a function of the token prefix.
+ * `nondeterministic`: the router, and each forward pass folds its epoch (step id + 1, or the one given) into the keys
+ * it writes, so that a row tells whose pass it is of. `replay`: a recording.
  */
 export type Routing =
   | Readonly<{ kind: 'deterministic' }>

@@ -6,17 +6,18 @@ import type { RowDtype } from './config.ts';
 export type PositionRange = readonly [from: number, to: number];
 
 /**
- * Rows of the positions `[start, start + count)`. A list of chunks, not one array, so that nothing is concatenated on the
- * scheduler's time (L6):
+ * Rows of the positions `[start, start + count)`. A list of chunks, not one array, so that nothing is concatenated on
+ * the scheduler's time (L6):
  *
  *     position      0 ───────── rowsPerChunk ───────── 2·rowsPerChunk ──
  *     chunks        [ chunks[0]              ][ chunks[1]            ][ …
  *
- * Row p is `chunks[⌊p / rowsPerChunk⌋]`, entries `[(p mod rowsPerChunk) · L · K, … + L · K)`. A chunk may be `null` if all of its
- * wanted rows are before `start` or missing. Chunks may be shared with other requests: read only. Rows inside a `missing` range must not be read: their content is undefined (L4).
+ * Row p is `chunks[⌊p / rowsPerChunk⌋]`, entries `[(p mod rowsPerChunk) · L · K, … + L · K)`. A chunk may be `null` if
+ * all of its wanted rows are before `start` or missing. Chunks may be shared with other requests: read only. Rows
+ * inside a `missing` range must not be read: their content is undefined (L4).
  *
- * Designs that emit as they go hand out pieces. A piece has its own `chunkOrigin`, from which its positions are counted; `RowJoiner`
- * makes one `RoutedRows` of them.
+ * Designs that emit as they go hand out pieces. A piece has its own `chunkOrigin`, from which its positions are
+ * counted; `RowJoiner` makes one `RoutedRows` of them.
  */
 export type RoutedRows = Readonly<{
   start: number;

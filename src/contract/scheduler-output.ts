@@ -7,8 +7,9 @@ export const RequestKind = { running: 0, new: 1, resumed: 2 } as const;
 export type RequestKind = (typeof RequestKind)[keyof typeof RequestKind];
 
 /**
- * A draft token that only the device knows (asynchronous speculative decoding). Where the device knows none either, as for a request that
- * joins the batch in this step, it is padding: the worker computes some token in its place and rejects it.
+ * A draft token that only the device knows (asynchronous speculative decoding). Where the device knows none either, as
+ * for a request that joins the batch in this step, it is padding: the worker computes some token in its place and
+ * rejects it.
  */
 export const PLACEHOLDER_TOKEN = 0xffff_ffff;
 
@@ -27,8 +28,9 @@ export type NewRequestData = Readonly<{
 }>;
 
 /**
- * Entry `i` of each per-request array belongs to the i-th scheduled request, in the scheduler's order; arrays may be longer than
- * `numRequests`. A `…Offsets` array has `numRequests + 1` entries: entry `i` of its values is `[offsets[i], offsets[i + 1])`.
+ * Entry `i` of each per-request array belongs to the i-th scheduled request, in the scheduler's order; arrays may be
+ * longer than `numRequests`. A `…Offsets` array has `numRequests + 1` entries: entry `i` of its values is `[offsets[i],
+ * offsets[i + 1])`.
  *
  * The engine reuses the object and its arrays once the step is finished (`finishStep`): copy what must outlive that.
  */
@@ -47,7 +49,9 @@ export type SchedulerOutput = {
   /** Blocks to append to the block table; for new and resumed requests the whole table, hits included. */
   newBlockIds: Uint32Array;
   newBlockOffsets: Uint32Array;
-  /** Draft tokens among the scheduled ones (always the last), or `PLACEHOLDER_TOKEN` where only the device knows them. */
+  /**
+   * Draft tokens among the scheduled ones (always the last), or `PLACEHOLDER_TOKEN` where only the device knows them.
+   */
   draftTokenIds: Uint32Array;
   draftOffsets: Uint32Array;
   /** One per scheduled request of kind new or resumed, in their order. */

@@ -3,8 +3,9 @@
  *
  *     H(block i) = H(parent = H(block i − 1), tokens of block i, extra keys)      extra keys: the cache salt, first block only
  *
- * A hash is `words` u32 in a caller's array, so that hashing a block allocates nothing. Two hashers: `fastBlockHasher` for the
- * scheduler, `sha256BlockHasher` where hashes leave the process (`vllm/v1/core/kv_cache_utils.py`, `sha256_cbor`).
+ * A hash is `words` u32 in a caller's array, so that hashing a block allocates nothing. Two hashers: `fastBlockHasher`
+ * for the scheduler, `sha256BlockHasher` where hashes leave the process (`vllm/v1/core/kv_cache_utils.py`,
+ * `sha256_cbor`).
  */
 
 import { sha256 } from '@noble/hashes/sha2.js';
@@ -15,8 +16,8 @@ export interface BlockHasher {
   /** u32 words of one hash. */
   readonly words: number;
   /**
-   * Hashes `tokens[from … to)` and writes `words` u32 to `hashes` at `at`. The parent's hash stands right before it, at `at − words`;
-   * `at = 0` is a first block. `salt` is the extra key, or `null`.
+   * Hashes `tokens[from … to)` and writes `words` u32 to `hashes` at `at`. The parent's hash stands right before it, at
+   * `at − words`; `at = 0` is a first block. `salt` is the extra key, or `null`.
    */
   hash(tokens: Uint32Array, from: number, to: number, salt: string | null, hashes: Uint32Array, at: number): void;
 }
@@ -29,8 +30,9 @@ const finalMix = (value: number): number => {
 };
 
 /**
- * 128 bits in four u32 lanes, in the manner of MurmurHash3. Among 2^32 different prefixes a collision has probability 2^-65. It is not
- * cryptographic: where tenants who may attack each other share one cache, give each a salt or use `sha256BlockHasher`.
+ * 128 bits in four u32 lanes, in the manner of MurmurHash3. Among 2^32 different prefixes a collision has probability
+ * 2^-65. It is not cryptographic: where tenants who may attack each other share one cache, give each a salt or use
+ * `sha256BlockHasher`.
  */
 export const fastBlockHasher: BlockHasher = {
   name: 'fast128',
@@ -120,7 +122,10 @@ const firstParent = (seed: string): Uint8Array => {
   return sha256(Uint8Array.from(text));
 };
 
-/** SHA-256 over canonical CBOR `[parent, [token ids], null | [extra keys]]`: vLLM's portable form, the same on every machine. */
+/**
+ * SHA-256 over canonical CBOR `[parent, [token ids], null | [extra keys]]`: vLLM's portable form, the same on every
+ * machine.
+ */
 export class Sha256BlockHasher implements BlockHasher {
   readonly name = 'sha256_cbor';
   readonly words = 8;

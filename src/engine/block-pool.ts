@@ -5,7 +5,8 @@
  *     free list    head ⇄ 5 ⇄ 9 ⇄ 2 ⇄ tail      next to be taken first; doubly linked, so a hit leaves its middle in O(1)
  *     hash map     bucket(hash) → 5 ⇄ 7 ⇄ …      in the order of insertion, so that the first inserted of one hash wins
  *
- * Invariant: a block other than 0 is on the free list if and only if its reference count is 0. Block 0, the null block, is never on it.
+ * Invariant: a block other than 0 is on the free list if and only if its reference count is 0. Block 0, the null block,
+ * is never on it.
  */
 
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -109,8 +110,9 @@ export class BlockPool {
   }
 
   /**
-   * A request gives up `blockIds`, its block table, from the tail to the head. Blocks that nobody holds any more become free: those without
-   * a hash, which nobody can hit, go to the front as one group in the order given, those with one to the end.
+   * A request gives up `blockIds`, its block table, from the tail to the head. Blocks that nobody holds any more become
+   * free: those without a hash, which nobody can hit, go to the front as one group in the order given, those with one
+   * to the end.
    */
   freeTable(blockIds: readonly number[]): void {
     const end = this.numBlocks;

@@ -1,6 +1,7 @@
 /**
- * The engine core: requests in, steps out, answers back. A state machine without time: a driver calls `beginStep`, has the workers run the step,
- * and hands their answer to `finishStep`; `addRequest` and `abort` may come between any two calls. After `vllm/v1/engine/core.py`.
+ * The engine core: requests in, steps out, answers back. A state machine without time: a driver calls `beginStep`, has
+ * the workers run the step, and hands their answer to `finishStep`; `addRequest` and `abort` may come between any two
+ * calls. After `vllm/v1/engine/core.py`.
  *
  *     addRequest ─▶ ┌────────────┐ ─▶ beginStep ─▶ SchedulerOutput ─▶ workers
  *     abort ──────▶ │ EngineCore │                                       │
@@ -41,11 +42,17 @@ export type EngineStats = Readonly<{
   numPrefixHitTokens: number;
   /** Tokens that were cached but computed again, because no cached block has their rows. */
   numPrefixRefusedTokens: number;
-  /** Requests that wait for KV from elsewhere (not counted as waiting), blocks kept for others to read, and tokens loaded since the start. */
+  /**
+   * Requests that wait for KV from elsewhere (not counted as waiting), blocks kept for others to read, and tokens
+   * loaded since the start.
+   */
   numWaitingForRemoteKvs: number;
   numKeptBlocks: number;
   numExternalTokens: number;
-  /** Drafts that were verified, their tokens, and how many of these were right; since the start. See `SpeculationCounts`. */
+  /**
+   * Drafts that were verified, their tokens, and how many of these were right; since the start. See
+   * `SpeculationCounts`.
+   */
   numDrafts: number;
   numDraftTokens: number;
   numAcceptedTokens: number;
@@ -85,7 +92,9 @@ export class EngineCore {
     this.#scheduler = new Scheduler(config, capture, hasher, connector);
   }
 
-  /** No request is alive, no step or load is in flight, and the workers know it. Blocks may still be kept for others. */
+  /**
+   * No request is alive, no step or load is in flight, and the workers know it. Blocks may still be kept for others.
+   */
   get isIdle(): boolean {
     const { hasWork, numStepsInFlight, requests } = this.#scheduler;
     const { handovers } = requests;
@@ -100,8 +109,8 @@ export class EngineCore {
   /**
    * Takes in a request. Its prompt is copied.
    *
-   * @throws DUPLICATE_REQUEST, EMPTY_PROMPT, PROMPT_TOO_LONG, EXCEEDS_POOL, PROMPT_START_OUT_OF_RANGE, BAD_MAX_TOKENS or BAD_VALUE;
-   * the engine is then as it was
+   * @throws DUPLICATE_REQUEST, EMPTY_PROMPT, PROMPT_TOO_LONG, EXCEEDS_POOL, PROMPT_START_OUT_OF_RANGE, BAD_MAX_TOKENS
+   * or BAD_VALUE; the engine is then as it was
    */
   addRequest(request: EngineRequest): void {
     this.#check(request);
@@ -112,8 +121,8 @@ export class EngineCore {
   }
 
   /**
-   * Ends requests at once, at any moment: waiting, running, or with steps in flight. Answers one output for each that was alive; an
-   * unknown or ended id is no error.
+   * Ends requests at once, at any moment: waiting, running, or with steps in flight. Answers one output for each that
+   * was alive; an unknown or ended id is no error.
    */
   abort(requestIds: Iterable<string>): EngineCoreOutput[] {
     const outputs: EngineCoreOutput[] = [];
@@ -127,8 +136,8 @@ export class EngineCore {
   }
 
   /**
-   * Plans the next step, or answers `null` if there is nothing to run and nothing to tell the workers. With steps in flight `null` means that
-   * only an output can bring work. The plan is reused after its `finishStep`.
+   * Plans the next step, or answers `null` if there is nothing to run and nothing to tell the workers. With steps in
+   * flight `null` means that only an output can bring work. The plan is reused after its `finishStep`.
    */
   beginStep(): SchedulerOutput | null {
     if (!this.#scheduler.hasWork) return null;
@@ -164,8 +173,8 @@ export class EngineCore {
   }
 
   /**
-   * The workers died, and with them every step in flight and all KV. Every running request is preempted and computed again on new
-   * workers; nothing is delivered twice. Do not finish the steps that were in flight.
+   * The workers died, and with them every step in flight and all KV. Every running request is preempted and computed
+   * again on new workers; nothing is delivered twice. Do not finish the steps that were in flight.
    */
   onWorkersLost(): void {
     this.#scheduler.onWorkersLost();
@@ -235,8 +244,8 @@ export class EngineCore {
         throw RoutedExpertsError.of('BAD_VALUE', `request "${id}": ${name}`, value, 'a number');
     }
     if (promptLength >= maxModelLen) throw RoutedExpertsError.of('PROMPT_TOO_LONG', id, promptLength, maxModelLen);
-    // The last token is never an input. A step keeps room for the drafts of the step behind it. A request that runs alone and finds no
-    // room for its own drafts besides is preempted, and resumes without drafts.
+    // The last token is never an input. A step keeps room for the drafts of the step behind it. A request that runs
+    // alone and finds no room for its own drafts besides is preempted, and resumes without drafts.
     const mostTokens = Math.min(promptLength + maxTokens - 1 + numSpeculativeTokens, maxModelLen);
     const needed = Math.ceil(mostTokens / blockSize);
     if (needed > numBlocks - 1) throw RoutedExpertsError.of('EXCEEDS_POOL', id, needed, numBlocks - 1);

@@ -9,8 +9,8 @@ const must = (holds: boolean, what: () => string): void => {
 };
 
 /**
- * Throws INVARIANT if a block's holders and its reference count differ, if a block is both held and free or neither, if a request is in
- * two lists, or if one that waits holds blocks. O(requests · blocks).
+ * Throws INVARIANT if a block's holders and its reference count differ, if a block is both held and free or neither, if
+ * a request is in two lists, or if one that waits holds blocks. O(requests · blocks).
  */
 export const checkIntegrity = (scheduler: Scheduler): void => {
   const { kv, running, waiting, handovers } = scheduler.requests;

@@ -54,8 +54,9 @@ export class KVCacheManager {
   }
 
   /**
-   * Makes room for `numNewTokens` more tokens, and `numLookaheadTokens` behind them: appends blocks to the request's table and gives the
-   * blocks that become full their hashes, before their KV is computed, so that a later request of the same step can hit them.
+   * Makes room for `numNewTokens` more tokens, and `numLookaheadTokens` behind them: appends blocks to the request's
+   * table and gives the blocks that become full their hashes, before their KV is computed, so that a later request of
+   * the same step can hit them.
    *
    * @returns `false`, and nothing happens, if there are too few free blocks
    */
@@ -100,14 +101,17 @@ export class KVCacheManager {
   }
 
   /**
-   * The blocks that got a hash for tokens which are not going to be computed after all: those of a request that is taken out of the step that
-   * would have computed them.
+   * The blocks that got a hash for tokens which are not going to be computed after all: those of a request that is
+   * taken out of the step that would have computed them.
    */
   uncomputedBlocks(request: Request): number[] {
     return request.blockIds.slice(Math.floor(request.numComputedTokens / this.#blockSize), request.numCachedBlocks);
   }
 
-  /** Appends the hits and new blocks until the table has `numSlots` slots. `false`, and nothing happens, if there are too few free blocks. */
+  /**
+   * Appends the hits and new blocks until the table has `numSlots` slots. `false`, and nothing happens, if there are
+   * too few free blocks.
+   */
   takeBlocks(request: Request, numSlots: number, { hits, reserveTokens, reserveBlocks }: Admission): boolean {
     const blockSize = this.#blockSize;
     const pool = this.pool;

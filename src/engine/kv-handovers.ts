@@ -1,4 +1,7 @@
-/** The requests whose KV is on its way in, has come in, or is kept for somebody else, and the blocks that they hold meanwhile. */
+/**
+ * The requests whose KV is on its way in, has come in, or is kept for somebody else, and the blocks that they hold
+ * meanwhile.
+ */
 
 import type { CaptureEngineHalf } from '../contract/capture.ts';
 import type { FinishReason } from '../contract/engine-core-output.ts';
@@ -12,7 +15,8 @@ import type { WaitingRequests } from './waiting-requests.ts';
  *     waiting ──▶ loading ──▶ loaded ──▶ running ──▶ kept
  *                    │ aborted: stays here, finished, until its load has ended
  *
- * Invariant: a request is in at most one of the three, and holds its blocks as long as it is in one. Loaded ones wait to be admitted, too.
+ * Invariant: a request is in at most one of the three, and holds its blocks as long as it is in one. Loaded ones wait
+ * to be admitted, too.
  */
 export class KvHandovers {
   /** By request index, which is also the load's id. */
@@ -83,8 +87,8 @@ export class KvHandovers {
   }
 
   /**
-   * A load has ended: its request waits at the front. Answers a request that has to end instead, or `null`. Throws INVARIANT for a load that is
-   * not in flight.
+   * A load has ended: its request waits at the front. Answers a request that has to end instead, or `null`. Throws
+   * INVARIANT for a load that is not in flight.
    *
    * On a full hit the last token is computed again: only computing a token yields the one behind it.
    */
@@ -113,8 +117,9 @@ export class KvHandovers {
   }
 
   /**
-   * Nothing else runs, and loaded requests hold the blocks that `request` needs: the one of them that came last gives them back and computes its
-   * tokens instead. Without it two of them could wait for each other for ever. `false`: there is none.
+   * Nothing else runs, and loaded requests hold the blocks that `request` needs: the one of them that came last gives
+   * them back and computes its tokens instead. Without it two of them could wait for each other for ever. `false`:
+   * there is none.
    */
   dropOneFor(request: Request): boolean {
     let victim: Request | null = null;
@@ -131,7 +136,10 @@ export class KvHandovers {
     this.loaded.clear();
   }
 
-  /** A request ends. `true`: its blocks are not to be freed now, since a load still writes to them or somebody is going to read them. */
+  /**
+   * A request ends. `true`: its blocks are not to be freed now, since a load still writes to them or somebody is going
+   * to read them.
+   */
   keepsBlocks(request: Request, finishReason: FinishReason): boolean {
     this.loaded.delete(request);
     if (request.status === RequestStatus.waitingForRemoteKvs) return true;
@@ -150,7 +158,10 @@ export class KvHandovers {
     this.#kv.free(request);
   }
 
-  /** The workers died: what was loaded is gone, what is being loaded has nowhere to go, and nobody can read what was kept. */
+  /**
+   * The workers died: what was loaded is gone, what is being loaded has nowhere to go, and nobody can read what was
+   * kept.
+   */
   onWorkersLost(): void {
     for (const request of this.kept.values()) this.#kv.free(request);
     this.kept.clear();

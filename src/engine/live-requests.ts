@@ -6,7 +6,8 @@
  *              │ │ └───preempt────┘
  *              └ waits for remote KV: see kv-handovers.ts
  *
- * Invariant: whoever waits holds no blocks, unless its KV was loaded; an ended request holds none, unless they are handed over.
+ * Invariant: whoever waits holds no blocks, unless its KV was loaded; an ended request holds none, unless they are
+ * handed over.
  */
 
 import type { CaptureEngineHalf } from '../contract/capture.ts';
@@ -63,9 +64,9 @@ export class LiveRequests {
   }
 
   /**
-   * Tokens that must have room before a waiting request is admitted. Blocks that are loaded or kept for another engine cannot be taken back. A
-   * request that runs alone beside them and outgrows the rest of the pool preempts itself; it comes back only when all of it fits, because it
-   * would preempt itself again for as long as these blocks are held.
+   * Tokens that must have room before a waiting request is admitted. Blocks that are loaded or kept for another engine
+   * cannot be taken back. A request that runs alone beside them and outgrows the rest of the pool preempts itself; it
+   * comes back only when all of it fits, because it would preempt itself again for as long as these blocks are held.
    */
   tokensToReserve(request: Request): number {
     const { reserveFullIsl, numSpeculativeTokens } = this.#config;
@@ -82,9 +83,9 @@ export class LiveRequests {
   }
 
   /**
-   * The place in the running list of the request that gives way: the last, or under `priority` the one that ranks last. vLLM leaves the choice
-   * among equal (priority, arrival time) to the order of the list, which rotates as requests are resumed: equals can then preempt each
-   * other for ever. A rank without ties lets the first of them come to its end.
+   * The place in the running list of the request that gives way: the last, or under `priority` the one that ranks last.
+   * vLLM leaves the choice among equal (priority, arrival time) to the order of the list, which rotates as requests are
+   * resumed: equals can then preempt each other for ever. A rank without ties lets the first of them come to its end.
    */
   victim(): number {
     const { running } = this;
@@ -104,7 +105,10 @@ export class LiveRequests {
     this.preemptedIndices.push(request.index);
   }
 
-  /** Makes the answer to the driver; a request that ends here gives back all that it holds. It may still stand in the running list. */
+  /**
+   * Makes the answer to the driver; a request that ends here gives back all that it holds. It may still stand in the
+   * running list.
+   */
   emit(request: Request, newTokenIds: number[], finishReason: FinishReason | null): EngineCoreOutput {
     const { requestId } = request;
     const routedExperts = request.wanted ? this.#capture!.take(request, newTokenIds.length, finishReason) : null;

@@ -1,6 +1,6 @@
 /**
- * Requests that wait, in the order in which the scheduler looks at them. Adding, taking and removing from the middle (an abort) are
- * O(1) for `fcfs` and O(log n) for `priority`. After `vllm/v1/core/sched/request_queue.py`.
+ * Requests that wait, in the order in which the scheduler looks at them. Adding, taking and removing from the middle
+ * (an abort) are O(1) for `fcfs` and O(log n) for `priority`. After `vllm/v1/core/sched/request_queue.py`.
  */
 
 import type { SchedulingPolicy } from '../contract/config.ts';

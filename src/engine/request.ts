@@ -55,7 +55,9 @@ export class Request implements CaptureRequest {
   blockIds: number[] = [];
   /** Blocks from the front of the table that bear a hash. */
   numCachedBlocks = 0;
-  /** Hashes of the full blocks of `tokenIds`, whether there is a KV block for them or not; `numHashedBlocks` of them. */
+  /**
+   * Hashes of the full blocks of `tokenIds`, whether there is a KV block for them or not; `numHashedBlocks` of them.
+   */
   blockHashes: Uint32Array = NO_HASHES;
   numHashedBlocks = 0;
   /** u32 words of one hash; 0 as long as there is none. */
@@ -108,8 +110,8 @@ export class Request implements CaptureRequest {
   }
 
   /**
-   * A step is planned that computes `stepNumTokens` more tokens: the counters run ahead to its end. Answers whether it samples, which it does if it
-   * reaches the end of the known tokens.
+   * A step is planned that computes `stepNumTokens` more tokens: the counters run ahead to its end. Answers whether it
+   * samples, which it does if it reaches the end of the known tokens.
    */
   runAhead(asyncScheduling: boolean): boolean {
     this.numComputedTokens += this.stepNumTokens;
@@ -131,7 +133,10 @@ export class Request implements CaptureRequest {
     this.numInFlightSamples -= 1;
   }
 
-  /** Its KV is gone: everything is to be computed again. Outputs on their way become stale; with `dropStaleOutput` they are to be thrown away. */
+  /**
+   * Its KV is gone: everything is to be computed again. Outputs on their way become stale; with `dropStaleOutput` they
+   * are to be thrown away.
+   */
   startOver(dropStaleOutput: boolean): void {
     this.status = RequestStatus.preempted;
     this.numComputedTokens = 0;
@@ -167,8 +172,9 @@ export class Request implements CaptureRequest {
   }
 
   /**
-   * Synchronous speculative decoding: the first `limit` of the drafts `tokens[from … to)` are to be verified in the next step. Drafts follow the last
-   * token: they are void if the request lost its KV meanwhile, or if steps in flight will bring more tokens.
+   * Synchronous speculative decoding: the first `limit` of the drafts `tokens[from … to)` are to be verified in the
+   * next step. Drafts follow the last token: they are void if the request lost its KV meanwhile, or if steps in flight
+   * will bring more tokens.
    */
   setDrafts(tokens: Uint32Array, from: number, to: number, limit: number): void {
     const areNext = this.status === RequestStatus.running && this.numInFlightTokens === 0 && !this.isPrefillChunk;

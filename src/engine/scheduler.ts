@@ -1,9 +1,9 @@
 /**
- * Decides, step by step, which tokens of which requests the workers compute next, and takes in what they answer. Its decisions are
- * those of `vllm/v1/core/sched/scheduler.py` and `async_scheduler.py`, one for one.
+ * Decides, step by step, which tokens of which requests the workers compute next, and takes in what they answer. Its
+ * decisions are those of `vllm/v1/core/sched/scheduler.py` and `async_scheduler.py`, one for one.
  *
- * There is no prefill and no decode phase: each request has tokens that are known and tokens that are computed, and every step lets the
- * second catch up with the first within the step's token budget.
+ * There is no prefill and no decode phase: each request has tokens that are known and tokens that are computed, and
+ * every step lets the second catch up with the first within the step's token budget.
  *
  *     live-requests.ts        where each request stands, and what it holds
  *     kv-cache-manager.ts     its blocks
@@ -85,8 +85,8 @@ export class Scheduler {
   }
 
   /**
-   * Plans the next step and counts its tokens as computed. Steps may be planned before the outputs of earlier ones have arrived. The
-   * plan can be empty. It stays valid until `update` takes in its output.
+   * Plans the next step and counts its tokens as computed. Steps may be planned before the outputs of earlier ones have
+   * arrived. The plan can be empty. It stays valid until `update` takes in its output.
    */
   schedule(): SchedulerOutput {
     const step = this.#spareSteps.pop() ?? new ScheduledStep();
@@ -138,7 +138,8 @@ export class Scheduler {
       const firstNewBlock = request.blockIds.length;
       let fits = true;
       while (!this.kv.allocateSlots(request, numNew, numSpeculativeTokens)) {
-        // Who runs alone would preempt itself, and again, for as long as loaded requests that cannot run hold the blocks it needs.
+        // Who runs alone would preempt itself, and again, for as long as loaded requests that cannot run hold the
+        // blocks it needs.
         if (running.length === 1 && handovers !== null && handovers.dropOneFor(request)) continue;
         const at = requests.victim();
         const victim = running[at]!;
@@ -153,8 +154,8 @@ export class Scheduler {
         running.splice(at, 1);
         if (at < next) next -= 1;
         requests.preempt(victim, false);
-        // Its place in the free list stays that of a cached block, as in vLLM, where it also keeps its hash: a later hit would attend to
-        // KV that nobody computed (L9).
+        // Its place in the free list stays that of a cached block, as in vLLM, where it also keeps its hash: a later
+        // hit would attend to KV that nobody computed (L9).
         for (const id of uncomputed) this.kv.pool.evict(id);
         if (victim === request) {
           fits = false;
@@ -205,8 +206,8 @@ export class Scheduler {
         continue;
       }
       let numNew = request.numTokens - numComputed;
-      // A request that needs one token joins a batch of decodes in their shape, with drafts that stand for nothing and are rejected. It
-      // waits rather than break the shape, which only the threshold narrows.
+      // A request that needs one token joins a batch of decodes in their shape, with drafts that stand for nothing and
+      // are rejected. It waits rather than break the shape, which only the threshold narrows.
       const isPadded = numNew === 1 && isDecodeOnly && numSpeculativeTokens > 0;
       if (isPadded) {
         numNew += numSpeculativeTokens;
@@ -245,12 +246,18 @@ export class Scheduler {
     return budget;
   }
 
-  /** Blocks that an admission leaves to the requests that run. Without any it leaves none, or a large request could never run. */
+  /**
+   * Blocks that an admission leaves to the requests that run. Without any it leaves none, or a large request could
+   * never run.
+   */
   get #blocksToSpare(): number {
     return this.requests.running.length > 0 ? this.kv.watermarkBlocks : 0;
   }
 
-  /** The request gets the blocks that its KV is loaded into, and leaves the queue until it has come. `false`: there are too few. */
+  /**
+   * The request gets the blocks that its KV is loaded into, and leaves the queue until it has come. `false`: there are
+   * too few.
+   */
   #beginLoad(handovers: KvHandovers, request: Request, hits: readonly number[]): boolean {
     const { config, kv } = this;
     const { running, waiting } = this.requests;
@@ -281,8 +288,8 @@ export class Scheduler {
     if (finishedIndices.length > 0) finishedIndices.length = 0;
     step.dispatch(numTokens, asyncScheduling);
     if (asyncScheduling && numSpeculativeTokens > 0) {
-      // A request that samples in this step has drafts from it. A request that is left out keeps the drafts of the last step that it
-      // was in: the device keeps them with its batch slot.
+      // A request that samples in this step has drafts from it. A request that is left out keeps the drafts of the last
+      // step that it was in: the device keeps them with its batch slot.
       for (let i = 0; i < step.count; i += 1) {
         if (step.samples[i] === 1) step.requests[i]!.setDraftPlaceholders(numSpeculativeTokens, PLACEHOLDER_TOKEN);
       }
@@ -291,8 +298,9 @@ export class Scheduler {
   }
 
   /**
-   * Takes in the output of the oldest step in flight. Tokens of a request that was preempted meanwhile still count, except after a cache
-   * reset; those of an ended one do not. Throws INVARIANT, and changes nothing, if it is not the output of that step.
+   * Takes in the output of the oldest step in flight. Tokens of a request that was preempted meanwhile still count,
+   * except after a cache reset; those of an ended one do not. Throws INVARIANT, and changes nothing, if it is not the
+   * output of that step.
    */
   update(modelRunnerOutput: ModelRunnerOutput): EngineCoreOutput[] {
     const step = this.#inFlight[0];
@@ -365,15 +373,19 @@ export class Scheduler {
   }
 
   /**
-   * Forgets every cached prefix. With `resetRunning` all running requests are preempted first, and their outputs in flight are thrown
-   * away; who has loaded KV and was not admitted yet gives it up. Answers `false`, and nothing has happened, if blocks stay held: by a running
-   * request, or, with `resetRunning`, by a load that is under way or for others to read. Ask again once that has ended.
+   * Forgets every cached prefix. With `resetRunning` all running requests are preempted first, and their outputs in
+   * flight are thrown away; who has loaded KV and was not admitted yet gives it up. Answers `false`, and nothing has
+   * happened, if blocks stay held: by a running request, or, with `resetRunning`, by a load that is under way or for
+   * others to read. Ask again once that has ended.
    */
   resetPrefixCache(resetRunning: boolean): boolean {
     return this.requests.resetPrefixCache(resetRunning);
   }
 
-  /** Every step in flight is void and all KV is gone. Requests stay, with the tokens that were delivered, and are computed again. */
+  /**
+   * Every step in flight is void and all KV is gone. Requests stay, with the tokens that were delivered, and are
+   * computed again.
+   */
   onWorkersLost(): void {
     let wasWanted = false;
     for (let step = this.#inFlight.pop(); step !== undefined; step = this.#inFlight.pop()) {

@@ -1,4 +1,7 @@
-/** What became of drafts, since the start. As in vLLM a draft is all that one request has in one step: up to `numSpeculativeTokens` tokens. */
+/**
+ * What became of drafts, since the start. As in vLLM a draft is all that one request has in one step: up to
+ * `numSpeculativeTokens` tokens.
+ */
 export class SpeculationCounts {
   numDrafts = 0;
   numDraftTokens = 0;

@@ -5,7 +5,8 @@ import type { Request } from './request.ts';
 
 /**
  * Whether `tokenId`, the request's last token, ends it; sets `stopReason` for a stop token.
- * EOS and stop tokens count from `minTokens` outputs on; the length limits always do, or a request could neither end nor go on.
+ * EOS and stop tokens count from `minTokens` outputs on; the length limits always do, or a request could neither end
+ * nor go on.
  */
 export const checkStop = (request: Request, tokenId: number, maxModelLen: number): FinishReason | null => {
   const numOutputTokens = request.numTokens - request.numPromptTokens;

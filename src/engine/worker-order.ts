@@ -3,8 +3,8 @@
  *
  *     request index ──table──▶ place in the scheduler's order ──positions──▶ place in the worker's order
  *
- * The table is open-addressed over the indices of one step, at most half full, and cleared by counting `#generation` up. Indices of
- * live requests are mostly neighbours, so `index & mask` rarely collides.
+ * The table is open-addressed over the indices of one step, at most half full, and cleared by counting `#generation`
+ * up. Indices of live requests are mostly neighbours, so `index & mask` rarely collides.
  */
 
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -21,8 +21,8 @@ export class WorkerOrder {
   #isIndexed = false;
 
   /**
-   * Takes in a worker's output. Throws INVARIANT, before anything of the engine has changed, if it is not the output of this step: other
-   * requests, a token too many, or none where the step samples.
+   * Takes in a worker's output. Throws INVARIANT, before anything of the engine has changed, if it is not the output of
+   * this step: other requests, a token too many, or none where the step samples.
    */
   read(step: ScheduledStep, output: ModelRunnerOutput): void {
     const { count } = step;

@@ -1,4 +1,7 @@
-/** The workers of one design, and what its two halves share: started once, for any number of engines one after the other. */
+/**
+ * The workers of one design, and what its two halves share: started once, for any number of engines one after the
+ * other.
+ */
 
 import { designByName } from '../capture/designs.ts';
 import type { CreatedSharedRows } from '../capture/shm-flock/posix-shared-rows.ts';
@@ -47,7 +50,10 @@ export class DesignSession {
     return designByName(this.design).engineHalf(model, engine, resources);
   }
 
-  /** New workers, without a fault to inject, for those that were lost and shut down. Rejects as `start` does; it may be tried again. */
+  /**
+   * New workers, without a fault to inject, for those that were lost and shut down. Rejects as `start` does; it may be
+   * tried again.
+   */
   async restart(): Promise<Executor> {
     const workers = await startWorkers(this.design, { ...this.#config, fault: null });
     this.#workers.shared?.close();

@@ -27,8 +27,9 @@ export type GenerateOptions = Partial<SamplingParams> &
 const DEFAULT_MAX_TOKENS = 16;
 
 /**
- * Starts an engine. Rejects with UNKNOWN_NAME or BAD_VALUE for a model, design or size that cannot be, with NO_ADAPTER where WebGPU
- * has no adapter, with ROUTING_NOT_CAPTURED for a router whose rows nobody writes; nothing is left behind then.
+ * Starts an engine. Rejects with UNKNOWN_NAME or BAD_VALUE for a model, design or size that cannot be, with NO_ADAPTER
+ * where WebGPU has no adapter, with ROUTING_NOT_CAPTURED for a router whose rows nobody writes; nothing is left behind
+ * then.
  */
 export async function createEngine(options: EngineOptions): Promise<Engine> {
   const settings = engineSettings(options);
@@ -69,8 +70,8 @@ export class Engine {
   }
 
   /**
-   * Generates until a stop token or `maxTokens`, and resolves with all tokens and rows. Rejects with what the engine refuses (PROMPT_TOO_LONG,
-   * EXCEEDS_POOL, …), with the signal's reason, and with ENGINE_DEAD.
+   * Generates until a stop token or `maxTokens`, and resolves with all tokens and rows. Rejects with what the engine
+   * refuses (PROMPT_TOO_LONG, EXCEEDS_POOL, …), with the signal's reason, and with ENGINE_DEAD.
    */
   async generate(prompt: ArrayLike<number>, options: GenerateOptions = {}): Promise<GenerationResult> {
     for await (const { result } of this.stream(prompt, options)) if (result !== null) return result;
@@ -78,8 +79,8 @@ export class Engine {
   }
 
   /**
-   * As `generate`, with the tokens as they come. A reader who is slower than the engine gets the tokens of several steps at once. A reader who
-   * leaves ends the request.
+   * As `generate`, with the tokens as they come. A reader who is slower than the engine gets the tokens of several
+   * steps at once. A reader who leaves ends the request.
    */
   async *stream(
     prompt: ArrayLike<number>,
@@ -105,14 +106,17 @@ export class Engine {
     }
   }
 
-  /** Ends a request at once: it resolves with finish reason `abort`, and with the tokens and rows that it has. Unknown ids are ignored. */
+  /**
+   * Ends a request at once: it resolves with finish reason `abort`, and with the tokens and rows that it has. Unknown
+   * ids are ignored.
+   */
   abort(requestId: string): void {
     if (this.#requests.has(requestId)) this.#driver.abort([requestId]);
   }
 
   /**
-   * Forgets every cached prefix. With `resetRunning` all running requests are preempted and computed again. `false`: nothing has happened, since
-   * a running request holds blocks.
+   * Forgets every cached prefix. With `resetRunning` all running requests are preempted and computed again. `false`:
+   * nothing has happened, since a running request holds blocks.
    */
   resetPrefixCache(resetRunning: boolean = false): boolean {
     return this.#driver.resetPrefixCache(resetRunning);

@@ -16,8 +16,8 @@ export type GenerationResult = Readonly<{
   /** Prompt tokens that the first admission found in the prefix cache. */
   numCachedTokens: number;
   /**
-   * One row of L·K expert ids for each token that was an input, from `routedExpertsPromptStart` on: prompt and output tokens but the last.
-   * `null`: the request did not ask for rows, or its design has none.
+   * One row of L·K expert ids for each token that was an input, from `routedExpertsPromptStart` on: prompt and output
+   * tokens but the last. `null`: the request did not ask for rows, or its design has none.
    */
   rows: RoutedRows | null;
 }>;

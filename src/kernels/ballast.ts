@@ -1,4 +1,7 @@
-/** Stretches a forward pass by a wanted time: a kernel that only takes time, and the count that makes it take as long as wanted. */
+/**
+ * Stretches a forward pass by a wanted time: a kernel that only takes time, and the count that makes it take as long as
+ * wanted.
+ */
 
 import type { BoundKernel, CommandRecorder, Device, DeviceBuffer, Kernel } from '../contract/device.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -20,8 +23,8 @@ export class Ballast {
   }
 
   /**
-   * Measures the device's speed, for some tens of milliseconds, and fixes the count for `ms` milliseconds. Throws `BAD_VALUE` for a time that
-   * is negative, not finite, or over a minute.
+   * Measures the device's speed, for some tens of milliseconds, and fixes the count for `ms` milliseconds. Throws
+   * `BAD_VALUE` for a time that is negative, not finite, or over a minute.
    */
   static async create(device: Device, kernel: Kernel, ms: number): Promise<Ballast> {
     if (!(ms > 0 && ms <= 60_000))

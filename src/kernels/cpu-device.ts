@@ -1,4 +1,6 @@
-/** The `cpu` device: buffers are arrays, kernels are their TypeScript references, and `submit` has run when it returns. */
+/**
+ * The `cpu` device: buffers are arrays, kernels are their TypeScript references, and `submit` has run when it returns.
+ */
 
 import type {
   BoundKernel,

@@ -1,6 +1,7 @@
 /**
- * The one file that imports `webgpu`: instances, adapters, and who keeps them alive. An instance that is garbage-collected while a
- * device of it lives takes the process down, so each open adapter is held in `live` until its device is gone.
+ * The one file that imports `webgpu`: instances, adapters, and who keeps them alive. An instance that is
+ * garbage-collected while a device of it lives takes the process down, so each open adapter is held in `live` until its
+ * device is gone.
  */
 
 import { create, globals } from 'webgpu';
@@ -84,8 +85,8 @@ async function enumerate(): Promise<readonly AdapterName[]> {
 }
 
 /**
- * Opens the best adapter whose name contains `wanted`, in any case; `null`: the best there is. An adapter that does not open (a driver too
- * old for Dawn) is passed over. Throws `UNKNOWN_NAME` if no name fits, `NO_ADAPTER` if none opens.
+ * Opens the best adapter whose name contains `wanted`, in any case; `null`: the best there is. An adapter that does not
+ * open (a driver too old for Dawn) is passed over. Throws `UNKNOWN_NAME` if no name fits, `NO_ADAPTER` if none opens.
  */
 export async function openAdapter(wanted: string | null): Promise<OpenAdapter> {
   const tried = [...(await prepareAdapters())];

@@ -1,7 +1,8 @@
 /**
- * Shapes and routing functions of published models, as far as routing shows them. `numLayers` counts the layers that have a router; dense layers
- * have no row. Sources: each model's config.json (`num_hidden_layers` less the dense ones, `num_experts`, `num_experts_per_tok`, `vocab_size`,
- * `n_group`, `topk_group`, `scoring_func`) and its modelling code. What is approximated:
+ * Shapes and routing functions of published models, as far as routing shows them. `numLayers` counts the layers that
+ * have a router; dense layers have no row. Sources: each model's config.json (`num_hidden_layers` less the dense ones,
+ * `num_experts`, `num_experts_per_tok`, `vocab_size`, `n_group`, `topk_group`, `scoring_func`) and its modelling code.
+ * What is approximated:
  *
  *     longcat-flash      its 256 zero experts are experts 512 … 767
  *     deepseek-v4-flash  its first three layers, which route by token id, choose by score like the others

@@ -7,8 +7,8 @@ import { listAdapters } from './gpu.ts';
 import { WebGpuDevice } from './webgpu-device.ts';
 
 /**
- * Call it in the main thread before a worker opens a device. Looking for adapters once there settles, for every thread, which drivers the
- * Vulkan loader finds: see vulkan-environment.ts. Never rejects for a machine that has none.
+ * Call it in the main thread before a worker opens a device. Looking for adapters once there settles, for every thread,
+ * which drivers the Vulkan loader finds: see vulkan-environment.ts. Never rejects for a machine that has none.
  */
 export async function prepareAdapters(): Promise<void> {
   await listAdapters();
@@ -20,8 +20,8 @@ export async function openDevice(kind: DeviceKind, adapter: string | null): Prom
 }
 
 /**
- * What `routed-experts devices` lists: every device that opens, best first, each tried; `cpu` closes the list. An adapter that does not open
- * (a driver too old for Dawn) is left out.
+ * What `routed-experts devices` lists: every device that opens, best first, each tried; `cpu` closes the list. An
+ * adapter that does not open (a driver too old for Dawn) is left out.
  */
 export async function listDevices(): Promise<readonly DeviceInfo[]> {
   const devices: DeviceInfo[] = [];

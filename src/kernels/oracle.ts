@@ -1,6 +1,6 @@
 /**
- * The model as one function of the tokens: what every design must deliver, computed with no device, no KV cache and no batch.
- * `oracle(tokens) → rows, next tokens` (L2).
+ * The model as one function of the tokens: what every design must deliver, computed with no device, no KV cache and no
+ * batch. `oracle(tokens) → rows, next tokens` (L2).
  */
 
 import type { ModelConfig } from '../contract/config.ts';

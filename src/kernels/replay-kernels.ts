@@ -1,4 +1,7 @@
-/** A kernel set that replays a recording: attention as ever, rows and tokens from the table in place of the router's weights. */
+/**
+ * A kernel set that replays a recording: attention as ever, rows and tokens from the table in place of the router's
+ * weights.
+ */
 
 import type { Kernel, KernelAccess } from '../contract/device.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -9,7 +12,10 @@ import { BUCKET_WORDS, Bucket, TABLE_HEADER, replayTable, unknownExpert } from '
 import { replayRoute, replaySample } from './reference/replay.ts';
 import { Header, REQUEST_WORDS, RequestField } from './step-input.ts';
 
-/** Text of a complete module from `wgsl/<name>.wgsl` and its constants: `wgslSource`, or nothing where only references run. */
+/**
+ * Text of a complete module from `wgsl/<name>.wgsl` and its constants: `wgslSource`, or nothing where only references
+ * run.
+ */
 export type SourceOf = (name: string, constants: Readonly<Record<string, number>>) => string;
 
 export const NO_SOURCE: SourceOf = () => '';
@@ -18,8 +24,8 @@ export const NO_SOURCE: SourceOf = () => '';
 const SAMPLE_BINDINGS: readonly KernelAccess[] = [...BINDINGS.sample, 'read'];
 
 /**
- * `base` with its router and its sampler replaced. Its factory throws BAD_VALUE for a recording of another shape than the model's, or
- * speculative decoding, for which a recording has no drafts.
+ * `base` with its router and its sampler replaced. Its factory throws BAD_VALUE for a recording of another shape than
+ * the model's, or speculative decoding, for which a recording has no drafts.
  */
 export function replayKernels(
   base: KernelSetFactory,

@@ -1,12 +1,13 @@
 /**
- * A recording as a device buffer: which row and which next token belong to a hidden state. A hidden state is a digest of all keys before it,
- * so it names a recorded sequence and a position in it; read through a wrong block it names nothing.
+ * A recording as a device buffer: which row and which next token belong to a hidden state. A hidden state is a digest
+ * of all keys before it, so it names a recorded sequence and a position in it; read through a wrong block it names
+ * nothing.
  *
  *     words    0               4                                              4 + 4·B
  *              ├ B − 1 · 0 0 0 ┼ buckets B × 4: x · y · row + 1 · next token + 1 ┼ rows, L·K ids each ┤
  *
- * Open addressing: the search begins at bucket `x mod B`, goes on to the next one, and ends at a bucket without a row. B is a power of two, at
- * least twice the number of rows. Next token 0: it was given in a prompt, not sampled.
+ * Open addressing: the search begins at bucket `x mod B`, goes on to the next one, and ends at a bucket without a row.
+ * B is a power of two, at least twice the number of rows. Next token 0: it was given in a prompt, not sampled.
  */
 
 import type { ModelConfig } from '../contract/config.ts';
@@ -22,14 +23,18 @@ export const BUCKET_WORDS = 4;
 export const Bucket = { x: 0, y: 1, row: 2, nextToken: 3 } as const;
 
 /**
- * What a replaying router writes for a hidden state that was never recorded: this id in every place. No router chooses an expert twice, so
- * it cannot be taken for a routing (L4). Nor is it an expert's id, unless there are as many as the row dtype can name.
+ * What a replaying router writes for a hidden state that was never recorded: this id in every place. No router chooses
+ * an expert twice, so it cannot be taken for a routing (L4). Nor is it an expert's id, unless there are as many as the
+ * row dtype can name.
  */
 export function unknownExpert({ numExperts }: Pick<ModelConfig, 'numExperts'>): number {
   return Math.min(numExperts, rowDtype(numExperts) === 'uint8' ? 0xff : 0xffff);
 }
 
-/** The buffer's content. Throws BAD_VALUE if the recording is not of the model's shape, or says two things of one prefix. */
+/**
+ * The buffer's content. Throws BAD_VALUE if the recording is not of the model's shape, or says two things of one
+ * prefix.
+ */
 export function replayTable(model: ModelConfig, recording: RecordedRouting): Uint32Array {
   checkShape(model, recording);
   const rowLength = model.numLayers * model.topK;

@@ -4,8 +4,8 @@
  *
  *     ├ count ┼ token 0 … token S ┼ draft 0 … draft S−1 ┤   stride = 2 + 2S words
  *
- * `count` tokens are valid: 0 while the prompt is not done, else 1 + accepted drafts. Drafts, proposals for the next step, are valid if
- * `count` > 0. What is not valid is left over from an earlier step.
+ * `count` tokens are valid: 0 while the prompt is not done, else 1 + accepted drafts. Drafts, proposals for the next
+ * step, are valid if `count` > 0. What is not valid is left over from an earlier step.
  */
 export class SampledLayout {
   readonly numSpeculativeTokens: number;

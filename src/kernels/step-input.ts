@@ -8,17 +8,21 @@
  *     request       batchSlot · tokenStart · tokenCount · rowStart · numDrafts · samples (0/1) · 0 · 0
  *     tableUpdate   flat index into the block table [maxNumSeqs, maxBlocksPerSeq] · block id
  *
- * The sections are packed for each step's own T, R and U: bytes uploaded grow with the step. The KV slots of the rows travel apart
- * (`slotMapping`), since capture designs read them back.
+ * The sections are packed for each step's own T, R and U: bytes uploaded grow with the step. The KV slots of the rows
+ * travel apart (`slotMapping`), since capture designs read them back.
  *
- * Ordinals: a *row* is a token's place in the step, a *request ordinal* a request's; the *batch slot* is the request's place in the
- * persistent batch, which it keeps as long as it runs. It names the rows of block table and last tokens on the device.
+ * Ordinals: a *row* is a token's place in the step, a *request ordinal* a request's; the *batch slot* is the request's
+ * place in the persistent batch, which it keeps as long as it runs. It names the rows of block table and last tokens on
+ * the device.
  */
 
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { KernelShape } from './kernel-shape.ts';
 
-/** A token id that only the device knows: the last token sampled for that batch slot, or one of the drafts proposed with it. */
+/**
+ * A token id that only the device knows: the last token sampled for that batch slot, or one of the drafts proposed with
+ * it.
+ */
 export const FROM_DEVICE = 0xffff_ffff;
 
 export const HEADER_WORDS = 8;
@@ -46,8 +50,9 @@ export const RequestField = {
 } as const;
 
 /**
- * The host's side of one step. One object serves every step: `begin`, then one `addRequest` per request in the order in which the
- * worker runs them, and its `tokenIds`, `slotMapping` and table updates in any order; `end` before `ForwardPass.upload`.
+ * The host's side of one step. One object serves every step: `begin`, then one `addRequest` per request in the order in
+ * which the worker runs them, and its `tokenIds`, `slotMapping` and table updates in any order; `end` before
+ * `ForwardPass.upload`.
  *
  *     input.begin(numTokens, numRequests, numTableUpdates);
  *     const row = input.addRequest(batchSlot, tokenStart, tokenCount, numDrafts, samples);
@@ -91,8 +96,8 @@ export class StepInput {
   }
 
   /**
-   * Opens a step. `epoch` 0 is the deterministic mode; any other value is folded into the keys that the step writes, so that rows and
-   * tokens tell whose forward pass they came from.
+   * Opens a step. `epoch` 0 is the deterministic mode; any other value is folded into the keys that the step writes, so
+   * that rows and tokens tell whose forward pass they came from.
    */
   begin(numTokens: number, numRequests: number, numTableUpdates: number, epoch: number = 0): void {
     const { shape } = this;
@@ -152,7 +157,8 @@ export class StepInput {
   }
 
   /**
-   * The token of a row, or `FROM_DEVICE`: allowed for a request's last sampled token (the last row that is no draft) and for its drafts.
+   * The token of a row, or `FROM_DEVICE`: allowed for a request's last sampled token (the last row that is no draft)
+   * and for its drafts.
    */
   setToken(row: number, tokenId: number): void {
     this.words[HEADER_WORDS + row] = tokenId;
@@ -168,8 +174,8 @@ export class StepInput {
   }
 
   /**
-   * Block `blockOrdinal` of the request in `batchSlot` is `blockId` from this step on. Not twice in a step for one place: the device
-   * applies them in no order.
+   * Block `blockOrdinal` of the request in `batchSlot` is `blockId` from this step on. Not twice in a step for one
+   * place: the device applies them in no order.
    */
   addTableUpdate(batchSlot: number, blockOrdinal: number, blockId: number): void {
     const { maxBlocksPerSeq } = this.shape;

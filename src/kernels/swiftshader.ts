@@ -1,6 +1,6 @@
 /**
- * SwiftShader, a Vulkan driver in software, and a Vulkan loader, out of the npm package `@sparticuz/chromium`: what a machine without a GPU
- * and without Vulkan runs WGSL on. Linux on x64 only; the package is an optional dependency.
+ * SwiftShader, a Vulkan driver in software, and a Vulkan loader, out of the npm package `@sparticuz/chromium`: what a
+ * machine without a GPU and without Vulkan runs WGSL on. Linux on x64 only; the package is an optional dependency.
  */
 
 import { createReadStream } from 'node:fs';
@@ -61,8 +61,8 @@ function locate(folder: string): SwiftShader {
 }
 
 /**
- * The folder appears under its name only when it is complete: unpacked beside it, then renamed. Of two processes that race, one rename finds
- * the other's folder there and its own copy is dropped.
+ * The folder appears under its name only when it is complete: unpacked beside it, then renamed. Of two processes that
+ * race, one rename finds the other's folder there and its own copy is dropped.
  */
 async function unpackInto(cache: string, name: string, archive: string): Promise<string> {
   const folder = join(cache, name);

@@ -1,5 +1,6 @@
 /**
- * Makes a Vulkan loader and a software driver findable before WebGPU looks for them. Knows files and environment variables, not adapters.
+ * Makes a Vulkan loader and a software driver findable before WebGPU looks for them. Knows files and environment
+ * variables, not adapters.
  */
 
 import { isMainThread } from 'node:worker_threads';
@@ -9,12 +10,13 @@ import { unpackSwiftShader } from './swiftshader.ts';
 let prepared: Promise<readonly string[]> | null = null;
 
 /**
- * Call it in the MAIN thread before a worker opens a device, and before the first device anywhere: the loader reads the process's
- * environment, which a worker's `process.env` is only a copy of, and a library opened here is found by every thread afterwards. Runs once
- * per process. Answers what it did, in words, for `NO_ADAPTER`. Never throws for a machine that lacks something.
+ * Call it in the MAIN thread before a worker opens a device, and before the first device anywhere: the loader reads the
+ * process's environment, which a worker's `process.env` is only a copy of, and a library opened here is found by every
+ * thread afterwards. Runs once per process. Answers what it did, in words, for `NO_ADAPTER`. Never throws for a machine
+ * that lacks something.
  *
- * Drivers of the system come first in any case: SwiftShader is added to them, not put in their place. A user's `VK_ICD_FILENAMES` or
- * `VK_DRIVER_FILES` stays as it is.
+ * Drivers of the system come first in any case: SwiftShader is added to them, not put in their place. A user's
+ * `VK_ICD_FILENAMES` or `VK_DRIVER_FILES` stays as it is.
  */
 export function prepareAdapters(): Promise<readonly string[]> {
   prepared ??= prepare();
@@ -49,7 +51,10 @@ async function prepare(): Promise<readonly string[]> {
   return tried;
 }
 
-/** Old loaders (before 1.3.207) do not know how to add a driver. Where they find nothing else, SwiftShader is all there is. */
+/**
+ * Old loaders (before 1.3.207) do not know how to add a driver. Where they find nothing else, SwiftShader is all there
+ * is.
+ */
 export async function replaceDriversBySwiftShader(): Promise<boolean> {
   const added = process.env['VK_ADD_DRIVER_FILES'];
   if (!isMainThread || added === undefined || process.env['VK_ICD_FILENAMES'] !== undefined) return false;

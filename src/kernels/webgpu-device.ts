@@ -1,6 +1,6 @@
 /**
- * The `webgpu` device. Keeps alive all that must outlive its maps: adapter and instance, buffers, pipelines. Errors that nobody asked
- * about (WebGPU does not throw them) end the device, with the reason in `lost`.
+ * The `webgpu` device. Keeps alive all that must outlive its maps: adapter and instance, buffers, pipelines. Errors
+ * that nobody asked about (WebGPU does not throw them) end the device, with the reason in `lost`.
  */
 
 import type {
@@ -78,7 +78,10 @@ export class WebGpuDevice implements Device {
     void gpu.lost.then((loss) => this.#lose(loss.message === '' ? loss.reason : loss.message));
   }
 
-  /** The device of the best adapter whose name contains `adapter`; `null`: of the best there is. Errors: see `openAdapter`. */
+  /**
+   * The device of the best adapter whose name contains `adapter`; `null`: of the best there is. Errors: see
+   * `openAdapter`.
+   */
   static async open(adapter: string | null): Promise<WebGpuDevice> {
     return WebGpuDevice.on(await openAdapter(adapter));
   }

@@ -1,4 +1,7 @@
-/** Turns dispatches and copies into one command buffer. Neighbouring dispatches share a compute pass; WebGPU orders them. */
+/**
+ * Turns dispatches and copies into one command buffer. Neighbouring dispatches share a compute pass; WebGPU orders
+ * them.
+ */
 
 import type { BoundKernel, CommandRecorder, DeviceBuffer } from '../contract/device.ts';
 import type { TimestampQueries } from './timestamp-queries.ts';

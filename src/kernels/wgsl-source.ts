@@ -17,8 +17,8 @@ function load(name: string): string {
 const DIRECTIVE = /^(?:enable|diagnostic|requires)\b[^;]*;\s*$/gm;
 
 /**
- * A complete module of several files: their directives, which WGSL wants first, the constants as `const NAME: u32 = …u;` and
- * `const NAME: f32 = …f;`, then the files in order.
+ * A complete module of several files: their directives, which WGSL wants first, the constants as `const NAME: u32 =
+ * …u;` and `const NAME: f32 = …f;`, then the files in order.
  */
 export function wgslModule(
   names: readonly string[],

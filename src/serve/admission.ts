@@ -3,8 +3,8 @@
 import { HttpError } from './http-error.ts';
 
 /**
- * A place is taken per choice from its admission until its answer is written or its client gone, so that a client who does not read uses up the
- * server's patience, not its memory. Invariant: 0 ≤ places taken ≤ limit.
+ * A place is taken per choice from its admission until its answer is written or its client gone, so that a client who
+ * does not read uses up the server's patience, not its memory. Invariant: 0 ≤ places taken ≤ limit.
  */
 export class Admission {
   readonly limit: number;

@@ -31,10 +31,16 @@ export type AnswerContext = Readonly<{
   whyDead: () => Promise<string>;
 }>;
 
-/** From this many characters on, what was written waits for the next turn of the event loop: rows must not hold up the engine (L6). */
+/**
+ * From this many characters on, what was written waits for the next turn of the event loop: rows must not hold up the
+ * engine (L6).
+ */
 const TURN_CHARACTERS = 128 * 1024;
 
-/** The whole answer, for a generation that has finished. Rejects with ENGINE_DEAD or KV_LOAD_FAILED if the engine could not finish it. */
+/**
+ * The whole answer, for a generation that has finished. Rejects with ENGINE_DEAD or KV_LOAD_FAILED if the engine could
+ * not finish it.
+ */
 export async function jsonAnswer(context: AnswerContext): Promise<AsyncGenerator<string>> {
   const { dialect, job, generation, id, created, model } = context;
   const failed = generation.choices.find((choice) => choice.finishReason === 'error');

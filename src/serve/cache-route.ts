@@ -1,6 +1,7 @@
 /**
- * `POST /reset_prefix_cache`, vLLM's: query parameters `reset_running_requests` and `reset_external`, an empty answer of status 200. vLLM's first
- * versions say 200 whatever came of it; later ones, like this server, say 409 if the cache is as it was.
+ * `POST /reset_prefix_cache`, vLLM's: query parameters `reset_running_requests` and `reset_external`, an empty answer
+ * of status 200. vLLM's first versions say 200 whatever came of it; later ones, like this server, say 409 if the cache
+ * is as it was.
  */
 
 import type { FastifyReply, FastifyRequest } from 'fastify';

@@ -8,7 +8,9 @@ import { readJob } from './read-job.ts';
 import { readRowFields } from './sampling-fields.ts';
 import type { ByteTokenizer } from './tokenizer.ts';
 
-/** No model here knows when an answer is complete, and the rest of the context, which is vLLM's default, can be long. */
+/**
+ * No model here knows when an answer is complete, and the rest of the context, which is vLLM's default, can be long.
+ */
 const DEFAULT_MAX_TOKENS = 256;
 const MAX_MESSAGES = 10_000;
 const roles = ['system', 'developer', 'user', 'assistant', 'tool'];

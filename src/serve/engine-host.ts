@@ -52,7 +52,10 @@ export type EngineHostOptions = Readonly<{
   stepTimeoutMs: number;
   /** KV from and for other engines; `null` = none. */
   kv: KvExchangeOptions | null;
-  /** Folded into every key that is computed here, so that rows and tokens tell whose they are; 0 = none, and all engines agree. */
+  /**
+   * Folded into every key that is computed here, so that rows and tokens tell whose they are; 0 = none, and all engines
+   * agree.
+   */
   epoch: number;
   /** Of the first workers only. */
   fault: WorkerFault | null;
@@ -140,7 +143,10 @@ export class EngineHost {
     return { isRestarting: this.#executor === null, numRestarts: this.#numRestarts, lastLoss: this.#lastLoss };
   }
 
-  /** Why a request ended with `error` that has no failure of its own: its last output comes just before the engine stops. */
+  /**
+   * Why a request ended with `error` that has no failure of its own: its last output comes just before the engine
+   * stops.
+   */
   async whyDead(): Promise<string> {
     await this.#running;
     return this.#deathReason ?? 'unknown';
@@ -178,7 +184,10 @@ export class EngineHost {
     this.#driver.abort(generation.unfinishedIds);
   }
 
-  /** Forgets every cached prefix; `false`, and nothing has happened, while blocks are held. See `Scheduler.resetPrefixCache`. */
+  /**
+   * Forgets every cached prefix; `false`, and nothing has happened, while blocks are held. See
+   * `Scheduler.resetPrefixCache`.
+   */
   resetPrefixCache(resetRunning: boolean): boolean {
     if (this.#deathReason !== null) throw RoutedExpertsError.of('ENGINE_DEAD', this.#deathReason);
     return this.#driver.resetPrefixCache(resetRunning);
@@ -219,7 +228,10 @@ export class EngineHost {
     this.kv!.announce(ids, transfer, promptTokenIds, rowsStart);
   }
 
-  /** Throws BAD_VALUE for a design that captures rows and cannot take over those that come with KV: it would compute every prompt again. */
+  /**
+   * Throws BAD_VALUE for a design that captures rows and cannot take over those that come with KV: it would compute
+   * every prompt again.
+   */
   #makeExchange(options: KvExchangeOptions, capture: CaptureEngineHalf | null): KvExchange {
     const { model, engine, design } = this.options;
     if (capture !== null && capture.acceptsExternalKv === undefined) {

@@ -1,4 +1,7 @@
-/** The choices of one client's request while the engine works on them: outputs flow in at the engine's pace, out at the client's. */
+/**
+ * The choices of one client's request while the engine works on them: outputs flow in at the engine's pace, out at the
+ * client's.
+ */
 
 import { RowJoiner } from '../capture/row-joiner.ts';
 import type { EngineCoreOutput, FinishReason, PrefillStatistics } from '../contract/engine-core-output.ts';
@@ -27,8 +30,8 @@ export type ChoiceUpdate = Readonly<{ choice: Choice; newTokenIds: readonly numb
 /**
  *     engine ──add──▶ [ tokens of choice 0 │ … of choice 1 ] ──next──▶ writer ──▶ socket
  *
- * A reader who is slower than the engine finds the tokens of many steps in one update: what waits is bounded by the choices' maximal lengths, and
- * nothing is rendered before the socket takes it.
+ * A reader who is slower than the engine finds the tokens of many steps in one update: what waits is bounded by the
+ * choices' maximal lengths, and nothing is rendered before the socket takes it.
  */
 export class Generation {
   readonly choices: readonly Choice[];
@@ -91,7 +94,10 @@ export class Generation {
     return choice;
   }
 
-  /** Waits for news, then answers all there are. Nothing: every choice has ended and was handed out. One reader at a time. */
+  /**
+   * Waits for news, then answers all there are. Nothing: every choice has ended and was handed out. One reader at a
+   * time.
+   */
   async next(): Promise<ChoiceUpdate[]> {
     for (;;) {
       const updates = this.#takeUpdates();

@@ -92,7 +92,9 @@ function digest(text: string): Buffer {
   return createHash('sha256').update(text).digest();
 }
 
-/** What generates or changes anything wants the key; `/health`, `/metrics` and `/version` are for probes, as in vLLM. */
+/**
+ * What generates or changes anything wants the key; `/health`, `/metrics` and `/version` are for probes, as in vLLM.
+ */
 function checkKey(apiKey: string | null, request: FastifyRequest): void {
   if (apiKey === null || !/^\/(v1|inference|reset_prefix_cache)(\/|$)/.test(pathOf(request.url))) return;
   const given = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1] ?? '';

@@ -1,4 +1,7 @@
-/** What a client is told when its request is not served: status and OpenAI's error body, for every code of the error table. */
+/**
+ * What a client is told when its request is not served: status and OpenAI's error body, for every code of the error
+ * table.
+ */
 
 import type { ErrorCode, ErrorDetails } from '../contract/errors.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';

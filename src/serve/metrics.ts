@@ -1,4 +1,7 @@
-/** What `/metrics` tells: vLLM's own names where it has one (`vllm/v1/metrics/loggers.py`), and `routed_experts:…` for rows. */
+/**
+ * What `/metrics` tells: vLLM's own names where it has one (`vllm/v1/metrics/loggers.py`), and `routed_experts:…` for
+ * rows.
+ */
 
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';

@@ -3,9 +3,9 @@
 import type { ServerResponse } from 'node:http';
 
 /**
- * Writes the parts, ends the response, and resolves when the socket has taken all of it, or when it is gone: whose fault that is shows in
- * `response.writableFinished`. A part is asked for only when the one before it fits the socket's buffer. A client that takes nothing for
- * `stallMs` is cut off.
+ * Writes the parts, ends the response, and resolves when the socket has taken all of it, or when it is gone: whose
+ * fault that is shows in `response.writableFinished`. A part is asked for only when the one before it fits the socket's
+ * buffer. A client that takes nothing for `stallMs` is cut off.
  */
 export async function writeAnswer(
   response: ServerResponse,

@@ -60,7 +60,10 @@ export function refuseUnsupported(fields: BodyFields): void {
 /** Sampling without its maximum, and how many choices of each prompt. */
 export type SamplingFields = Readonly<{ n: number; sampling: Omit<SamplingParams, 'maxTokens'> }>;
 
-/** `fields` is the body itself, or `sampling_params` of `/inference/v1/generate`; `rows` says what is wanted of routed experts. */
+/**
+ * `fields` is the body itself, or `sampling_params` of `/inference/v1/generate`; `rows` says what is wanted of routed
+ * experts.
+ */
 export function readSampling(fields: BodyFields, rows: RowFields, limits: JobLimits): SamplingFields {
   if (rows.format !== null && !limits.hasRows) {
     const name = 'return_routed_experts';
@@ -94,8 +97,9 @@ export function withMaxTokens(fields: BodyFields, { sampling }: SamplingFields, 
 export type RowFields = Readonly<{ format: RowFormat | null; promptStart: number }>;
 
 /**
- * `vllm_xargs` of the body, or `extra_args` of sampling parameters, with `return_routed_experts`, `routed_experts_format` and
- * `routed_experts_prompt_start`; the last may also stand in the body itself, where vLLM has it.
+ * `vllm_xargs` of the body, or `extra_args` of sampling parameters, with `return_routed_experts`,
+ * `routed_experts_format` and `routed_experts_prompt_start`; the last may also stand in the body itself, where vLLM has
+ * it.
  */
 export function readRowFields(fields: BodyFields, extraName: 'vllm_xargs' | 'extra_args'): RowFields {
   const extra = fields.object(extraName);
@@ -175,7 +179,10 @@ function readTransfer(fields: BodyFields, { transfer }: JobLimits): TransferPara
   return readTransferParams(fields, transfer);
 }
 
-/** KV is that of one prompt, what it is answered to is not a stream, and rows that come along must be those that are wanted. */
+/**
+ * KV is that of one prompt, what it is answered to is not a stream, and rows that come along must be those that are
+ * wanted.
+ */
 export function checkTransfer({ transfer, prompts, stream, sampling }: GenerationJob): void {
   if (transfer === null) return;
   if (prompts.length > 1) throw badField('prompt', prompts, 'one prompt with kv_transfer_params');

@@ -41,7 +41,10 @@ export class Server {
     this.#addRoutes(config);
   }
 
-  /** Starts the workers, then listens. Rejects with CANNOT_LISTEN or what keeps the workers from starting; nothing is left behind then. */
+  /**
+   * Starts the workers, then listens. Rejects with CANNOT_LISTEN or what keeps the workers from starting; nothing is
+   * left behind then.
+   */
   static async start(config: ServeConfig): Promise<Server> {
     const app = createApp(config);
     const metrics = new Metrics(config.servedModel);
@@ -82,8 +85,8 @@ export class Server {
   }
 
   /**
-   * Takes no new requests, lets those that run come to their end for at most `drainMs`, aborts the rest, then stops. Idempotent; a later call
-   * with a shorter time is not heard.
+   * Takes no new requests, lets those that run come to their end for at most `drainMs`, aborts the rest, then stops.
+   * Idempotent; a later call with a shorter time is not heard.
    */
   close(drainMs: number): Promise<void> {
     this.#closed ??= this.#close(drainMs);

@@ -43,7 +43,10 @@ export type CampaignOptions = Readonly<{
   stopAfter: number;
 }>;
 
-/** The storm of a seed for a subject: with a prefill engine in front if that is asked for, or if the subject is nothing without. */
+/**
+ * The storm of a seed for a subject: with a prefill engine in front if that is asked for, or if the subject is nothing
+ * without.
+ */
 export function scenarioOf(seed: number, { mutation }: Subject, pd: boolean): Scenario {
   return pd || mutation.inPd === true ? drawPdScenario(seed) : drawScenario(seed);
 }

@@ -1,4 +1,7 @@
-/** Conservation and bounds: requests, blocks and bytes are counted after everything that a driver may do, and once more after the drain. */
+/**
+ * Conservation and bounds: requests, blocks and bytes are counted after everything that a driver may do, and once more
+ * after the drain.
+ */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.ts';
 import type { EngineCore } from '../engine/engine-core.ts';

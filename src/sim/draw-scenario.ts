@@ -1,6 +1,7 @@
 /**
- * A scenario for each seed, by swarm: a seed draws not only how strong a fault is but which faults exist at all, and shapes pool, budgets and
- * lengths so that some seeds are cramped and others roomy. Uniform scenarios would all be alike and never go to the edges.
+ * A scenario for each seed, by swarm: a seed draws not only how strong a fault is but which faults exist at all, and
+ * shapes pool, budgets and lengths so that some seeds are cramped and others roomy. Uniform scenarios would all be
+ * alike and never go to the edges.
  */
 
 import type { EngineConfig, ModelConfig } from '../contract/config.ts';
@@ -79,8 +80,9 @@ function underPressure(scenario: Scenario, draw: Draw): Scenario {
 }
 
 /**
- * Every other request has a long prompt, computed in chunks. The others outrank it, take its blocks with their last chunk, while the
- * step that runs both is being planned, and are soon over: then it looks for what is left of its prefix, as do twins of it.
+ * Every other request has a long prompt, computed in chunks. The others outrank it, take its blocks with their last
+ * chunk, while the step that runs both is being planned, and are soon over: then it looks for what is left of its
+ * prefix, as do twins of it.
  */
 function rankPressure(scenario: Scenario, draw: Draw): Scenario {
   const { model: routed, requests: drawn } = scenario;
@@ -260,7 +262,9 @@ function drawRequests(seed: number, routed: ModelConfig, swarm: Draw): ScenarioR
   return requests;
 }
 
-/** Tokens that the request will really sample, so that it stops at a chosen output: the first, the last, or one between. */
+/**
+ * Tokens that the request will really sample, so that it stops at a chosen output: the first, the last, or one between.
+ */
 function drawStops(draw: Draw, routed: ModelConfig, prompt: readonly number[], maxTokens: number): number[] {
   const oracle = new Oracle(routerOf(routed));
   const at = draw.pick([0, maxTokens - 1, draw.int(0, maxTokens - 1)]);

@@ -1,8 +1,8 @@
 /** What happened: hashed always, written out when somebody wants to read it (L10). */
 
 /**
- * The log is a sequence of u32 words. Two logs are taken to be equal if their hashes are: 64 bits in two lanes, each a full-avalanche step
- * per word. Lines for a reader are made on demand and are no part of the hash.
+ * The log is a sequence of u32 words. Two logs are taken to be equal if their hashes are: 64 bits in two lanes, each a
+ * full-avalanche step per word. Lines for a reader are made on demand and are no part of the hash.
  */
 export class EventLog {
   /** Whether lines are kept. */

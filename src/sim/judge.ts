@@ -4,8 +4,8 @@ import type { DeclaredGap } from '../capture/designs.ts';
 import { Violation, type LawName } from './violation.ts';
 
 /**
- * A law that the design gives up by declaration is counted and the run goes on, so that what it does *not* give up stays checked. Any other
- * broken promise ends the run.
+ * A law that the design gives up by declaration is counted and the run goes on, so that what it does *not* give up
+ * stays checked. Any other broken promise ends the run.
  */
 export class Judge {
   /** How often each declared gap showed. */

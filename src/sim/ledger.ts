@@ -1,9 +1,10 @@
 /**
- * What the model computes, kept independently of the code under test, and compared with the device when a forward pass has run.
+ * What the model computes, kept independently of the code under test, and compared with the device when a forward pass
+ * has run.
  *
- * For each request the ledger holds the chain of tokens, and the sum of keys that attention over them must have read; a wrong block, a block
- * given away too early or a stale slot changes what the device read, and so its row or its token. With epochs a key tells whose pass
- * wrote it: a row then belongs to the very KV that the request attended to (L9).
+ * For each request the ledger holds the chain of tokens, and the sum of keys that attention over them must have read; a
+ * wrong block, a block given away too early or a stale slot changes what the device read, and so its row or its token.
+ * With epochs a key tells whose pass wrote it: a row then belongs to the very KV that the request attended to (L9).
  *
  *     slot      token · position · epoch · row        who wrote it last; position −1: nothing that may be read
  */
@@ -68,8 +69,9 @@ export class Ledger {
   }
 
   /**
-   * A forward pass has run. `step` is what the worker made of the plan; `routed` and `sampled` are the device's buffers. Requests are gone
-   * through in the scheduler's order: one may have hit a block that another of the same step fills.
+   * A forward pass has run. `step` is what the worker made of the plan; `routed` and `sampled` are the device's
+   * buffers. Requests are gone through in the scheduler's order: one may have hit a block that another of the same step
+   * fills.
    */
   onExecuted(flight: Flight, step: WorkerStep, routed: Uint32Array, sampled: Uint32Array, layout: SampledLayout): void {
     const { plan, entries } = flight;
@@ -95,7 +97,9 @@ export class Ledger {
     flight.isExecuted = true;
   }
 
-  /** The row that a position must have, in deterministic mode. `null`: no forward pass and no hit has ever got there. */
+  /**
+   * The row that a position must have, in deterministic mode. `null`: no forward pass and no hit has ever got there.
+   */
   rowOf(request: TrackedRequest, position: number): Uint16Array | null {
     const at = position * this.#rowLength;
     if (!request.has(position, Flag.routed)) {
@@ -108,7 +112,10 @@ export class Ledger {
     return request.rows.subarray(at, at + this.#rowLength);
   }
 
-  /** The request was admitted with `numHits` cached tokens and ends before the pass has run: rows of those already computed may be delivered. */
+  /**
+   * The request was admitted with `numHits` cached tokens and ends before the pass has run: rows of those already
+   * computed may be delivered.
+   */
   noteHits(request: TrackedRequest, blocks: readonly number[], numHits: number): void {
     for (let position = 0; position < numHits; position += 1) {
       const slot = this.#slotIn(blocks, position);
@@ -118,7 +125,10 @@ export class Ledger {
     }
   }
 
-  /** What the kept block table of an ended request holds at `[from, to)`, for another engine to take over: KV of its own tokens (L9). */
+  /**
+   * What the kept block table of an ended request holds at `[from, to)`, for another engine to take over: KV of its own
+   * tokens (L9).
+   */
   readKv(request: TrackedRequest, blocks: readonly number[], from: number, to: number): LoadedKv {
     const epochs: number[] = [];
     const rows: Uint16Array[] = [];
@@ -150,8 +160,8 @@ export class Ledger {
   }
 
   /**
-   * The request ends before a pass has read what was loaded for it: rows of that may be delivered. Rows of what was taken away again may not,
-   * since no pass of the request has read it.
+   * The request ends before a pass has read what was loaded for it: rows of that may be delivered. Rows of what was
+   * taken away again may not, since no pass of the request has read it.
    */
   noteLoaded(request: TrackedRequest): void {
     const { loadedKv } = request;
@@ -316,7 +326,10 @@ export class Ledger {
     else rows.push(kept);
   }
 
-  /** Extends the sums by the key of `position`. Sums behind it, of an earlier life of the request, stay until they are overwritten. */
+  /**
+   * Extends the sums by the key of `position`. Sums behind it, of an earlier life of the request, stay until they are
+   * overwritten.
+   */
   #push(request: TrackedRequest, position: number, token: number, epoch: number): void {
     const base = keyBase(position, epoch);
     const x = position === 0 ? 0 : request.sumX[position - 1]!;

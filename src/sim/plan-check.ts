@@ -113,12 +113,17 @@ export class PlanCheck {
     }
   }
 
-  /** The request waits for KV of `[from, to)`, and `view.blockIds` are its blocks: those before `from` were found in the prefix cache. */
+  /**
+   * The request waits for KV of `[from, to)`, and `view.blockIds` are its blocks: those before `from` were found in the
+   * prefix cache.
+   */
   onLoadBegun(request: TrackedRequest, view: CaptureRequest, from: number): void {
     this.#begunLoads.push({ request, view, from });
   }
 
-  /** The scheduler begins loads while it plans: what it gave others before, in the same plan, has been taken in by now. */
+  /**
+   * The scheduler begins loads while it plans: what it gave others before, in the same plan, has been taken in by now.
+   */
   #takeBegunLoads(): void {
     for (const { request, view, from } of this.#begunLoads) this.#takeBegunLoad(request, view, from);
     this.#begunLoads.length = 0;
@@ -235,7 +240,10 @@ export class PlanCheck {
     } else this.#withKv.delete(request);
   }
 
-  /** The request ends: the workers must be told, and its blocks are free, unless a load writes to them or somebody is going to read them. */
+  /**
+   * The request ends: the workers must be told, and its blocks are free, unless a load writes to them or somebody is
+   * going to read them.
+   */
   end(request: TrackedRequest): void {
     this.#untold.add(request.index);
     if (request.state === 'loading') this.#marks.add('aborted while its KV was loaded');

@@ -1,6 +1,7 @@
 /**
- * Recorded schedules: one scenario of vLLM's real scheduler a line. This file reads and checks a line; `replay-recording.ts` runs it.
- * A line that holds anything this reader does not know is refused by name, since a replay that skips a field proves nothing.
+ * Recorded schedules: one scenario of vLLM's real scheduler a line. This file reads and checks a line;
+ * `replay-recording.ts` runs it. A line that holds anything this reader does not know is refused by name, since a
+ * replay that skips a field proves nothing.
  */
 
 import type { EngineConfig } from '../contract/config.ts';
@@ -321,7 +322,8 @@ const readRecording = (value: unknown): Recording => {
  * Reads one line of a recording.
  *
  * @param file name of the file, and `line` the number of the line from 1, for messages
- * @throws BAD_TRACE_LINE for broken JSON, a missing or unknown field, an unknown event, or a configuration of another version
+ * @throws BAD_TRACE_LINE for broken JSON, a missing or unknown field, an unknown event, or a configuration of another
+ * version
  */
 export const parseRecording = (json: string, file: string, line: number): Recording => {
   let value: unknown;

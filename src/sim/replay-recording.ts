@@ -1,6 +1,7 @@
 /**
- * Feeds a recording of vLLM's scheduler to ours, event by event, and compares every decision: who is scheduled, in what order, as what,
- * with how many tokens and which blocks; who is preempted; the running list; the free queue; every emission; the final state.
+ * Feeds a recording of vLLM's scheduler to ours, event by event, and compares every decision: who is scheduled, in what
+ * order, as what, with how many tokens and which blocks; who is preempted; the running list; the free queue; every
+ * emission; the final state.
  */
 
 import type { CaptureEngineHalf } from '../contract/capture.ts';
@@ -21,7 +22,10 @@ export type Difference = Readonly<{ step: number; field: string; expected: unkno
 
 export type ReplayOptions = Readonly<{
   hasher?: BlockHasher;
-  /** Builds the engine half whose emissions are compared with the recorded row counts and with the recording's row function. */
+  /**
+   * Builds the engine half whose emissions are compared with the recorded row counts and with the recording's row
+   * function.
+   */
   capture?: ((config: EngineConfig, rowModel: RowModel) => CaptureEngineHalf) | null;
   /** Makes what the worker half of that design would send, for the requests of a step in the worker's order. */
   rows?: ((spans: readonly ReplayedSpan[], rowModel: RowModel, config: EngineConfig) => RoutedExpertDeltas) | null;
@@ -180,7 +184,8 @@ class Replay {
       this.#expect(`${at}.newBlocks`, recorded.newBlocks, [...blocks]);
       const drafts = step.draftTokenIds.subarray(step.draftOffsets[i], step.draftOffsets[i + 1]);
       const shown = [...drafts].map((token) => (token === PLACEHOLDER_TOKEN ? -1 : token));
-      // Where the prefill threshold narrows a padded request, vLLM lists the padding in full. A step of n tokens can run n − 1 drafts.
+      // Where the prefill threshold narrows a padded request, vLLM lists the padding in full. A step of n tokens can
+      // run n − 1 drafts.
       this.#expect(`${at}.drafts`, recorded.drafts.slice(0, recorded.tokens - 1), shown);
     }
     const preempted = sorted(step.preemptedIndices.map((index) => this.#id(index)));
@@ -192,7 +197,10 @@ class Replay {
     this.#inFlight.push({ stepId: step.stepId, spans: this.#capture === null ? new Map() : this.#spans(step) });
   }
 
-  /** What the workers would compute for each request of the step. Asynchronous drafts are read off the tokens that came later. */
+  /**
+   * What the workers would compute for each request of the step. Asynchronous drafts are read off the tokens that came
+   * later.
+   */
   #spans(step: SchedulerOutput): Map<string, ReplayedSpan> {
     const spans = new Map<string, ReplayedSpan>();
     for (let i = 0; i < step.numRequests; i += 1) {
@@ -227,7 +235,8 @@ class Replay {
       for (const id of event.order) {
         const span = step!.spans.get(id);
         if (span === undefined) continue;
-        // Asynchronous scheduling counts drafts as computed that were rejected meanwhile: the last token that is no draft is known.
+        // Asynchronous scheduling counts drafts as computed that were rejected meanwhile: the last token that is no
+        // draft is known.
         const lastStart = this.#request(id, 'output.order').numTokens - (span.numTokens - span.numDrafts);
         spans.push({ ...span, tokenStart: Math.min(span.tokenStart, lastStart) });
       }

@@ -6,8 +6,8 @@ import type { EngineRequest } from '../contract/request.ts';
 import type { ScenarioRequest } from './scenario.ts';
 
 /**
- * The code of the refusal that is due; `null`: none is; `'either'`: the engine may keep room for drafts. `isInUse`: another request has
- * the id.
+ * The code of the refusal that is due; `null`: none is; `'either'`: the engine may keep room for drafts. `isInUse`:
+ * another request has the id.
  */
 export function expectedRefusal(
   spec: ScenarioRequest,

@@ -1,4 +1,7 @@
-/** Delivered rows against the ledger's: all there, each once, each the right one, and what is missing for a reason (L1–L4, L9). */
+/**
+ * Delivered rows against the ledger's: all there, each once, each the right one, and what is missing for a reason
+ * (L1–L4, L9).
+ */
 
 import type { ModelConfig } from '../contract/config.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
@@ -157,7 +160,10 @@ export class RowCheck {
     } else if (!isEqual(expected, got)) this.#wrongRow(request, position, got, `[${Array.from(expected)}]`);
   }
 
-  /** What no router can have chosen, whatever the oracle says: in each layer K ids of experts that there are, no two alike. */
+  /**
+   * What no router can have chosen, whatever the oracle says: in each layer K ids of experts that there are, no two
+   * alike.
+   */
   #checkIds(request: TrackedRequest, position: number, got: RowArray): void {
     const { numLayers, topK, numExperts } = this.#model;
     for (let layer = 0; layer < numLayers; layer += 1) {

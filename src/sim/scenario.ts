@@ -1,6 +1,6 @@
 /**
- * One run of the simulator as data: everything but the code. A scenario can be drawn from a seed, shrunk, saved as JSON and replayed.
- * Times are in ticks of virtual time; a forward pass takes about a hundred.
+ * One run of the simulator as data: everything but the code. A scenario can be drawn from a seed, shrunk, saved as JSON
+ * and replayed. Times are in ticks of virtual time; a forward pass takes about a hundred.
  */
 
 import type { EngineConfig, ModelConfig } from '../contract/config.ts';

@@ -35,7 +35,9 @@ export function shrink(scenario: Scenario, subject: Subject): Shrunk | null {
   return { ...best, numRuns };
 }
 
-/** Two violations of one signature are taken for the same bug: law, kind, and the message without its numbers and names. */
+/**
+ * Two violations of one signature are taken for the same bug: law, kind, and the message without its numbers and names.
+ */
 function signature({ kind, law, message }: Violation): string {
   const words = message.replaceAll(/"[^"]*"|\[[^\]]*\]|#?\d+/g, '').split(' ');
   return `${kind} ${law} ${kind === 'wrong' ? '' : words.slice(0, 8).join(' ')}`;

@@ -1,4 +1,7 @@
-/** The small worlds: two requests, up to four steps, and every pair of things that can befall them, at queue depth 1 and 2. */
+/**
+ * The small worlds: two requests, up to four steps, and every pair of things that can befall them, at queue depth 1 and
+ * 2.
+ */
 
 import type { Fault, Scenario, ScenarioRequest } from './scenario.ts';
 

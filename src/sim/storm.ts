@@ -1,6 +1,6 @@
 /**
- * Drives a world and its ranks as the engine's driver does, in virtual time, with clients that come and go and faults that strike at their
- * moment: the batch queue of `EngineDriver`, without promises.
+ * Drives a world and its ranks as the engine's driver does, in virtual time, with clients that come and go and faults
+ * that strike at their moment: the batch queue of `EngineDriver`, without promises.
  */
 
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
@@ -76,7 +76,10 @@ export class Storm implements RankEvents {
     this.wakeUp();
   }
 
-  /** To the ranks, behind the steps begun before and ahead of those begun later: to all of them, or to the one to be read. Ranks that die say nothing more. */
+  /**
+   * To the ranks, behind the steps begun before and ahead of those begun later: to all of them, or to the one to be
+   * read. Ranks that die say nothing more.
+   */
   handKv(task: KvTask): void {
     const ranks = task.kind === 'read-kv' ? this.#ranks.slice(task.rank, task.rank + 1) : this.#ranks;
     for (const rank of ranks) this.#send(() => rank.acceptKv(task), rank);

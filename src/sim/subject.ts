@@ -1,4 +1,7 @@
-/** What is put through the storm: a design under one of its policies, and what a mutant changes of it and of its surroundings. */
+/**
+ * What is put through the storm: a design under one of its policies, and what a mutant changes of it and of its
+ * surroundings.
+ */
 
 import type { CaptureEngineHalf, CaptureWorkerContext, CaptureWorkerHalf } from '../contract/capture.ts';
 import type { EngineConfig, ModelConfig, PrefixRows } from '../contract/config.ts';
@@ -46,7 +49,10 @@ const CACHED_ROWS_GAP: DeclaredGap = {
   missing: 'prefix-hit',
 };
 
-/** The subject of a name: a design's, or `deltas/` and a prefix-rows policy. Throws UNKNOWN_NAME, with the names there are. */
+/**
+ * The subject of a name: a design's, or `deltas/` and a prefix-rows policy. Throws UNKNOWN_NAME, with the names there
+ * are.
+ */
 export function subjectByName(name: string): Subject {
   const slash = name.indexOf('/');
   if (slash < 0) {

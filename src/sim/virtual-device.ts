@@ -1,6 +1,6 @@
 /**
- * A device in virtual time. Its queue has the hazards of a real one: nothing runs when it is called, a copy reads its source when it
- * executes, and a buffer that is mapped late shows what lies in it by then.
+ * A device in virtual time. Its queue has the hazards of a real one: nothing runs when it is called, a copy reads its
+ * source when it executes, and a buffer that is mapped late shows what lies in it by then.
  *
  *     write ─┐
  *     submit ┴▶ queue ▶ … ▶ [write, write, submission] ─executeNext─▶ buffers ─view─▶ host        who calls these two owns time
@@ -80,7 +80,9 @@ export class VirtualDevice implements Device, CommandRecorder {
     this.#queue.push({ kind: 'write', target: buffer as VirtualBuffer, at: byteOffset / 4, data: data.slice() });
   }
 
-  /** Queues one command buffer. A write of the host while it is recorded comes before it, as it does on a real queue. */
+  /**
+   * Queues one command buffer. A write of the host while it is recorded comes before it, as it does on a real queue.
+   */
   submit(record: (commands: CommandRecorder) => void): void {
     const writes = this.#queue;
     const commands: Command[] = [];

@@ -1,6 +1,7 @@
 /**
- * One rank in virtual time: the real step pipeline and the real worker half on a virtual device. Where `ModelRunner` waits for promises, the
- * rank plans events: the device runs one submission after the other, and a map comes some time after the submissions before it have run.
+ * One rank in virtual time: the real step pipeline and the real worker half on a virtual device. Where `ModelRunner`
+ * waits for promises, the rank plans events: the device runs one submission after the other, and a map comes some time
+ * after the submissions before it have run.
  */
 
 import type { CaptureWorkerHalf } from '../contract/capture.ts';
@@ -27,7 +28,10 @@ export type KvTask = Readonly<{ blockIds: Uint32Array }> &
   /** `rank`: the one to be read. All have the same KV. */
   (
     | Readonly<{ kind: 'read-kv'; rank: number; onExecuted: () => void; onRead: (keys: Uint32Array) => void }>
-    /** `onExecuted`: on rank 0; `onWritten`: it is behind every step before and ahead of every step to come, on this rank. */
+    /**
+     * `onExecuted`: on rank 0; `onWritten`: it is behind every step before and ahead of every step to come, on this
+     * rank.
+     */
     | Readonly<{ kind: 'write-kv'; keys: Uint32Array; onExecuted: () => void; onWritten: () => void }>
   );
 

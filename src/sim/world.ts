@@ -1,6 +1,6 @@
 /**
- * The engine core under watch: every call that a driver may make, each with the checks of what it answers and of what it leaves behind.
- * Knows no time; who calls what when is the storm's business.
+ * The engine core under watch: every call that a driver may make, each with the checks of what it answers and of what
+ * it leaves behind. Knows no time; who calls what when is the storm's business.
  *
  *     add · abort · resetCache ─▶ ┌───────┐ ─begin─▶ Flight ─▶ ranks ─▶ outputs ─finish─▶ ledger says what must have come
  *     loseWorkers ──────────────▶ │ World │

@@ -42,8 +42,9 @@ type StepInFlight = {
 };
 
 /**
- * The batch queue of vLLM's `step_with_batch_queue`: schedule and dispatch while fewer than `queueDepth` steps are in flight, else wait
- * for the oldest output. `add` and `abort` take effect at once: whenever they run, the engine is between two calls.
+ * The batch queue of vLLM's `step_with_batch_queue`: schedule and dispatch while fewer than `queueDepth` steps are in
+ * flight, else wait for the oldest output. `add` and `abort` take effect at once: whenever they run, the engine is
+ * between two calls.
  */
 export class EngineDriver {
   readonly #options: EngineDriverOptions;
@@ -105,8 +106,8 @@ export class EngineDriver {
   }
 
   /**
-   * Runs until `stop` was called and the engine is drained. Rejects when a worker is lost for good: every request has then been handed
-   * out with finish reason `error`.
+   * Runs until `stop` was called and the engine is drained. Rejects when a worker is lost for good: every request has
+   * then been handed out with finish reason `error`.
    */
   async run(): Promise<void> {
     for (;;) {
@@ -117,8 +118,8 @@ export class EngineDriver {
         if (oldest !== undefined) {
           await this.#finish(oldest);
           this.#fill();
-          // A message port hands out messages for as long as there are any, up to a thousand: without a turn of the event loop a worker that
-          // answers faster than its outputs are handled keeps sockets and timers waiting.
+          // A message port hands out messages for as long as there are any, up to a thousand: without a turn of the
+          // event loop a worker that answers faster than its outputs are handled keeps sockets and timers waiting.
           await nextTurn();
         } else if (this.#stopping && this.#options.engine.isIdle) return;
         else await new Promise<void>((resolve) => (this.#wake = resolve));
@@ -164,7 +165,9 @@ export class EngineDriver {
     this.#lastOutputAt = arrivedAt;
   }
 
-  /** A lost worker takes no request with it: a new one starts without KV, and everything that ran is recomputed (L8). */
+  /**
+   * A lost worker takes no request with it: a new one starts without KV, and everything that ran is recomputed (L8).
+   */
   async #recover(error: unknown): Promise<void> {
     const { engine } = this.#options;
     this.#inFlight.length = 0;
@@ -213,7 +216,10 @@ export class EngineDriver {
     });
   }
 
-  /** The engine has forgotten a request whose last output it gave: a listener that throws must not cost the others theirs. */
+  /**
+   * The engine has forgotten a request whose last output it gave: a listener that throws must not cost the others
+   * theirs.
+   */
   #handOut(outputs: readonly EngineCoreOutput[]): void {
     const failures: unknown[] = [];
     for (const output of outputs) {

@@ -33,15 +33,19 @@ export interface Executor {
    */
   readonly lost: Promise<RoutedExpertsError>;
   /**
-   * Dispatches a step, which must stay as it is until its promise settles. Several may be in flight; those that run requests settle in order.
-   * Rejects with DEVICE_LOST or WORKER_LOST, and then so does everything in flight; with RANKS_DIFFER.
+   * Dispatches a step, which must stay as it is until its promise settles. Several may be in flight; those that run
+   * requests settle in order. Rejects with DEVICE_LOST or WORKER_LOST, and then so does everything in flight; with
+   * RANKS_DIFFER.
    */
   execute(step: SchedulerOutput): Promise<ModelRunnerOutput>;
   /** Takes back the memory of an output that nobody reads any more. */
   recycle(output: ModelRunnerOutput): void;
   /** The KV of blocks, `[blockIds.length, blockSize, 2]` u32, as all steps dispatched before leave it. */
   readKv(blockIds: readonly number[]): Promise<Uint32Array>;
-  /** Overwrites the KV of blocks, behind all steps dispatched before and ahead of those dispatched later. The keys are taken over. */
+  /**
+   * Overwrites the KV of blocks, behind all steps dispatched before and ahead of those dispatched later. The keys are
+   * taken over.
+   */
   writeKv(blockIds: readonly number[], keys: Uint32Array<ArrayBuffer>): Promise<void>;
   transferCounts(): TransferCounts;
   liveCounts(): Promise<WorkerLiveCounts>;

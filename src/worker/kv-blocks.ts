@@ -21,7 +21,10 @@ export class KvBlocks {
     this.#numBlocks = Math.floor(kvKeys.byteLength / (4 * this.#blockWords));
   }
 
-  /** Submits a copy of the blocks to a buffer of their own, `[blockIds.length, blockSize, 2]` u32, which is the caller's. At least one block. */
+  /**
+   * Submits a copy of the blocks to a buffer of their own, `[blockIds.length, blockSize, 2]` u32, which is the
+   * caller's. At least one block.
+   */
   copyOut(blockIds: Uint32Array): DeviceBuffer {
     this.#check(blockIds);
     const blockBytes = 4 * this.#blockWords;

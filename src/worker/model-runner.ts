@@ -40,7 +40,10 @@ export class ModelRunner {
     });
   }
 
-  /** Allocates the device's buffers and compiles its kernels. Rejects with ROUTING_NOT_CAPTURED for a design whose rows nobody writes. */
+  /**
+   * Allocates the device's buffers and compiles its kernels. Rejects with ROUTING_NOT_CAPTURED for a design whose rows
+   * nobody writes.
+   */
   static async create(
     device: Device,
     config: WorkerConfig,
@@ -58,7 +61,10 @@ export class ModelRunner {
     return new ModelRunner(config, device, forward, capture);
   }
 
-  /** Steps must be handed in in order; the outputs of those that run requests resolve in order. Rejects with DEVICE_LOST. */
+  /**
+   * Steps must be handed in in order; the outputs of those that run requests resolve in order. Rejects with
+   * DEVICE_LOST.
+   */
   async execute(step: SchedulerOutput): Promise<ModelRunnerOutput> {
     const end = await this.#run({ kind: 'step', step, epoch: this.#hasEpochs ? (this.#epoch ?? step.stepId + 1) : 0 });
     return (end as TaskEnd & { kind: 'output' }).output;

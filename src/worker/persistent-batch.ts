@@ -1,4 +1,7 @@
-/** What a worker remembers of each request between steps: its place in the batch, its block table, the tokens that the host knows. */
+/**
+ * What a worker remembers of each request between steps: its place in the batch, its block table, the tokens that the
+ * host knows.
+ */
 
 import type { EngineConfig } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -15,8 +18,8 @@ export type BatchEntry = {
 };
 
 /**
- * The batch is an array of `maxNumSeqs` slots. A request keeps its slot from its first step until it ends or loses its KV, and requests run
- * in slot order, which need not be the scheduler's.
+ * The batch is an array of `maxNumSeqs` slots. A request keeps its slot from its first step until it ends or loses its
+ * KV, and requests run in slot order, which need not be the scheduler's.
  *
  * Invariant: `#entries` and `#freeSlots` share no slot and together hold all.
  */
@@ -56,7 +59,10 @@ export class PersistentBatch {
     }
   }
 
-  /** Takes in the step's new and resumed requests and every request's new blocks; `update` hears of each, to repeat it on the device. */
+  /**
+   * Takes in the step's new and resumed requests and every request's new blocks; `update` hears of each, to repeat it
+   * on the device.
+   */
   admit(step: SchedulerOutput, update: (batchSlot: number, blockOrdinal: number, blockId: number) => void): void {
     let nextNew = 0;
     for (let i = 0; i < step.numRequests; i++) {

@@ -1,4 +1,7 @@
-/** The tasks that a rank's thread takes, and its replies. Per-token and per-row data only ever in transferred ArrayBuffers. */
+/**
+ * The tasks that a rank's thread takes, and its replies. Per-token and per-row data only ever in transferred
+ * ArrayBuffers.
+ */
 
 import type { WorkerFault } from '../contract/config.ts';
 import type { ErrorCode } from '../contract/errors.ts';

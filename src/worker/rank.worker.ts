@@ -1,4 +1,7 @@
-/** Thread entry of one rank: builds its device and model runner, then serves the tasks of rank-protocol.ts, a task per step. */
+/**
+ * Thread entry of one rank: builds its device and model runner, then serves the tasks of rank-protocol.ts, a task per
+ * step.
+ */
 
 import { parentPort } from 'node:worker_threads';
 import { move, transferableSymbol, valueSymbol, workerData } from 'piscina';

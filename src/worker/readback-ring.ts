@@ -7,8 +7,8 @@ import type { Device, DeviceBuffer } from '../contract/device.ts';
  *     step n+1         copy ──▶ slot 1 ── map ── …   │ free again
  *     step n+2                   waits ◀─────────────┘
  *
- * Invariant: between `acquire` and `release` a slot belongs to one step; it is the target of that step's copies and of no other step's.
- * A full ring holds the next step back, it never overwrites.
+ * Invariant: between `acquire` and `release` a slot belongs to one step; it is the target of that step's copies and of
+ * no other step's. A full ring holds the next step back, it never overwrites.
  */
 export class ReadbackRing {
   readonly #free: DeviceBuffer[] = [];

@@ -8,7 +8,10 @@ import { MODULAR } from '../kernels/router/router-variant.ts';
 import { wgslKernels, wgslKernelsFor } from '../kernels/wgsl-kernels.ts';
 import { wgslSource } from '../kernels/wgsl-source.ts';
 
-/** What the flags `--router` and `--no-routing-replay` ask for. Throws BAD_VALUE for a modular router without routing replay: it has none. */
+/**
+ * What the flags `--router` and `--no-routing-replay` ask for. Throws BAD_VALUE for a modular router without routing
+ * replay: it has none.
+ */
 export function routerConfig(kind: RouterConfig['kind'], hasRoutingReplay: boolean): RouterConfig {
   if (kind === 'monolithic') return { kind, hasRoutingReplay };
   if (hasRoutingReplay) return MODULAR;
@@ -16,8 +19,8 @@ export function routerConfig(kind: RouterConfig['kind'], hasRoutingReplay: boole
 }
 
 /**
- * Whether a design can have rows of that router: a monolithic one without `routing_replay_out` writes none, and zeros must not stand in for
- * them (L4). Throws ROUTING_NOT_CAPTURED.
+ * Whether a design can have rows of that router: a monolithic one without `routing_replay_out` writes none, and zeros
+ * must not stand in for them (L4). Throws ROUTING_NOT_CAPTURED.
  */
 export function requireRows(router: RouterConfig | undefined, design: DesignName): void {
   if (design === 'off' || router?.kind !== 'monolithic' || router.hasRoutingReplay) return;

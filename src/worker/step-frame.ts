@@ -6,8 +6,8 @@ import type { EngineConfig } from '../contract/config.ts';
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
 /**
- * One step's `WorkerStep`, kept until the step's results are on the host: the next step is prepared before that, in a frame of its own.
- * Frames are recycled; there are as many as steps were ever in flight at once.
+ * One step's `WorkerStep`, kept until the step's results are on the host: the next step is prepared before that, in a
+ * frame of its own. Frames are recycled; there are as many as steps were ever in flight at once.
  */
 export type StepFrame = {
   readonly step: Mutable<WorkerStep>;

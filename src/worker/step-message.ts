@@ -64,7 +64,10 @@ export function writeStepMessage(step: SchedulerOutput, words: Uint32Array): voi
   }
 }
 
-/** The step as views into `words`: valid as long as the message is not recycled. Token ids of new requests are copied out. */
+/**
+ * The step as views into `words`: valid as long as the message is not recycled. Token ids of new requests are copied
+ * out.
+ */
 export function readStepMessage(words: Uint32Array): SchedulerOutput {
   const n = words[1]!;
   let at = HEADER_LENGTH;

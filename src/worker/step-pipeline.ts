@@ -1,6 +1,7 @@
 /**
- * What one rank does with the steps and KV moves that it is handed, as a state machine: tasks and finished maps in, maps to make and ends
- * of tasks out. It has no promise, no clock and no I/O of its own: `ModelRunner` drives it with promises, the simulator with an event heap.
+ * What one rank does with the steps and KV moves that it is handed, as a state machine: tasks and finished maps in,
+ * maps to make and ends of tasks out. It has no promise, no clock and no I/O of its own: `ModelRunner` drives it with
+ * promises, the simulator with an event heap.
  *
  *     accept ─▶ queue ─turn─▶ ring slot ─▶ begin ─▶ submit ┬▶ the turn is free     (or at the end, where steps depend on each other)
  *                                                          └▶ onMap ─▶ … ─▶ mapped ─▶ collect ─▶ onEnd, slot and turn free again
@@ -17,7 +18,10 @@ import { ReadbackRing } from './readback-ring.ts';
 import type { StepFrame } from './step-frame.ts';
 import { emptyOutput, StepRunner } from './step-runner.ts';
 
-/** Tasks run in the order in which they are accepted: a KV read sees what all steps before it wrote, a KV write is seen by all steps after it. */
+/**
+ * Tasks run in the order in which they are accepted: a KV read sees what all steps before it wrote, a KV write is seen
+ * by all steps after it.
+ */
 export type WorkerTask =
   /** The step must stay as it is until its task ends. `epoch`: see `StepInput.begin`. */
   | Readonly<{ kind: 'step'; step: SchedulerOutput; epoch: number }>
@@ -130,9 +134,10 @@ export class StepPipeline<Task extends WorkerTask> {
   }
 
   /**
-   * Goes on with the step that had to read before its forward pass, or begins the oldest task that has not begun, and returns it. `null`: there is
-   * no such task, a step holds the turn, or the ring is full. Call it again until it returns `null`, and again whenever a task was accepted or a map
-   * has ended. Nothing is submitted anywhere else: a buffer must not be a copy's target as long as it is mapped.
+   * Goes on with the step that had to read before its forward pass, or begins the oldest task that has not begun, and
+   * returns it. `null`: there is no such task, a step holds the turn, or the ring is full. Call it again until it
+   * returns `null`, and again whenever a task was accepted or a map has ended. Nothing is submitted anywhere else: a
+   * buffer must not be a copy's target as long as it is mapped.
    */
   advance(): Task | null {
     for (let buffer = this.#spent.pop(); buffer !== undefined; buffer = this.#spent.pop()) buffer.destroy();

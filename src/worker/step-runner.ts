@@ -1,6 +1,6 @@
 /**
- * The synchronous part of a model runner: from a scheduler's step to device commands, and from the bytes read back to the step's output.
- * Whoever calls it does the waiting: the model runner on a thread, the simulator in virtual time.
+ * The synchronous part of a model runner: from a scheduler's step to device commands, and from the bytes read back to
+ * the step's output. Whoever calls it does the waiting: the model runner on a thread, the simulator in virtual time.
  */
 
 import type { CaptureWorkerHalf, DeviceRange } from '../contract/capture.ts';
@@ -18,7 +18,9 @@ import { PersistentBatch } from './persistent-batch.ts';
 import type { StepFrame } from './step-frame.ts';
 import { StepFrames } from './step-frame.ts';
 
-/** What the router of a rank sees in a step of `numTokens`: with peers, or with padding, more than the rank's own rows. */
+/**
+ * What the router of a rank sees in a step of `numTokens`: with peers, or with padding, more than the rank's own rows.
+ */
 export type RouterView = (numTokens: number) => Readonly<{ ranks: HookRanks; step: HookStep }>;
 
 /** Ranks of this engine repeat each other's work, unsharded and unpadded: each sees its own rows. */
@@ -67,7 +69,10 @@ export class StepRunner {
     return this.#forward.sampled.byteLength + (this.#forward.rows?.pack.packed.byteLength ?? 0);
   }
 
-  /** Updates the persistent batch and uploads the step's input. `null`: the step runs nothing. `epoch`: see `StepInput.begin`. */
+  /**
+   * Updates the persistent batch and uploads the step's input. `null`: the step runs nothing. `epoch`: see
+   * `StepInput.begin`.
+   */
   begin(step: SchedulerOutput, epoch: number = 0): StepFrame | null {
     this.#batch.forget(step.finishedIndices);
     this.#batch.forget(step.preemptedIndices);
@@ -78,7 +83,10 @@ export class StepRunner {
     return frame;
   }
 
-  /** Submits forward pass, capture and copies into `target` as one command buffer. Answers the bytes to read from `target`. */
+  /**
+   * Submits forward pass, capture and copies into `target` as one command buffer. Answers the bytes to read from
+   * `target`.
+   */
   submit(frame: StepFrame, target: DeviceBuffer): number {
     const { sampled, sampledLayout } = this.#forward;
     frame.sampledBytes = sampledLayout.byteLength(frame.step.numRequests);

@@ -42,8 +42,8 @@ export class Arrivals {
   }
 
   /**
-   * When the next request is due, in ms since the start of the run; `null` if time alone brings none: all are submitted, or a closed
-   * loop waits for one to end.
+   * When the next request is due, in ms since the start of the run; `null` if time alone brings none: all are
+   * submitted, or a closed loop waits for one to end.
    */
   nextMs(numSubmitted: number): number | null {
     if (this.mode.kind === 'closed') return null;

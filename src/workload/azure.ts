@@ -17,7 +17,10 @@ const TIMESTAMP = /^(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\
 /** One record of the file. `info` is csv-parse's: `lines` is the number of the line. */
 type CsvRecord = Readonly<{ record: readonly string[]; info: Readonly<{ lines: number }> }>;
 
-/** Milliseconds since 1970, or `null` if it is no date. Without an offset the time is taken as UTC: only differences matter. */
+/**
+ * Milliseconds since 1970, or `null` if it is no date. Without an offset the time is taken as UTC: only differences
+ * matter.
+ */
 function parseTimestampMs(value: string): number | null {
   const [, date, time, fraction = '.0', zone = 'Z'] = TIMESTAMP.exec(value) ?? [];
   if (date === undefined || time === undefined) return null;
@@ -42,7 +45,8 @@ function columnPlaces(header: CsvRecord, file: string): readonly number[] {
 
 function readRecords(content: string, file: string, limit: number): CsvRecord[] {
   try {
-    // No field of these traces is quoted. With quotes off, one stray quote spoils its own line and not all lines behind it.
+    // No field of these traces is quoted. With quotes off, one stray quote spoils its own line and not all lines behind
+    // it.
     return parse(content, {
       bom: true,
       info: true,

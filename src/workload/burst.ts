@@ -1,20 +1,23 @@
 /**
- * `burst`: requests of one total length, prompt and output together, that all finish in the same step: the worst case for whatever is
- * done per finished request.
+ * `burst`: requests of one total length, prompt and output together, that all finish in the same step: the worst case
+ * for whatever is done per finished request.
  *
- * A step has a budget of B tokens, so n long prompts are prefilled one after the other and their outputs would end one after the other.
- * Request i therefore gets a prompt that is longer, and an output that is shorter, by one token for each step that its prefill ends later:
+ * A step has a budget of B tokens, so n long prompts are prefilled one after the other and their outputs would end one
+ * after the other. Request i therefore gets a prompt that is longer, and an output that is shorter, by one token for
+ * each step that its prefill ends later:
  *
  *     prefill of request i ends, and its first token is sampled, in step sᵢ    (steps count from 1)
  *     prompt  = base + sᵢ
  *     output  = total − prompt      its last token is sampled in step sᵢ + output − 1 = total − base − 1, the same for all i
  *
- * In step s every prefilled request has computed exactly base + s tokens, no matter when its prefill ended. While prompts are left, each
- * step spends its whole budget, so after step s there are ⌊B·s / (base + s)⌋ prefilled requests, and sᵢ = ⌈(i+1)·base / (B − i − 1)⌉, at
- * least 1. The largest base for which the last output still has `outputTokens` is ⌊(total − outputTokens)·(B − n) / B⌋.
+ * In step s every prefilled request has computed exactly base + s tokens, no matter when its prefill ended. While
+ * prompts are left, each step spends its whole budget, so after step s there are ⌊B·s / (base + s)⌋ prefilled requests,
+ * and sᵢ = ⌈(i+1)·base / (B − i − 1)⌉, at least 1. The largest base for which the last output still has `outputTokens`
+ * is ⌊(total − outputTokens)·(B − n) / B⌋.
  *
- * It holds for a scheduler that serves running requests first and splits prompts over steps (vLLM's, with chunked prefill and no
- * `longPrefillTokenThreshold`), when all n requests are there before the first step, may run at once and fit the KV pool.
+ * It holds for a scheduler that serves running requests first and splits prompts over steps (vLLM's, with chunked
+ * prefill and no `longPrefillTokenThreshold`), when all n requests are there before the first step, may run at once and
+ * fit the KV pool.
  */
 
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -37,7 +40,10 @@ export type BurstOptions = GeneratorOptions &
   Readonly<{
     /** Prompt and output of each request, in tokens, ≥ 2; `256 · lengthScale` if absent. */
     totalTokens?: number | undefined;
-    /** The shortest output, in tokens, ≥ 1 and below `totalTokens`; `16 · lengthScale`, at most half of the total, if absent. */
+    /**
+     * The shortest output, in tokens, ≥ 1 and below `totalTokens`; `16 · lengthScale`, at most half of the total, if
+     * absent.
+     */
     outputTokens?: number | undefined;
   }>;
 

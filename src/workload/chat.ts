@@ -4,8 +4,8 @@
  *     turn 1   [system][user 1]                       shared with everyone under this system prompt: [system]
  *     turn 2   [system][user 1][answer 1][user 2]     shared with turn 1: [system][user 1]
  *
- * A turn follows the one before it in the order of requests, but does not wait for it: what the model will answer is not known here, so
- * the history holds a stand-in of the answer's length.
+ * A turn follows the one before it in the order of requests, but does not wait for it: what the model will answer is
+ * not known here, so the history holds a stand-in of the answer's length.
  */
 
 import { generatorShape } from './generator.ts';

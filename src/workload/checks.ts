@@ -1,10 +1,13 @@
-/** Checks of numeric options: each throws BAD_VALUE with the option's name, its value and what it may be. And how a bad value is shown. */
+/**
+ * Checks of numeric options: each throws BAD_VALUE with the option's name, its value and what it may be. And how a bad
+ * value is shown.
+ */
 
 import { RoutedExpertsError } from '../contract/errors.ts';
 
 /**
- * Prompt tokens of one workload, at most: 1 GiB of token ids. Prompts are held in memory as a whole, so that making them costs nothing
- * while a run is timed.
+ * Prompt tokens of one workload, at most: 1 GiB of token ids. Prompts are held in memory as a whole, so that making
+ * them costs nothing while a run is timed.
  */
 export const MAX_PROMPT_TOKENS: number = 2 ** 28;
 
@@ -46,7 +49,10 @@ export function vocabularySize(value: number): number {
   return wholeNumber('vocabSize', value, 2, 0xffff_ffff);
 }
 
-/** Any JSON value in few characters and on one line: what a file holds is shown to a terminal, control characters escaped. */
+/**
+ * Any JSON value in few characters and on one line: what a file holds is shown to a terminal, control characters
+ * escaped.
+ */
 export function show(value: unknown): string {
   const json = JSON.stringify(value);
   return json.length > 60 ? `${json.slice(0, 60)}…` : json;

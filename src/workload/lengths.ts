@@ -8,11 +8,12 @@ export function wholeLength(length: number): number {
 }
 
 /**
- * A length around `median`, log-normal-like: half of them are below it, a few are several times as long, and none is outside
- * `[median / 2^doublings, median · 2^doublings]`. The standard deviation of its logarithm is `0.43 · √doublings`.
+ * A length around `median`, log-normal-like: half of them are below it, a few are several times as long, and none is
+ * outside `[median / 2^doublings, median · 2^doublings]`. The standard deviation of its logarithm is `0.43 ·
+ * √doublings`.
  *
- * A product of factors `(1 + u)^±1` and not `exp(normal)`: `exp` and `log` may round differently from one JavaScript engine to the
- * next, and a workload must be the same on every machine.
+ * A product of factors `(1 + u)^±1` and not `exp(normal)`: `exp` and `log` may round differently from one JavaScript
+ * engine to the next, and a workload must be the same on every machine.
  */
 export function lengthAround(random: Random, median: number, doublings: number): number {
   let length = median;

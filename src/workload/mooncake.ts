@@ -1,6 +1,6 @@
 /**
- * Mooncake traces: JSONL, a request a line, e.g. `{"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [0, 7]}`.
- * Source: https://github.com/kvcache-ai/Mooncake (FAST'25 traces), Apache-2.0.
+ * Mooncake traces: JSONL, a request a line, e.g. `{"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids":
+ * [0, 7]}`. Source: https://github.com/kvcache-ai/Mooncake (FAST'25 traces), Apache-2.0.
  */
 
 import { RoutedExpertsError } from '../contract/errors.ts';

@@ -5,8 +5,9 @@ import { random } from './random.ts';
 import type { Workload } from './workload.ts';
 
 /**
- * Answers, for each request of the workload in its order, whether it opts in: exactly `round(share · n)` of the n do, spread over the
- * workload by a permutation that the seed fixes. Under one seed a larger share only adds requests to a smaller one's.
+ * Answers, for each request of the workload in its order, whether it opts in: exactly `round(share · n)` of the n do,
+ * spread over the workload by a permutation that the seed fixes. Under one seed a larger share only adds requests to a
+ * smaller one's.
  *
  * @param share in [0, 1]
  * @throws BAD_VALUE for a share outside [0, 1] or a seed that is not a whole number ≥ 0

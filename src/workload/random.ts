@@ -1,16 +1,19 @@
 /**
- * Seeded random numbers in named streams. Integer and exactly rounded operations only, so that a seed gives the same numbers on every
- * machine (L10).
+ * Seeded random numbers in named streams. Integer and exactly rounded operations only, so that a seed gives the same
+ * numbers on every machine (L10).
  *
- * The generator is sfc32 ("small fast counting") by Chris Doty-Humphrey: `raw32` and the three-word `seed` of PractRand 0.94,
- * https://pracrand.sourceforge.net. Of its 128 bits of state the stream's name gives one word (FNV-1a,
+ * The generator is sfc32 ("small fast counting") by Chris Doty-Humphrey: `raw32` and the three-word `seed` of PractRand
+ * 0.94, https://pracrand.sourceforge.net. Of its 128 bits of state the stream's name gives one word (FNV-1a,
  * https://datatracker.ietf.org/doc/html/draft-eastlake-fnv) and the seed two: two seeds never share a state.
  */
 
 import { seedNumber } from './checks.ts';
 
 const TWO_POW_32 = 2 ** 32;
-/** What PractRand discards after seeding with three words, so that every bit of the seed has reached every bit of the state. */
+/**
+ * What PractRand discards after seeding with three words, so that every bit of the seed has reached every bit of the
+ * state.
+ */
 const SEED_ROUNDS = 15;
 
 export class Random {
@@ -72,7 +75,8 @@ function hashName(name: string): number {
 }
 
 /**
- * The stream `stream` of a seed, from its start. Streams with different names are independent: drawing more from one changes no other.
+ * The stream `stream` of a seed, from its start. Streams with different names are independent: drawing more from one
+ * changes no other.
  *
  * @param seed a whole number ≥ 0; BAD_VALUE otherwise
  * @param stream e.g. `chat/lengths`

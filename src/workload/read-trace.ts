@@ -30,7 +30,9 @@ function readText(path: string): string {
   }
 }
 
-/** By the file's extension, and where that says nothing by its first character: a JSON object or the head of a table. */
+/**
+ * By the file's extension, and where that says nothing by its first character: a JSON object or the head of a table.
+ */
 function parserFor(path: string, content: string): Parser {
   const extension = extname(path).toLowerCase();
   if (extension === '.jsonl' || extension === '.ndjson') return parseMooncake;
@@ -44,7 +46,8 @@ function parserFor(path: string, content: string): Parser {
 /**
  * Reads a Mooncake (JSONL) or Azure (CSV) trace. The workload is named after the file.
  *
- * @throws BAD_VALUE for an option out of range, BAD_FILE for a file that is missing, empty or of another kind, BAD_TRACE_LINE for a
+ * @throws BAD_VALUE for an option out of range, BAD_FILE for a file that is missing, empty or of another kind,
+ * BAD_TRACE_LINE for a
  *   broken line
  */
 export function readTrace(path: string, options: TraceOptions): Workload {

@@ -1,9 +1,10 @@
 /**
- * `rollout`: the generation phase of reinforcement learning. Few prompts, a group of samples of each, long outputs of very unequal
- * length, all there from the start.
+ * `rollout`: the generation phase of reinforcement learning. Few prompts, a group of samples of each, long outputs of
+ * very unequal length, all there from the start.
  *
- * The samples of a group share their prompt but for its last token, which numbers the sample. The model is a pure function of the prefix:
- * over equal prompts all samples would be one and the same text, and a row delivered to the wrong one would go unseen.
+ * The samples of a group share their prompt but for its last token, which numbers the sample. The model is a pure
+ * function of the prefix: over equal prompts all samples would be one and the same text, and a row delivered to the
+ * wrong one would go unseen.
  */
 
 import { generatorShape } from './generator.ts';

@@ -3,8 +3,8 @@
 import type { Random } from './random.ts';
 
 /**
- * Fills `tokens[from, to)` with the text numbered `id`: its first token is `id mod vocabSize`, the others come from `random`. Texts with
- * neighbouring numbers thus differ at once, and not only with high probability.
+ * Fills `tokens[from, to)` with the text numbered `id`: its first token is `id mod vocabSize`, the others come from
+ * `random`. Texts with neighbouring numbers thus differ at once, and not only with high probability.
  */
 export function writeText(
   tokens: Uint32Array,

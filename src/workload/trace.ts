@@ -40,7 +40,10 @@ export type TraceEntry = Readonly<{
   inputLength: number;
   /** Tokens, ≥ 1. */
   outputLength: number;
-  /** One id per 512 tokens of the prompt, the last block may be short: equal ids = equal prefixes. `null`: nothing is shared. */
+  /**
+   * One id per 512 tokens of the prompt, the last block may be short: equal ids = equal prefixes. `null`: nothing is
+   * shared.
+   */
   hashIds: readonly number[] | null;
 }>;
 
@@ -54,11 +57,12 @@ export function checkTraceOptions(options: TraceOptions): void {
 }
 
 /**
- * Tokens of a prompt made of hashed blocks. Equal ids give equal tokens; the first token of a block is its id mod vocabSize.
+ * Tokens of a prompt made of hashed blocks. Equal ids give equal tokens; the first token of a block is its id mod
+ * vocabSize.
  *
- * Scaled by 1/N, block k covers the positions from `round(512·k/N)` up to `round(512·(k+1)/N)`: it begins at the same place in every
- * prompt, so prompts that share their first c ids share `round(512·c/N)` tokens (or all of the shorter one), whether N divides 512 or
- * not. Above N = 512 some blocks vanish.
+ * Scaled by 1/N, block k covers the positions from `round(512·k/N)` up to `round(512·(k+1)/N)`: it begins at the same
+ * place in every prompt, so prompts that share their first c ids share `round(512·c/N)` tokens (or all of the shorter
+ * one), whether N divides 512 or not. Above N = 512 some blocks vanish.
  */
 function blockPrompt(ids: readonly number[], length: number, divisor: number, options: TraceOptions): Uint32Array {
   const tokens = new Uint32Array(length);

@@ -1,4 +1,6 @@
-/** A workload: requests with prompts, lengths and arrival times. Who opts in to routed experts is decided apart from it. */
+/**
+ * A workload: requests with prompts, lengths and arrival times. Who opts in to routed experts is decided apart from it.
+ */
 
 import type { EngineRequest } from '../contract/request.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -30,7 +32,10 @@ export type WorkloadTotals = Readonly<{
   numRequests: number;
   promptTokens: number;
   outputTokens: number;
-  /** Prompt and output tokens of the largest request: with `maxModelLen` and the KV pool at least this large, none is refused. */
+  /**
+   * Prompt and output tokens of the largest request: with `maxModelLen` and the KV pool at least this large, none is
+   * refused.
+   */
   largestRequestTokens: number;
 }>;
 
@@ -66,7 +71,10 @@ export function speedUp(workload: Workload, speedup: number): Workload {
   return { ...workload, requests };
 }
 
-/** The request as the engine core takes it. End-of-sequence and stop tokens are ignored, so that its length is the workload's. */
+/**
+ * The request as the engine core takes it. End-of-sequence and stop tokens are ignored, so that its length is the
+ * workload's.
+ */
 export function toEngineRequest(request: WorkloadRequest, returnRoutedExperts: boolean): EngineRequest {
   return {
     requestId: request.requestId,

@@ -1,4 +1,7 @@
-/** The contract suite is worth something only if it finds faults: every design, with each half broken in turn, must break a law. */
+/**
+ * The contract suite is worth something only if it finds faults: every design, with each half broken in turn, must
+ * break a law.
+ */
 
 import { describe, expect, test } from 'vitest';
 import { designs, type Design } from '../../src/capture/designs.ts';

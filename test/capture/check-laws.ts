@@ -1,4 +1,7 @@
-/** Holds what came out of a run against the oracle: each law, or a gap that the design declares and that explains exactly this row. */
+/**
+ * Holds what came out of a run against the oracle: each law, or a gap that the design declares and that explains
+ * exactly this row.
+ */
 
 import type { DeclaredGap, Design } from '../../src/capture/designs.ts';
 import { rowAt } from '../../src/capture/routed-rows.ts';

@@ -1,6 +1,6 @@
 /**
- * The engine half of `deltas` alone, call by call: what becomes of the rows of a block that is hit before they have arrived. Each test is a
- * moment at which the producer, its output or its block can get lost (L3, L4, L8, L9).
+ * The engine half of `deltas` alone, call by call: what becomes of the rows of a block that is hit before they have
+ * arrived. Each test is a moment at which the producer, its output or its block can get lost (L3, L4, L8, L9).
  */
 
 import fc from 'fast-check';

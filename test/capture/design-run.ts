@@ -1,6 +1,7 @@
 /**
- * One seeded run of a design: real engine core, real model runner on the cpu device, and between any two calls whatever the scenario
- * holds. Everything random is drawn from the seed, and outputs are finished in order, so that a seed is a run.
+ * One seeded run of a design: real engine core, real model runner on the cpu device, and between any two calls whatever
+ * the scenario holds. Everything random is drawn from the seed, and outputs are finished in order, so that a seed is a
+ * run.
  */
 
 import type { Design } from '../../src/capture/designs.ts';

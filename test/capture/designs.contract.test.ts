@@ -1,8 +1,10 @@
 /**
- * The contract of a capture design: laws L1–L8, over every design, mode and scenario, against the oracle. A row may be missing only
- * where a gap that the design declares explains exactly that row; each declared gap has to show, or it is no gap.
+ * The contract of a capture design: laws L1–L8, over every design, mode and scenario, against the oracle. A row may be
+ * missing only where a gap that the design declares explains exactly that row; each declared gap has to show, or it is
+ * no gap.
  *
- * A failure names design, mode, scenario and seed. `CAPTURE_SEED=n` runs that seed alone, `CAPTURE_SEEDS=n` the seeds [0, n).
+ * A failure names design, mode, scenario and seed. `CAPTURE_SEED=n` runs that seed alone, `CAPTURE_SEEDS=n` the seeds
+ * [0, n).
  */
 
 import { afterAll, describe, expect, test } from 'vitest';

@@ -1,4 +1,7 @@
-/** Which rows of what a router saw belong to a rank: every layout in a table, and rows made by a model of each dispatch (L2, L3, L4). */
+/**
+ * Which rows of what a router saw belong to a rank: every layout in a table, and rows made by a model of each dispatch
+ * (L2, L3, L4).
+ */
 
 import { describe, expect, test } from 'vitest';
 import { rowsOfRank, SINGLE_RANK, type HookRanks, type HookRows } from '../../src/capture/hook-layout.ts';

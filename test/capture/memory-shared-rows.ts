@@ -1,4 +1,6 @@
-/** `SharedRows` in this process, for suites that are not about POSIX: same table, same lock discipline, no system call. */
+/**
+ * `SharedRows` in this process, for suites that are not about POSIX: same table, same lock discipline, no system call.
+ */
 
 import type { DesignResources } from '../../src/capture/designs.ts';
 import type { SharedRows } from '../../src/capture/shm-flock/shared-rows.ts';
@@ -6,7 +8,10 @@ import type { SharedRows } from '../../src/capture/shm-flock/shared-rows.ts';
 /** An id that no expert has: a slot that nobody wrote must never be taken for a row. */
 const UNWRITTEN = -1;
 
-/** Hands out views of one table. Throws where real halves would dead-lock or race: a second `lock`, `rows` outside the lock. */
+/**
+ * Hands out views of one table. Throws where real halves would dead-lock or race: a second `lock`, `rows` outside the
+ * lock.
+ */
 export function memorySharedRows(numEntries: number): DesignResources {
   const table = new Int32Array(numEntries).fill(UNWRITTEN);
   let isLocked = false;

@@ -1,4 +1,7 @@
-/** Rows of other ranks and padding, before and behind a rank's own, never leave the device buffer (L3): every worker half. */
+/**
+ * Rows of other ranks and padding, before and behind a rank's own, never leave the device buffer (L3): every worker
+ * half.
+ */
 
 import { describe, expect, test } from 'vitest';
 import { designs } from '../../src/capture/designs.ts';

@@ -28,7 +28,10 @@ const where = { name: `/${unique}`, lockFile: join(tmpdir(), `${unique}.lock`) }
 const NUM_ENTRIES = 1024;
 const INCREMENTS = 5_000;
 
-/** Adds 1 to entry 0 `INCREMENTS` times, each time with a pause between reading and writing: without the lock nearly half get lost. */
+/**
+ * Adds 1 to entry 0 `INCREMENTS` times, each time with a pause between reading and writing: without the lock nearly
+ * half get lost.
+ */
 const incrementer = `
   const { workerData, parentPort } = require('node:worker_threads');
   import(workerData.module).then(({ openSharedRows }) => {

@@ -1,9 +1,9 @@
 /**
- * Rows of prefix-cached tokens under `deltas`, for every policy, synchronous and with two and three steps in flight. L9: each row is that of the
- * KV which the request really attended to, whoever computed it. L1, L4: a row is there, or is reported missing for a
- * reason that the policy names. L5, L7: nothing is kept for nobody, and what is kept is bounded. A request that does
- * not ask costs the others no hit of a block with rows. On a failure: the options name the run, which is the same each
- * time.
+ * Rows of prefix-cached tokens under `deltas`, for every policy, synchronous and with two and three steps in flight.
+ * L9: each row is that of the KV which the request really attended to, whoever computed it. L1, L4: a row is there, or
+ * is reported missing for a reason that the policy names. L5, L7: nothing is kept for nobody, and what is kept is
+ * bounded. A request that does not ask costs the others no hit of a block with rows. On a failure: the options name the
+ * run, which is the same each time.
  */
 
 import { describe, expect, test } from 'vitest';

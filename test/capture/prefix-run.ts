@@ -1,6 +1,6 @@
 /**
- * One seeded run of `deltas` under a prefix-rows policy: prompts that share prefixes in a pool that is too small, with aborts, cache resets and
- * requests that do not ask for rows. What came out is checked in prefix-rows.contract.test.ts.
+ * One seeded run of `deltas` under a prefix-rows policy: prompts that share prefixes in a pool that is too small, with
+ * aborts, cache resets and requests that do not ask for rows. What came out is checked in prefix-rows.contract.test.ts.
  */
 
 import { countPositions, toArray } from '../../src/capture/routed-rows.ts';
@@ -307,8 +307,9 @@ class Run {
   }
 
   /**
-   * L7: rows with blocks are bounded by the cached blocks, rows of requests by their tokens. Blocks that were filled together are let go together:
-   * of those of a cache at most half are not cached, unless their step is in flight, and each block table of a request may hold what another replaced.
+   * L7: rows with blocks are bounded by the cached blocks, rows of requests by their tokens. Blocks that were filled
+   * together are let go together: of those of a cache at most half are not cached, unless their step is in flight, and
+   * each block table of a request may hold what another replaced.
    */
   #checkBounds(): void {
     const { requests, bytes, cachedBytes = 0 } = this.#half.liveCounts();

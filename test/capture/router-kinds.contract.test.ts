@@ -1,6 +1,6 @@
 /**
- * A monolithic router: with `routing_replay_out` every design returns what it returns behind a modular one, bit for bit, and reads no more;
- * without, a design that returns rows cannot be started (L4).
+ * A monolithic router: with `routing_replay_out` every design returns what it returns behind a modular one, bit for
+ * bit, and reads no more; without, a design that returns rows cannot be started (L4).
  */
 
 import { describe, expect, test } from 'vitest';

@@ -1,4 +1,5 @@
-// The parts of which `deltas` builds a request's rows, each against the obvious model: a set of positions, and an array of rows.
+// The parts of which `deltas` builds a request's rows, each against the obvious model: a set of positions, and an array
+// of rows.
 
 import fc from 'fast-check';
 import { describe, expect, test, vi } from 'vitest';
@@ -173,7 +174,10 @@ describe('BlockRows', () => {
 });
 
 describe('RowAccumulator', () => {
-  /** A stay in the pool: chunks computed one after the other from a hit prefix on, and whether it ends in a reset that drops the last chunk. */
+  /**
+   * A stay in the pool: chunks computed one after the other from a hit prefix on, and whether it ends in a reset that
+   * drops the last chunk.
+   */
   const stay = fc.record({
     hitBlocks: fc.nat(3),
     knownHits: fc.boolean(),
@@ -223,7 +227,8 @@ describe('RowAccumulator', () => {
         expect([rows.start, rows.count]).toEqual([start, end - start]);
         for (let p = start; p < end; p++) {
           const row = rowAt(rows, p);
-          // Nothing known may be reported missing unless a later stay's block took over; nothing unknown may be delivered.
+          // Nothing known may be reported missing unless a later stay's block took over; nothing unknown may be
+          // delivered.
           if (row !== null) expect(candidates[p]!.has(row[0]!)).toBe(true);
           else if (stays.length <= 1) expect(newest[p]).toBe(null);
           if (stays.length === 1) expect(row?.[0] ?? null).toBe(newest[p]);

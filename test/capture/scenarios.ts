@@ -1,4 +1,7 @@
-/** What the contract suite puts a design through: engine configurations and what happens to the requests, drawn from a seed. */
+/**
+ * What the contract suite puts a design through: engine configurations and what happens to the requests, drawn from a
+ * seed.
+ */
 
 import type { EngineConfig } from '../../src/contract/config.ts';
 

@@ -1,5 +1,5 @@
-// The command line as a user meets it: exit codes 0, 1 and 2; wrong input is answered with what is wanted, never with a stack trace; nothing
-// hangs; a run's figures add up.
+// The command line as a user meets it: exit codes 0, 1 and 2; wrong input is answered with what is wanted, never with a
+// stack trace; nothing hangs; a run's figures add up.
 
 import { execFile } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,5 @@
-// The plan of a bench: every cell in every repeat, each design's runs beside an `off` run of their own, the same plan for the same seed.
+// The plan of a bench: every cell in every repeat, each design's runs beside an `off` run of their own, the same plan
+// for the same seed.
 
 import { expect, test } from 'vitest';
 import { LabelledWorkloads } from '../../src/cli/bench/labelled-workloads.ts';

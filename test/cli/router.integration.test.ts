@@ -1,4 +1,5 @@
-// `--router` and `--no-routing-replay` as a user meets them: rows right with either kind, a clear refusal where rows would be zeros.
+// `--router` and `--no-routing-replay` as a user meets them: rows right with either kind, a clear refusal where rows
+// would be zeros.
 
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';

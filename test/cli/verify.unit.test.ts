@@ -1,4 +1,5 @@
-// The bench's verifier finds what it is there to find: a wrong token, a wrong row, a row too few, a row in another's place.
+// The bench's verifier finds what it is there to find: a wrong token, a wrong row, a row too few, a row in another's
+// place.
 
 import { describe, expect, test } from 'vitest';
 import type { ServedRequest } from '../../src/cli/bench/serve-workload.ts';

@@ -1,6 +1,6 @@
 /**
- * Block hashes: the portable form is vLLM's, byte for byte; the fast form is chained over tokens, order, length and salt, and does not
- * collide.
+ * Block hashes: the portable form is vLLM's, byte for byte; the fast form is chained over tokens, order, length and
+ * salt, and does not collide.
  */
 
 import { createHash } from 'node:crypto';

@@ -1,6 +1,7 @@
 /**
- * Block pool: the same answers as a naive one made of arrays, whatever is taken, touched, cached and freed. Order of the free list,
- * reference counts, copies of a hash in the order of insertion, eviction of followed blocks told once, no double free.
+ * Block pool: the same answers as a naive one made of arrays, whatever is taken, touched, cached and freed. Order of
+ * the free list, reference counts, copies of a hash in the order of insertion, eviction of followed blocks told once,
+ * no double free.
  */
 
 import fc from 'fast-check';

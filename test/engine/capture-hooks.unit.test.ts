@@ -1,6 +1,6 @@
 /**
- * The calls that a capture design gets, in the order that `CaptureEngineHalf` documents: L5 (nobody opted in: not one call), L3 and L8 (take, then
- * release, before the blocks are freed; nothing after it).
+ * The calls that a capture design gets, in the order that `CaptureEngineHalf` documents: L5 (nobody opted in: not one
+ * call), L3 and L8 (take, then release, before the blocks are freed; nothing after it).
  */
 
 import { describe, expect, test } from 'vitest';

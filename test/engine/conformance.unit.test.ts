@@ -1,6 +1,6 @@
 /**
- * Decision for decision as vLLM's scheduler: the recordings of ../shared, where they are there; and the replay itself: it finds a difference,
- * names what it cannot read, and runs the rest.
+ * Decision for decision as vLLM's scheduler: the recordings of ../shared, where they are there; and the replay itself:
+ * it finds a difference, names what it cannot read, and runs the rest.
  */
 
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

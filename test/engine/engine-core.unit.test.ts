@@ -1,6 +1,6 @@
 /**
- * The engine core at its edges: bad input is refused with one clear error and leaves no trace, an ended or unknown id is harmless, a wrong
- * output is an error before anything changed, and `null` means that there is nothing to do.
+ * The engine core at its edges: bad input is refused with one clear error and leaves no trace, an ended or unknown id
+ * is harmless, a wrong output is an error before anything changed, and `null` means that there is nothing to do.
  */
 
 import { describe, expect, test } from 'vitest';
@@ -269,7 +269,8 @@ describe('preemption under priority', () => {
     const other = Uint32Array.from({ length: 8 }, (_, i) => 10 - i);
     engine.addRequest(requestOf('high', 8, { maxTokens: 2 }, { promptTokenIds: other }));
     step();
-    // "low" is given tokens 16 … 23 and two blocks; then "high" needs one, and "low" has to go. "high" takes one of the two.
+    // "low" is given tokens 16 … 23 and two blocks; then "high" needs one, and "low" has to go. "high" takes one of the
+    // two.
     const plan = engine.beginStep()!;
     expect([...plan.preemptedIndices, plan.numRequests]).toEqual([0, 1]);
     expect(engine.finishStep(worker.execute(plan))[0]!.finishReason).toBe('length');

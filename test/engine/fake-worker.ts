@@ -1,7 +1,8 @@
 /**
- * A worker for tests of the engine core. Like the real one it has a KV cache of one key per slot and reads every key through the block
- * table, so that a wrong block, a block given away too early, or a position computed twice with other tokens shows up as a wrong token
- * and a wrong row. What it answers is a function of the token prefix alone: `oracle*` are that function, without KV, blocks or steps.
+ * A worker for tests of the engine core. Like the real one it has a KV cache of one key per slot and reads every key
+ * through the block table, so that a wrong block, a block given away too early, or a position computed twice with other
+ * tokens shows up as a wrong token and a wrong row. What it answers is a function of the token prefix alone: `oracle*`
+ * are that function, without KV, blocks or steps.
  */
 
 import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
@@ -76,7 +77,8 @@ export class FakeWorker {
       entry.table.push(...newBlocks);
       const planned = [...step.draftTokenIds.subarray(step.draftOffsets[i], step.draftOffsets[i + 1])];
       const numBase = step.numScheduledTokens[i]! - planned.length;
-      // Asynchronous scheduling counts drafts as accepted that were rejected meanwhile: only the device knows where the request stands.
+      // Asynchronous scheduling counts drafts as accepted that were rejected meanwhile: only the device knows where the
+      // request stands.
       const start = Math.min(step.numComputedTokens[i]!, entry.tokens.length - numBase);
       const known = planned.map((token, d) => (token === PLACEHOLDER_TOKEN ? (entry.drafts[d] ?? -1) : token));
       const inputs = [...entry.tokens.slice(start, start + numBase), ...known];

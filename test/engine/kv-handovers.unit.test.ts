@@ -1,5 +1,5 @@
-// KV from elsewhere: a request waits for it without holding anybody up, its blocks are the load's until that has ended, what is handed over stays
-// until it is released, and no order of events leaves a block behind (L7).
+// KV from elsewhere: a request waits for it without holding anybody up, its blocks are the load's until that has ended,
+// what is handed over stays until it is released, and no order of events leaves a block behind (L7).
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

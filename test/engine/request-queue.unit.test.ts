@@ -1,4 +1,7 @@
-/** Request queues: the order of a naive sorted (or plain) array, under any mix of adding, prepending, taking and removing from the middle. */
+/**
+ * Request queues: the order of a naive sorted (or plain) array, under any mix of adding, prepending, taking and
+ * removing from the middle.
+ */
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

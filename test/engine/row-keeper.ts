@@ -1,6 +1,6 @@
 /**
- * The smallest engine half that keeps rows, for tests: rows overlaid by position, one byte each. It also holds the scheduler to the order
- * of calls that `CaptureEngineHalf` promises, and writes them down.
+ * The smallest engine half that keeps rows, for tests: rows overlaid by position, one byte each. It also holds the
+ * scheduler to the order of calls that `CaptureEngineHalf` promises, and writes them down.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../src/contract/capture.ts';

@@ -1,6 +1,7 @@
 /**
- * Rules of vLLM's scheduler that few recordings show. Drafts: kept by a request that is left out of a step, narrowed by the threshold where they
- * are padding, never in the way of a request that just fits. The watermark, and a preemption ahead of the request that needs the blocks.
+ * Rules of vLLM's scheduler that few recordings show. Drafts: kept by a request that is left out of a step, narrowed by
+ * the threshold where they are padding, never in the way of a request that just fits. The watermark, and a preemption
+ * ahead of the request that needs the blocks.
  */
 
 import { describe, expect, test } from 'vitest';
@@ -64,7 +65,10 @@ class Run {
     this.#depth = depth;
   }
 
-  /** Begins one step; outputs of earlier ones are taken in as far as that is needed. Returns what it plans, as `index: tokens+drafts`. */
+  /**
+   * Begins one step; outputs of earlier ones are taken in as far as that is needed. Returns what it plans, as `index:
+   * tokens+drafts`.
+   */
   step(): string[] {
     if (this.#inFlight.length === this.#depth) this.finish();
     const plan = this.engine.beginStep();

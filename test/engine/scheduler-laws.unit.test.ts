@@ -1,7 +1,8 @@
 /**
- * The laws of the engine core (L1, L2, L3, L4, L5, L7, L8) over random schedules: whatever is preempted, aborted, reset or lost, in whatever order
- * the worker answers and however many steps are under way, every request gets exactly the tokens and rows that its prefix
- * determines, blocks and requests are conserved at every moment, and nothing is left after the drain.
+ * The laws of the engine core (L1, L2, L3, L4, L5, L7, L8) over random schedules: whatever is preempted, aborted, reset
+ * or lost, in whatever order the worker answers and however many steps are under way, every request gets exactly the
+ * tokens and rows that its prefix determines, blocks and requests are conserved at every moment, and nothing is left
+ * after the drain.
  */
 
 import { expect, test } from 'vitest';

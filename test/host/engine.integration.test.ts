@@ -1,4 +1,7 @@
-/** The library as its users see it: tokens and rows of the oracle, ends of every kind, bad options, and nothing left behind. */
+/**
+ * The library as its users see it: tokens and rows of the oracle, ends of every kind, bad options, and nothing left
+ * behind.
+ */
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createEngine, rowAt, toArray, type Engine, type RoutedRows } from '../../src/index.ts';

@@ -1,6 +1,7 @@
 /**
- * The contract of `Device` (src/contract/device.ts), over both implementations: what a buffer, a copy, a kernel, a read and an end mean; each
- * kernel bit for bit equal to its reference; whole forward passes equal to the oracle (L2). Runs on whatever adapter there is.
+ * The contract of `Device` (src/contract/device.ts), over both implementations: what a buffer, a copy, a kernel, a read
+ * and an end mean; each kernel bit for bit equal to its reference; whole forward passes equal to the oracle (L2). Runs
+ * on whatever adapter there is.
  */
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';

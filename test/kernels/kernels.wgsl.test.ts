@@ -1,6 +1,7 @@
 /**
- * Every kernel, for every preset, in every router variant, compiled and bound on Dawn's null backend: WGSL and pipelines are checked on any
- * machine. A device whose error scopes do not end empty is lost, which the last test looks at.
+ * Every kernel, for every preset, in every router variant, compiled and bound on Dawn's null backend: WGSL and
+ * pipelines are checked on any machine. A device whose error scopes do not end empty is lost, which the last test looks
+ * at.
  */
 
 import { describe, expect, test } from 'vitest';

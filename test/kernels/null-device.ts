@@ -1,4 +1,6 @@
-/** Dawn's null backend: WGSL and pipelines are checked on any machine, nothing is computed. For a test file as a whole. */
+/**
+ * Dawn's null backend: WGSL and pipelines are checked on any machine, nothing is computed. For a test file as a whole.
+ */
 
 import { afterAll, beforeAll, expect } from 'vitest';
 import type { Kernel } from '../../src/contract/device.ts';

@@ -1,4 +1,7 @@
-/** The reference kernels and the oracle against slow, naive ones written from the design, and the rules that they must keep. */
+/**
+ * The reference kernels and the oracle against slow, naive ones written from the design, and the rules that they must
+ * keep.
+ */
 
 import { describe, expect, test } from 'vitest';
 import { FROM_DEVICE, Header, StepInput } from '../../src/kernels/step-input.ts';

@@ -1,4 +1,5 @@
-// A recording as a table: every recorded state is found, none other is, and a recording that contradicts itself or the model is refused (L4).
+// A recording as a table: every recorded state is found, none other is, and a recording that contradicts itself or the
+// model is refused (L4).
 
 import { describe, expect, test } from 'vitest';
 import type { ModelConfig } from '../../src/contract/config.ts';

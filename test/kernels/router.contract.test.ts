@@ -1,6 +1,6 @@
 /**
- * Router kernels on whatever adapter there is, against the reference in f64 and against published models' own routers. The recorded answers
- * lie outside the repository, in ../shared/golden.
+ * Router kernels on whatever adapter there is, against the reference in f64 and against published models' own routers.
+ * The recorded answers lie outside the repository, in ../shared/golden.
  */
 
 import { existsSync } from 'node:fs';
@@ -21,7 +21,9 @@ const GOLDEN = fileURLToPath(new URL('../../../shared/golden/routers', import.me
 const files = existsSync(GOLDEN) ? goldenFiles(GOLDEN) : [];
 if (files.length === 0) console.warn(`SKIPPED: no recorded answers of real routers at ${GOLDEN}`);
 
-/** Compiling every variant of every function takes a software adapter a minute; these show what the variants differ in. */
+/**
+ * Compiling every variant of every function takes a software adapter a minute; these show what the variants differ in.
+ */
 const IN_EVERY_VARIANT = /(deepseek-v3|qwen3-30b-a3b|gpt-oss-20b|phi-3.5-moe)\.json$/;
 const FUZZ_SEEDS = [1, 2, 3, 4, 5, 6];
 

@@ -1,6 +1,6 @@
 /**
- * Routing functions in the engine: the fixed-point reference against a slow version written from the definition, against the published functions
- * in f64 outside a margin, and what is refused.
+ * Routing functions in the engine: the fixed-point reference against a slow version written from the definition,
+ * against the published functions in f64 outside a margin, and what is refused.
  */
 
 import { describe, expect, test } from 'vitest';
@@ -124,7 +124,10 @@ describe('the fixed-point router', () => {
     }
   });
 
-  /** Choices nearer than this, in units of 1, may be ranked either way: half a step of a score, and of the softmax's shared factor. */
+  /**
+   * Choices nearer than this, in units of 1, may be ranked either way: half a step of a score, and of the softmax's
+   * shared factor.
+   */
   const MARGIN = { sigmoid: 2e-6, 'sqrt-softplus': 8e-6, softmax: 3e-5 } as const;
 
   test.each(SCORED)('$name chooses as the published function in f64, outside a margin', (preset) => {
@@ -180,7 +183,10 @@ describe('the fixed-point router', () => {
     expect(shared).toBeGreaterThan(150);
   });
 
-  /** Experts whose weights are small are never among the best logits; a bias should leave about as many in play as there are. */
+  /**
+   * Experts whose weights are small are never among the best logits; a bias should leave about as many in play as there
+   * are.
+   */
   test.each(SCORED)('$name: biases and groups leave most experts in play', (preset) => {
     const scored = { ...preset, numLayers: 1 };
     const { routingFunction: _, ...plain } = scored;

@@ -1,7 +1,7 @@
 /**
- * The least engine that can drive a `ForwardPass` through everything a real one does to it: prefill in chunks, decode, blocks shared between
- * requests, lost KV with recomputation in other blocks, drafts. It chooses at random, from a seed, and checks every token and every row
- * against the oracle, step by step.
+ * The least engine that can drive a `ForwardPass` through everything a real one does to it: prefill in chunks, decode,
+ * blocks shared between requests, lost KV with recomputation in other blocks, drafts. It chooses at random, from a
+ * seed, and checks every token and every row against the oracle, step by step.
  */
 
 import type { EngineConfig, ModelConfig } from '../../src/contract/config.ts';

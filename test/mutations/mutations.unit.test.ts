@@ -1,4 +1,7 @@
-/** Every known defect can be patched into the source as it is; and what counts as killed. Whether each dies, `npm run mutations` says. */
+/**
+ * Every known defect can be patched into the source as it is; and what counts as killed. Whether each dies, `npm run
+ * mutations` says.
+ */
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,7 @@
-/** The worker's order of events: turns, ring slots, blocking reads, KV moves. Storms run the very state machine that serves. */
+/**
+ * The worker's order of events: turns, ring slots, blocking reads, KV moves. Storms run the very state machine that
+ * serves.
+ */
 
 import type { SourceMutation } from './source-mutation.ts';
 

@@ -1,4 +1,7 @@
-/** `npm run mutations`: breaks the source in known ways, one at a time, and demands that the named test or command fails. */
+/**
+ * `npm run mutations`: breaks the source in known ways, one at a time, and demands that the named test or command
+ * fails.
+ */
 
 import { writeFileSync } from 'node:fs';
 import Table from 'cli-table3';

@@ -1,4 +1,6 @@
-/** Runs the test or command that a mutation names, and says whether it failed as a net does when it catches something. */
+/**
+ * Runs the test or command that a mutation names, and says whether it failed as a net does when it catches something.
+ */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

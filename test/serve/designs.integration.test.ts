@@ -1,6 +1,7 @@
 /**
- * Every capture design behind the server: rows are the oracle's in each wire form, whole or streamed; what a design gives up is declared
- * missing, position by position, and nothing else is (L4). A server without rows refuses whoever asks for them.
+ * Every capture design behind the server: rows are the oracle's in each wire form, whole or streamed; what a design
+ * gives up is declared missing, position by position, and nothing else is (L4). A server without rows refuses whoever
+ * asks for them.
  */
 
 import { describe, expect, test, vi } from 'vitest';

@@ -1,4 +1,5 @@
-// Malformed and hostile requests: each gets its 4xx with OpenAI's error body, the server serves the next request, and nothing is left behind.
+// Malformed and hostile requests: each gets its 4xx with OpenAI's error body, the server serves the next request, and
+// nothing is left behind.
 
 import { once } from 'node:events';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';

@@ -1,4 +1,7 @@
-/** Kept blocks are given back exactly once: when they were released or their lease is over, and nobody is reading them (L7, L9). */
+/**
+ * Kept blocks are given back exactly once: when they were released or their lease is over, and nobody is reading them
+ * (L7, L9).
+ */
 
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { KeptKv } from '../../src/serve/kv/kept-kv.ts';

@@ -1,5 +1,5 @@
-// What one engine asks and another answers is checked on both sides, over a real socket: KV of another model, another block size, other tokens or
-// another range is never handed out, and never taken over (L4, L9).
+// What one engine asks and another answers is checked on both sides, over a real socket: KV of another model, another
+// block size, other tokens or another range is never handed out, and never taken over (L4, L9).
 
 import { expect, onTestFinished, test } from 'vitest';
 import { Router } from 'zeromq';

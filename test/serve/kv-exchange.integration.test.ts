@@ -1,4 +1,5 @@
-// A load belongs to the workers for which it began: when they are lost, nothing that comes of it later reaches the engine (L8, L9).
+// A load belongs to the workers for which it began: when they are lost, nothing that comes of it later reaches the
+// engine (L8, L9).
 
 import { once, EventEmitter } from 'node:events';
 import { expect, onTestFinished, test } from 'vitest';

@@ -1,5 +1,6 @@
-// KV from another engine, over a real socket: tokens and rows are the single instance's, whatever part of the KV came from where (L9); a hand-over
-// that goes wrong costs that request at most, and nothing is left behind on either side (L7).
+// KV from another engine, over a real socket: tokens and rows are the single instance's, whatever part of the KV came
+// from where (L9); a hand-over that goes wrong costs that request at most, and nothing is left behind on either side
+// (L7).
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

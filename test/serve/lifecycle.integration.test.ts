@@ -1,4 +1,5 @@
-// From start to drain: lost workers are started again or the server says that it is dead; SIGTERM lets what runs come to its end.
+// From start to drain: lost workers are started again or the server says that it is dead; SIGTERM lets what runs come
+// to its end.
 
 import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';

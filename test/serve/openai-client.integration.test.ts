@@ -1,4 +1,5 @@
-// The official client against the server: completions, chat, streams, aborts; tokens and rows are the oracle's (L1, L2).
+// The official client against the server: completions, chat, streams, aborts; tokens and rows are the oracle's (L1,
+// L2).
 
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';

@@ -1,4 +1,7 @@
-/** What tests of prefill and decode in two servers share: the two requests that a proxy makes, and an oracle that knows whose forward pass a row is of. */
+/**
+ * What tests of prefill and decode in two servers share: the two requests that a proxy makes, and an oracle that knows
+ * whose forward pass a row is of.
+ */
 
 import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
@@ -94,8 +97,9 @@ export function epochOracle(
 }
 
 /**
- * The engine of epoch `own` decoded over KV of `epochs`: rows of its own keys are of its own pass over that KV, rows of another's keys of a pass of that
- * engine alone, and so each row tells whose it is (L9). Positions in `missing` are not looked at.
+ * The engine of epoch `own` decoded over KV of `epochs`: rows of its own keys are of its own pass over that KV, rows of
+ * another's keys of a pass of that engine alone, and so each row tells whose it is (L9). Positions in `missing` are not
+ * looked at.
  */
 export function expectEpochs(
   prompt: readonly number[],

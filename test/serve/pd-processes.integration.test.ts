@@ -1,5 +1,5 @@
-// Two servers and the proxy as processes, as in docs/serving.md: tokens and rows of every request are the single instance's, under all three ways, and
-// also when a server is killed while requests are under way.
+// Two servers and the proxy as processes, as in docs/serving.md: tokens and rows of every request are the single
+// instance's, under all three ways, and also when a server is killed while requests are under way.
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,5 +1,6 @@
-// Three ways for the rows of a prompt that another server prefilled. Each engine folds an epoch of its own into its keys, so that rows tell whose they
-// are: they are those of the KV that the request attended to (L9), and what nobody has is declared missing (L4).
+// Three ways for the rows of a prompt that another server prefilled. Each engine folds an epoch of its own into its
+// keys, so that rows tell whose they are: they are those of the KV that the request attended to (L9), and what nobody
+// has is declared missing (L4).
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Server } from '../../src/serve/server.ts';
@@ -91,7 +92,8 @@ describe.each(pdRowsWays)('%s', (rows) => {
     const answer = await decode(d, longer, params);
     const numLoaded = d.host.stats().numExternalTokens - before;
     expect(numLoaded).toBe(rows === 'splice' ? 77 - 32 : 77 - 48);
-    // Of two blocks with the same tokens the first one is found: the last of the prompt before, whose last key was computed here.
+    // Of two blocks with the same tokens the first one is found: the last of the prompt before, whose last key was
+    // computed here.
     const extended: Epochs =
       rows === 'splice'
         ? [

@@ -1,5 +1,6 @@
-// What the proxy does when servers or clients fail: a leg goes to another server only where that can do no harm, a client that leaves ends both legs, a
-// client that does not read holds its answer back, and every error is said in OpenAI's words.
+// What the proxy does when servers or clients fail: a leg goes to another server only where that can do no harm, a
+// client that leaves ends both legs, a client that does not read holds its answer back, and every error is said in
+// OpenAI's words.
 
 import { once } from 'node:events';
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';

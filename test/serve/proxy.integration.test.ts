@@ -1,5 +1,6 @@
-// Prefill and decode behind our proxy: tokens and rows are the single instance's under all three ways, on every endpoint, in every form, streamed or
-// not; and each row tells by its epoch that it is the one of the KV that was used (L9).
+// Prefill and decode behind our proxy: tokens and rows are the single instance's under all three ways, on every
+// endpoint, in every form, streamed or not; and each row tells by its epoch that it is the one of the KV that was used
+// (L9).
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { pdRowsWays } from '../../src/serve/kv/transfer-params.ts';

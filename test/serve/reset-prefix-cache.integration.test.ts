@@ -1,4 +1,7 @@
-/** `POST /reset_prefix_cache`, as vLLM's clients send it: an empty 200 and an empty cache, or 409 and nothing has changed. */
+/**
+ * `POST /reset_prefix_cache`, as vLLM's clients send it: an empty 200 and an empty cache, or 409 and nothing has
+ * changed.
+ */
 
 import { describe, expect, test, vi } from 'vitest';
 import type { Server } from '../../src/serve/server.ts';

@@ -1,5 +1,5 @@
-// Rows put into an answer by the proxy: into missing ranges only, in every form; what neither server has stays missing, and what cannot be read is an
-// error and never a guess (L4, L9).
+// Rows put into an answer by the proxy: into missing ranges only, in every form; what neither server has stays missing,
+// and what cannot be read is an error and never a guess (L4, L9).
 
 import { describe, expect, test } from 'vitest';
 import type { PositionRange, RoutedRows } from '../../src/contract/routed-rows.ts';

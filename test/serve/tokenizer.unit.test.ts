@@ -1,4 +1,5 @@
-// Text → tokens → text is the identity for every well-formed string, for wide and narrow vocabularies, in one piece or token by token.
+// Text → tokens → text is the identity for every well-formed string, for wide and narrow vocabularies, in one piece or
+// token by token.
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

@@ -1,4 +1,5 @@
-// vLLM's toy proxy works as it is. The stand-in does what it does to requests (../shared/facts/ecosystem.md, "P/D over HTTP") and knows nothing of rows.
+// vLLM's toy proxy works as it is. The stand-in does what it does to requests (../shared/facts/ecosystem.md, "P/D over
+// HTTP") and knows nothing of rows.
 
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';

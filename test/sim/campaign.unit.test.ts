@@ -1,6 +1,6 @@
 /**
- * Every design under a fixed campaign: no law is broken that it does not declare (L1–L9), the same seed writes the same event log (L10), and the
- * storms go where it hurts.
+ * Every design under a fixed campaign: no law is broken that it does not declare (L1–L9), the same seed writes the same
+ * event log (L10), and the storms go where it hurts.
  */
 
 import { expect, test } from 'vitest';

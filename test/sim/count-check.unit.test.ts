@@ -1,4 +1,5 @@
-// The storm's accountant finds each thing that can be left over or out of balance: one wrong count at a time, on an engine that is otherwise clean.
+// The storm's accountant finds each thing that can be left over or out of balance: one wrong count at a time, on an
+// engine that is otherwise clean.
 
 import { expect, test } from 'vitest';
 import type { CaptureLiveCounts } from '../../src/contract/capture.ts';

@@ -1,4 +1,7 @@
-/** The oracle has no hole where engines have had defects: each mutant is killed within 2,000 seeds, and what they are made of survives. */
+/**
+ * The oracle has no hole where engines have had defects: each mutant is killed within 2,000 seeds, and what they are
+ * made of survives.
+ */
 
 import { expect, test } from 'vitest';
 import { runSeeds } from '../../src/sim/campaign.ts';

@@ -1,4 +1,7 @@
-/** A delivered row is a routing, even where the oracle would agree with one that is none: K ids of experts that there are, in each layer (L2, L4). */
+/**
+ * A delivered row is a routing, even where the oracle would agree with one that is none: K ids of experts that there
+ * are, in each layer (L2, L4).
+ */
 
 import { expect, test } from 'vitest';
 import type { RoutedRows } from '../../src/contract/routed-rows.ts';

@@ -1,4 +1,7 @@
-/** A driver that has nothing to run sleeps. Blocks that are given back and loads that end bring work without a step: each wakes it (L8). */
+/**
+ * A driver that has nothing to run sleeps. Blocks that are given back and loads that end bring work without a step:
+ * each wakes it (L8).
+ */
 
 import { expect, test } from 'vitest';
 import type { EngineConfig } from '../../src/contract/config.ts';

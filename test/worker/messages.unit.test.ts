@@ -1,4 +1,5 @@
-// Messages between threads: what is written on one side is read on the other, field by field, whatever the sizes (contracts of DESIGN §5).
+// Messages between threads: what is written on one side is read on the other, field by field, whatever the sizes
+// (contracts of DESIGN §5).
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

@@ -1,4 +1,5 @@
-// A full ring is back-pressure on the copy, never an overwrite (DESIGN §5): a slot belongs to one step from acquire to release.
+// A full ring is back-pressure on the copy, never an overwrite (DESIGN §5): a slot belongs to one step from acquire to
+// release.
 
 import { expect, test } from 'vitest';
 import { CpuDevice } from '../../src/kernels/cpu-device.ts';

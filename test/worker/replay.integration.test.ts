@@ -1,5 +1,5 @@
-// Replay through the whole path: an engine that is given a recording returns its tokens and its rows, every one of them (L1–L3), although its
-// pool is too small and requests are preempted and computed again (L8).
+// Replay through the whole path: an engine that is given a recording returns its tokens and its rows, every one of them
+// (L1–L3), although its pool is too small and requests are preempted and computed again (L8).
 
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

@@ -1,4 +1,5 @@
-// Routers of both kinds on real threads and real WGSL: every delivered row is the oracle's (L2); what cannot be captured does not start (L4).
+// Routers of both kinds on real threads and real WGSL: every delivered row is the oracle's (L2); what cannot be
+// captured does not start (L4).
 
 import { describe, expect, test } from 'vitest';
 import { serveWorkload } from '../../src/cli/bench/serve-workload.ts';

@@ -1,6 +1,6 @@
 /**
- * Speculative decoding on real threads: drafts are made and verified on the device, tokens and rows are the oracle's whatever share of
- * the drafts is right, and the engine counts what was drafted and accepted.
+ * Speculative decoding on real threads: drafts are made and verified on the device, tokens and rows are the oracle's
+ * whatever share of the drafts is right, and the engine counts what was drafted and accepted.
  */
 
 import { afterEach, describe, expect, test } from 'vitest';

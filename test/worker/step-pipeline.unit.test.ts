@@ -1,5 +1,5 @@
-// Tasks of one rank begin in the order in which they are accepted, a full ring holds steps back (DESIGN §5), a failed task costs no other task
-// anything, and nothing is submitted while a map's bytes are looked at.
+// Tasks of one rank begin in the order in which they are accepted, a full ring holds steps back (DESIGN §5), a failed
+// task costs no other task anything, and nothing is submitted while a map's bytes are looked at.
 
 import { expect, test } from 'vitest';
 import type { BlockingReads } from '../../src/contract/capture.ts';

@@ -1,5 +1,6 @@
-// The whole path on real threads: every delivered token and row is the oracle's (L2), nothing is left after the drain (L7), and the loss
-// of a device or a thread is one clear error, or nothing but a recomputation where restarts are allowed (L8).
+// The whole path on real threads: every delivered token and row is the oracle's (L2), nothing is left after the drain
+// (L7), and the loss of a device or a thread is one clear error, or nothing but a recomputation where restarts are
+// allowed (L8).
 
 import { afterEach, describe, expect, test } from 'vitest';
 import { Verifier } from '../../src/cli/bench/verify.ts';

@@ -1,4 +1,7 @@
-/** The requests of a burst all finish in the same step of a scheduler that serves running requests first and splits prompts over steps. */
+/**
+ * The requests of a burst all finish in the same step of a scheduler that serves running requests first and splits
+ * prompts over steps.
+ */
 
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
@@ -6,7 +9,9 @@ import { burst } from '../../src/workload/burst.ts';
 import type { Workload } from '../../src/workload/workload.ts';
 import { commonPrefix, userError } from './helpers.ts';
 
-/** In which step each request samples its last token: running requests first, in order of admission, then waiting ones. */
+/**
+ * In which step each request samples its last token: running requests first, in order of admission, then waiting ones.
+ */
 function finishSteps(workload: Workload, budget: number): number[] {
   const live = workload.requests.map(({ promptTokenIds, maxTokens }) => ({
     numPromptTokens: promptTokenIds.length,

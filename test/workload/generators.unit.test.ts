@@ -1,4 +1,7 @@
-/** A generator is a pure function of its options: equal options give equal bytes (L10), and each workload is what its name claims. */
+/**
+ * A generator is a pure function of its options: equal options give equal bytes (L10), and each workload is what its
+ * name claims.
+ */
 
 import { describe, expect, test } from 'vitest';
 import { chat } from '../../src/workload/chat.ts';
@@ -11,7 +14,10 @@ import { commonPrefix, fingerprint, userError } from './helpers.ts';
 const VOCAB_SIZE = 1000;
 const names = workloadNames.map((name) => ({ name }));
 
-/** Prompt tokens that differ from every earlier prompt's prefix, and output tokens: what is computed with a perfect prefix cache. */
+/**
+ * Prompt tokens that differ from every earlier prompt's prefix, and output tokens: what is computed with a perfect
+ * prefix cache.
+ */
 function tokensComputed(workload: Workload): number {
   const seen: Uint32Array[] = [];
   let computed = workloadTotals(workload).outputTokens;

@@ -1,4 +1,6 @@
-/** Mooncake traces: equal hash ids give equal tokens, at every scale; a broken line is named by file, line and problem. */
+/**
+ * Mooncake traces: equal hash ids give equal tokens, at every scale; a broken line is named by file, line and problem.
+ */
 
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
@@ -14,7 +16,10 @@ function arrivalAt(timestampMs: number): TraceEntry {
   return { timestampMs, inputLength: 1, outputLength: 1, hashIds: null };
 }
 
-/** Two prompts whose first `numShared` blocks are the same, then blocks of their own; each ends anywhere in its last block. */
+/**
+ * Two prompts whose first `numShared` blocks are the same, then blocks of their own; each ends anywhere in its last
+ * block.
+ */
 const pairs = fc
   .record({
     numShared: fc.nat(6),

@@ -1,4 +1,7 @@
-/** The worker's blocks of rows: who holds them, which full one holds which prefix, and which goes first when all are taken. */
+/**
+ * The worker's blocks of rows: who holds them, which full one holds which prefix, and which goes first when all are
+ * taken.
+ */
 
 import { RoutedExpertsError } from '../../contract/errors.ts';
 
@@ -9,12 +12,14 @@ import { RoutedExpertsError } from '../../contract/errors.ts';
  *       ├───────────────────────┘ release                     ▼                        │
  *       └──────────── evicted, oldest first ◀──────── published, idle ─────────────────┘
  *
- * A private block belongs to one request, which writes to it; a published one is immutable. There is one published block for a hash: who
- * computed the same prefix again holds that one, so that it is as young as the last of its KV blocks. The arena has twice the blocks of the
- * KV pool: KV blocks that can be hit never outnumber the pool, and of the rest the one released first goes first. A hash whose rows
- * went all the same is not found, and its rows are reported missing (L4).
+ * A private block belongs to one request, which writes to it; a published one is immutable. There is one published
+ * block for a hash: who computed the same prefix again holds that one, so that it is as young as the last of its KV
+ * blocks. The arena has twice the blocks of the KV pool: KV blocks that can be hit never outnumber the pool, and of the
+ * rest the one released first goes first. A hash whose rows went all the same is not found, and its rows are reported
+ * missing (L4).
  *
- * Invariant: a block is in exactly one of the four states; `#byHash` names the published ones, `#idle` those that nobody holds.
+ * Invariant: a block is in exactly one of the four states; `#byHash` names the published ones, `#idle` those that
+ * nobody holds.
  */
 export class BlockArena {
   readonly numBlocks: number;
@@ -57,7 +62,10 @@ export class BlockArena {
     return block;
   }
 
-  /** A private block becomes immutable. Answers the block that its request holds from here on: the one that the hash had, or this one. */
+  /**
+   * A private block becomes immutable. Answers the block that its request holds from here on: the one that the hash
+   * had, or this one.
+   */
   publish(block: number, hash: string): number {
     const existing = this.hold(hash);
     if (existing !== null) {

@@ -40,8 +40,9 @@ export class CapturedRequest {
   }
 
   /**
-   * The next rows, `[start, start + count)`, of which `numKept` stand: the next ones follow on those. `put(block, offset, numRows, row)`
-   * stores `numRows` of them, from the `row`-th on, in a block. Throws INVARIANT at a gap or a step backwards.
+   * The next rows, `[start, start + count)`, of which `numKept` stand: the next ones follow on those. `put(block,
+   * offset, numRows, row)` stores `numRows` of them, from the `row`-th on, in a block. Throws INVARIANT at a gap or a
+   * step backwards.
    */
   capture(
     start: number,
@@ -75,8 +76,8 @@ export class CapturedRequest {
   }
 
   /**
-   * Takes hold of the blocks that it hit: those that are there before the batch's own blocks are made, which could push them out, and, when the
-   * whole batch is published, those that others of the batch have just computed.
+   * Takes hold of the blocks that it hit: those that are there before the batch's own blocks are made, which could push
+   * them out, and, when the whole batch is published, those that others of the batch have just computed.
    */
   holdHits(): void {
     if (this.#numHitsHeld === this.#numHits) return;

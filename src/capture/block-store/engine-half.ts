@@ -9,8 +9,8 @@
  * Gives up  L5 (rows of every request are stored: its blocks may be hit by one that asks), L6 (the end of a prompt brings all of its rows
  *           in one step), and the rows of an aborted request.
  *
- * A block that becomes full while its last token is still unknown gets its hash when the token arrives, and the worker hears of it with
- * the next step of the request. Until then a hit on it is declared a miss: there would be no rows.
+ * A block that becomes full while its last token is still unknown gets its hash when the token arrives, and the worker
+ * hears of it with the next step of the request. Until then a hit on it is declared a miss: there would be no rows.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
@@ -63,7 +63,10 @@ export class BlockStoreEngineHalf implements CaptureEngineHalf {
     return !this.#unsent.has(request, ordinal);
   }
 
-  /** Blocks that the step being scheduled fills are announced with it; those that were full before wait for the request's next step. */
+  /**
+   * Blocks that the step being scheduled fills are announced with it; those that were full before wait for the
+   * request's next step.
+   */
   onBlocksCached(request: CaptureRequest, firstBlock: number): void {
     const numComputedBlocks = Math.floor(request.numComputedTokens / this.#blockSize);
     this.#unsent.add(request, firstBlock, Math.min(request.numCachedBlocks, numComputedBlocks));
@@ -118,7 +121,9 @@ export class BlockStoreEngineHalf implements CaptureEngineHalf {
     return finishReason === 'abort' || held === undefined ? this.#nothing(start, end) : held.pages.take(start, end);
   }
 
-  /** Its outputs in flight may be thrown away: what has not arrived is asked for again. The worker forgets its hashes. */
+  /**
+   * Its outputs in flight may be thrown away: what has not arrived is asked for again. The worker forgets its hashes.
+   */
   onPreempt(request: CaptureRequest): void {
     this.#leaveBatch(request);
     const held = this.#held.get(request.index);

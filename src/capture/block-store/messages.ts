@@ -8,7 +8,8 @@
  *     emitStart   rows before it have reached the engine or are on their way to it; NOT_WANTED of a request that did not opt in
  *     hashes      of the request's blocks `first ordinal …`; each is sent once in a stay of the request in the batch
  *
- * Worker half to engine half, the index of a payload: rows of requests that sampled, from `emitStart` to the last accepted token.
+ * Worker half to engine half, the index of a payload: rows of requests that sampled, from `emitStart` to the last
+ * accepted token.
  *
  *     index   [ request, first position, number of rows ][ request, … ]
  *     rows    [ row, row, row, …                        ][ row, …     ]

@@ -1,8 +1,9 @@
 /**
- * block-store, worker half: rows of every request go into blocks as large as KV blocks. A full block whose hash the engine has sent is
- * published under it, immutable, and held by every request whose KV begins with it. The whole batch is stored and published before
- * anything is read: a request may hit a block that another one computes in the same step. A request that opted in and sampled gets the
- * rows from `emitStart` on, out of its own blocks and those that it hit.
+ * block-store, worker half: rows of every request go into blocks as large as KV blocks. A full block whose hash the
+ * engine has sent is published under it, immutable, and held by every request whose KV begins with it. The whole batch
+ * is stored and published before anything is read: a request may hit a block that another one computes in the same
+ * step. A request that opted in and sampled gets the rows from `emitStart` on, out of its own blocks and those that it
+ * hit.
  */
 
 import type {
@@ -59,7 +60,10 @@ export class BlockStoreWorkerHalf implements CaptureWorkerHalf {
     this.#rows = new Uint8Array(this.#arena.numBlocks * engine.blockSize * this.#rowBytes);
   }
 
-  /** A step knows its requests from here on: one that is preempted and comes back before its rows arrive is another stay. */
+  /**
+   * A step knows its requests from here on: one that is preempted and comes back before its rows arrive is another
+   * stay.
+   */
   record(step: WorkerStep, commands: CommandRecorder): DeviceRange {
     const requests: CapturedRequest[] = [];
     for (let i = 0; i < step.numRequests; i++) {
@@ -80,7 +84,8 @@ export class BlockStoreWorkerHalf implements CaptureWorkerHalf {
     }
     const { generation, entries } = readMetadata(step.captureMetadata);
     if (generation !== this.#generation) {
-      // Those who held blocks of the old generation have all been released: they were preempted, and nothing of them is pending.
+      // Those who held blocks of the old generation have all been released: they were preempted, and nothing of them is
+      // pending.
       this.#arena.reset();
       this.#generation = generation;
     }

@@ -10,15 +10,17 @@ import type { RowRun } from './row-run.ts';
  *     request A ───────┘──│─────────┘────────────┘                computes them; may be preempted or aborted meanwhile
  *     request B ──────────┘                                       hit block 5 and holds the same run: nothing is copied
  *
- * A block has its hash, and can be hit, before its forward pass has run. A run is therefore attached when its blocks are cached, empty or not,
- * and the rows come to it with the outputs of the steps that were scheduled by then, whatever becomes of the request that scheduled them.
+ * A block has its hash, and can be hit, before its forward pass has run. A run is therefore attached when its blocks
+ * are cached, empty or not, and the rows come to it with the outputs of the steps that were scheduled by then, whatever
+ * becomes of the request that scheduled them.
  *
- * Invariant: a run is attached only to cached blocks, and all rows of a block from the run's `first` on stand or are under way. A block without
- * a run is one whose rows nobody asked for. Where the step that was to fill a block is taken back, the scheduler takes the hash back with it,
- * and the run goes as in an eviction.
+ * Invariant: a run is attached only to cached blocks, and all rows of a block from the run's `first` on stand or are
+ * under way. A block without a run is one whose rows nobody asked for. Where the step that was to fill a block is taken
+ * back, the scheduler takes the hash back with it, and the run goes as in an eviction.
  *
- * Memory: a run is released as a whole. When at most half of its blocks are still cached, each stretch of them gets a run of its own, so that
- * what is kept is at most twice what can be hit, but for runs whose rows are still under way. At least as many blocks were evicted as are copied.
+ * Memory: a run is released as a whole. When at most half of its blocks are still cached, each stretch of them gets a
+ * run of its own, so that what is kept is at most twice what can be hit, but for runs whose rows are still under way.
+ * At least as many blocks were evicted as are copied.
  */
 export class BlockRows {
   readonly #blockSize: number;

@@ -89,7 +89,10 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
     return hasRows || !this.#policy.recomputes;
   }
 
-  /** Rows that come with KV stand like those that were computed here (L9); where none came, there is a gap (L4). Copies the rows: O(to − from). */
+  /**
+   * Rows that come with KV stand like those that were computed here (L9); where none came, there is a gap (L4). Copies
+   * the rows: O(to − from).
+   */
   onExternalKv(request: CaptureRequest, from: number, to: number, rows: RoutedRows | null): void {
     const table = this.#table(request);
     let known = Math.max(from, request.routedExpertsPromptStart);
@@ -119,8 +122,8 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
   }
 
   /**
-   * Adds each span to the table for which it was computed. Work and memory are proportional to the rows of this step. A request that is over, or
-   * that lost its blocks, is no exception: others may have hit them.
+   * Adds each span to the table for which it was computed. Work and memory are proportional to the rows of this step. A
+   * request that is over, or that lost its blocks, is no exception: others may have hit them.
    */
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
     const step = this.#inFlight.shift();
@@ -142,7 +145,8 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
         if (table === undefined)
           throw RoutedExpertsError.of('INVARIANT', `rows of request ${requestIndex}, which wants none`);
         table.write(position, count, rows, row);
-        // Not live but not released: a cache reset threw the output away, and with it what the request attended to (L9).
+        // Not live but not released: a cache reset threw the output away, and with it what the request attended to
+        // (L9).
         if (live(requestIndex) !== null) table.hasOutput = true;
         else if (this.#accumulators.has(requestIndex)) table.disown(position);
         row += count;

@@ -12,8 +12,8 @@ export type PrefixRowsPolicy = Readonly<{
 }>;
 
 /**
- * The one table of policies. Whatever the policy, a request that did not opt in hits every cached block there is, and one
- * that did looks for a block with rows first.
+ * The one table of policies. Whatever the policy, a request that did not opt in hits every cached block there is, and
+ * one that did looks for a block with rows first.
  *
  *                     rows kept with blocks    where no cached copy has rows
  *     computed-only   no                       hit, its rows are missing      RFC vllm#38079

@@ -21,9 +21,10 @@ const NO_ROWS: HeldRows = [];
  *     table        [ block 0 ] [ block 1 ]               rows of the blocks that the request holds, or held last
  *     earlier      [ block 0 ] [ block 1 ] [ block 2 ]   rows of the block tables before its preemptions
  *
- * A preempted request computes, or hits, its positions again: their rows take the place of the earlier ones block by block, once there are
- * as many of what can be asked for. Until then the earlier rows count, so that an abort meanwhile loses none. A block that began with loaded
- * KV has only the rows behind it, and its recomputation only those before: then the rows of both count.
+ * A preempted request computes, or hits, its positions again: their rows take the place of the earlier ones block by
+ * block, once there are as many of what can be asked for. Until then the earlier rows count, so that an abort meanwhile
+ * loses none. A block that began with loaded KV has only the rows behind it, and its recomputation only those before:
+ * then the rows of both count.
  */
 export class RowAccumulator {
   readonly #shape: RowShape;
@@ -40,7 +41,9 @@ export class RowAccumulator {
     this.#table = new TableRows(shape, blockSize, promptStart);
   }
 
-  /** The block table of a request that holds blocks and knows `numTokens` tokens. Begins a new one after `closeTable`. */
+  /**
+   * The block table of a request that holds blocks and knows `numTokens` tokens. Begins a new one after `closeTable`.
+   */
   table(numTokens: number): TableRows {
     if (this.#isOpen) return this.#table;
     // What has not come to the old table by now is of outputs that were thrown away: those that count are waited for.
@@ -59,8 +62,9 @@ export class RowAccumulator {
   }
 
   /**
-   * Hands out the rows `[start, end)` without copying one, in constant time: the list of chunks is put together when it is first read, which is
-   * the caller's time and not the scheduler's (L6). It is the list of this moment: what arrives later is not in it. The memory is shared.
+   * Hands out the rows `[start, end)` without copying one, in constant time: the list of chunks is put together when it
+   * is first read, which is the caller's time and not the scheduler's (L6). It is the list of this moment: what arrives
+   * later is not in it. The memory is shared.
    */
   take(start: number, end: number): RoutedRows {
     if (!this.#table.isScheduled) this.#forgetTable();

@@ -11,10 +11,12 @@ export type RunPositions = Readonly<{ from: number; to: number; first: number }>
  *     position   from ──── first ──────── end ──────── to
  *     block       ⋮   │ never  ⋮  stand      ⋮  to come  ⋮
  *
- * Rows come in order and each of them once: a block is computed from front to back, and who computes it anew does so in another run.
- * A block is hit at the position at which it was computed, so positions mean the same to all who hold the run.
+ * Rows come in order and each of them once: a block is computed from front to back, and who computes it anew does so in
+ * another run. A block is hit at the position at which it was computed, so positions mean the same to all who hold the
+ * run.
  *
- * Invariant: `[first, end)` never change again. So a run can be held by any number of requests, blocks and callers, without a copy.
+ * Invariant: `[first, end)` never change again. So a run can be held by any number of requests, blocks and callers,
+ * without a copy.
  */
 export class RowRun {
   readonly from: number;
@@ -48,7 +50,10 @@ export class RowRun {
     return this.#rows.subarray((from - this.from) * width, (to - this.from) * width);
   }
 
-  /** The next `count` rows, copied from row `sourceRow` of `source` on. Throws INVARIANT unless `position` is the next one. */
+  /**
+   * The next `count` rows, copied from row `sourceRow` of `source` on. Throws INVARIANT unless `position` is the next
+   * one.
+   */
   write(position: number, count: number, source: RowArray, sourceRow: number): void {
     if (position !== this.#end || position + count > this.to) {
       throw RoutedExpertsError.of(

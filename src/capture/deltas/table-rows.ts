@@ -4,8 +4,9 @@ import type { RowArray, RowShape } from '../row-shape.ts';
 import { RowRun } from './row-run.ts';
 
 /**
- * Blocks that are filled together share a run of this size at most: a prefill step fills hundreds, and memory for each alone would be
- * thousands of objects a second for the garbage collector to visit. A request that hits one block holds so much and no more.
+ * Blocks that are filled together share a run of this size at most: a prefill step fills hundreds, and memory for each
+ * alone would be thousands of objects a second for the garbage collector to visit. A request that hits one block holds
+ * so much and no more.
  */
 const RUN_BYTES = 64 * 1024;
 
@@ -13,8 +14,8 @@ const RUN_BYTES = 64 * 1024;
  *     block table    [ 5 ][ 9 ][ 2 ][ 7 ]
  *     runs           [ p ][ p ][ q ][ q ]      p: of hit blocks, shared, or `null` if the block has no rows; q: computed here
  *
- * Steps in flight keep the table for which they were scheduled: their rows belong to those blocks, even if the request has another table by
- * then, or is over.
+ * Steps in flight keep the table for which they were scheduled: their rows belong to those blocks, even if the request
+ * has another table by then, or is over.
  */
 export class TableRows {
   /** The run of each block. */
@@ -68,7 +69,10 @@ export class TableRows {
     this.runs[i] = run;
   }
 
-  /** The KV of `[from, to)` came without rows. The block of `to` may be computed on from there; what it had before is given up. */
+  /**
+   * The KV of `[from, to)` came without rows. The block of `to` may be computed on from there; what it had before is
+   * given up.
+   */
   leaveOut(from: number, to: number): void {
     const size = this.#blockSize;
     for (let i = Math.floor(from / size); i * size < to; i++) {
@@ -77,7 +81,10 @@ export class TableRows {
     }
   }
 
-  /** The output that computed `position` was thrown away: from there on, or altogether if it was the first, the rows are others' only. */
+  /**
+   * The output that computed `position` was thrown away: from there on, or altogether if it was the first, the rows are
+   * others' only.
+   */
   disown(position: number): void {
     this.#ownEnd = Math.min(this.#ownEnd, this.hasOutput ? position : 0);
   }

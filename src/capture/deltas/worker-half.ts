@@ -1,6 +1,7 @@
 /**
- * deltas, worker half: in a step with an opted-in request, that request's rows (and nothing else) are packed on the device, copied within
- * the step's own command buffer, and leave with the step's output. In a step without one it does nothing (L5).
+ * deltas, worker half: in a step with an opted-in request, that request's rows (and nothing else) are packed on the
+ * device, copied within the step's own command buffer, and leave with the step's output. In a step without one it does
+ * nothing (L5).
  */
 
 import type {
@@ -40,7 +41,10 @@ export class DeltasWorkerHalf implements CaptureWorkerHalf {
     return numRows === 0 ? null : recordPack(this.#context, commands, this.#rowList, numRows);
   }
 
-  /** Rows behind the last accepted token belong to rejected drafts: they are left out, so that the rows that stay are dense. */
+  /**
+   * Rows behind the last accepted token belong to rejected drafts: they are left out, so that the rows that stay are
+   * dense.
+   */
   collect(step: WorkerStep, bytes: Uint8Array | null, numSampledTokens: Uint32Array): RoutedExpertDeltas | null {
     if (bytes === null) return null;
     const rowBytes = this.#shape.bytesPerRow;

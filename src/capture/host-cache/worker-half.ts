@@ -1,7 +1,8 @@
 /**
- * host-cache, worker half: rows of opted-in requests are packed, copied with the step, and kept on the worker's host by absolute
- * position. When a request reaches the one limit that the worker knows, its `maxTokens` or the model's length, all its rows leave with
- * that step's output. EOS and stop tokens are the engine's affair: the worker never hears of such an end in time.
+ * host-cache, worker half: rows of opted-in requests are packed, copied with the step, and kept on the worker's host by
+ * absolute position. When a request reaches the one limit that the worker knows, its `maxTokens` or the model's length,
+ * all its rows leave with that step's output. EOS and stop tokens are the engine's affair: the worker never hears of
+ * such an end in time.
  */
 
 import type {
@@ -44,7 +45,9 @@ export class HostCacheWorkerHalf implements CaptureWorkerHalf {
     this.#cacheBuffers = new BytePool(context.engine.maxNumSeqs);
   }
 
-  /** Caches are made here and not in `collect`, so that a step still in flight cannot bring back a request that is over. */
+  /**
+   * Caches are made here and not in `collect`, so that a step still in flight cannot bring back a request that is over.
+   */
   record(step: WorkerStep, commands: CommandRecorder): DeviceRange | null {
     const numRows = listCapturedRows(step, this.#rowList);
     if (numRows === 0) return null;
@@ -80,7 +83,10 @@ export class HostCacheWorkerHalf implements CaptureWorkerHalf {
     return finishes.length === 0 ? null : this.#emit(finishes);
   }
 
-  /** A preempted request keeps its rows: positions that it computed stay known, whether it computes or hits them when it is back. */
+  /**
+   * A preempted request keeps its rows: positions that it computed stay known, whether it computes or hits them when it
+   * is back.
+   */
   forget(endedIndices: readonly number[]): void {
     for (const index of endedIndices) {
       this.#caches.get(index)?.free();

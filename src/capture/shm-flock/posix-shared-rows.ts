@@ -74,8 +74,9 @@ export function sharedRowsBytes(model: ModelConfig, engine: EngineConfig): numbe
 export type CreatedSharedRows = SharedRows & Readonly<{ unlink: () => void }>;
 
 /**
- * Creates the shared memory object and its lock file. Throws SHARED_MEMORY when there is no `/dev/shm` or too little room in it, and leaves
- * nothing then: memory is claimed here, so that a full file system is an error now and not a SIGBUS later.
+ * Creates the shared memory object and its lock file. Throws SHARED_MEMORY when there is no `/dev/shm` or too little
+ * room in it, and leaves nothing then: memory is claimed here, so that a full file system is an error now and not a
+ * SIGBUS later.
  */
 export function createSharedRows(where: SharedMemoryName, byteLength: number): CreatedSharedRows {
   const free = freeSharedMemoryBytes();

@@ -33,7 +33,10 @@ type Emission = {
   cursor: number;
   /** Of the steps in flight that may bring the first token. */
   snapshots: Snapshot[];
-  /** The request's part of the output of step `stepId`: `numRows` rows of the step from row `row` on, for the positions from `tokenStart` on. */
+  /**
+   * The request's part of the output of step `stepId`: `numRows` rows of the step from row `row` on, for the positions
+   * from `tokenStart` on.
+   */
   stepId: number;
   row: number;
   tokenStart: number;
@@ -79,7 +82,10 @@ export class SlotStoreEngineHalf implements CaptureEngineHalf {
     }
   }
 
-  /** Stores the whole step before anything is read, also for requests that are skipped; then notes where each one's rows lie. */
+  /**
+   * Stores the whole step before anything is read, also for requests that are skipped; then notes where each one's rows
+   * lie.
+   */
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
     this.#stepId = output.stepId;
     const deltas = output.routedExpertDeltas;

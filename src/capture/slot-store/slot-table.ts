@@ -8,9 +8,9 @@ import { allocateRows } from '../row-shape.ts';
  *     slot     0 ………… 15 │ 16 ………… 31 │ …          block b owns the slots [b · blockSize, (b + 1) · blockSize)
  *     table    [ L·K ids ] × numBlocks · blockSize
  *
- * Invariant: after the output of step n was stored, slot s holds the row that the last of the steps 0 … n to write s computed. Outputs
- * arrive in order, so a block table as it was when step n was *scheduled* reads the right rows now, even if its blocks were given to
- * others since: their rows come with later outputs.
+ * Invariant: after the output of step n was stored, slot s holds the row that the last of the steps 0 … n to write s
+ * computed. Outputs arrive in order, so a block table as it was when step n was *scheduled* reads the right rows now,
+ * even if its blocks were given to others since: their rows come with later outputs.
  */
 export class SlotTable {
   readonly #shape: RowShape;

@@ -1,5 +1,6 @@
 /**
- * The index of a `slot-store` payload: who computed which positions, in the *worker's* order, and the KV slot of every row.
+ * The index of a `slot-store` payload: who computed which positions, in the *worker's* order, and the KV slot of every
+ * row.
  *
  *     index   [ n ][ request, first position, number of rows ] × n [ slot × numRows ]
  *     rows    [ row, row, …  of the first request ][ … of the second ] …

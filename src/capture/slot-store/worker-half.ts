@@ -1,6 +1,6 @@
 /**
- * slot-store, worker half: in every step, for every request, all rows are packed on the device and copied within the step's own command
- * buffer; rows and slot mapping leave with the step's output. It keeps nothing.
+ * slot-store, worker half: in every step, for every request, all rows are packed on the device and copied within the
+ * step's own command buffer; rows and slot mapping leave with the step's output. It keeps nothing.
  */
 
 import type {

@@ -82,8 +82,9 @@ export type BenchResult = Readonly<{
 }>;
 
 /**
- * Runs all repeats of all cells; one run per design goes first, which is checked like the others and not measured. `onProgress` hears of each
- * run before it starts. Rejects with what makes a run impossible; the workers are shut down then.
+ * Runs all repeats of all cells; one run per design goes first, which is checked like the others and not measured.
+ * `onProgress` hears of each run before it starts. Rejects with what makes a run impossible; the workers are shut down
+ * then.
  */
 export async function runBench(
   options: BenchOptions,
@@ -197,7 +198,9 @@ function planAborts(workload: Workload, share: number, seed: number): (number | 
   });
 }
 
-/** Whether a request that ended by itself may lack rows: the design says so, or the policy under which `deltas` runs. */
+/**
+ * Whether a request that ended by itself may lack rows: the design says so, or the policy under which `deltas` runs.
+ */
 function mayMissRows({ design }: Cell, { session }: BenchOptions): boolean {
   const policy = session.prefixRows ?? DEFAULT_PREFIX_ROWS;
   if (design === 'deltas') return policy === 'share' || policy === 'computed-only';

@@ -4,10 +4,12 @@ import type { Workload } from '../../workload/workload.ts';
 import type { PlannedRun } from './plan.ts';
 
 /**
- * Equal tokens stay equal, so lengths, sharing and schedule are the same under every label; but no token, key, hash or row of one label can pass
- * for one of another. Workers, their tables and the device's memory live through all runs, and no design gets a label twice.
+ * Equal tokens stay equal, so lengths, sharing and schedule are the same under every label; but no token, key, hash or
+ * row of one label can pass for one of another. Workers, their tables and the device's memory live through all runs,
+ * and no design gets a label twice.
  *
- * Runs of one repeat with the same label get the very same prompts: who knows the answer to one knows it for all of them.
+ * Runs of one repeat with the same label get the very same prompts: who knows the answer to one knows it for all of
+ * them.
  */
 export class LabelledWorkloads {
   readonly #workload: Workload;

@@ -9,8 +9,9 @@ export type Cell = Readonly<{ design: DesignName; optInShare: number }>;
 const OFF: Cell = { design: 'off', optInShare: 0 };
 
 /**
- * `group`: runs of one group are neighbours in time, and compared with the `off` among them. `label`: which tokens the run serves, > 0; a design
- * never gets the same twice, since its worker lives through all its runs; different designs do, so that one answer serves for all.
+ * `group`: runs of one group are neighbours in time, and compared with the `off` among them. `label`: which tokens the
+ * run serves, > 0; a design never gets the same twice, since its worker lives through all its runs; different designs
+ * do, so that one answer serves for all.
  */
 export type PlannedRun = Readonly<{ cell: Cell; repeat: number; group: number; label: number }>;
 
@@ -23,9 +24,9 @@ export function planCells(designs: readonly DesignName[], optInShares: readonly 
 }
 
 /**
- * Repeats are interleaved, so that drift of the machine's speed falls on all cells alike. Within a repeat each design has a group of runs: its
- * cells and one of `off`, so that a ratio is between runs a few seconds apart. Groups, and the runs of a group, are in an order of their own
- * in each repeat.
+ * Repeats are interleaved, so that drift of the machine's speed falls on all cells alike. Within a repeat each design
+ * has a group of runs: its cells and one of `off`, so that a ratio is between runs a few seconds apart. Groups, and the
+ * runs of a group, are in an order of their own in each repeat.
  */
 export function planRuns(cells: readonly Cell[], repeats: number, seed: number): readonly PlannedRun[] {
   const designs = [...new Set(cells.map((cell) => cell.design))].filter((design) => design !== 'off');

@@ -5,7 +5,10 @@ import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { RecordedRouting } from '../../contract/recorded-routing.ts';
 import { readRecording } from '../../workload/read-trace.ts';
 
-/** The recording that the flags ask for, or `null`. Throws BAD_VALUE for one flag without the other, BAD_FILE for a bad recording. */
+/**
+ * The recording that the flags ask for, or `null`. Throws BAD_VALUE for one flag without the other, BAD_FILE for a bad
+ * recording.
+ */
 export function recordingOf(routing: 'deterministic' | 'replay', file: string | undefined): RecordedRouting | null {
   if ((routing === 'replay') === (file !== undefined)) return file === undefined ? null : readRecording(file);
   const name = file === undefined ? '--recording' : '--routing';

@@ -32,7 +32,10 @@ export type CellReport = Readonly<{
   prefixQueryTokens: number;
   prefixHitTokens: number;
   prefixRecomputedTokens: number;
-  /** Rows kept with cached KV blocks after the drain, the most of all repeats; `null` for a design that keeps none there. */
+  /**
+   * Rows kept with cached KV blocks after the drain, the most of all repeats; `null` for a design that keeps none
+   * there.
+   */
   cachedRowBytesMax: number | null;
   /** Draft tokens verified, and how many of them were right. */
   drafts: Readonly<{ tokens: number; accepted: number }>;

@@ -35,7 +35,9 @@ export type ServeOptions = Readonly<{
   workload: Workload;
   optedIn: readonly boolean[];
   mode: LoopMode;
-  /** For each request the number of its output tokens after which it is aborted (0 = at once), or `null` = not at all. */
+  /**
+   * For each request the number of its output tokens after which it is aborted (0 = at once), or `null` = not at all.
+   */
   abortAfter: readonly (number | null)[];
 }>;
 
@@ -59,7 +61,9 @@ export type ServeResult = Readonly<{
 
 const LOOP_RESOLUTION_MS = 1;
 
-/** Rejects with what ended the run early (DEVICE_LOST, WORKER_LOST); requests that the engine refuses end as `refused`. */
+/**
+ * Rejects with what ended the run early (DEVICE_LOST, WORKER_LOST); requests that the engine refuses end as `refused`.
+ */
 export async function serveWorkload(options: ServeOptions): Promise<ServeResult> {
   const { engine, executor, workload } = options;
   const served = workload.requests.map((request, i): ServedRequest => ({

@@ -1,4 +1,6 @@
-/** What a bench runs with: the flags, and what follows from them and from the device where they leave something open. */
+/**
+ * What a bench runs with: the flags, and what follows from them and from the device where they leave something open.
+ */
 
 import type {
   DeviceKind,
@@ -17,8 +19,9 @@ import { workloadTotals } from '../../workload/workload.ts';
 import { findWorkload } from '../../workload/workloads.ts';
 
 /**
- * What is not asked for is sized to the device: a GPU gets a large model's decode step and vLLM's token budget; a software adapter, where
- * ballast burns a core and a token costs a tenth of a millisecond, gets steps that two cores do in a few milliseconds.
+ * What is not asked for is sized to the device: a GPU gets a large model's decode step and vLLM's token budget; a
+ * software adapter, where ballast burns a core and a token costs a tenth of a millisecond, gets steps that two cores do
+ * in a few milliseconds.
  */
 export const DEFAULTS = {
   gpu: { ballastMs: 10, maxNumBatchedTokens: 2048, concurrency: 64, chat: { requests: 64, lengthScale: 2 } },

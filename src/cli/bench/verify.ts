@@ -17,7 +17,10 @@ export type Verification = {
   rowsMismatched: number;
   /** Rows that no router makes, whatever the oracle says: a layer with an id twice, or one that is no expert's. */
   rowsImpossible: number;
-  /** Rows reported missing (L4), and of these of requests that ended by themselves, which lack a row only if their design gives it up. */
+  /**
+   * Rows reported missing (L4), and of these of requests that ended by themselves, which lack a row only if their
+   * design gives it up.
+   */
   rowsMissing: number;
   rowsMissingOfFinished: number;
   /** Requests whose rows or output tokens are not those that L1 says, or absent altogether. */

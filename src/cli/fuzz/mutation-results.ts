@@ -1,4 +1,7 @@
-/** What `npm run mutations -- --json FILE` found: defects patched into the source, and the test or command that failed with each. */
+/**
+ * What `npm run mutations -- --json FILE` found: defects patched into the source, and the test or command that failed
+ * with each.
+ */
 
 import { readFileSync } from 'node:fs';
 import { RoutedExpertsError } from '../../contract/errors.ts';

@@ -1,4 +1,7 @@
-/** A campaign over threads: seeds are cut into ranges, each a task; the answer does not depend on how many threads there are. */
+/**
+ * A campaign over threads: seeds are cut into ranges, each a task; the answer does not depend on how many threads there
+ * are.
+ */
 
 import { Piscina } from 'piscina';
 import { mergeParts, type CampaignOptions, type CampaignPart } from '../../sim/campaign.ts';

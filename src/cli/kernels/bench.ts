@@ -1,7 +1,8 @@
 /**
- * Times router kernels by the device's own timestamps. A figure is the median over a few passes of the mean time of a launch, for launches back
- * to back in one compute pass, each waiting for the one before. Launches take turns with several inputs, so that no input larger than the
- * device's cache stays there; outputs are checked against the reference once.
+ * Times router kernels by the device's own timestamps. A figure is the median over a few passes of the mean time of a
+ * launch, for launches back to back in one compute pass, each waiting for the one before. Launches take turns with
+ * several inputs, so that no input larger than the device's cache stays there; outputs are checked against the
+ * reference once.
  */
 
 import type { BoundKernel, Device, DeviceBuffer, Kernel } from '../../contract/device.ts';

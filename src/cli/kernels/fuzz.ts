@@ -1,4 +1,7 @@
-/** Random routing functions on hostile logits: every variant of a device against the reference in f64. A case is a function of its seed. */
+/**
+ * Random routing functions on hostile logits: every variant of a device against the reference in f64. A case is a
+ * function of its seed.
+ */
 
 import type { Device } from '../../contract/device.ts';
 import type { RoutedRow } from '../../kernels/reference/router-reference.ts';

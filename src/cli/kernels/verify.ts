@@ -1,4 +1,7 @@
-/** Router kernels against recorded answers of published models' routers: every file, every variant, every place that it can run. */
+/**
+ * Router kernels against recorded answers of published models' routers: every file, every variant, every place that it
+ * can run.
+ */
 
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -139,8 +142,8 @@ function answerOf({ router, numTokens }: GoldenCase, rows: readonly RoutedRow[])
 }
 
 /**
- * Ours with the recorded answer and with the reference. A recorded set of ids may differ from ours only in choices within the margin, since its
- * maker rounded its scores to f32, too; a recorded order has no margin.
+ * Ours with the recorded answer and with the reference. A recorded set of ids may differ from ours only in choices
+ * within the margin, since its maker rounded its scores to f32, too; a recorded order has no margin.
  */
 function compare(verified: VerifiedCase, golden: GoldenCase, rows: readonly RoutedRow[], answer: RoutedLogits): void {
   const { router, numTokens, ids, weights, isOrdered } = golden;

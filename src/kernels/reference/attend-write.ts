@@ -1,4 +1,7 @@
-/** `wgsl/attend-write.wgsl` in TypeScript: keys of the step's tokens to their KV slots, and the step's changes to the block table. */
+/**
+ * `wgsl/attend-write.wgsl` in TypeScript: keys of the step's tokens to their KV slots, and the step's changes to the
+ * block table.
+ */
 
 import type { KernelShape } from '../kernel-shape.ts';
 import { FROM_DEVICE, HEADER_WORDS, Header, REQUEST_WORDS, RequestField } from '../step-input.ts';

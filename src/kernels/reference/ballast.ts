@@ -1,4 +1,7 @@
-/** `wgsl/ballast.wgsl` in TypeScript: a chain of hashes, each waiting for the one before it, that takes time and does nothing else. */
+/**
+ * `wgsl/ballast.wgsl` in TypeScript: a chain of hashes, each waiting for the one before it, that takes time and does
+ * nothing else.
+ */
 
 import { scramble } from './mix.ts';
 

@@ -1,6 +1,7 @@
 /**
- * The hash functions that stand in for a transformer: `wgsl/mix.wgsl` in TypeScript, bit for bit. Every function takes and answers 32-bit
- * patterns as *signed* numbers, which the JIT keeps in registers; a caller that needs the unsigned value writes `x >>> 0`.
+ * The hash functions that stand in for a transformer: `wgsl/mix.wgsl` in TypeScript, bit for bit. Every function takes
+ * and answers 32-bit patterns as *signed* numbers, which the JIT keeps in registers; a caller that needs the unsigned
+ * value writes `x >>> 0`.
  *
  *     token, position ──► key ──► term ─┐ Σ over positions ≤ own, wrapping ──► hidden ──► next token
  *                                       └ position enters twice: a permuted block table changes the sum      └──► gate inputs of each layer
@@ -52,8 +53,8 @@ export function nextToken(x: number, y: number, vocabSize: number): number {
 }
 
 /**
- * The draft proposed where `truth` would be sampled from hidden state `(x, y)`: another token if the state's hash is below `wrongBelow`. So a draft is
- * right or wrong for a prefix, whoever computes it.
+ * The draft proposed where `truth` would be sampled from hidden state `(x, y)`: another token if the state's hash is
+ * below `wrongBelow`. So a draft is right or wrong for a prefix, whoever computes it.
  */
 export function draftToken(x: number, y: number, truth: number, vocabSize: number, wrongBelow: number): number {
   const dice = scramble(y ^ Math.imul(x, 0x85ebca6b)) >>> 0;

@@ -1,4 +1,7 @@
-/** A monolithic router in TypeScript: gate, selection and the chosen experts' work in one, as `wgsl/monolithic.wgsl` has it. */
+/**
+ * A monolithic router in TypeScript: gate, selection and the chosen experts' work in one, as `wgsl/monolithic.wgsl` has
+ * it.
+ */
 
 import { Header } from '../step-input.ts';
 import { gateSeed, scramble } from './mix.ts';

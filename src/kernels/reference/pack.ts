@@ -6,7 +6,8 @@ import { rowDtype } from '../kernel-shape.ts';
 /**
  * @param routedExperts `[maxNumBatchedTokens, L, K]` u32 ids
  * @param rows `[1 + maxNumBatchedTokens]` how many rows, then their numbers
- * @param packed the rows, dense, one byte an id for up to 256 experts, else two, little-endian; the last word is filled up with 0
+ * @param packed the rows, dense, one byte an id for up to 256 experts, else two, little-endian; the last word is filled
+ * up with 0
  */
 export function pack(model: ModelConfig, routedExperts: Uint32Array, rows: Uint32Array, packed: Uint32Array): void {
   const rowLength = model.numLayers * model.topK;

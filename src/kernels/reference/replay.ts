@@ -1,4 +1,7 @@
-/** `wgsl/replay-route.wgsl` and `wgsl/replay-sample.wgsl` in TypeScript: rows and tokens of a recording instead of a router's. */
+/**
+ * `wgsl/replay-route.wgsl` and `wgsl/replay-sample.wgsl` in TypeScript: rows and tokens of a recording instead of a
+ * router's.
+ */
 
 import type { ModelConfig } from '../../contract/config.ts';
 import type { KernelShape } from '../kernel-shape.ts';

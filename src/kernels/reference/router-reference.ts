@@ -1,6 +1,7 @@
 /**
- * Every routing function in f64, brute force: what the WGSL router kernels are held against. One row at a time, in the order in which
- * docs/router-kernels.md defines it. Nothing here is clever, and nothing is shared with the kernels but the definition.
+ * Every routing function in f64, brute force: what the WGSL router kernels are held against. One row at a time, in the
+ * order in which docs/router-kernels.md defines it. Nothing here is clever, and nothing is shared with the kernels but
+ * the definition.
  */
 
 import type { ExpertGroups } from '../../contract/config.ts';

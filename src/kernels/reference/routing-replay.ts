@@ -1,4 +1,7 @@
-/** FlashInfer's `routing_replay_out`, `[L, maxTokens, K]` int16, two ids in a word; and `wgsl/*-routing-replay.wgsl` in TypeScript. */
+/**
+ * FlashInfer's `routing_replay_out`, `[L, maxTokens, K]` int16, two ids in a word; and `wgsl/*-routing-replay.wgsl` in
+ * TypeScript.
+ */
 
 import type { ModelConfig } from '../../contract/config.ts';
 import { rowDtype } from '../kernel-shape.ts';

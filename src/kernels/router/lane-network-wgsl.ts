@@ -65,8 +65,8 @@ class Lines implements LaneOps<string> {
 const QUAD_NAMES = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'];
 
 /**
- * `List`: the best keys of a lane, greatest first; `Ranked`: those of a row, in the lane's places. `dropped`: no key that was left out is greater
- * (of a `List`: than this or the last in the list).
+ * `List`: the best keys of a lane, greatest first; `Ranked`: those of a row, in the lane's places. `dropped`: no key
+ * that was left out is greater (of a `List`: than this or the last in the list).
  */
 export function laneNetworkWgsl(network: LaneNetwork): string {
   const { lanes, keys, chunks, list, width } = network;

@@ -1,6 +1,7 @@
 /**
- * How the lanes of a row find its best keys together: straight-line networks of maxima, minima and exchanges between lanes, without a branch.
- * They are written once, over operations that a caller gives: as WGSL they are a kernel's text, on arrays a test.
+ * How the lanes of a row find its best keys together: straight-line networks of maxima, minima and exchanges between
+ * lanes, without a branch. They are written once, over operations that a caller gives: as WGSL they are a kernel's
+ * text, on arrays a test.
  *
  *     in a lane     quads are sorted, then merged; a list keeps the `length` best
  *     between two   lists shorter than `width` are merged whole, over twice the lanes; of longer ones the better half stays, and each lane
@@ -19,7 +20,10 @@ export interface LaneOps<V> {
   lesserIfOdd(mask: number, a: V, b: V): V;
 }
 
-/** A sorted list, greatest first, and values of which the greatest is the best one that did not get in. `null`: lower than any. */
+/**
+ * A sorted list, greatest first, and values of which the greatest is the best one that did not get in. `null`: lower
+ * than any.
+ */
 export type SortedList<V> = Readonly<{ list: readonly (V | null)[]; dropped: readonly V[] }>;
 
 /** The `length` (a power of two) best of `values`, four at a time. */
@@ -79,11 +83,12 @@ export function rowLayout(lanes: number, width: number): RowLayout {
 export type RankedKeys<V> = Readonly<{ keys: readonly V[]; dropped: readonly V[] }>;
 
 /**
- * The `width` best of the lists of `lanes` lanes. Both, and the length of a list, are powers of two; the lists hold `width` together, at least. Slot s
- * of lane p has place `(p mod layout.lanes) · slots + s`.
+ * The `width` best of the lists of `lanes` lanes. Both, and the length of a list, are powers of two; the lists hold
+ * `width` together, at least. Slot s of lane p has place `(p mod layout.lanes) · slots + s`.
  */
 export function rankAcrossLanes<V>(given: LaneOps<V>, list: readonly V[], lanes: number, width: number): RankedKeys<V> {
-  // A first run, on nothing, finds what the distances come to; the second one names lanes by the places that they will hold.
+  // A first run, on nothing, finds what the distances come to; the second one names lanes by the places that they will
+  // hold.
   const { basis } = rank(
     NOTHING,
     list.map(() => null),
@@ -117,7 +122,8 @@ function rank<V>(
 ): RankedKeys<V> & Readonly<{ basis: readonly number[] }> {
   let values = [...list];
   const dropped: V[] = [];
-  // Bit j of a place, in units of the values of a lane, is the distance masks[j] between lanes. Spare: distances between copies.
+  // Bit j of a place, in units of the values of a lane, is the distance masks[j] between lanes. Spare: distances
+  // between copies.
   let masks: number[] = [];
   const spare: number[] = [];
   const order = (bit: number, others: readonly V[]): void => {

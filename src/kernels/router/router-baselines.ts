@@ -1,6 +1,7 @@
 /**
- * What others do in WGSL, written from descriptions, for the bench's table: a bitonic argsort of the whole row, an invocation a row, a bubble
- * sort with a barrier per compare. They select by the logit and renormalise a softmax; they are exact, too.
+ * What others do in WGSL, written from descriptions, for the bench's table: a bitonic argsort of the whole row, an
+ * invocation a row, a bubble sort with a barrier per compare. They select by the logit and renormalise a softmax; they
+ * are exact, too.
  */
 
 import type { Kernel } from '../../contract/device.ts';

@@ -1,4 +1,7 @@
-/** Routes rows of logits on a device: buffers in, one dispatch, ids and weights out. For verification and tests; a bench binds its own. */
+/**
+ * Routes rows of logits on a device: buffers in, one dispatch, ids and weights out. For verification and tests; a bench
+ * binds its own.
+ */
 
 import type { Device, DeviceBuffer } from '../../contract/device.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
@@ -15,8 +18,8 @@ export type RoutedLogits = Readonly<{
 }>;
 
 /**
- * Routes `logits` `[T, E]`. Throws `BAD_VALUE` for a length that is no whole number of rows, a bias that does not fit, or more bytes than
- * the device can bind. `given`: params of the caller's, for tests.
+ * Routes `logits` `[T, E]`. Throws `BAD_VALUE` for a length that is no whole number of rows, a bias that does not fit,
+ * or more bytes than the device can bind. `given`: params of the caller's, for tests.
  */
 export async function runRouter(
   device: Device,

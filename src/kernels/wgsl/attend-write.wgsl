@@ -1,5 +1,6 @@
-// Keys of the step's tokens to their KV slots, and the step's changes to the block table. A thread a token, then a thread a change.
-// It is a dispatch of its own, in front of `attend`, because requests of one step can share a block: what one writes another reads.
+// Keys of the step's tokens to their KV slots, and the step's changes to the block table. A thread a token, then a
+// thread a change. It is a dispatch of its own, in front of `attend`, because requests of one step can share a block:
+// what one writes another reads.
 
 @group(0) @binding(0) var<storage, read> stepInput: array<u32>;
 @group(0) @binding(1) var<storage, read> slotMapping: array<u32>;

@@ -1,5 +1,5 @@
-// The digest that stands in for attention. A workgroup a request: its threads sum the old positions in strides and the new tokens in runs,
-// meet once, and then each walks its run again with the sum of all that lies before it.
+// The digest that stands in for attention. A workgroup a request: its threads sum the old positions in strides and the
+// new tokens in runs, meet once, and then each walks its run again with the sum of all that lies before it.
 //
 //     position   0 ─────────────── tokenStart ──────── tokenStart + tokenCount
 //     thread     0 1 2 … 0 1 2 … │ 0 0 0 1 1 1 2 2 2 …

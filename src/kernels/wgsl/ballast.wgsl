@@ -1,5 +1,5 @@
-// A chain of hashes, each waiting for the one before it: takes time and does nothing else. One thread, so that it leaves a software
-// adapter's other core alone. The end of the chain is written, so that no compiler drops it.
+// A chain of hashes, each waiting for the one before it: takes time and does nothing else. One thread, so that it
+// leaves a software adapter's other core alone. The end of the chain is written, so that no compiler drops it.
 
 @group(0) @binding(0) var<storage, read_write> ballast: array<u32>;
 

@@ -1,5 +1,5 @@
-// The rows of a step out of `routing_replay_out`, as a modular router would have left them: for a design that reads that buffer whole. A thread an
-// id.
+// The rows of a step out of `routing_replay_out`, as a modular router would have left them: for a design that reads
+// that buffer whole. A thread an id.
 
 // [L, maxNumBatchedTokens, K] int16
 @group(0) @binding(0) var<storage, read> routingReplayOut: array<u32>;

@@ -1,4 +1,5 @@
-// `pack` for rows whose length is a multiple of 4 (every published shape): a thread takes four ids with one load and no carry between rows.
+// `pack` for rows whose length is a multiple of 4 (every published shape): a thread takes four ids with one load and no
+// carry between rows.
 
 @group(0) @binding(0) var<storage, read> routedExperts: array<vec4u>;
 @group(0) @binding(1) var<storage, read> rows: array<u32>;

@@ -1,4 +1,5 @@
-// `pack` for a monolithic router: gathers rows out of `routing_replay_out`, layer by layer int16, dense and narrow. A thread a word of output.
+// `pack` for a monolithic router: gathers rows out of `routing_replay_out`, layer by layer int16, dense and narrow. A
+// thread a word of output.
 
 // [L, maxNumBatchedTokens, K] int16
 @group(0) @binding(0) var<storage, read> routingReplayOut: array<u32>;

@@ -1,4 +1,5 @@
-// Gathers rows of expert ids, dense and narrow, little-endian. A thread a word of output, so that no two threads share one.
+// Gathers rows of expert ids, dense and narrow, little-endian. A thread a word of output, so that no two threads share
+// one.
 
 @group(0) @binding(0) var<storage, read> routedExperts: array<u32>;
 @group(0) @binding(1) var<storage, read> rows: array<u32>;

@@ -1,4 +1,5 @@
-// Rows of a recording instead of a router's, found by hidden state. A thread copies one layer of one row. ../replay-table.ts has the layout.
+// Rows of a recording instead of a router's, found by hidden state. A thread copies one layer of one row.
+// ../replay-table.ts has the layout.
 
 @group(0) @binding(0) var<storage, read> stepInput: array<u32>;
 @group(0) @binding(1) var<storage, read> hidden: array<vec4u>;

@@ -1,4 +1,5 @@
-// The next tokens of a recording instead of sampled ones, found by hidden state. A thread a request. ../replay-table.ts has the layout.
+// The next tokens of a recording instead of sampled ones, found by hidden state. A thread a request. ../replay-table.ts
+// has the layout.
 
 @group(0) @binding(0) var<storage, read> stepInput: array<u32>;
 @group(0) @binding(1) var<storage, read> hidden: array<vec4u>;

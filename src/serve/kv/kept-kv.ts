@@ -16,8 +16,8 @@ export type KeptRequest = {
 type Entry = { readonly kept: KeptRequest; readonly timer: NodeJS.Timeout; numReaders: number; isOver: boolean };
 
 /**
- * Invariant: the blocks of a request are given back exactly once, when its lease is over or it was released, and nobody is reading them. A reader in
- * the middle of a read holds them beyond the lease.
+ * Invariant: the blocks of a request are given back exactly once, when its lease is over or it was released, and nobody
+ * is reading them. A reader in the middle of a read holds them beyond the lease.
  */
 export class KeptKv {
   readonly #giveBack: (requestIndex: number) => void;
@@ -51,7 +51,9 @@ export class KeptKv {
     return entry === undefined || entry.isOver ? null : entry.kept;
   }
 
-  /** Reads the blocks with `read`, which may take its time: they are not given back meanwhile. The request must be kept. */
+  /**
+   * Reads the blocks with `read`, which may take its time: they are not given back meanwhile. The request must be kept.
+   */
   async reading<T>(requestId: string, read: () => Promise<T>): Promise<T> {
     const entry = this.#entries.get(requestId)!;
     entry.numReaders++;

@@ -119,8 +119,8 @@ export class KvExchange implements KvConnector {
   }
 
   /**
-   * Tells of a request before the engine schedules its choices; of several the first one's KV is kept, and all begin with KV from elsewhere.
-   * `rowsStart`: from where on rows are wanted, `null` = none.
+   * Tells of a request before the engine schedules its choices; of several the first one's KV is kept, and all begin
+   * with KV from elsewhere. `rowsStart`: from where on rows are wanted, `null` = none.
    */
   announce(
     requestIds: readonly string[],
@@ -137,7 +137,10 @@ export class KvExchange implements KvConnector {
     for (const requestId of requestIds) this.#loading.set(requestId, handover);
   }
 
-  /** An output of the engine, in passing. Answers what the proxy is to be told, with the last output of a request that is kept. */
+  /**
+   * An output of the engine, in passing. Answers what the proxy is to be told, with the last output of a request that
+   * is kept.
+   */
   onOutput(output: EngineCoreOutput): TransferAnswer | null {
     if (output.finishReason === null) return null;
     const { requestId } = output;

@@ -1,5 +1,6 @@
 /**
- * The messages between two engines, multipart over ZeroMQ. The first frame is JSON; numbers in the others are little-endian.
+ * The messages between two engines, multipart over ZeroMQ. The first frame is JSON; numbers in the others are
+ * little-endian.
  *
  *     read      DEALER ─▶ ROUTER   [ header ]                          what is wanted, and of which model, tokens, block size
  *     answer    DEALER ◀─ ROUTER   [ header ][ keys ][ rows ]          or [ header ] with an error
@@ -53,7 +54,9 @@ export function shapeOf(model: ModelConfig, blockSize: number): string {
   return [name, numLayers, router, vocabSize, gateWidth, blockSize].join('/');
 }
 
-/** Where a socket is bound or connected to. An IPv6 address stands in brackets, and its socket must be told (`ipv6`). */
+/**
+ * Where a socket is bound or connected to. An IPv6 address stands in brackets, and its socket must be told (`ipv6`).
+ */
 export function endpoint(host: string, port: number | '*'): string {
   return `tcp://${isIpv6(host) ? `[${host}]` : host}:${port}`;
 }

@@ -1,4 +1,7 @@
-/** `kv_transfer_params`: how vLLM's proxies say whose KV a request begins with (NIXL's pull flow), and what the engine that has it answers. */
+/**
+ * `kv_transfer_params`: how vLLM's proxies say whose KV a request begins with (NIXL's pull flow), and what the engine
+ * that has it answers.
+ */
 
 import type { RowShape } from '../../capture/row-shape.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
@@ -9,7 +12,10 @@ import { readCarriedRows } from './carried-rows.ts';
 
 const MAX_ID_LENGTH = 512;
 const MAX_TOKENS = 2 ** 31 - 1;
-/** Of vLLM's fields those that say nothing here: blocks are asked for by position, and the lease is the other engine's affair. */
+/**
+ * Of vLLM's fields those that say nothing here: blocks are asked for by position, and the lease is the other engine's
+ * affair.
+ */
 const unused = ['remote_block_ids', 'tp_size', 'remote_blocks_expiry_time', 'transfer_mode'];
 
 /** What a server does for others: keeps KV for them, fetches KV from them. */
@@ -38,7 +44,9 @@ export type TransferRules = Readonly<{
 /** Keep this request's KV for somebody who will ask for it. */
 export type KeepKv = Readonly<{
   kind: 'keep';
-  /** Whether the rows are wanted in the choice too. A proxy that has no use for them there says `"return_rows": false`. */
+  /**
+   * Whether the rows are wanted in the choice too. A proxy that has no use for them there says `"return_rows": false`.
+   */
   returnsRows: boolean;
 }>;
 

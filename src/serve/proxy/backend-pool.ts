@@ -33,7 +33,10 @@ export class BackendPool {
     throw HttpError.of('NO_BACKEND', null, this.role, this.backends.map(({ url }) => url).join(', '));
   }
 
-  /** Those that are up, round robin: the first is the one whose turn it is, the others are to be tried if it fails. Throws NO_BACKEND. */
+  /**
+   * Those that are up, round robin: the first is the one whose turn it is, the others are to be tried if it fails.
+   * Throws NO_BACKEND.
+   */
   inTurn(): readonly Backend[] {
     this.requireUp();
     const { length } = this.backends;

@@ -11,8 +11,8 @@ const CONNECT_MS = 3000;
 const HEALTH_MS = 2000;
 
 /**
- * Why there is no answer. `unreachable`: there was no connection, and so nobody has seen the request. `broken`: it may have been served.
- * `too-slow`: nothing came for too long.
+ * Why there is no answer. `unreachable`: there was no connection, and so nobody has seen the request. `broken`: it may
+ * have been served. `too-slow`: nothing came for too long.
  */
 export class BackendError extends Error {
   readonly kind: 'unreachable' | 'broken' | 'too-slow';
@@ -55,8 +55,8 @@ export class Backend {
   }
 
   /**
-   * Resolves with the head of the answer, whatever its status; the body is read by the caller, and rejects where the connection breaks. Rejects
-   * with BackendError, or with the signal's reason.
+   * Resolves with the head of the answer, whatever its status; the body is read by the caller, and rejects where the
+   * connection breaks. Rejects with BackendError, or with the signal's reason.
    */
   send(request: BackendRequest): Promise<IncomingMessage> {
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();

@@ -20,9 +20,9 @@ export type LegOptions = Readonly<{
 }>;
 
 /**
- * The first answer that is final, or the last one if none is: a server that is full (429) or draining (503) has done nothing, and another may.
- * `whatever-happened` also goes on behind a broken connection and a 5xx, and comes back once to a server that broke one. Throws BACKEND_FAILED,
- * BACKEND_TOO_SLOW, or the signal's reason.
+ * The first answer that is final, or the last one if none is: a server that is full (429) or draining (503) has done
+ * nothing, and another may. `whatever-happened` also goes on behind a broken connection and a 5xx, and comes back once
+ * to a server that broke one. Throws BACKEND_FAILED, BACKEND_TOO_SLOW, or the signal's reason.
  */
 export async function sendLeg(
   backends: readonly Backend[],

@@ -3,7 +3,8 @@
  *
  *     client ─▶ read ─▶ prefill server: one token, KV kept ─▶ kv_transfer_params ─▶ decode server ─▶ its answer, as it comes ─▶ client
  *
- * A client that leaves ends the leg that is under way. KV that was kept and not fetched then goes when its lease is over.
+ * A client that leaves ends the leg that is under way. KV that was kept and not fetched then goes when its lease is
+ * over.
  */
 
 import { randomUUID } from 'node:crypto';
@@ -38,8 +39,8 @@ export type PdServices = Readonly<{
 
 /**
  * A prefill server that loses its workers loses the KV that it kept. One that decodes and may not compute the prompt
- * itself then fails before its first token, so both legs can be sent again: this often in all, and not once the time for
- * a prefill is over.
+ * itself then fails before its first token, so both legs can be sent again: this often in all, and not once the time
+ * for a prefill is over.
  */
 const MAX_HANDOVERS = 16;
 /** As it stands in an error; text of a model would have its quotes escaped. */

@@ -8,7 +8,10 @@ export type ProxyConfig = Pick<ServeConfig, 'host' | 'port' | 'limits' | 'logLev
     /** Origins, e.g. `http://127.0.0.1:8100`; at least one of each. */
     prefill: readonly string[];
     decode: readonly string[];
-    /** `splice`: the proxy puts the rows of the first answer where the second declares them missing. Else answers pass through as they are. */
+    /**
+     * `splice`: the proxy puts the rows of the first answer where the second declares them missing. Else answers pass
+     * through as they are.
+     */
     rows: PdRows;
     /** Silence after which a server is given up. */
     prefillMs: number;

@@ -71,7 +71,10 @@ export class Proxy {
     return this.#services.admission.taken;
   }
 
-  /** Takes no new requests, lets those that run come to their end for at most `drainMs`, and cuts off the rest. Idempotent. */
+  /**
+   * Takes no new requests, lets those that run come to their end for at most `drainMs`, and cuts off the rest.
+   * Idempotent.
+   */
   close(drainMs: number): Promise<void> {
     this.#closed ??= this.#close(drainMs);
     return this.#closed;

@@ -37,7 +37,10 @@ export class Splicer {
     this.#prefilled = prefilled;
   }
 
-  /** From the first server's choice, for a prompt of `numPromptTokens`. Throws an Error if its rows are not there or not of the form. */
+  /**
+   * From the first server's choice, for a prompt of `numPromptTokens`. Throws an Error if its rows are not there or not
+   * of the form.
+   */
   static from(format: RowFormat, start: number, numPromptTokens: number, choice: Json): Splicer {
     return new Splicer(format, start, readWireRows(format, choice, start, null, numPromptTokens - start));
   }

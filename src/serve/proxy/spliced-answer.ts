@@ -1,4 +1,7 @@
-/** An answer on its way through the proxy, with the rows of the server that prefilled put in: one JSON object, or events. */
+/**
+ * An answer on its way through the proxy, with the rows of the server that prefilled put in: one JSON object, or
+ * events.
+ */
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { isObject } from '../body-fields.ts';
@@ -42,8 +45,8 @@ export async function splicedJson(body: Chunks, splicer: Splicer): Promise<Async
 }
 
 /**
- * Events as they come. One without missing rows passes as it is; one with them is held until it is whole. Rejects for rows that cannot be read: the
- * answer must not end as if it were complete.
+ * Events as they come. One without missing rows passes as it is; one with them is held until it is whole. Rejects for
+ * rows that cannot be read: the answer must not end as if it were complete.
  */
 export async function* splicedEvents(body: Chunks, splicer: Splicer): AsyncGenerator<string> {
   for await (const event of events(body)) {

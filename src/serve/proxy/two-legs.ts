@@ -19,8 +19,8 @@ export function canBeSplit({ prompt }: Json): boolean {
 }
 
 /**
- * One token of one choice, and the KV kept. `wantsRows`: in the answer, and not only handed over. A value that is wrong stays, so that this leg is refused
- * as the other would be, and keeps no KV in vain.
+ * One token of one choice, and the KV kept. `wantsRows`: in the answer, and not only handed over. A value that is wrong
+ * stays, so that this leg is refused as the other would be, and keeps no KV in vain.
  */
 export function prefillBody(path: PdPath, body: Json, wantsRows: boolean): Json {
   const kv_transfer_params = {

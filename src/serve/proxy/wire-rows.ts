@@ -10,7 +10,10 @@ import type { WireDtype } from '../row-formats/row-pieces.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** Rows, and how many experts there can be for all that their form says: what an encoder needs to write them in that form again. */
+/**
+ * Rows, and how many experts there can be for all that their form says: what an encoder needs to write them in that
+ * form again.
+ */
 export type WireRows = Readonly<{ rows: RoutedRows; numExperts: number }>;
 
 /** `[S, L, K]`; one form does not say. */
@@ -35,8 +38,8 @@ const readers: Readonly<Record<RowFormat, (choice: Json) => Elements>> = {
 };
 
 /**
- * The rows of a choice, from position `start` on. `width` is what the form does not say; `null`: `count` rows say it. Throws an Error for what is not of
- * this form.
+ * The rows of a choice, from position `start` on. `width` is what the form does not say; `null`: `count` rows say it.
+ * Throws an Error for what is not of this form.
  */
 export function readWireRows(
   format: RowFormat,

@@ -2,7 +2,10 @@
 
 export type JsonParts = Iterable<string>;
 
-/** The base64 of `pieces` as a JSON string. Each piece but the last must be a multiple of 3 bytes; base64 needs no escapes. */
+/**
+ * The base64 of `pieces` as a JSON string. Each piece but the last must be a multiple of 3 bytes; base64 needs no
+ * escapes.
+ */
 export function* base64String(pieces: Iterable<Uint8Array>, prefix: string = ''): Generator<string> {
   yield `"${prefix}`;
   for (const piece of pieces) {

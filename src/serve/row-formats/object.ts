@@ -1,4 +1,7 @@
-/** The form of prime-rl, verifiers and SkyRL: `{"data": base64, "shape": [S, L, K], "start": n, "dtype": "uint8" | "uint16"}`. */
+/**
+ * The form of prime-rl, verifiers and SkyRL: `{"data": base64, "shape": [S, L, K], "start": n, "dtype": "uint8" |
+ * "uint16"}`.
+ */
 
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { JsonParts } from './json-parts.ts';

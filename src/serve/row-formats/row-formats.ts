@@ -25,7 +25,9 @@ export function isRowFormat(name: unknown): name is RowFormat {
   return typeof name === 'string' && Object.hasOwn(encoders, name);
 }
 
-/** The rows in their form, and in every form `routed_experts_missing`: the positions `[from, to)` that have none (L4). */
+/**
+ * The rows in their form, and in every form `routed_experts_missing`: the positions `[from, to)` that have none (L4).
+ */
 export function* rowMembers(
   format: RowFormat,
   rows: RoutedRows,

@@ -30,8 +30,8 @@ export function* presentRanges(rows: RoutedRows): Generator<readonly [from: numb
 }
 
 /**
- * `header`, then `[count, L, K]` elements of `dtype` in C order; missing rows hold `fill`. Each piece but the last has `PIECE_BYTES`; it is
- * valid until the next is asked for. `header.length` must be a multiple of 4.
+ * `header`, then `[count, L, K]` elements of `dtype` in C order; missing rows hold `fill`. Each piece but the last has
+ * `PIECE_BYTES`; it is valid until the next is asked for. `header.length` must be a multiple of 4.
  */
 export function* rowPieces(
   rows: RoutedRows,

@@ -1,4 +1,7 @@
-/** SGLang's form, which slime and miles read too: base64 of raw int32 without a shape, in `meta_info`. A missing row is −1. */
+/**
+ * SGLang's form, which slime and miles read too: base64 of raw int32 without a shape, in `meta_info`. A missing row is
+ * −1.
+ */
 
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { JsonParts } from './json-parts.ts';

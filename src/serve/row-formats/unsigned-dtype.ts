@@ -3,8 +3,8 @@
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 
 /**
- * The narrowest type that holds every expert id and, if rows are missing, a value that no expert has: what stands in a missing row's place must not
- * pass for a routing (L4). With 256 experts a byte has no such value.
+ * The narrowest type that holds every expert id and, if rows are missing, a value that no expert has: what stands in a
+ * missing row's place must not pass for a routing (L4). With 256 experts a byte has no such value.
  */
 export function unsignedDtype(
   rows: RoutedRows,

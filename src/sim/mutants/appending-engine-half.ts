@@ -105,7 +105,8 @@ export class AppendingEngineHalf implements CaptureEngineHalf {
       held = { rows: [], firstPosition: position, life };
       this.#held.set(index, held);
     }
-    // What was on its way before a preemption goes on where the rows end; what was scheduled after it begins at the first position.
+    // What was on its way before a preemption goes on where the rows end; what was scheduled after it begins at the
+    // first position.
     if (this.#rewinds && life > held.life) {
       held.rows.length = position - held.firstPosition;
       held.life = life;

@@ -1,6 +1,6 @@
 /**
- * Defects that engines really had, each as a small patch of a design or its surroundings. A campaign that does not kill one of them has a hole
- * in its oracle. Numbers are those of the list of known defects in docs/simulation.md.
+ * Defects that engines really had, each as a small patch of a design or its surroundings. A campaign that does not kill
+ * one of them has a hole in its oracle. Numbers are those of the list of known defects in docs/simulation.md.
  */
 
 import { RoutedExpertsError } from '../../contract/errors.ts';

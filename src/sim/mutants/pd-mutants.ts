@@ -6,7 +6,9 @@ import { Storm } from '../storm.ts';
 import { World } from '../world.ts';
 import type { Mutant } from './mutant.ts';
 
-/** A reader does not count: blocks that are released, or whose lease is over, are given to others before they were read. */
+/**
+ * A reader does not count: blocks that are released, or whose lease is over, are given to others before they were read.
+ */
 function installUncountedReaders(): () => void {
   const original = KvKeeper.prototype.read;
   KvKeeper.prototype.read = function read(this: KvKeeper, requestId, from, to, answer) {

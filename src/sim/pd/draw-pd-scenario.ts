@@ -4,7 +4,10 @@ import { Draw, drawEngine, drawFaults, drawScenario } from '../draw-scenario.ts'
 import type { Scenario, ScenarioRequest } from '../scenario.ts';
 import { LOAD_FAILURES, ROW_WAYS, type LinkTiming, type ProxyFailure } from './pd-scenario.ts';
 
-/** The same on every machine and for every design. Requests, decode engine and its faults are those of `drawScenario(seed)`. */
+/**
+ * The same on every machine and for every design. Requests, decode engine and its faults are those of
+ * `drawScenario(seed)`.
+ */
 export function drawPdScenario(seed: number): Scenario {
   const base = drawScenario(seed);
   const draw = new Draw(seed, 'pd');

@@ -1,4 +1,7 @@
-/** The prefill side of a hand-over: keeps blocks of ended requests until they were read and released, or their lease is over. */
+/**
+ * The prefill side of a hand-over: keeps blocks of ended requests until they were read and released, or their lease is
+ * over.
+ */
 
 import type { KvConnector } from '../../contract/kv-connector.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
@@ -80,7 +83,10 @@ export class KvKeeper implements KvConnector {
     return true;
   }
 
-  /** Reads the blocks of `[from, to)`, in turn with the engine's steps. The answer is `null` if they are gone, or go meanwhile. */
+  /**
+   * Reads the blocks of `[from, to)`, in turn with the engine's steps. The answer is `null` if they are gone, or go
+   * meanwhile.
+   */
   read(requestId: string, from: number, to: number, answer: Read['answer']): void {
     const kept = this.#kept.get(requestId);
     if (kept === undefined || kept.isOver || to > kept.numTokens) {

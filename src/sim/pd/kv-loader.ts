@@ -1,4 +1,7 @@
-/** The decode side of a hand-over: asks for KV, waits for it no longer than it may, and writes it to the blocks of the request. */
+/**
+ * The decode side of a hand-over: asks for KV, waits for it no longer than it may, and writes it to the blocks of the
+ * request.
+ */
 
 import type { ExternalKv, KvConnector, KvLoad } from '../../contract/kv-connector.ts';
 import type { CaptureRequest } from '../../contract/request.ts';

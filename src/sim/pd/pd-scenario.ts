@@ -5,7 +5,10 @@ import { RoutedExpertsError } from '../../contract/errors.ts';
 import { validateEngineConfig } from '../../engine/engine-config.ts';
 import type { Fault, Scenario, ScenarioRequest } from '../scenario.ts';
 
-/** How the rows of loaded positions come: with the blocks, with the request, or not at all, to be spliced from the prefill engine's answer. */
+/**
+ * How the rows of loaded positions come: with the blocks, with the request, or not at all, to be spliced from the
+ * prefill engine's answer.
+ */
 export const ROW_WAYS = ['with-kv', 'carry', 'splice'] as const;
 export type RowWay = (typeof ROW_WAYS)[number];
 

@@ -1,4 +1,7 @@
-/** A link between two engines that is slow, and loses and garbles messages. Messages may overtake each other: each is a connection of its own. */
+/**
+ * A link between two engines that is slow, and loses and garbles messages. Messages may overtake each other: each is a
+ * connection of its own.
+ */
 
 import { random, type Random } from '../../workload/random.ts';
 import { Phase } from '../event-heap.ts';

@@ -1,6 +1,7 @@
 /**
- * The proxy between two engines: a request goes to the prefill engine for one token, then with what is known of its KV to the decode engine. It
- * waits for the first answer no longer than its patience, and sends the request to the decode engine without KV if that was lost or too late.
+ * The proxy between two engines: a request goes to the prefill engine for one token, then with what is known of its KV
+ * to the decode engine. It waits for the first answer no longer than its patience, and sends the request to the decode
+ * engine without KV if that was lost or too late.
  */
 
 import type { FinishReason } from '../../contract/engine-core-output.ts';
@@ -53,7 +54,10 @@ export class VirtualProxy {
     }
   }
 
-  /** The prefill engine has ended a request. One that its client has aborted goes no further; any other does, with its KV if there is some. */
+  /**
+   * The prefill engine has ended a request. One that its client has aborted goes no further; any other does, with its
+   * KV if there is some.
+   */
   onPrefilled({ id }: ScenarioRequest, finish: FinishReason | 'refused', pieces: readonly RoutedRows[]): void {
     if (this.#settled.has(id)) return;
     if (finish === 'abort') {

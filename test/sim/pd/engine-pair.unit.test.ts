@@ -1,6 +1,6 @@
 /**
- * Two engines and a bad link between them: no design breaks a law that it does not declare, whatever is lost, late, garbled or dies (L1–L10), and the
- * rows are those of the KV that the decode engine reads (L9).
+ * Two engines and a bad link between them: no design breaks a law that it does not declare, whatever is lost, late,
+ * garbled or dies (L1–L10), and the rows are those of the KV that the decode engine reads (L9).
  */
 
 import { expect, test } from 'vitest';

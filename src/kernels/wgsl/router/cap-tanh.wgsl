@@ -1,4 +1,5 @@
-// Soft cap c · tanh(logit / c). tanh by an exponential, as 1 − 2 / (e^2x + 1), which cancels near 0: a series there. Beyond 10 it is 1 in f32.
+// Soft cap c · tanh(logit / c). tanh by an exponential, as 1 − 2 / (e^2x + 1), which cancels near 0: a series there.
+// Beyond 10 it is 1 in f32.
 
 fn capped(value: vec4f) -> vec4f {
   let x = clamp(value / SOFT_CAP, vec4f(-10.0), vec4f(10.0));

@@ -1,4 +1,5 @@
-// Keys of choices that are logits. Those that are no numbers have any order up to the lowest; a row that chooses one is selected anew.
+// Keys of choices that are logits. Those that are no numbers have any order up to the lowest; a row that chooses one is
+// selected anew.
 
 const IS_FIXED: bool = false;
 const LOWEST_KEY: i32 = LOWEST_ORDER;

@@ -1,9 +1,10 @@
-// Keys of choices that are sigmoids, with the selection bias where there is one, hold them in fixed point, in steps of 2⁻¹⁹: what an id of eight bits
-// takes from a float near one is sixteen times that.
+// Keys of choices that are sigmoids, with the selection bias where there is one, hold them in fixed point, in steps of
+// 2⁻¹⁹: what an id of eight bits takes from a float near one is sixteen times that.
 //
 //     params[1] − 6  …  params[1] + 2        params[1]: a whole number that no bias is under by more than 6, nor over by 1
 //
-// A row in which a bound is met, or with a logit that is no number or infinite, is selected anew; so another number makes rows slow, not wrong.
+// A row in which a bound is met, or with a logit that is no number or infinite, is selected anew; so another number
+// makes rows slow, not wrong.
 
 const IS_FIXED: bool = true;
 const LOWEST_KEY: i32 = EMPTY | MASK;

@@ -1,16 +1,19 @@
 // What every router kernel starts with: the order of choices, packed keys.
 //
-// ORDER. The bits of an f32 as an i32 that grows with the value: +0 and −0 are one order, NaN and −∞ are one, the lowest.
+// ORDER. The bits of an f32 as an i32 that grows with the value: +0 and −0 are one order, NaN and −∞ are one, the
+// lowest.
 //
 //     −∞, NaN            −0 = +0                                +∞
 //     −0x7f000001  …     0x007fffff   …               0x7fffffff
 //
-// KEY. The high bits of an order above the inverted id, so that one integer max finds the greatest choice and, of equals, the smallest id:
+// KEY. The high bits of an order above the inverted id, so that one integer max finds the greatest choice and, of
+// equals, the smallest id:
 //
 //     order without its low ID_BITS │ ID_MASK − id
 //
-// The bits cut off are all ones where a value has zeros there (bf16 has, in any f32). A row of such values is lossless: its keys are its
-// choices in order. In any other row two choices that differ only in bits cut off are found out, and the row is selected anew with whole orders.
+// The bits cut off are all ones where a value has zeros there (bf16 has, in any f32). A row of such values is lossless:
+// its keys are its choices in order. In any other row two choices that differ only in bits cut off are found out, and
+// the row is selected anew with whole orders.
 
 const MASK: i32 = i32(ID_MASK);
 const LOWEST_ORDER: i32 = -0x7f000001;
@@ -20,7 +23,8 @@ const EMPTY: i32 = i32(-0x80000000);
 const ORDER_OF_ZERO: i32 = 0x7fffff;
 const SMALLEST: f32 = 1.17549435e-38;
 
-// The order, except that values which are no numbers have any order up to the lowest: the sum wraps for those without a sign.
+// The order, except that values which are no numbers have any order up to the lowest: the sum wraps for those without a
+// sign.
 fn looseOrderOf(bits: vec4u) -> vec4i {
   let sign = bitcast<vec4i>(bits) >> vec4u(31u);
   let magnitude = bitcast<vec4i>(bits & vec4u(0x7fffffffu));

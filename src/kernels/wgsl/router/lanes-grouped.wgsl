@@ -1,4 +1,5 @@
-// A lane a group: its score needs no other lane, and its rank one shuffle per group. Lanes beyond the last group have no expert.
+// A lane a group: its score needs no other lane, and its rank one shuffle per group. Lanes beyond the last group have
+// no expert.
 
 fn startOf(lane: u32) -> u32 {
   return min(lane, GROUPS - 1u) * GROUP_SIZE;
@@ -8,7 +9,8 @@ fn endOf(lane: u32) -> u32 {
   return select(0u, (lane + 1u) * GROUP_SIZE, lane < GROUPS);
 }
 
-// Neighbouring lanes read their groups' quads in different order: memory that is a whole group apart would meet in one bank.
+// Neighbouring lanes read their groups' quads in different order: memory that is a whole group apart would meet in one
+// bank.
 fn offsetOf(lane: u32, i: u32) -> u32 {
   return (i ^ (lane & (ROTATED - 1u))) * QUAD_STEP;
 }

@@ -1,6 +1,6 @@
-// The LIST best keys that one invocation has seen, in registers and in descending order. Straight-line code without branches: an array with a
-// computed index would live in memory, and lanes that part ways before a subgroup operation need not meet again. LIST is 4, 8, 16 or 32;
-// what is beyond costs nothing.
+// The LIST best keys that one invocation has seen, in registers and in descending order. Straight-line code without
+// branches: an array with a computed index would live in memory, and lanes that part ways before a subgroup operation
+// need not meet again. LIST is 4, 8, 16 or 32; what is beyond costs nothing.
 
 struct Best {
   a: vec4i,

@@ -1,4 +1,5 @@
-// Logits of rows whose length, and whose groups' length, is a multiple of four: [T, E / 4]. GUARDED: quads beyond `end` are asked for.
+// Logits of rows whose length, and whose groups' length, is a multiple of four: [T, E / 4]. GUARDED: quads beyond `end`
+// are asked for.
 
 @group(0) @binding(1) var<storage, read> logits: array<vec4u>;
 // [E / 4], read only by functions with a selection bias.

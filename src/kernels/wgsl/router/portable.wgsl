@@ -1,5 +1,5 @@
-// Router without subgroups, for any shape: an invocation a row. Keys go through a sorted list in registers; see common.wgsl for what makes a row
-// be selected anew.
+// Router without subgroups, for any shape: an invocation a row. Keys go through a sorted list in registers; see
+// common.wgsl for what makes a row be selected anew.
 
 fn statsOf(row: u32) -> Stats {
   if (NEEDS_SUM == 0u) {

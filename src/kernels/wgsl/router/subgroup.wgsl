@@ -1,12 +1,13 @@
 enable subgroups;
 
-// Subgroup operations stand in loops and branches whose conditions come from subgroup reductions and workgroup ids. They are uniform in a
-// subgroup, which the compiler cannot prove.
+// Subgroup operations stand in loops and branches whose conditions come from subgroup reductions and workgroup ids.
+// They are uniform in a subgroup, which the compiler cannot prove.
 diagnostic(off, subgroup_uniformity);
 
-// Router with subgroups of any size ≥ LANES: LANES neighbouring lanes share a row, so a subgroup takes size / LANES rows at once. Each lane sorts
-// its best keys into a short list, and the lists are merged across the lanes (lane-network.ts makes the text), until each lane holds the key of its
-// place, the best in the first lane. Rows in which keys were too coarse, or a list too short, are few, and settled by a slower way.
+// Router with subgroups of any size ≥ LANES: LANES neighbouring lanes share a row, so a subgroup takes size / LANES
+// rows at once. Each lane sorts its best keys into a short list, and the lists are merged across the lanes
+// (lane-network.ts makes the text), until each lane holds the key of its place, the best in the first lane. Rows in
+// which keys were too coarse, or a list too short, are few, and settled by a slower way.
 //
 //     lane        0        1      …   LANES − 1   0        1     …
 //     experts     0–3      4–7    …               0–3      4–7   …      + 4 · LANES, …
@@ -197,7 +198,8 @@ fn main(
     }
     let ranked = rankRow(list, lane);
 
-    // The order is certain where no two neighbours among the K best and the next begin alike, and no key that was left out could be of them.
+    // The order is certain where no two neighbours among the K best and the next begin alike, and no key that was left
+    // out could be of them.
     var chosen = ranked.keys;
     let kth = subgroupShuffle(chosen[(TOP_K - 1u) % SLOTS], firstLane + (TOP_K - 1u) / SLOTS);
     let coarse = kth & ~MASK;

@@ -1,5 +1,5 @@
-// Phi-3.5-MoE's sparse mixer: the share of a chosen expert among the experts behind it in order (those before it were chosen earlier) whose
-// logit is within 2ε of its own.
+// Phi-3.5-MoE's sparse mixer: the share of a chosen expert among the experts behind it in order (those before it were
+// chosen earlier) whose logit is within 2ε of its own.
 
 fn weightOf(row: u32, expert: u32, stats: Stats) -> f32 {
   let bits = readOne(row, expert);
