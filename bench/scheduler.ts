@@ -7,7 +7,7 @@
 import { Bench } from 'tinybench';
 import type { EngineConfig } from '../src/contract/config.ts';
 import type { ModelRunnerOutput } from '../src/contract/model-runner-output.ts';
-import { BlockPool } from '../src/engine/block-pool.ts';
+import { BlockPool } from '../src/engine/kv/block-pool.ts';
 import { Request } from '../src/engine/request.ts';
 import { Scheduler } from '../src/engine/scheduler.ts';
 

@@ -4,9 +4,9 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import { parseRecording } from '../sim/recording.ts';
-import { replayRecording, type ReplayOptions } from '../sim/replay-recording.ts';
-import { slotStoreReplay } from '../sim/slot-store-replay.ts';
+import { parseRecording } from '../conformance/recorded-schedule.ts';
+import { replayRecording, type ReplayOptions } from '../conformance/replay-schedule.ts';
+import { slotStoreReplay } from '../conformance/slot-store-replay.ts';
 
 export type ConformanceFailure = Readonly<{
   name: string;

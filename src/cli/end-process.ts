@@ -4,7 +4,7 @@
  */
 
 import koffi from 'koffi';
-import { abandonedThreadsEnded, numAbandonedThreads } from '../worker/abandoned-threads.ts';
+import { abandonedThreadsEnded, numAbandonedThreads } from '../worker/thread/abandoned-threads.ts';
 
 /** For threads that are stuck to return after all, and to close their devices. */
 const STUCK_MS = 5000;

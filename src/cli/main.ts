@@ -5,7 +5,7 @@
 
 import { Command, CommanderError } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import { numAbandonedThreads } from '../worker/abandoned-threads.ts';
+import { numAbandonedThreads } from '../worker/thread/abandoned-threads.ts';
 import { packageVersion } from './environment.ts';
 
 const BAD_USAGE = 2;

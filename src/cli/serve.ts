@@ -16,7 +16,7 @@ import type { KvExchangeOptions } from '../serve/kv/kv-exchange.ts';
 import type { KvRole, PdRows } from '../serve/kv/transfer-params.ts';
 import { kvRoles, pdRowsWays } from '../serve/kv/transfer-params.ts';
 import { requireRows, routerConfig } from '../worker/router-kinds.ts';
-import { DEFAULT_STEP_TIMEOUT_MS } from '../worker/thread-executor.ts';
+import { DEFAULT_STEP_TIMEOUT_MS } from '../worker/thread/thread-executor.ts';
 import { endAtOnce, endProcess } from './end-process.ts';
 import { checkDraftFlags, finite, list, whole } from './options.ts';
 import { nextSignal } from './signals.ts';

@@ -16,7 +16,7 @@ import type { KvConnector, KvLoadOutcome } from '../contract/kv-connector.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { EngineRequest } from '../contract/request.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
-import { fastBlockHasher, type BlockHasher } from './block-hash.ts';
+import { fastBlockHasher, type BlockHasher } from './kv/block-hash.ts';
 import { validateEngineConfig } from './engine-config.ts';
 import { checkIntegrity } from './integrity.ts';
 import { Request } from './request.ts';

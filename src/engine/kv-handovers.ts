@@ -7,7 +7,7 @@ import type { CaptureEngineHalf } from '../contract/capture.ts';
 import type { FinishReason } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { KvConnector, KvLoadOutcome } from '../contract/kv-connector.ts';
-import type { KVCacheManager } from './kv-cache-manager.ts';
+import type { KVCacheManager } from './kv/kv-cache-manager.ts';
 import { RequestStatus, type Request } from './request.ts';
 import type { WaitingRequests } from './waiting-requests.ts';
 

@@ -11,7 +11,7 @@ import type { CaptureEngineHalf } from '../contract/capture.ts';
 import type { DesignName, PrefixRows } from '../contract/config.ts';
 import { sharedMemoryName } from '../worker/design-resources.ts';
 import type { Executor } from '../worker/executor.ts';
-import { ThreadExecutor, type ThreadExecutorConfig } from '../worker/thread-executor.ts';
+import { ThreadExecutor, type ThreadExecutorConfig } from '../worker/thread/thread-executor.ts';
 
 export type SessionConfig = Omit<ThreadExecutorConfig, 'design' | 'sharedMemory'> &
   Readonly<{

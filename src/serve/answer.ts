@@ -4,16 +4,16 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { countPositions } from '../capture/routed-rows.ts';
 import type { Dialect } from './dialect.ts';
 import type { Choice, Generation } from './generation.ts';
-import type { GenerationJob } from './generation-job.ts';
+import type { GenerationJob } from './body/generation-job.ts';
 import { HttpError } from './http-error.ts';
 import { carriedParts } from './kv/carried-rows.ts';
 import type { TransferAnswer } from './kv/transfer-params.ts';
 import type { Metrics } from './metrics.ts';
-import type { JsonParts } from './row-formats/json-parts.ts';
-import { objectWith } from './row-formats/json-parts.ts';
-import { rowMembers } from './row-formats/row-formats.ts';
-import type { ByteTokenizer } from './tokenizer.ts';
-import { TokenDecoder } from './tokenizer.ts';
+import type { JsonParts } from '../rows/json-parts.ts';
+import { objectWith } from '../rows/json-parts.ts';
+import { rowMembers } from '../rows/row-formats.ts';
+import type { ByteTokenizer } from './body/tokenizer.ts';
+import { TokenDecoder } from './body/tokenizer.ts';
 
 export type AnswerContext = Readonly<{
   dialect: Dialect;

@@ -5,7 +5,7 @@
  */
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { badField } from './body-fields.ts';
+import { badField } from './body/body-fields.ts';
 import type { EngineHost } from './engine-host.ts';
 import { HttpError } from './http-error.ts';
 

@@ -1,7 +1,7 @@
 /** How each endpoint words an answer: the same generation as completion, chat completion, or plain tokens. */
 
 import type { Choice } from './generation.ts';
-import type { GenerationJob } from './generation-job.ts';
+import type { GenerationJob } from './body/generation-job.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 

@@ -20,7 +20,7 @@ import type { SessionConfig } from '../host/design-session.ts';
 import { DesignSession } from '../host/design-session.ts';
 import type { StepTiming } from '../worker/engine-driver.ts';
 import { EngineDriver } from '../worker/engine-driver.ts';
-import type { ThreadExecutor } from '../worker/thread-executor.ts';
+import type { ThreadExecutor } from '../worker/thread/thread-executor.ts';
 import type { Executor, TransferCounts, WorkerLiveCounts } from '../worker/executor.ts';
 import type { EngineSide, KvExchangeOptions } from './kv/kv-exchange.ts';
 import { KvExchange } from './kv/kv-exchange.ts';

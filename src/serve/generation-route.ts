@@ -5,16 +5,16 @@ import type { EngineRequest } from '../contract/request.ts';
 import type { Admission } from './admission.ts';
 import type { AnswerContext } from './answer.ts';
 import { jsonAnswer, streamAnswer } from './answer.ts';
-import { BodyFields, isObject } from './body-fields.ts';
+import { BodyFields, isObject } from './body/body-fields.ts';
 import type { Dialect } from './dialect.ts';
 import type { EngineHost } from './engine-host.ts';
 import type { Generation } from './generation.ts';
-import type { GenerationJob, JobLimits } from './generation-job.ts';
+import type { GenerationJob, JobLimits } from './body/generation-job.ts';
 import { HttpError } from './http-error.ts';
 import type { Metrics } from './metrics.ts';
-import { checkTransfer } from './sampling-fields.ts';
+import { checkTransfer } from './body/sampling-fields.ts';
 import { writeAnswer } from './response-writer.ts';
-import type { ByteTokenizer } from './tokenizer.ts';
+import type { ByteTokenizer } from './body/tokenizer.ts';
 
 export type GenerationServices = Readonly<{
   host: EngineHost;

@@ -6,7 +6,7 @@ import { fastify, LogController } from 'fastify';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { HttpError } from './http-error.ts';
-import { parseJsonBody } from './json-body.ts';
+import { parseJsonBody } from './body/json-body.ts';
 import type { ServeConfig } from './serve-config.ts';
 
 declare module 'fastify' {

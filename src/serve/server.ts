@@ -5,12 +5,12 @@ import type { FastifyInstance } from 'fastify';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { Admission } from './admission.ts';
 import { resetPrefixCache } from './cache-route.ts';
-import { readChatBody } from './chat-body.ts';
-import { readCompletionBody } from './completion-body.ts';
+import { readChatBody } from './body/chat-body.ts';
+import { readCompletionBody } from './body/completion-body.ts';
 import type { Dialect } from './dialect.ts';
 import { chat, completions, generate } from './dialect.ts';
 import { EngineHost } from './engine-host.ts';
-import { readGenerateBody } from './generate-body.ts';
+import { readGenerateBody } from './body/generate-body.ts';
 import type { BodyReader, GenerationServices } from './generation-route.ts';
 import { serveGeneration } from './generation-route.ts';
 import { createApp } from './http-app.ts';
@@ -18,7 +18,7 @@ import { Metrics } from './metrics.ts';
 import type { ServeConfig } from './serve-config.ts';
 import { version, within } from './server-parts.ts';
 import { startWarnings } from './start-warnings.ts';
-import { ByteTokenizer } from './tokenizer.ts';
+import { ByteTokenizer } from './body/tokenizer.ts';
 
 /** For clients to read the end of answers that were cut short by a drain. */
 const LAST_WORDS_MS = 2000;

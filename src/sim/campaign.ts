@@ -7,7 +7,7 @@ import { drawPdScenario } from './pd/draw-pd-scenario.ts';
 import { runScenario } from './run-scenario.ts';
 import type { Scenario } from './scenario.ts';
 import type { Subject } from './subject.ts';
-import type { LawName, ViolationKind } from './violation.ts';
+import type { LawName, ViolationKind } from './laws/violation.ts';
 
 export type SeedViolation = Readonly<{
   design: string;

@@ -2,7 +2,7 @@
 
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { parseScenario, type Scenario } from './scenario.ts';
-import type { LawName } from './violation.ts';
+import type { LawName } from './laws/violation.ts';
 
 export type SavedCase = Readonly<{
   /** A subject's name. */

@@ -2,7 +2,7 @@
 
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
-import type { TrackedRequest } from './tracked-request.ts';
+import type { TrackedRequest } from './laws/tracked-request.ts';
 
 /** One request of a step. */
 export type FlightEntry = {

@@ -1,17 +1,17 @@
 /** One scenario, from the first event to the verdict. */
 
 import { RoutedExpertsError } from '../contract/errors.ts';
-import { installCopyMeter } from './copy-meter.ts';
+import { installCopyMeter } from './laws/copy-meter.ts';
 import type { Mark } from './coverage.ts';
-import { EventHeap } from './event-heap.ts';
+import { EventHeap } from './virtual/event-heap.ts';
 import { EventLog } from './event-log.ts';
-import { DeclaredStall, Judge } from './judge.ts';
+import { DeclaredStall, Judge } from './laws/judge.ts';
 import { EnginePair } from './pd/engine-pair.ts';
 import type { Scenario } from './scenario.ts';
-import { routerOf } from './sim-kernels.ts';
+import { routerOf } from './virtual/sim-kernels.ts';
 import { Storm } from './storm.ts';
 import type { Subject } from './subject.ts';
-import { Violation, type LawName } from './violation.ts';
+import { Violation, type LawName } from './laws/violation.ts';
 import { World } from './world.ts';
 
 /** Events after which a run is cut off as one that never ends. */

@@ -5,7 +5,7 @@ import type { PdScenario } from './pd/pd-scenario.ts';
 import { runScenario } from './run-scenario.ts';
 import type { Fault, Scenario, ScenarioRequest } from './scenario.ts';
 import type { Subject } from './subject.ts';
-import type { Violation } from './violation.ts';
+import type { Violation } from './laws/violation.ts';
 
 /** Runs that shrinking may take. */
 const MOST_RUNS = 3000;

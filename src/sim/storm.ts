@@ -4,12 +4,12 @@
  */
 
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
-import { Phase } from './event-heap.ts';
+import { Phase } from './virtual/event-heap.ts';
 import type { Flight } from './flight.ts';
-import { Pace, type Clock } from './pace.ts';
+import { Pace, type Clock } from './virtual/pace.ts';
 import type { Fault, Scenario, ScenarioRequest, StepPhase } from './scenario.ts';
 import type { Subject } from './subject.ts';
-import { VirtualRank, type KvTask, type RankEvents } from './virtual-rank.ts';
+import { VirtualRank, type KvTask, type RankEvents } from './virtual/virtual-rank.ts';
 import type { World } from './world.ts';
 
 /** Steps that may be begun without anything coming nearer to its end. */

@@ -10,7 +10,7 @@ import type { Design, DesignResources } from '../capture/designs.ts';
 import { ForwardPass } from '../kernels/forward-pass.ts';
 import type { KernelSetFactory } from '../kernels/kernel-set.ts';
 import type { WorkerLiveCounts } from './executor.ts';
-import { StepPipeline, type PendingMap, type TaskEnd, type WorkerTask } from './step-pipeline.ts';
+import { StepPipeline, type PendingMap, type TaskEnd, type WorkerTask } from './pipeline/step-pipeline.ts';
 
 /** The pipeline's driver: maps are the device's promises, and every task is a promise to its caller. */
 export class ModelRunner {

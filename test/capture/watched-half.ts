@@ -8,7 +8,7 @@ import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.t
 import type { CaptureRequest } from '../../src/contract/request.ts';
 import type { RoutedRows } from '../../src/contract/routed-rows.ts';
 import type { SchedulerOutput } from '../../src/contract/scheduler-output.ts';
-import { copiedBytes, installCopyMeter } from '../../src/sim/copy-meter.ts';
+import { copiedBytes, installCopyMeter } from '../../src/sim/laws/copy-meter.ts';
 
 export class WatchedHalf implements CaptureEngineHalf {
   readonly design: DesignName;

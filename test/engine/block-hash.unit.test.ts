@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { bytesToHex } from '@noble/hashes/utils.js';
-import { blockHashHex, fastBlockHasher, Sha256BlockHasher, type BlockHasher } from '../../src/engine/block-hash.ts';
+import { blockHashHex, fastBlockHasher, Sha256BlockHasher, type BlockHasher } from '../../src/engine/kv/block-hash.ts';
 
 const chain = (hasher: BlockHasher, tokens: readonly number[], blockSize: number, salt: string | null): string[] => {
   const numBlocks = tokens.length / blockSize;

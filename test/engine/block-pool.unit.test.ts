@@ -6,7 +6,7 @@
 
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { BlockPool } from '../../src/engine/block-pool.ts';
+import { BlockPool } from '../../src/engine/kv/block-pool.ts';
 
 /** Arrays only, each operation as its sentence says it. */
 class NaivePool {

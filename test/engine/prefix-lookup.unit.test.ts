@@ -7,10 +7,10 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { EngineConfig } from '../../src/contract/config.ts';
-import { fastBlockHasher } from '../../src/engine/block-hash.ts';
+import { fastBlockHasher } from '../../src/engine/kv/block-hash.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
-import { KVCacheManager } from '../../src/engine/kv-cache-manager.ts';
-import { PrefixLookup } from '../../src/engine/prefix-lookup.ts';
+import { KVCacheManager } from '../../src/engine/kv/kv-cache-manager.ts';
+import { PrefixLookup } from '../../src/engine/kv/prefix-lookup.ts';
 import { Request } from '../../src/engine/request.ts';
 import { FakeWorker, randomFrom } from './fake-worker.ts';
 import { RowKeeper } from './row-keeper.ts';

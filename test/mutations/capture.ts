@@ -163,7 +163,7 @@ export const captureMutations: readonly SourceMutation[] = [
   {
     name: 'slow-holder-waits-for-nobody',
     defect: 'in the storm a slow lock holder holds up nobody',
-    file: 'src/sim/virtual-lock.ts',
+    file: 'src/sim/virtual/virtual-lock.ts',
     find: 'this.#waiting.add(owner);',
     replace: '',
     killedBy: { test: 'test/sim/virtual-lock.unit.test.ts' },

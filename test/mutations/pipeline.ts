@@ -5,7 +5,7 @@
 
 import type { SourceMutation } from './source-mutation.ts';
 
-const file = 'src/worker/step-pipeline.ts';
+const file = 'src/worker/pipeline/step-pipeline.ts';
 const storms = { command: ['fuzz', '--seeds', '5000'] };
 const twoEngines = { command: ['fuzz', '--pd', '--seeds', '5000'] };
 const unitTest = { test: 'test/worker/step-pipeline.unit.test.ts' };

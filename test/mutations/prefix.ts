@@ -4,7 +4,7 @@ export const prefixMutations: readonly SourceMutation[] = [
   {
     name: 'first-inserted-whatever-its-rows',
     defect: 'a prefix lookup looks at no copy of a block behind the first',
-    file: 'src/engine/block-pool.ts',
+    file: 'src/engine/kv/block-pool.ts',
     find: 'return this.#firstOf(this.#bucketNext[blockId]!, this.#hashes, blockId * this.hashWords);',
     replace: 'return -1;',
     killedBy: { test: 'test/capture/prefix-rows.contract.test.ts' },
@@ -12,7 +12,7 @@ export const prefixMutations: readonly SourceMutation[] = [
   {
     name: 'ordinary-request-steered',
     defect: 'a request that wants no rows is given blocks by their rows, and not as vLLM would',
-    file: 'src/engine/prefix-lookup.ts',
+    file: 'src/engine/kv/prefix-lookup.ts',
     find: 'const id = wanted ?',
     replace: 'const id = this.#capture !== null ?',
     killedBy: { test: 'test/engine/prefix-lookup.unit.test.ts' },
@@ -20,7 +20,7 @@ export const prefixMutations: readonly SourceMutation[] = [
   {
     name: 'refused-behind-a-miss-uncounted',
     defect: 'cached tokens behind the first block without rows do not count as refused',
-    file: 'src/engine/prefix-lookup.ts',
+    file: 'src/engine/kv/prefix-lookup.ts',
     find: 'if (isBehindMiss) continue;',
     replace: 'if (isBehindMiss) break;',
     killedBy: { test: 'test/engine/prefix-lookup.unit.test.ts' },
@@ -28,7 +28,7 @@ export const prefixMutations: readonly SourceMutation[] = [
   {
     name: 'every-design-needs-rows',
     defect: 'a cached block without rows is a miss under a policy that reports its rows missing',
-    file: 'src/engine/prefix-lookup.ts',
+    file: 'src/engine/kv/prefix-lookup.ts',
     find: 'return capture.needsRows === true ? MISS : first;',
     replace: 'return MISS;',
     killedBy: { test: 'test/engine/prefix-lookup.unit.test.ts' },

@@ -2,7 +2,7 @@ import type { SourceMutation } from './source-mutation.ts';
 
 const scheduler = 'src/engine/scheduler.ts';
 const rules = { test: 'test/engine/schedule-rules.unit.test.ts' };
-const conformance = { test: 'test/engine/conformance.unit.test.ts' };
+const conformance = { test: 'test/conformance/conformance.unit.test.ts' };
 const storms = { command: ['fuzz', '--seeds', '2000'] };
 
 export const scheduleMutations: readonly SourceMutation[] = [
@@ -109,7 +109,7 @@ export const scheduleMutations: readonly SourceMutation[] = [
   {
     name: 'replay-begins-behind-rejected-drafts',
     defect: 'a replay takes optimistic positions for those that the worker ran',
-    file: 'src/sim/replay-recording.ts',
+    file: 'src/conformance/replay-schedule.ts',
     find: 'spans.push({ ...span, tokenStart: Math.min(span.tokenStart, lastStart) });',
     replace: 'spans.push(span.numDrafts > 0 ? { ...span, tokenStart: Math.min(span.tokenStart, lastStart) } : span);',
     killedBy: conformance,

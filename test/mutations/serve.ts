@@ -72,7 +72,7 @@ export const serveMutations: readonly SourceMutation[] = [
   {
     name: 'no-rows-for-who-asks-for-rows',
     defect: 'a server that captures nothing answers requests for rows without rows and without a word',
-    file: 'src/serve/sampling-fields.ts',
+    file: 'src/serve/body/sampling-fields.ts',
     find: 'rows.format !== null && !limits.hasRows',
     replace: 'false',
     killedBy: designs,

@@ -10,7 +10,7 @@ export const workersMutations: readonly SourceMutation[] = [
     name: 'pool-errors-unheard',
     defect:
       'nothing listens to the errors of a thread pool: a reply that is on its way when a thread ends takes the process along',
-    file: 'src/worker/rank-thread.ts',
+    file: 'src/worker/thread/rank-thread.ts',
     find: "this.#pool.on('error', (error: Error) => this.#lose(error.message));",
     replace: '',
     killedBy: pdLoss,
@@ -18,7 +18,7 @@ export const workersMutations: readonly SourceMutation[] = [
   {
     name: 'idle-exit-unheard',
     defect: 'a thread that ends while nothing is in flight is not noticed',
-    file: 'src/worker/rank-thread.ts',
+    file: 'src/worker/thread/rank-thread.ts',
     find: 'this.#lose(`its thread ended with exit code ${code}`);',
     replace: 'void code;',
     killedBy: loss,
@@ -26,7 +26,7 @@ export const workersMutations: readonly SourceMutation[] = [
   {
     name: 'worker-exceptions-uncaught',
     defect: 'an exception outside any task ends the worker thread, with whatever map is pending',
-    file: 'src/worker/rank.worker.ts',
+    file: 'src/worker/thread/rank.worker.ts',
     find: "process.on('uncaughtException', (error) => {",
     replace: "process.on('exit', (error) => {",
     killedBy: loss,
@@ -34,7 +34,7 @@ export const workersMutations: readonly SourceMutation[] = [
   {
     name: 'idle-device-loss-untold',
     defect: 'a device that is lost while idle is not told: loads wait for a restart that does not come',
-    file: 'src/worker/rank.worker.ts',
+    file: 'src/worker/thread/rank.worker.ts',
     find: 'if (this.faults.isEnding) return;',
     replace: 'if (reason) return;',
     killedBy: loss,
@@ -50,7 +50,7 @@ export const workersMutations: readonly SourceMutation[] = [
   {
     name: 'other-ranks-awaited-after-a-loss',
     defect: 'when one rank is lost, what is in flight on the others is still awaited',
-    file: 'src/worker/thread-executor.ts',
+    file: 'src/worker/thread/thread-executor.ts',
     find: 'for (const { thread } of this.#ranks) thread.fail(loss);',
     replace: '',
     killedBy: { test: 'test/worker/stuck-ranks.integration.test.ts' },
@@ -58,7 +58,7 @@ export const workersMutations: readonly SourceMutation[] = [
   {
     name: 'watchdog-not-armed',
     defect: 'a worker that is stuck hangs every request for ever',
-    file: 'src/worker/rank-thread.ts',
+    file: 'src/worker/thread/rank-thread.ts',
     find: 'if (this.#asks.has(oldest)) this.#loseStuck(this.#options.stepTimeoutMs);',
     replace: '',
     killedBy: { test: 'test/worker/stuck-ranks.integration.test.ts' },
@@ -66,7 +66,7 @@ export const workersMutations: readonly SourceMutation[] = [
   {
     name: 'stuck-thread-terminated',
     defect: 'a thread that is stuck is terminated instead of abandoned: a pending map takes the process along',
-    file: 'src/worker/rank-thread.ts',
+    file: 'src/worker/thread/rank-thread.ts',
     find: 'abandon(this, ended);',
     replace: 'await this.#pool.destroy();',
     killedBy: { test: 'test/worker/stuck-ranks.integration.test.ts' },
@@ -98,7 +98,7 @@ export const workersMutations: readonly SourceMutation[] = [
   {
     name: 'ranks-not-compared',
     defect: 'a rank other than 0 samples garbage, and nobody notices',
-    file: 'src/worker/thread-executor.ts',
+    file: 'src/worker/thread/thread-executor.ts',
     find: 'requireAgreement(outputs);',
     replace: '',
     killedBy: ranks,
@@ -106,7 +106,7 @@ export const workersMutations: readonly SourceMutation[] = [
   {
     name: 'kv-to-rank-0-only',
     defect: 'KV from elsewhere is written to rank 0 only',
-    file: 'src/worker/thread-executor.ts',
+    file: 'src/worker/thread/thread-executor.ts',
     find: `await all(
       this.#ranks.map((rank, i) =>`,
     replace: `await all(
@@ -116,7 +116,7 @@ export const workersMutations: readonly SourceMutation[] = [
   {
     name: 'rank-1-buffers-not-recycled',
     defect: 'the buffers of ranks other than 0 never come back to them',
-    file: 'src/worker/thread-executor.ts',
+    file: 'src/worker/thread/thread-executor.ts',
     find: 'for (const output of outputs.slice(1)) this.recycle(output);',
     replace: '',
     killedBy: ranks,

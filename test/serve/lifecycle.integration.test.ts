@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { RoutedExpertsError } from '../../src/contract/errors.ts';
 import { prepareAdapters } from '../../src/kernels/open-device.ts';
-import { ThreadExecutor } from '../../src/worker/thread-executor.ts';
+import { ThreadExecutor } from '../../src/worker/thread/thread-executor.ts';
 import {
   closeAfterTest,
   decodeNpy,

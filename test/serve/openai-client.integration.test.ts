@@ -4,7 +4,7 @@
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Server } from '../../src/serve/server.ts';
-import { ByteTokenizer } from '../../src/serve/tokenizer.ts';
+import { ByteTokenizer } from '../../src/serve/body/tokenizer.ts';
 import type { DecodedRows, WireChoice } from './helpers.ts';
 import {
   closeAfterTest,

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { pdRowsWays } from '../../src/serve/kv/transfer-params.ts';
 import { chat } from '../../src/workload/chat.ts';
-import { readTrace } from '../../src/workload/read-trace.ts';
+import { readTrace } from '../../src/workload/traces/read-trace.ts';
 import type { Workload, WorkloadRequest } from '../../src/workload/workload.ts';
 import type { WireChoice } from './helpers.ts';
 import { decodeNpy, eventsOf, expectOracle, post, tiny, wire } from './helpers.ts';

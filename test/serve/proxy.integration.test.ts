@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { pdRowsWays } from '../../src/serve/kv/transfer-params.ts';
 import { Proxy } from '../../src/serve/proxy/proxy.ts';
 import type { Server } from '../../src/serve/server.ts';
-import type { RowFormat } from '../../src/serve/row-formats/row-formats.ts';
+import type { RowFormat } from '../../src/rows/row-formats.ts';
 import type { DecodedRows, WireChoice } from './helpers.ts';
 import {
   decodeNpy,

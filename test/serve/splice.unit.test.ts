@@ -6,8 +6,8 @@ import type { PositionRange, RoutedRows } from '../../src/contract/routed-rows.t
 import { Splicer } from '../../src/serve/proxy/splice.ts';
 import { splicedEvents, splicedJson } from '../../src/serve/proxy/spliced-answer.ts';
 import { readWireRows } from '../../src/serve/proxy/wire-rows.ts';
-import type { RowFormat } from '../../src/serve/row-formats/row-formats.ts';
-import { rowFormats, rowMembers } from '../../src/serve/row-formats/row-formats.ts';
+import type { RowFormat } from '../../src/rows/row-formats.ts';
+import { rowFormats, rowMembers } from '../../src/rows/row-formats.ts';
 
 const L = 3;
 const K = 2;

@@ -3,7 +3,7 @@
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { ByteTokenizer, TokenDecoder } from '../../src/serve/tokenizer.ts';
+import { ByteTokenizer, TokenDecoder } from '../../src/serve/body/tokenizer.ts';
 
 describe.each([97, 256, 201_088])('a vocabulary of %i', (vocabSize) => {
   const tokenizer = new ByteTokenizer(vocabSize);

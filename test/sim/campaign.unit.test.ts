@@ -11,7 +11,7 @@ import { drawScenario } from '../../src/sim/draw-scenario.ts';
 import { runScenario } from '../../src/sim/run-scenario.ts';
 import { parseScenario } from '../../src/sim/scenario.ts';
 import { subjectByName, subjectNames } from '../../src/sim/subject.ts';
-import { LAWS } from '../../src/sim/violation.ts';
+import { LAWS } from '../../src/sim/laws/violation.ts';
 
 const NUM_SEEDS = 1000;
 

@@ -3,9 +3,9 @@
 
 import { expect, test } from 'vitest';
 import type { CaptureLiveCounts } from '../../src/contract/capture.ts';
-import { CountCheck, type Counted } from '../../src/sim/count-check.ts';
+import { CountCheck, type Counted } from '../../src/sim/laws/count-check.ts';
 import { drawScenario } from '../../src/sim/draw-scenario.ts';
-import { Judge } from '../../src/sim/judge.ts';
+import { Judge } from '../../src/sim/laws/judge.ts';
 
 type Counts = { waiting: number; used: number; untold: number; capture: CaptureLiveCounts | null };
 

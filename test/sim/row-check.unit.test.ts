@@ -5,10 +5,10 @@
 
 import { expect, test } from 'vitest';
 import type { RoutedRows } from '../../src/contract/routed-rows.ts';
-import { Judge } from '../../src/sim/judge.ts';
-import type { Ledger } from '../../src/sim/ledger.ts';
-import { RowCheck } from '../../src/sim/row-check.ts';
-import { TrackedRequest } from '../../src/sim/tracked-request.ts';
+import { Judge } from '../../src/sim/laws/judge.ts';
+import type { Ledger } from '../../src/sim/laws/ledger.ts';
+import { RowCheck } from '../../src/sim/laws/row-check.ts';
+import { TrackedRequest } from '../../src/sim/laws/tracked-request.ts';
 
 const MODEL = { name: 'rows', numLayers: 2, numExperts: 8, topK: 2, vocabSize: 29, gateWidth: 8 };
 const SPEC = {

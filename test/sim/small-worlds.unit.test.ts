@@ -1,8 +1,8 @@
 /** Two requests, every order of what can happen to them, counted: nothing is left to the luck of a draw. */
 
 import { expect, test } from 'vitest';
-import { exploreOrders } from '../../src/sim/small-worlds.ts';
-import { smallWorlds, type SmallWorld } from '../../src/sim/small-world-scenarios.ts';
+import { exploreOrders } from './small-worlds.ts';
+import { smallWorlds, type SmallWorld } from './small-world-scenarios.ts';
 import { findSubject } from '../../src/sim/mutants/mutants.ts';
 import type { Subject } from '../../src/sim/subject.ts';
 import { subjectByName, subjectNames } from '../../src/sim/subject.ts';

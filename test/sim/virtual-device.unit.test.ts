@@ -2,9 +2,9 @@
 
 import { expect, test } from 'vitest';
 import type { Kernel } from '../../src/contract/device.ts';
-import { EventHeap, Phase } from '../../src/sim/event-heap.ts';
+import { EventHeap, Phase } from '../../src/sim/virtual/event-heap.ts';
 import { EventLog } from '../../src/sim/event-log.ts';
-import { VirtualDevice } from '../../src/sim/virtual-device.ts';
+import { VirtualDevice } from '../../src/sim/virtual/virtual-device.ts';
 
 const addOne: Kernel = {
   name: 'addOne',

@@ -3,11 +3,11 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { readCase } from '../../src/sim/case-file.ts';
-import { Judge } from '../../src/sim/judge.ts';
+import { Judge } from '../../src/sim/laws/judge.ts';
 import { findSubject } from '../../src/sim/mutants/mutants.ts';
 import type { Moment } from '../../src/sim/scenario.ts';
 import { tellStory } from '../../src/sim/story.ts';
-import { VirtualLock } from '../../src/sim/virtual-lock.ts';
+import { VirtualLock } from '../../src/sim/virtual/virtual-lock.ts';
 
 describe('a lock', () => {
   const L6 = [{ law: 'L6', reason: 'locks' }] as const;

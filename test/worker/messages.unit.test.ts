@@ -5,8 +5,8 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../../src/contract/scheduler-output.ts';
-import { outputMessageLength, readOutputMessage, writeOutputMessage } from '../../src/worker/output-message.ts';
-import { readStepMessage, stepMessageLength, writeStepMessage } from '../../src/worker/step-message.ts';
+import { outputMessageLength, readOutputMessage, writeOutputMessage } from '../../src/worker/thread/output-message.ts';
+import { readStepMessage, stepMessageLength, writeStepMessage } from '../../src/worker/thread/step-message.ts';
 
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
 const words = (max: number) => fc.array(u32, { maxLength: max });

@@ -3,7 +3,7 @@
 
 import { expect, test } from 'vitest';
 import { CpuDevice } from '../../src/kernels/cpu-device.ts';
-import { ReadbackRing } from '../../src/worker/readback-ring.ts';
+import { ReadbackRing } from '../../src/worker/pipeline/readback-ring.ts';
 
 test('hands out each slot once, and none when all are in use', () => {
   const ring = new ReadbackRing(new CpuDevice(), 2, 64);

@@ -14,8 +14,8 @@ import { EngineCore } from '../../src/engine/engine-core.ts';
 import { modelPreset } from '../../src/kernels/model-presets.ts';
 import { prepareAdapters } from '../../src/kernels/open-device.ts';
 import { random } from '../../src/workload/random.ts';
-import { readRecording } from '../../src/workload/read-trace.ts';
-import { recordingWorkload } from '../../src/workload/recording.ts';
+import { readRecording } from '../../src/workload/traces/read-trace.ts';
+import { recordingWorkload } from '../../src/workload/traces/recording.ts';
 
 const GRANITE = fileURLToPath(new URL('../../../shared/traces/granite-routing.json', import.meta.url));
 const hasGranite = existsSync(GRANITE);

@@ -6,9 +6,14 @@ import type { BlockingReads } from '../../src/contract/capture.ts';
 import type { EngineConfig, ModelConfig } from '../../src/contract/config.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
 import { ForwardPass } from '../../src/kernels/forward-pass.ts';
-import { simKernels } from '../../src/sim/sim-kernels.ts';
-import { VirtualDevice } from '../../src/sim/virtual-device.ts';
-import { StepPipeline, type PendingMap, type TaskEnd, type WorkerTask } from '../../src/worker/step-pipeline.ts';
+import { simKernels } from '../../src/sim/virtual/sim-kernels.ts';
+import { VirtualDevice } from '../../src/sim/virtual/virtual-device.ts';
+import {
+  StepPipeline,
+  type PendingMap,
+  type TaskEnd,
+  type WorkerTask,
+} from '../../src/worker/pipeline/step-pipeline.ts';
 
 const model: ModelConfig = { name: 'm', numLayers: 2, numExperts: 8, topK: 2, vocabSize: 64, gateWidth: 8 };
 const engineConfig: EngineConfig = {

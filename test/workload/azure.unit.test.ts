@@ -1,8 +1,8 @@
 /** Azure traces: every prompt is its own, times become offsets; a broken line is named by file, line and problem. */
 
 import { expect, test } from 'vitest';
-import { parseAzure } from '../../src/workload/azure.ts';
-import { traceWorkload } from '../../src/workload/trace.ts';
+import { parseAzure } from '../../src/workload/traces/azure.ts';
+import { traceWorkload } from '../../src/workload/traces/trace.ts';
 import { commonPrefix, userError } from './helpers.ts';
 
 const HEADER = 'TIMESTAMP,ContextTokens,GeneratedTokens';

@@ -4,9 +4,9 @@
 
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { parseMooncake } from '../../src/workload/mooncake.ts';
-import { traceWorkload } from '../../src/workload/trace.ts';
-import type { TraceEntry } from '../../src/workload/trace.ts';
+import { parseMooncake } from '../../src/workload/traces/mooncake.ts';
+import { traceWorkload } from '../../src/workload/traces/trace.ts';
+import type { TraceEntry } from '../../src/workload/traces/trace.ts';
 import { commonPrefix, fingerprint, userError } from './helpers.ts';
 
 const GOOD = '{"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [0, 1]}';

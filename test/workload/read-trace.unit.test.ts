@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { readTrace } from '../../src/workload/read-trace.ts';
+import { readTrace } from '../../src/workload/traces/read-trace.ts';
 import { workloadTotals } from '../../src/workload/workload.ts';
 import { commonPrefix, userError } from './helpers.ts';
 

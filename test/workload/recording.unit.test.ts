@@ -1,7 +1,7 @@
 // A recording is read whole or refused with the request and field that is wrong.
 
 import { expect, test } from 'vitest';
-import { parseRecording, recordingWorkload } from '../../src/workload/recording.ts';
+import { parseRecording, recordingWorkload } from '../../src/workload/traces/recording.ts';
 import { userError } from './helpers.ts';
 
 const base64 = (bytes: readonly number[]): string => btoa(String.fromCharCode(...bytes));

@@ -13,7 +13,7 @@ import type {
 import { validateEngineConfig } from '../../engine/engine-config.ts';
 import { listDevices } from '../../kernels/open-device.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
-import { readTrace } from '../../workload/read-trace.ts';
+import { readTrace } from '../../workload/traces/read-trace.ts';
 import type { Workload } from '../../workload/workload.ts';
 import { workloadTotals } from '../../workload/workload.ts';
 import { findWorkload } from '../../workload/workloads.ts';

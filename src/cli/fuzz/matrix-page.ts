@@ -3,7 +3,7 @@
 import type { CampaignPart, SeedViolation } from '../../sim/campaign.ts';
 import type { Mutant } from '../../sim/mutants/mutant.ts';
 import { findSubject } from '../../sim/mutants/mutants.ts';
-import { LAWS, type LawName } from '../../sim/violation.ts';
+import { LAWS, type LawName } from '../../sim/laws/violation.ts';
 import type { MutationResult } from './mutation-results.ts';
 
 export type MatrixCell = Readonly<{

@@ -4,7 +4,7 @@ import Table from 'cli-table3';
 import type { CampaignPart, SeedViolation } from '../../sim/campaign.ts';
 import { COVERAGE_SCENARIOS, marksOf, rareMarks, type RareMark } from '../../sim/coverage.ts';
 import { findSubject } from '../../sim/mutants/mutants.ts';
-import { LAWS } from '../../sim/violation.ts';
+import { LAWS } from '../../sim/laws/violation.ts';
 
 /** Exit codes of `fuzz`, beyond 0 (every law kept) and 2 (bad usage). */
 export const EXIT = { wrong: 1, stall: 3, crash: 4, thin: 5 } as const;

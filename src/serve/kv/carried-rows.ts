@@ -12,11 +12,11 @@ import { crc32 } from 'node:zlib';
 import type { RowShape } from '../../capture/row-shape.ts';
 import { viewRows } from '../../capture/row-shape.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
-import type { BodyFields } from '../body-fields.ts';
-import { badField } from '../body-fields.ts';
-import type { JsonParts } from '../row-formats/json-parts.ts';
-import { base64String, objectWith } from '../row-formats/json-parts.ts';
-import { rowPieces } from '../row-formats/row-pieces.ts';
+import type { BodyFields } from '../body/body-fields.ts';
+import { badField } from '../body/body-fields.ts';
+import type { JsonParts } from '../../rows/json-parts.ts';
+import { base64String, objectWith } from '../../rows/json-parts.ts';
+import { rowPieces } from '../../rows/row-pieces.ts';
 
 /** The rows up to position `end` if all of them are there, else `null`. */
 export function completeRows(rows: RoutedRows | null, end: number): RoutedRows | null {

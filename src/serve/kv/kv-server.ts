@@ -3,7 +3,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Router } from 'zeromq';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
-import { rowPieces } from '../row-formats/row-pieces.ts';
+import { rowPieces } from '../../rows/row-pieces.ts';
 import { completeRows, rowsDigest as digestOf } from './carried-rows.ts';
 import type { KeptKv, KeptRequest } from './kept-kv.ts';
 import type { AnswerHeader, ReadHeader } from './kv-frames.ts';

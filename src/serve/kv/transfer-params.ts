@@ -5,8 +5,8 @@
 
 import type { RowShape } from '../../capture/row-shape.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
-import type { BodyFields } from '../body-fields.ts';
-import { badField } from '../body-fields.ts';
+import type { BodyFields } from '../body/body-fields.ts';
+import { badField } from '../body/body-fields.ts';
 import { HttpError } from '../http-error.ts';
 import { readCarriedRows } from './carried-rows.ts';
 

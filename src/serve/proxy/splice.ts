@@ -12,11 +12,11 @@
 import { PositionRanges } from '../../capture/position-ranges.ts';
 import { countPositions } from '../../capture/routed-rows.ts';
 import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
-import type { JsonParts } from '../row-formats/json-parts.ts';
-import { objectWith } from '../row-formats/json-parts.ts';
-import type { RowFormat } from '../row-formats/row-formats.ts';
-import { rowMembers } from '../row-formats/row-formats.ts';
-import { presentRanges } from '../row-formats/row-pieces.ts';
+import type { JsonParts } from '../../rows/json-parts.ts';
+import { objectWith } from '../../rows/json-parts.ts';
+import type { RowFormat } from '../../rows/row-formats.ts';
+import { rowMembers } from '../../rows/row-formats.ts';
+import { presentRanges } from '../../rows/row-pieces.ts';
 import type { WireRows } from './wire-rows.ts';
 import { entriesOf, readWireRows } from './wire-rows.ts';
 

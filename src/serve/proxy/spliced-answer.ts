@@ -4,9 +4,9 @@
  */
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { isObject } from '../body-fields.ts';
-import type { JsonParts } from '../row-formats/json-parts.ts';
-import { objectWith } from '../row-formats/json-parts.ts';
+import { isObject } from '../body/body-fields.ts';
+import type { JsonParts } from '../../rows/json-parts.ts';
+import { objectWith } from '../../rows/json-parts.ts';
 import type { Splicer } from './splice.ts';
 
 type Chunks = AsyncIterable<Uint8Array | string>;

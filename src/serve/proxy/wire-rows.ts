@@ -4,9 +4,9 @@ import type { RowDtype } from '../../contract/config.ts';
 import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
 import type { RowArray } from '../../capture/row-shape.ts';
 import { viewRows } from '../../capture/row-shape.ts';
-import { isObject } from '../body-fields.ts';
-import type { RowFormat } from '../row-formats/row-formats.ts';
-import type { WireDtype } from '../row-formats/row-pieces.ts';
+import { isObject } from '../body/body-fields.ts';
+import type { RowFormat } from '../../rows/row-formats.ts';
+import type { WireDtype } from '../../rows/row-pieces.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 

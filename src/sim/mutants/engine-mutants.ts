@@ -8,7 +8,7 @@ import type { RoutedRows } from '../../contract/routed-rows.ts';
 import { rowAt } from '../../capture/routed-rows.ts';
 import { allocateRows, rowShape, type RowShape } from '../../capture/row-shape.ts';
 import type { Request } from '../../engine/request.ts';
-import type { VirtualLock } from '../virtual-lock.ts';
+import type { VirtualLock } from '../virtual/virtual-lock.ts';
 import { DelegatingEngineHalf } from './delegates.ts';
 
 /** Rows are read by the block table that the request had before it was preempted; the blocks are others' by then. */

@@ -5,7 +5,7 @@
 
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { LiveRequests } from '../../engine/live-requests.ts';
-import { ReadbackRing } from '../../worker/readback-ring.ts';
+import { ReadbackRing } from '../../worker/pipeline/readback-ring.ts';
 import { mutated, subjectByName, type Mutation, type Subject } from '../subject.ts';
 import { AppendingEngineHalf } from './appending-engine-half.ts';
 import { captureMutants } from './capture-mutants.ts';

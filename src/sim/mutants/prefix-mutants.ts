@@ -1,6 +1,6 @@
 /** Defects of sharing: which cached block a request gets, and which blocks a capture design hears of. */
 
-import { BlockPool } from '../../engine/block-pool.ts';
+import { BlockPool } from '../../engine/kv/block-pool.ts';
 import type { Mutant } from './mutant.ts';
 
 /** Every lookup ends with the first inserted block of a hash. */

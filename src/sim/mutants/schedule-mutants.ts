@@ -1,7 +1,7 @@
 /** Schedulers that get one rule wrong: methods of the code under test, patched for the time of a run. */
 
 import type { EngineConfig } from '../../contract/config.ts';
-import { KVCacheManager } from '../../engine/kv-cache-manager.ts';
+import { KVCacheManager } from '../../engine/kv/kv-cache-manager.ts';
 import { Request } from '../../engine/request.ts';
 import { Scheduler } from '../../engine/scheduler.ts';
 import type { Mutant } from './mutant.ts';

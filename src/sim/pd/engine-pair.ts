@@ -11,8 +11,8 @@
 import type { Router } from '../../kernels/reference/route.ts';
 import type { Mark } from '../coverage.ts';
 import type { EventLog } from '../event-log.ts';
-import type { Judge } from '../judge.ts';
-import type { Clock } from '../pace.ts';
+import type { Judge } from '../laws/judge.ts';
+import type { Clock } from '../virtual/pace.ts';
 import type { Scenario } from '../scenario.ts';
 import { Storm } from '../storm.ts';
 import type { Subject } from '../subject.ts';

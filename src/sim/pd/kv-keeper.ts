@@ -7,10 +7,10 @@ import type { KvConnector } from '../../contract/kv-connector.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { Mark } from '../coverage.ts';
-import { Phase } from '../event-heap.ts';
-import type { Clock } from '../pace.ts';
+import { Phase } from '../virtual/event-heap.ts';
+import type { Clock } from '../virtual/pace.ts';
 import type { Storm } from '../storm.ts';
-import type { LoadedKv } from '../tracked-request.ts';
+import type { LoadedKv } from '../laws/tracked-request.ts';
 import type { World } from '../world.ts';
 import type { PdScenario } from './pd-scenario.ts';
 

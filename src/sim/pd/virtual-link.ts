@@ -4,8 +4,8 @@
  */
 
 import { random, type Random } from '../../workload/random.ts';
-import { Phase } from '../event-heap.ts';
-import type { Clock } from '../pace.ts';
+import { Phase } from '../virtual/event-heap.ts';
+import type { Clock } from '../virtual/pace.ts';
 import type { LinkTiming } from './pd-scenario.ts';
 
 export class VirtualLink {

@@ -1,0 +1,15 @@
+/**
+ * SGLang's form, which slime and miles read too: base64 of raw int32 without a shape, in `meta_info`. A missing row is
+ * −1.
+ */
+
+import type { RoutedRows } from '../contract/routed-rows.ts';
+import type { JsonParts } from './json-parts.ts';
+import { base64String, objectWith } from './json-parts.ts';
+import { rowPieces } from './row-pieces.ts';
+
+/** One member, `meta_info`, with `routed_experts` and `routed_experts_dtype`. */
+export function* sglangMembers(rows: RoutedRows): Generator<readonly [string, JsonParts]> {
+  const data = base64String(rowPieces(rows, 'int32', -1));
+  yield ['meta_info', objectWith({ routed_experts_dtype: 'int32' }, [['routed_experts', data]])];
+}

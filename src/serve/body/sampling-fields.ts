@@ -1,0 +1,198 @@
+/** The fields that all three request bodies share: sampling, routed experts, streaming, identity. */
+
+import { randomUUID } from 'node:crypto';
+import type { SamplingParams } from '../../contract/request.ts';
+import type { BodyFields } from './body-fields.ts';
+import { badField, show } from './body-fields.ts';
+import type { GenerationJob, JobLimits } from './generation-job.ts';
+import { HttpError } from '../http-error.ts';
+import type { TransferParams } from '../kv/transfer-params.ts';
+import { readTransferParams } from '../kv/transfer-params.ts';
+import type { RowFormat } from '../../rows/row-formats.ts';
+import { isRowFormat, rowFormats } from '../../rows/row-formats.ts';
+
+const MAX_STOP_TOKENS = 1024;
+const MAX_NAME_LENGTH = 256;
+
+/** Read and checked, but without effect: the next token is a function of the tokens before it, and nothing is drawn. */
+const withoutEffect: readonly (readonly [name: string, min: number, max: number])[] = [
+  ['temperature', 0, 100],
+  ['top_p', 0, 1],
+  ['top_k', -1, 2 ** 31],
+  ['min_p', 0, 1],
+  ['presence_penalty', -2, 2],
+  ['frequency_penalty', -2, 2],
+  ['repetition_penalty', 0, 100],
+  ['seed', Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER],
+];
+
+const isFalsy = (value: unknown): boolean => value === false || value === 0;
+const isEmpty = (value: unknown): boolean => value === '' || (Array.isArray(value) && value.length === 0);
+const isEmptyObject = (value: unknown): boolean =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) && Object.keys(value).length === 0;
+const isTextFormat = (value: unknown): boolean => (value as { type?: unknown }).type === 'text';
+const never = (): boolean => false;
+
+/** Fields that would change the answer and cannot be honoured: refused, not ignored, unless they ask for nothing. */
+const unsupported: readonly (readonly [name: string, isNeutral: (value: unknown) => boolean, instead: string])[] = [
+  ['stop', isEmpty, 'use stop_token_ids'],
+  ['logprobs', isFalsy, 'leave it out'],
+  ['top_logprobs', isFalsy, 'leave it out'],
+  ['prompt_logprobs', never, 'leave it out'],
+  ['echo', isFalsy, 'use return_token_ids'],
+  ['suffix', isEmpty, 'leave it out'],
+  ['logit_bias', isEmptyObject, 'leave it out'],
+  ['tools', isEmpty, 'leave it out'],
+  ['functions', isEmpty, 'leave it out'],
+  ['response_format', isTextFormat, 'leave it out'],
+  ['structured_outputs', never, 'leave it out'],
+  ['prompt_embeds', never, 'send text or token ids'],
+];
+
+export function refuseUnsupported(fields: BodyFields): void {
+  for (const [name, isNeutral, instead] of unsupported) {
+    const value = fields.raw(name);
+    if (value === undefined || isNeutral(value)) continue;
+    throw HttpError.of('UNSUPPORTED_FIELD', fields.nameOf(name), fields.nameOf(name), show(value), instead);
+  }
+}
+
+/** Sampling without its maximum, and how many choices of each prompt. */
+export type SamplingFields = Readonly<{ n: number; sampling: Omit<SamplingParams, 'maxTokens'> }>;
+
+/**
+ * `fields` is the body itself, or `sampling_params` of `/inference/v1/generate`; `rows` says what is wanted of routed
+ * experts.
+ */
+export function readSampling(fields: BodyFields, rows: RowFields, limits: JobLimits): SamplingFields {
+  if (rows.format !== null && !limits.hasRows) {
+    const name = 'return_routed_experts';
+    const instead = 'this server captures no rows (--design off): leave it out, or ask another server';
+    throw HttpError.of('UNSUPPORTED_FIELD', name, name, 'true', instead);
+  }
+  for (const [name, min, max] of withoutEffect) fields.finite(name, min, max);
+  const n = fields.whole('n', 1, limits.maxChoices) ?? 1;
+  const bestOf = fields.whole('best_of', 1, limits.maxChoices) ?? n;
+  if (bestOf !== n) {
+    throw HttpError.of('UNSUPPORTED_FIELD', 'best_of', fields.nameOf('best_of'), String(bestOf), `use n = ${bestOf}`);
+  }
+  const stopTokenIds = fields.tokenIds('stop_token_ids', limits.vocabSize, MAX_STOP_TOKENS) ?? [];
+  return {
+    n,
+    sampling: {
+      minTokens: fields.whole('min_tokens', 0, limits.maxModelLen) ?? 0,
+      eosTokenId: fields.flag('ignore_eos') ? null : limits.eosTokenId,
+      stopTokenIds: Array.from(stopTokenIds),
+      returnRoutedExperts: rows.format !== null,
+      routedExpertsPromptStart: rows.promptStart,
+    },
+  };
+}
+
+export function withMaxTokens(fields: BodyFields, { sampling }: SamplingFields, maxTokens: number): SamplingParams {
+  if (sampling.minTokens <= maxTokens) return { ...sampling, maxTokens };
+  throw badField(fields.nameOf('min_tokens'), sampling.minTokens, `at most max_tokens (${maxTokens})`);
+}
+
+export type RowFields = Readonly<{ format: RowFormat | null; promptStart: number }>;
+
+/**
+ * `vllm_xargs` of the body, or `extra_args` of sampling parameters, with `return_routed_experts`,
+ * `routed_experts_format` and `routed_experts_prompt_start`; the last may also stand in the body itself, where vLLM has
+ * it.
+ */
+export function readRowFields(fields: BodyFields, extraName: 'vllm_xargs' | 'extra_args'): RowFields {
+  const extra = fields.object(extraName);
+  // vLLM's clients send what its argument type allows, which knows numbers and no booleans.
+  const wanted = extra.raw('return_routed_experts') ?? false;
+  if (typeof wanted !== 'boolean' && wanted !== 0 && wanted !== 1) {
+    throw badField(extra.nameOf('return_routed_experts'), wanted, 'true or false');
+  }
+  const format = extra.raw('routed_experts_format') ?? 'npy';
+  if (!isRowFormat(format)) {
+    throw badField(extra.nameOf('routed_experts_format'), format, `one of: ${rowFormats.join(', ')}`);
+  }
+  const promptStart =
+    extra.whole('routed_experts_prompt_start', 0, Number.MAX_SAFE_INTEGER) ??
+    fields.whole('routed_experts_prompt_start', 0, Number.MAX_SAFE_INTEGER) ??
+    0;
+  return { format: wanted ? format : null, promptStart };
+}
+
+/** Of `/inference/v1/generate`: in the sampling parameters, or in the body as elsewhere. */
+export function readGenerateRowFields(fields: BodyFields, params: BodyFields): RowFields {
+  const inParams = readRowFields(params, 'extra_args');
+  const inBody = readRowFields(fields, 'vllm_xargs');
+  return { format: inParams.format ?? inBody.format, promptStart: inParams.promptStart || inBody.promptStart };
+}
+
+/** vLLM dies of a start behind the prompt; here it is refused before the engine sees it. */
+export function checkPromptStart(promptStart: number, prompts: readonly Uint32Array[]): void {
+  for (const prompt of prompts) {
+    if (promptStart < prompt.length) continue;
+    throw badField(
+      'routed_experts_prompt_start',
+      promptStart,
+      `a position inside the prompt, in [0, ${prompt.length})`,
+    );
+  }
+}
+
+type Identity = Pick<
+  GenerationJob,
+  'requestId' | 'priority' | 'cacheSalt' | 'stream' | 'includeUsage' | 'returnTokenIds' | 'transfer'
+>;
+
+/** `headerId`: of the header `X-Request-Id`, which vLLM's proxies set. */
+export function readIdentity(fields: BodyFields, headerId: string | null, limits: JobLimits): Identity {
+  const model = fields.text('model', MAX_NAME_LENGTH) ?? limits.servedModel;
+  if (model !== limits.servedModel) throw HttpError.of('UNKNOWN_MODEL', 'model', model, limits.servedModel);
+  const requestId = fields.text('request_id', MAX_NAME_LENGTH) ?? headerId ?? randomUUID();
+  if (!/^[\x21-\x7e]{1,256}$/.test(requestId)) {
+    throw badField('request_id', requestId, '1 to 256 printable ASCII characters without spaces');
+  }
+  const priority = fields.whole('priority', Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER) ?? 0;
+  if (priority !== 0 && !limits.hasPriorities) {
+    throw badField('priority', priority, '0, or start the server with --policy priority');
+  }
+  const stream = fields.flag('stream');
+  const streamOptions = fields.object('stream_options');
+  const includeUsage = streamOptions.flag('include_usage');
+  return {
+    requestId,
+    priority,
+    cacheSalt: fields.text('cache_salt', MAX_NAME_LENGTH),
+    stream,
+    includeUsage: stream && includeUsage,
+    returnTokenIds: fields.flag('return_token_ids'),
+    transfer: readTransfer(fields, limits),
+  };
+}
+
+function readTransfer(fields: BodyFields, { transfer }: JobLimits): TransferParams | null {
+  const name = 'kv_transfer_params';
+  const value = fields.raw(name);
+  if (value === undefined) return null;
+  if (transfer === null) {
+    throw HttpError.of('UNSUPPORTED_FIELD', name, name, show(value), 'start the server with --role');
+  }
+  return readTransferParams(fields, transfer);
+}
+
+/**
+ * KV is that of one prompt, what it is answered to is not a stream, and rows that come along must be those that are
+ * wanted.
+ */
+export function checkTransfer({ transfer, prompts, stream, sampling }: GenerationJob): void {
+  if (transfer === null) return;
+  if (prompts.length > 1) throw badField('prompt', prompts, 'one prompt with kv_transfer_params');
+  if (transfer.kind === 'keep') {
+    if (stream) throw badField('stream', stream, 'false where KV is to be kept');
+    return;
+  }
+  const { carried } = transfer;
+  const wantedFrom = sampling.routedExpertsPromptStart;
+  if (carried === null || !sampling.returnRoutedExperts || carried.start <= wantedFrom) return;
+  const name = 'kv_transfer_params.remote_routed_experts.start';
+  throw badField(name, carried.start, `at most routed_experts_prompt_start (${wantedFrom})`);
+}

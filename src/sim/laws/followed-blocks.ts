@@ -1,0 +1,129 @@
+/**
+ * The cached blocks of which an engine half has heard: those of requests that want rows. Kept from the calls to the
+ * half, and without asking it.
+ *
+ *     onBlocksCached, onExternalKv ─▶ followed ─▶ onBlockEvicted, onCacheReset
+ *
+ * Two things are checked with it. The half hears of the eviction of these blocks and of no others (L5). And cached rows
+ * are shared: a request that wants rows is admitted with every block that has them, whichever request cached its tokens
+ * first (L9).
+ */
+
+import type { CaptureRequest } from '../../contract/request.ts';
+import { RequestKind, type SchedulerOutput } from '../../contract/scheduler-output.ts';
+import type { Judge } from './judge.ts';
+
+type FollowedBlock = Readonly<{
+  key: string;
+  /** The request that computed it. */
+  owner: number;
+  /** Rows before this position are not there; `null`: it is not known which are there. */
+  rowsFrom: number | null;
+  /** Plans that were made before. */
+  numPlans: number;
+}>;
+
+export class FollowedBlocks {
+  readonly #blockSize: number;
+  readonly #judge: Judge;
+  /** The design keeps rows with these blocks. */
+  readonly #keepsRows: boolean;
+  readonly #byId: Map<number, FollowedBlock> = new Map();
+  readonly #byKey: Map<string, FollowedBlock[]> = new Map();
+  /** Requests whose blocks were found before KV was loaded behind them. */
+  readonly #loading: Set<number> = new Set();
+  #numPlans = 0;
+
+  constructor({ blockSize, judge, keepsRows }: Readonly<{ blockSize: number; judge: Judge; keepsRows: boolean }>) {
+    this.#blockSize = blockSize;
+    this.#judge = judge;
+    this.#keepsRows = keepsRows;
+  }
+
+  onBlocksCached(request: CaptureRequest, firstBlock: number): void {
+    const rowsFrom = this.#loading.has(request.index) ? null : request.routedExpertsPromptStart;
+    for (let i = firstBlock; i < request.numCachedBlocks; i += 1) this.#add(request, i, rowsFrom);
+  }
+
+  /** KV from position `from` on was loaded; which of its rows came is not looked at. */
+  onExternalKv(request: CaptureRequest, from: number): void {
+    for (let i = Math.ceil(from / this.#blockSize); i < request.numCachedBlocks; i += 1) this.#add(request, i, null);
+  }
+
+  onLoadBegun(request: CaptureRequest): void {
+    this.#loading.add(request.index);
+  }
+
+  /** The request loses its blocks. */
+  onTableLost(request: CaptureRequest): void {
+    this.#loading.delete(request.index);
+  }
+
+  onBlockEvicted(blockId: number): void {
+    const block = this.#byId.get(blockId);
+    if (block === undefined) {
+      this.#judge.wrong('L5', `the scheduler told of the eviction of block ${blockId}, of which it never told`);
+      return;
+    }
+    this.#byId.delete(blockId);
+    const copies = this.#byKey.get(block.key)!;
+    if (copies.length > 1) copies.splice(copies.indexOf(block), 1);
+    else this.#byKey.delete(block.key);
+  }
+
+  onCacheReset(): void {
+    this.#byId.clear();
+    this.#byKey.clear();
+  }
+
+  /** A plan was made: what its requests were admitted with. */
+  onScheduled(plan: SchedulerOutput, requests: readonly CaptureRequest[], positions: readonly number[]): void {
+    if (this.#keepsRows) {
+      for (const [i, request] of requests.entries()) {
+        const at = positions[i]!;
+        const isJoining = plan.kinds[at] !== RequestKind.running;
+        if (!isJoining || this.#loading.has(request.index)) continue;
+        const later = new Set(requests.slice(i).map(({ index }) => index));
+        this.#checkHits(request, plan.numComputedTokens[at]! / this.#blockSize, later);
+      }
+    }
+    this.#numPlans += 1;
+  }
+
+  /** `later`: requests that were scheduled after this one's prefix was looked up, itself included. */
+  #checkHits(request: CaptureRequest, numHits: number, later: ReadonlySet<number>): void {
+    const mostHits = Math.floor((request.numTokens - 1) / this.#blockSize);
+    const firstWanted = Math.floor(request.routedExpertsPromptStart / this.#blockSize);
+    for (let i = 0; i < mostHits && i <= numHits; i += 1) {
+      const from = Math.max(request.routedExpertsPromptStart, i * this.#blockSize);
+      const hit = i < numHits ? this.#byId.get(request.blockIds[i]!) : undefined;
+      if (i < numHits && (i < firstWanted || (hit !== undefined && (hit.rowsFrom ?? from) <= from))) continue;
+      const copies = this.#byKey.get(keyOf(request, i)) ?? [];
+      const isShared = copies.some(({ rowsFrom, owner, numPlans }) => {
+        if (numPlans === this.#numPlans && later.has(owner)) return false;
+        return i < firstWanted || (rowsFrom !== null && rowsFrom <= from);
+      });
+      if (!isShared) continue;
+      const got = i < numHits ? `block ${request.blockIds[i]} without rows` : 'none';
+      this.#judge.wrong('L9', `"${request.requestId}" was given ${got} as its block ${i}, of which rows are cached`);
+      return;
+    }
+  }
+
+  #add(request: CaptureRequest, ordinal: number, rowsFrom: number | null): void {
+    const id = request.blockIds[ordinal]!;
+    if (this.#byId.has(id)) {
+      this.#judge.wrong('L9', `block ${id} was given other tokens, and its eviction was not told`);
+      this.onBlockEvicted(id);
+    }
+    const block = { key: keyOf(request, ordinal), owner: request.index, rowsFrom, numPlans: this.#numPlans };
+    this.#byId.set(id, block);
+    const copies = this.#byKey.get(block.key);
+    if (copies === undefined) this.#byKey.set(block.key, [block]);
+    else copies.push(block);
+  }
+}
+
+function keyOf({ blockHashes, blockHashWords }: CaptureRequest, ordinal: number): string {
+  return blockHashes.subarray(ordinal * blockHashWords, (ordinal + 1) * blockHashWords).join();
+}

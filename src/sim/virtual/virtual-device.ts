@@ -1,0 +1,194 @@
+/**
+ * A device in virtual time. Its queue has the hazards of a real one: nothing runs when it is called, a copy reads its
+ * source when it executes, and a buffer that is mapped late shows what lies in it by then.
+ *
+ *     write ─┐
+ *     submit ┴▶ queue ▶ … ▶ [write, write, submission] ─executeNext─▶ buffers ─view─▶ host        who calls these two owns time
+ *
+ * Kernels are their TypeScript references. There are no promises: what `Device` promises, this refuses.
+ */
+
+import type {
+  BoundKernel,
+  BufferUsage,
+  CommandRecorder,
+  Device,
+  DeviceBuffer,
+  DeviceInfo,
+  Kernel,
+} from '../../contract/device.ts';
+import { RoutedExpertsError } from '../../contract/errors.ts';
+
+export class VirtualBuffer implements DeviceBuffer {
+  readonly label: string;
+  readonly usage: BufferUsage;
+  readonly words: Uint32Array<ArrayBuffer>;
+
+  constructor(label: string, byteLength: number, usage: BufferUsage) {
+    this.label = label;
+    this.usage = usage;
+    this.words = new Uint32Array(Math.ceil(byteLength / 4));
+  }
+
+  get byteLength(): number {
+    return this.words.byteLength;
+  }
+
+  destroy(): void {}
+}
+
+type VirtualBound = BoundKernel & Readonly<{ words: readonly Uint32Array[] }>;
+
+type Command =
+  | Readonly<{ kind: 'write'; target: VirtualBuffer; at: number; data: Uint32Array }>
+  | Readonly<{ kind: 'dispatch'; bound: VirtualBound }>
+  | Readonly<{ kind: 'copy'; source: VirtualBuffer; from: number; target: VirtualBuffer; at: number; words: number }>
+  | Readonly<{ kind: 'end' }>;
+
+const END: Command = { kind: 'end' };
+const INFO: DeviceInfo = {
+  kind: 'cpu',
+  description: 'virtual (TypeScript reference kernels in virtual time)',
+  isSoftware: true,
+  subgroupSizes: null,
+  hasTimestamps: false,
+  maxStorageBufferBytes: 2 ** 31,
+};
+const ONE_WORKGROUP = [1, 1, 1] as const;
+
+export class VirtualDevice implements Device, CommandRecorder {
+  readonly info: DeviceInfo = INFO;
+  #queue: Command[] = [];
+  #head = 0;
+  #isRecording = false;
+
+  get lost(): never {
+    throw inVirtualTime('lost');
+  }
+
+  createBuffer(label: string, byteLength: number, usage: BufferUsage): VirtualBuffer {
+    return new VirtualBuffer(label, byteLength, usage);
+  }
+
+  bindNow(kernel: Kernel, buffers: readonly DeviceBuffer[]): BoundKernel {
+    return { kernel, words: buffers.map((buffer) => (buffer as VirtualBuffer).words) } as VirtualBound;
+  }
+
+  /** The data is taken here; it is in the buffer once the commands before it have run. */
+  write(buffer: DeviceBuffer, byteOffset: number, data: Uint32Array): void {
+    requireRange(buffer, byteOffset, data.byteLength);
+    this.#queue.push({ kind: 'write', target: buffer as VirtualBuffer, at: byteOffset / 4, data: data.slice() });
+  }
+
+  /**
+   * Queues one command buffer. A write of the host while it is recorded comes before it, as it does on a real queue.
+   */
+  submit(record: (commands: CommandRecorder) => void): void {
+    const writes = this.#queue;
+    const commands: Command[] = [];
+    // Commands go to a list of their own, writes of the host straight to the queue.
+    this.#recorded = commands;
+    this.#isRecording = true;
+    record(this);
+    this.#isRecording = false;
+    for (const command of commands) writes.push(command);
+    writes.push(END);
+  }
+
+  #recorded: Command[] = [];
+
+  dispatch(bound: BoundKernel): void {
+    this.#record({ kind: 'dispatch', bound: bound as VirtualBound });
+  }
+
+  copy(source: DeviceBuffer, from: number, target: DeviceBuffer, at: number, byteLength: number): void {
+    requireRange(source, from, byteLength);
+    requireRange(target, at, byteLength);
+    this.#record({
+      kind: 'copy',
+      source: source as VirtualBuffer,
+      from: from / 4,
+      target: target as VirtualBuffer,
+      at: at / 4,
+      words: byteLength / 4,
+    });
+  }
+
+  /** Runs the queue up to the end of the next submission. */
+  executeNext(): void {
+    const queue = this.#queue;
+    for (;;) {
+      const command = queue[this.#head];
+      if (command === undefined)
+        throw RoutedExpertsError.of('INVARIANT', 'the virtual device ran more than was submitted');
+      this.#head += 1;
+      if (command.kind === 'end') break;
+      run(command);
+    }
+    if (this.#head === queue.length) {
+      queue.length = 0;
+      this.#head = 0;
+    }
+  }
+
+  /** What the first bytes of a readback buffer hold at this moment. Valid until the device runs on. */
+  view(buffer: DeviceBuffer, byteLength: number): Uint8Array {
+    requireRange(buffer, 0, byteLength);
+    return new Uint8Array((buffer as VirtualBuffer).words.buffer, 0, byteLength);
+  }
+
+  bind(): never {
+    throw inVirtualTime('bind');
+  }
+
+  read(): never {
+    throw inVirtualTime('read');
+  }
+
+  time(): never {
+    throw inVirtualTime('time');
+  }
+
+  destroy(): never {
+    throw inVirtualTime('destroy');
+  }
+
+  #record(command: Command): void {
+    if (!this.#isRecording) throw RoutedExpertsError.of('INVARIANT', 'a command was recorded outside of a submission');
+    this.#recorded.push(command);
+  }
+}
+
+function run(command: Command): void {
+  switch (command.kind) {
+    case 'write':
+      command.target.words.set(command.data, command.at);
+      return;
+    case 'dispatch':
+      command.bound.kernel.reference(command.bound.words, ONE_WORKGROUP);
+      return;
+    case 'copy': {
+      const { source, from, target, at, words } = command;
+      // A loop: these copies are of a few words, which is less than a view costs.
+      for (let i = 0; i < words; i += 1) target.words[at + i] = source.words[from + i]!;
+      return;
+    }
+    case 'end':
+      return;
+    default:
+      command satisfies never;
+  }
+}
+
+function requireRange(buffer: DeviceBuffer, byteOffset: number, byteLength: number): void {
+  if (byteOffset % 4 === 0 && byteLength % 4 === 0 && byteOffset >= 0 && byteOffset + byteLength <= buffer.byteLength)
+    return;
+  throw RoutedExpertsError.of(
+    'INVARIANT',
+    `bytes [${byteOffset}, ${byteOffset + byteLength}) of buffer "${buffer.label}", which has ${buffer.byteLength}`,
+  );
+}
+
+function inVirtualTime(what: string): RoutedExpertsError {
+  return RoutedExpertsError.of('INVARIANT', `"${what}" of the virtual device was used: virtual time has no promises`);
+}

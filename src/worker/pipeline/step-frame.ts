@@ -1,0 +1,62 @@
+/** The arrays of one step in flight. */
+
+import type { WorkerStep } from '../../contract/capture.ts';
+import type { EngineConfig } from '../../contract/config.ts';
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
+/**
+ * One step's `WorkerStep`, kept until the step's results are on the host: the next step is prepared before that, in a
+ * frame of its own. Frames are recycled; there are as many as steps were ever in flight at once.
+ */
+export type StepFrame = {
+  readonly step: Mutable<WorkerStep>;
+  /** Places of the requests in the scheduler's step, in the order in which they run. */
+  readonly order: Uint32Array;
+  /** Bytes of the step's results: sampled tokens, then rows. */
+  sampledBytes: number;
+  rowBytes: number;
+};
+
+export class StepFrames {
+  readonly #config: EngineConfig;
+  readonly #idle: StepFrame[] = [];
+
+  constructor(config: EngineConfig) {
+    this.#config = config;
+  }
+
+  take(): StepFrame {
+    return this.#idle.pop() ?? newFrame(this.#config);
+  }
+
+  give(frame: StepFrame): void {
+    this.#idle.push(frame);
+  }
+}
+
+function newFrame({ maxNumSeqs, maxNumBatchedTokens }: EngineConfig): StepFrame {
+  const perRequest = () => new Uint32Array(maxNumSeqs);
+  return {
+    order: perRequest(),
+    sampledBytes: 0,
+    rowBytes: 0,
+    step: {
+      stepId: 0,
+      numRequests: 0,
+      numTokens: 0,
+      firstRow: 0,
+      requestIndices: perRequest(),
+      tokenStarts: perRequest(),
+      tokenCounts: perRequest(),
+      draftCounts: perRequest(),
+      rowStarts: perRequest(),
+      optedIn: new Uint8Array(maxNumSeqs),
+      promptStarts: perRequest(),
+      numPromptTokens: perRequest(),
+      maxTokens: perRequest(),
+      slotMapping: new Uint32Array(maxNumBatchedTokens),
+      captureMetadata: null,
+    },
+  };
+}

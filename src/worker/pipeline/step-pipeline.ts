@@ -1,0 +1,289 @@
+/**
+ * What one rank does with the steps and KV moves that it is handed, as a state machine: tasks and finished maps in,
+ * maps to make and ends of tasks out. It has no promise, no clock and no I/O of its own: `ModelRunner` drives it with
+ * promises, the simulator with an event heap.
+ *
+ *     accept ─▶ queue ─turn─▶ ring slot ─▶ begin ─▶ submit ┬▶ the turn is free     (or at the end, where steps depend on each other)
+ *                                                          └▶ onMap ─▶ … ─▶ mapped ─▶ collect ─▶ onEnd, slot and turn free again
+ */
+
+import type { BlockingReads, CaptureWorkerHalf, DeviceRange, WorkerStep } from '../../contract/capture.ts';
+import type { EngineConfig } from '../../contract/config.ts';
+import type { Device, DeviceBuffer } from '../../contract/device.ts';
+import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
+import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
+import type { ForwardPass } from '../../kernels/forward-pass.ts';
+import { KvBlocks } from './kv-blocks.ts';
+import { ReadbackRing } from './readback-ring.ts';
+import type { StepFrame } from './step-frame.ts';
+import { emptyOutput, StepRunner } from './step-runner.ts';
+
+/**
+ * Tasks run in the order in which they are accepted: a KV read sees what all steps before it wrote, a KV write is seen
+ * by all steps after it.
+ */
+export type WorkerTask =
+  /** The step must stay as it is until its task ends. `epoch`: see `StepInput.begin`. */
+  | Readonly<{ kind: 'step'; step: SchedulerOutput; epoch: number }>
+  | Readonly<{ kind: 'read-kv'; blockIds: Uint32Array }>
+  /** Keys are `[blockIds.length, blockSize, 2]` u32. */
+  | Readonly<{ kind: 'write-kv'; blockIds: Uint32Array; keys: Uint32Array }>;
+
+export type TaskEnd =
+  | Readonly<{ kind: 'output'; output: ModelRunnerOutput }>
+  | Readonly<{ kind: 'kv'; keys: Uint32Array<ArrayBuffer> }>
+  | Readonly<{ kind: 'kv-written' }>
+  | Readonly<{ kind: 'failed'; error: unknown }>;
+
+/** A step between its submission and its end. */
+type StepInFlight = Readonly<{ frame: StepFrame; slot: DeviceBuffer }>;
+
+/** A command buffer that the device has been given. */
+export type Submission<Task> = Readonly<{
+  task: Task;
+  /** `forward`: a step's forward pass with its capture and copies; `read`: copies alone. */
+  kind: 'forward' | 'read';
+  /** The step as the capture half sees it; `null` for KV. */
+  step: WorkerStep | null;
+  /** Bytes that this submission copies towards the host for capture. */
+  captureBytes: number;
+}>;
+
+/** The first `byteLength` bytes of `buffer` are to be mapped once all that was submitted before has run. */
+export type PendingMap<Task> = Readonly<{ task: Task; buffer: DeviceBuffer; byteLength: number }> &
+  (Readonly<{ kind: 'before' | 'after' | 'results'; flight: StepInFlight }> | Readonly<{ kind: 'kv'; flight: null }>);
+
+/** What the pipeline asks of its driver. None of these may call the pipeline back before it has returned. */
+export type PipelineActions<Task> = Readonly<{
+  onSubmitted: (submission: Submission<Task>) => void;
+  /** Call `mapped` or `notMapped` when the map has ended. */
+  onMap: (map: PendingMap<Task>) => void;
+  onEnd: (task: Task, end: TaskEnd) => void;
+}>;
+
+export type PipelineOptions = Readonly<{
+  engine: EngineConfig;
+  device: Device;
+  forward: ForwardPass;
+  capture: CaptureWorkerHalf | null;
+  /** Steps whose results may be on their way to the host at once. */
+  ringDepth: number;
+}>;
+
+export class StepPipeline<Task extends WorkerTask> {
+  readonly #device: Device;
+  readonly #steps: StepRunner;
+  readonly #reads: BlockingReads | null;
+  readonly #ring: ReadbackRing;
+  readonly #kv: KvBlocks;
+  /** Where blocking reads land. */
+  readonly #staging: DeviceBuffer | null;
+  /** A step depends on the results of the one before: it verifies drafts, or its design blocks. */
+  readonly #oneAtATime: boolean;
+  readonly #actions: PipelineActions<Task>;
+  readonly #queue: Task[] = [];
+  /** The step that keeps later tasks from beginning. */
+  #turnHolder: Task | null = null;
+  /** The holder of the turn, with what it had to read before its forward pass. */
+  #readyStep: Readonly<{ task: Task; flight: StepInFlight }> | null = null;
+  /** Buffers of KV reads that have ended, which may still be mapped. */
+  readonly #spent: DeviceBuffer[] = [];
+  readonly #maps: Set<PendingMap<Task>> = new Set();
+  #resultBytesRead = 0;
+  #captureBytesRead = 0;
+
+  constructor({ engine, device, forward, capture, ringDepth }: PipelineOptions, actions: PipelineActions<Task>) {
+    this.#device = device;
+    this.#steps = new StepRunner(engine, device, forward, capture);
+    this.#reads = capture?.blockingReads ?? null;
+    this.#ring = new ReadbackRing(device, ringDepth, this.#steps.maxResultBytes);
+    this.#kv = new KvBlocks(device, forward.kvKeys, engine.blockSize);
+    const stagingBytes = forward.routedExperts.byteLength;
+    this.#staging = this.#reads === null ? null : device.createBuffer('staging', stagingBytes, 'readback');
+    this.#oneAtATime = this.#reads !== null || engine.numSpeculativeTokens > 0;
+    this.#actions = actions;
+  }
+
+  /** Requests that the worker remembers. */
+  get numEntries(): number {
+    return this.#steps.numEntries;
+  }
+
+  get numRingSlotsInUse(): number {
+    return this.#ring.inUse;
+  }
+
+  /** Tasks that have not begun. */
+  get numQueued(): number {
+    return this.#queue.length;
+  }
+
+  /** A step could begin if it had a slot for its results. */
+  get isRingFull(): boolean {
+    return this.#turnHolder === null && this.#queue[0]?.kind === 'step' && this.#ring.isFull;
+  }
+
+  /** Bytes read back from the device since the start: all of them, and those for capture. */
+  get readbackBytes(): Readonly<{ all: number; capture: number }> {
+    return { all: this.#resultBytesRead + this.#captureBytesRead, capture: this.#captureBytesRead };
+  }
+
+  /** The task waits for its turn; `advance` begins it. */
+  accept(task: Task): void {
+    this.#queue.push(task);
+  }
+
+  /**
+   * Goes on with the step that had to read before its forward pass, or begins the oldest task that has not begun, and
+   * returns it. `null`: there is no such task, a step holds the turn, or the ring is full. Call it again until it
+   * returns `null`, and again whenever a task was accepted or a map has ended. Nothing is submitted anywhere else: a
+   * buffer must not be a copy's target as long as it is mapped.
+   */
+  advance(): Task | null {
+    for (let buffer = this.#spent.pop(); buffer !== undefined; buffer = this.#spent.pop()) buffer.destroy();
+    const ready = this.#readyStep;
+    if (ready !== null) {
+      this.#readyStep = null;
+      return this.#attempt(ready.task, ready.flight.slot, () => this.#submit(ready.task, ready.flight));
+    }
+    const task = this.#queue[0];
+    if (task === undefined || this.#turnHolder !== null) return null;
+    const work: WorkerTask = task;
+    const slot = work.kind === 'step' ? this.#ring.acquire() : null;
+    if (work.kind === 'step' && slot === null) return null;
+    this.#queue.shift();
+    return this.#attempt(task, slot, () => {
+      if (work.kind === 'step') this.#begin(task, work.step, work.epoch, slot!);
+      else if (work.kind === 'read-kv') this.#readKv(task, work.blockIds);
+      else this.#writeKv(task, work.blockIds, work.keys);
+    });
+  }
+
+  /** A map has come. `bytes` is valid only inside this call. A map that has ended before is ignored. */
+  mapped(map: PendingMap<Task>, bytes: Uint8Array): void {
+    if (!this.#maps.delete(map)) return;
+    try {
+      this.#takeIn(map, bytes);
+    } catch (error) {
+      this.#failMapped(map, error);
+    }
+  }
+
+  /** A map will not come: its task has failed. A map that has ended before is ignored. */
+  notMapped(map: PendingMap<Task>, error: unknown): void {
+    if (this.#maps.delete(map)) this.#failMapped(map, error);
+  }
+
+  /** The device is gone: tasks that have not begun fail. Those that have begun fail as their maps do. */
+  failQueued(error: unknown): void {
+    for (const task of this.#queue.splice(0)) this.#actions.onEnd(task, { kind: 'failed', error });
+  }
+
+  /** What a task throws is its end. */
+  #attempt(task: Task, slot: DeviceBuffer | null, work: () => void): Task {
+    try {
+      work();
+    } catch (error) {
+      this.#end(task, slot, { kind: 'failed', error });
+    }
+    return task;
+  }
+
+  #begin(task: Task, step: SchedulerOutput, epoch: number, slot: DeviceBuffer): void {
+    const frame = this.#steps.begin(step, epoch);
+    if (frame === null) {
+      this.#ring.release(slot);
+      this.#actions.onEnd(task, { kind: 'output', output: emptyOutput(step.stepId) });
+      return;
+    }
+    this.#turnHolder = task;
+    const flight: StepInFlight = { frame, slot };
+    if (this.#reads === null) this.#submit(task, flight);
+    else this.#readNow(task, flight, 'before', this.#reads.readBefore(frame.step));
+  }
+
+  #submit(task: Task, flight: StepInFlight): void {
+    const { frame, slot } = flight;
+    this.#steps.submit(frame, slot);
+    this.#resultBytesRead += frame.sampledBytes;
+    this.#captureBytesRead += frame.rowBytes;
+    this.#actions.onSubmitted({ task, kind: 'forward', step: frame.step, captureBytes: frame.rowBytes });
+    if (!this.#oneAtATime) this.#turnHolder = null;
+    const after = this.#reads?.readAfter(frame.step) ?? null;
+    if (after === null) this.#mapResults(task, flight);
+    else this.#readNow(task, flight, 'after', after);
+  }
+
+  #mapResults(task: Task, flight: StepInFlight): void {
+    const { frame, slot } = flight;
+    this.#map({ task, kind: 'results', buffer: slot, byteLength: frame.sampledBytes + frame.rowBytes, flight });
+  }
+
+  /** A blocking read: the step goes on when it has come, and no other task begins meanwhile. */
+  #readNow(task: Task, flight: StepInFlight, kind: 'before' | 'after', range: DeviceRange): void {
+    const staging = this.#staging!;
+    const { buffer, byteOffset, byteLength } = range;
+    this.#device.submit((commands) => commands.copy(buffer, byteOffset ?? 0, staging, 0, byteLength));
+    this.#captureBytesRead += byteLength;
+    this.#actions.onSubmitted({ task, kind: 'read', step: flight.frame.step, captureBytes: byteLength });
+    this.#map({ task, kind, buffer: staging, byteLength, flight });
+  }
+
+  #readKv(task: Task, blockIds: Uint32Array): void {
+    if (blockIds.length === 0) {
+      this.#actions.onEnd(task, { kind: 'kv', keys: new Uint32Array(0) });
+      return;
+    }
+    const buffer = this.#kv.copyOut(blockIds);
+    this.#actions.onSubmitted({ task, kind: 'read', step: null, captureBytes: 0 });
+    this.#map({ task, kind: 'kv', buffer, byteLength: buffer.byteLength, flight: null });
+  }
+
+  #writeKv(task: Task, blockIds: Uint32Array, keys: Uint32Array): void {
+    this.#kv.write(blockIds, keys);
+    this.#actions.onEnd(task, { kind: 'kv-written' });
+  }
+
+  #map(map: PendingMap<Task>): void {
+    this.#maps.add(map);
+    this.#actions.onMap(map);
+  }
+
+  #takeIn(map: PendingMap<Task>, bytes: Uint8Array): void {
+    const { task, flight } = map;
+    if (flight === null) {
+      const keys = new Uint32Array(bytes.slice().buffer);
+      this.#spent.push(map.buffer);
+      this.#actions.onEnd(task, { kind: 'kv', keys });
+      return;
+    }
+    const { frame, slot } = flight;
+    switch (map.kind) {
+      case 'before':
+        this.#reads!.takeBefore(frame.step, bytes);
+        this.#readyStep = { task, flight };
+        return;
+      case 'after':
+        this.#reads!.takeAfter(frame.step, bytes);
+        this.#mapResults(task, flight);
+        return;
+      case 'results':
+        this.#end(task, slot, { kind: 'output', output: this.#steps.collect(frame, bytes) });
+        return;
+      default:
+        map satisfies never;
+    }
+  }
+
+  #failMapped({ task, buffer, flight }: PendingMap<Task>, error: unknown): void {
+    if (flight === null) this.#spent.push(buffer);
+    this.#end(task, flight?.slot ?? null, { kind: 'failed', error });
+  }
+
+  /** The task gives back its slot and its turn. */
+  #end(task: Task, slot: DeviceBuffer | null, end: TaskEnd): void {
+    if (slot !== null) this.#ring.release(slot);
+    if (this.#turnHolder === task) this.#turnHolder = null;
+    this.#actions.onEnd(task, end);
+  }
+}

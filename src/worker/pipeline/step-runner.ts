@@ -1,0 +1,230 @@
+/**
+ * The synchronous part of a model runner: from a scheduler's step to device commands, and from the bytes read back to
+ * the step's output. Whoever calls it does the waiting: the model runner on a thread, the simulator in virtual time.
+ */
+
+import type { CaptureWorkerHalf, DeviceRange } from '../../contract/capture.ts';
+import { rowsOfRank, SINGLE_RANK, type HookRanks, type HookStep } from './hook-layout.ts';
+import type { EngineConfig } from '../../contract/config.ts';
+import type { Device, DeviceBuffer } from '../../contract/device.ts';
+import { RoutedExpertsError } from '../../contract/errors.ts';
+import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
+import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
+import { PLACEHOLDER_TOKEN } from '../../contract/scheduler-output.ts';
+import type { ForwardPass } from '../../kernels/forward-pass.ts';
+import { FROM_DEVICE, StepInput } from '../../kernels/step-input.ts';
+import type { BatchEntry } from './persistent-batch.ts';
+import { PersistentBatch } from './persistent-batch.ts';
+import type { StepFrame } from './step-frame.ts';
+import { StepFrames } from './step-frame.ts';
+
+/**
+ * What the router of a rank sees in a step of `numTokens`: with peers, or with padding, more than the rank's own rows.
+ */
+export type RouterView = (numTokens: number) => Readonly<{ ranks: HookRanks; step: HookStep }>;
+
+/** Ranks of this engine repeat each other's work, unsharded and unpadded: each sees its own rows. */
+const ownRows: RouterView = (numTokens) => ({
+  ranks: SINGLE_RANK,
+  step: { numRowsSeen: numTokens, rowsPerRank: [numTokens], numTokens },
+});
+
+/**
+ *     begin ─▶ frame ─▶ submit ─▶ … the device runs, other steps may begin … ─▶ collect ─▶ output
+ */
+export class StepRunner {
+  readonly #engine: EngineConfig;
+  readonly #device: Device;
+  readonly #forward: ForwardPass;
+  readonly #capture: CaptureWorkerHalf | null;
+  readonly #input: StepInput;
+  readonly #batch: PersistentBatch;
+  readonly #frames: StepFrames;
+  readonly #routerView: RouterView;
+
+  constructor(
+    engine: EngineConfig,
+    device: Device,
+    forward: ForwardPass,
+    capture: CaptureWorkerHalf | null,
+    routerView: RouterView = ownRows,
+  ) {
+    this.#engine = engine;
+    this.#device = device;
+    this.#forward = forward;
+    this.#capture = capture;
+    this.#input = new StepInput(forward.shape);
+    this.#batch = new PersistentBatch(engine, forward.shape.maxBlocksPerSeq);
+    this.#frames = new StepFrames(engine);
+    this.#routerView = routerView;
+  }
+
+  /** Requests that the worker remembers. */
+  get numEntries(): number {
+    return this.#batch.size;
+  }
+
+  /** Bytes that a readback buffer needs for any step's results. */
+  get maxResultBytes(): number {
+    return this.#forward.sampled.byteLength + (this.#forward.rows?.pack.packed.byteLength ?? 0);
+  }
+
+  /**
+   * Updates the persistent batch and uploads the step's input. `null`: the step runs nothing. `epoch`: see
+   * `StepInput.begin`.
+   */
+  begin(step: SchedulerOutput, epoch: number = 0): StepFrame | null {
+    this.#batch.forget(step.finishedIndices);
+    this.#batch.forget(step.preemptedIndices);
+    this.#capture?.forget(step.finishedIndices, step.preemptedIndices);
+    if (step.numRequests === 0) return null;
+    const frame = this.#frames.take();
+    this.#prepare(step, frame, epoch);
+    return frame;
+  }
+
+  /**
+   * Submits forward pass, capture and copies into `target` as one command buffer. Answers the bytes to read from
+   * `target`.
+   */
+  submit(frame: StepFrame, target: DeviceBuffer): number {
+    const { sampled, sampledLayout } = this.#forward;
+    frame.sampledBytes = sampledLayout.byteLength(frame.step.numRequests);
+    this.#device.submit((commands) => {
+      this.#forward.record(commands, this.#input);
+      const rows: DeviceRange | null = this.#capture?.record(frame.step, commands) ?? null;
+      frame.rowBytes = rows?.byteLength ?? 0;
+      commands.copy(sampled, 0, target, 0, frame.sampledBytes);
+      if (rows !== null) commands.copy(rows.buffer, rows.byteOffset ?? 0, target, frame.sampledBytes, rows.byteLength);
+    });
+    return frame.sampledBytes + frame.rowBytes;
+  }
+
+  /** The step's output from the bytes that `submit` announced. The frame is given back. */
+  collect(frame: StepFrame, bytes: Uint8Array): ModelRunnerOutput {
+    const { step, sampledBytes, rowBytes } = frame;
+    const { sampledLayout } = this.#forward;
+    const { numSpeculativeTokens, asyncScheduling } = this.#engine;
+    const n = step.numRequests;
+    const words = new Uint32Array(bytes.buffer, bytes.byteOffset, sampledBytes / 4);
+    const counts = new Uint32Array(n);
+    const sampledOffsets = new Uint32Array(n + 1);
+    const sampledTokenIds = new Uint32Array(n * (numSpeculativeTokens + 1));
+    const draftOffsets = new Uint32Array(n + 1);
+    const draftTokenIds = new Uint32Array(n * numSpeculativeTokens);
+    let numSampled = 0;
+    let numDrafts = 0;
+    for (let i = 0; i < n; i++) {
+      const count = sampledLayout.count(words, i);
+      counts[i] = count;
+      const tokensAt = sampledLayout.tokensAt(i);
+      for (let t = 0; t < count; t++) sampledTokenIds[numSampled++] = words[tokensAt + t]!;
+      sampledOffsets[i + 1] = numSampled;
+      const refused = step.draftCounts[i]! + 1 - count;
+      if (count > 0 && refused > 0) this.#batch.rollBack(step.requestIndices[i]!, refused);
+      const draftsAt = sampledLayout.draftsAt(i);
+      for (let t = 0; t < (count > 0 ? numSpeculativeTokens : 0); t++) {
+        draftTokenIds[numDrafts++] = words[draftsAt + t]!;
+      }
+      draftOffsets[i + 1] = numDrafts;
+    }
+    const rows = rowBytes > 0 ? bytes.subarray(sampledBytes, sampledBytes + rowBytes) : null;
+    const output: ModelRunnerOutput = {
+      stepId: step.stepId,
+      numRequests: n,
+      requestIndices: step.requestIndices.slice(0, n),
+      sampledTokenIds,
+      sampledOffsets,
+      drafts: numSpeculativeTokens > 0 && !asyncScheduling ? { tokenIds: draftTokenIds, offsets: draftOffsets } : null,
+      routedExpertDeltas: this.#capture?.collect(step, rows, counts) ?? null,
+    };
+    this.#frames.give(frame);
+    return output;
+  }
+
+  /** Fills the frame and the device's step input; requests run in the order of their batch slots. */
+  #prepare(step: SchedulerOutput, frame: StepFrame, epoch: number): void {
+    const input = this.#input;
+    const { step: out, order } = frame;
+    const n = step.numRequests;
+    input.begin(step.totalNumScheduledTokens, n, step.newBlockOffsets[n]!, epoch);
+    this.#batch.admit(step, (batchSlot, blockOrdinal, blockId) =>
+      input.addTableUpdate(batchSlot, blockOrdinal, blockId),
+    );
+    const entries = Array.from({ length: n }, (_, i) => this.#batch.get(step.requestIndices[i]!));
+    for (let i = 0; i < n; i++) order[i] = i;
+    order.subarray(0, n).sort((a, b) => entries[a]!.slot - entries[b]!.slot);
+
+    out.stepId = step.stepId;
+    out.numRequests = n;
+    out.numTokens = step.totalNumScheduledTokens;
+    out.firstRow = this.#firstRow(out.numTokens);
+    // Read when the step's results arrive, and the engine's array is reused by then.
+    out.captureMetadata = step.captureMetadata?.slice() ?? null;
+    for (let i = 0; i < n; i++) this.#addRequest(step, order[i]!, entries[order[i]!]!, frame, i);
+    input.end();
+    this.#forward.upload(input);
+    out.slotMapping.set(input.slotMapping.subarray(0, out.numTokens));
+  }
+
+  #addRequest(step: SchedulerOutput, position: number, entry: BatchEntry, { step: out }: StepFrame, i: number): void {
+    const input = this.#input;
+    const { data } = entry;
+    const count = step.numScheduledTokens[position]!;
+    const firstDraft = step.draftOffsets[position]!;
+    const numDrafts = step.draftOffsets[position + 1]! - firstDraft;
+    const start = this.#startOf(step, position, entry);
+    const firstDraftAt = start + count - numDrafts;
+    const row = input.addRequest(entry.slot, start, count, numDrafts, firstDraftAt >= data.numTokens);
+
+    for (let t = 0; t < count; t++) {
+      const at = start + t;
+      let token = FROM_DEVICE;
+      if (at < data.numTokens) {
+        token = data.tokenIds[at]!;
+      } else if (at >= firstDraftAt) {
+        const draft = step.draftTokenIds[firstDraft + at - firstDraftAt]!;
+        if (draft !== PLACEHOLDER_TOKEN) token = draft;
+      }
+      input.setToken(row + t, token);
+      input.setSlot(row + t, this.#batch.slotOf(entry, at));
+    }
+    entry.numComputedTokens = start + count;
+    out.requestIndices[i] = data.index;
+    out.tokenStarts[i] = start;
+    out.tokenCounts[i] = count;
+    out.draftCounts[i] = numDrafts;
+    out.rowStarts[i] = out.firstRow + row;
+    out.optedIn[i] = data.returnRoutedExperts ? 1 : 0;
+    out.promptStarts[i] = data.routedExpertsPromptStart;
+    out.numPromptTokens[i] = data.numPromptTokens;
+    out.maxTokens[i] = data.maxTokens;
+  }
+
+  /** Where this rank's rows begin among those that the router sees. */
+  #firstRow(numTokens: number): number {
+    const { ranks, step } = this.#routerView(numTokens);
+    const { kind, firstRow } = rowsOfRank(ranks, step);
+    if (kind === 'slice') return firstRow;
+    throw RoutedExpertsError.of('INVARIANT', 'the rows of a step are spread over ranks that this worker cannot ask');
+  }
+
+  /** With drafts in flight the scheduler counts them as computed until it hears otherwise; the worker has heard. */
+  #startOf(step: SchedulerOutput, position: number, entry: BatchEntry): number {
+    const isOptimistic = this.#engine.numSpeculativeTokens > 0 && this.#engine.asyncScheduling;
+    return isOptimistic ? entry.numComputedTokens : step.numComputedTokens[position]!;
+  }
+}
+
+/** What a worker answers to a step that runs nothing. */
+export function emptyOutput(stepId: number): ModelRunnerOutput {
+  return {
+    stepId,
+    numRequests: 0,
+    requestIndices: new Uint32Array(0),
+    sampledTokenIds: new Uint32Array(0),
+    sampledOffsets: new Uint32Array(1),
+    drafts: null,
+    routedExpertDeltas: null,
+  };
+}

@@ -1,0 +1,195 @@
+/** Runs steps on worker threads, one per rank. */
+
+import type { WorkerConfig, WorkerFault } from '../../contract/config.ts';
+import type { DeviceInfo } from '../../contract/device.ts';
+import { RoutedExpertsError } from '../../contract/errors.ts';
+import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
+import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
+import { BytePool } from '../../capture/byte-pool.ts';
+import { rowShape } from '../../capture/row-shape.ts';
+import type { Executor, TransferCounts, WorkerLiveCounts } from '../executor.ts';
+import { outputMessageLength, readOutputMessage } from './output-message.ts';
+import { requireAgreement } from './rank-agreement.ts';
+import type { ExecuteReply, RankReply, RankTask } from './rank-protocol.ts';
+import { RankThread } from './rank-thread.ts';
+import { stepMessageLength, writeStepMessage } from './step-message.ts';
+
+/** Idle buffers kept for step messages: those in flight, and as many again. */
+const IDLE_MESSAGES = 8;
+/** As vLLM's VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS. */
+export const DEFAULT_STEP_TIMEOUT_MS = 300_000;
+
+export type ThreadExecutorConfig = Omit<WorkerConfig, 'rank'> &
+  Readonly<{
+    /** A worker that does not reply for this long is lost; 0 = never. Absent = `DEFAULT_STEP_TIMEOUT_MS`. */
+    stepTimeoutMs?: number;
+  }>;
+
+type Rank = {
+  readonly thread: RankThread;
+  readonly returnedWords: ArrayBuffer[];
+  readonly returnedRows: ArrayBuffer[];
+  readbackBytes: ExecuteReply['readbackBytes'];
+};
+
+export class ThreadExecutor implements Executor {
+  readonly lost: Promise<RoutedExpertsError>;
+  readonly #ranks: readonly Rank[];
+  readonly #messages: BytePool = new BytePool(IDLE_MESSAGES);
+  readonly #rowBytes: number;
+  #devices: readonly DeviceInfo[] = [];
+  #acrossThreads = 0;
+  #shutdown: Promise<void> | null = null;
+
+  private constructor({ stepTimeoutMs = DEFAULT_STEP_TIMEOUT_MS, ...config }: ThreadExecutorConfig) {
+    const { promise, resolve } = Promise.withResolvers<RoutedExpertsError>();
+    this.lost = promise;
+    // Without one rank no step completes: all others are given up with it.
+    const onLost = (loss: RoutedExpertsError): void => {
+      for (const { thread } of this.#ranks) thread.fail(loss);
+      resolve(loss);
+    };
+    this.#ranks = Array.from({ length: config.numRanks }, (_, rank) => ({
+      thread: new RankThread({ config: { ...config, rank }, stepTimeoutMs, onLost }),
+      returnedWords: [],
+      returnedRows: [],
+      readbackBytes: { all: 0, capture: 0 },
+    }));
+    this.#rowBytes = rowShape(config.model).bytesPerRow;
+  }
+
+  /**
+   * Starts one thread per rank and waits until each has its device. Rejects with the first rank's error; no thread is
+   * left then, but those that are stuck.
+   */
+  static async start(config: ThreadExecutorConfig): Promise<ThreadExecutor> {
+    const executor = new ThreadExecutor(config);
+    const started = await Promise.allSettled(executor.#ranks.map(({ thread }) => thread.start()));
+    const devices: DeviceInfo[] = [];
+    for (const result of started) {
+      if (result.status === 'fulfilled' && result.value.kind === 'started') devices.push(result.value.device);
+    }
+    executor.#devices = devices;
+    if (devices.length === started.length) return executor;
+    await executor.shutdown();
+    const failed = started.find((result) => result.status === 'rejected');
+    throw failed?.reason ?? RoutedExpertsError.of('INVARIANT', 'a rank did not start');
+  }
+
+  get devices(): readonly DeviceInfo[] {
+    return this.#devices;
+  }
+
+  async execute(step: SchedulerOutput): Promise<ModelRunnerOutput> {
+    // All ranks run in step, as collectives make them: the slowest one is the step. Rank 0 answers for all.
+    const outputs = await all(this.#ranks.map((rank) => this.#dispatch(rank, step)));
+    requireAgreement(outputs);
+    for (const output of outputs.slice(1)) this.recycle(output);
+    return outputs[0]!;
+  }
+
+  recycle(output: ModelRunnerOutput): void {
+    const origin = origins.get(output);
+    if (origin === undefined) return;
+    origins.delete(output);
+    origin.rank.returnedWords.push(origin.words);
+    if (origin.rows !== null) origin.rank.returnedRows.push(origin.rows);
+  }
+
+  /** All ranks hold the same KV; rank 0 answers. */
+  async readKv(blockIds: readonly number[]): Promise<Uint32Array> {
+    const { keys } = await ask(this.#ranks[0]!, { kind: 'read-kv', blockIds: Uint32Array.from(blockIds) }, 'kv');
+    this.#acrossThreads += keys.byteLength;
+    return keys;
+  }
+
+  async writeKv(blockIds: readonly number[], keys: Uint32Array<ArrayBuffer>): Promise<void> {
+    const ids = Uint32Array.from(blockIds);
+    // Copied before the first is transferred, which leaves nothing to copy.
+    const copies = this.#ranks.map((_, i) => (i === 0 ? keys : keys.slice()));
+    this.#acrossThreads += copies.length * keys.byteLength;
+    await all(
+      this.#ranks.map((rank, i) =>
+        ask(rank, { kind: 'write-kv', blockIds: ids, keys: copies[i]! }, 'kv-written', [copies[i]!.buffer]),
+      ),
+    );
+  }
+
+  transferCounts(): TransferCounts {
+    const sum = (part: 'all' | 'capture') => this.#ranks.reduce((bytes, rank) => bytes + rank.readbackBytes[part], 0);
+    return { deviceToHost: sum('all'), captureDeviceToHost: sum('capture'), acrossThreads: this.#acrossThreads };
+  }
+
+  async liveCounts(): Promise<WorkerLiveCounts> {
+    const counts = await all(
+      this.#ranks.map(async (rank) => {
+        const { counts: worker, numLent } = await ask(rank, { kind: 'counts' }, 'counts');
+        // What came back goes to the worker with the next step.
+        const lentBuffers = numLent - rank.returnedWords.length - rank.returnedRows.length;
+        return { ...worker, lentBuffers };
+      }),
+    );
+    return counts.reduce((a, b) => ({
+      batchEntries: a.batchEntries + b.batchEntries,
+      ringSlots: a.ringSlots + b.ringSlots,
+      lentBuffers: a.lentBuffers + b.lentBuffers,
+      capture: { requests: a.capture.requests + b.capture.requests, bytes: a.capture.bytes + b.capture.bytes },
+    }));
+  }
+
+  /** For tests: something goes wrong in a worker that runs. */
+  async inject(fault: WorkerFault): Promise<void> {
+    await ask(this.#ranks[fault.rank ?? 0]!, { kind: 'arm-fault', fault }, 'fault-armed');
+  }
+
+  shutdown(): Promise<void> {
+    this.#shutdown ??= all(this.#ranks.map(({ thread }) => thread.stop())).then(() => {});
+    return this.#shutdown;
+  }
+
+  async #dispatch(rank: Rank, step: SchedulerOutput): Promise<ModelRunnerOutput> {
+    const length = stepMessageLength(step);
+    const message = this.#messages.take(length * 4);
+    writeStepMessage(step, new Uint32Array(message));
+    const returnedWords = rank.returnedWords.splice(0);
+    const returnedRows = rank.returnedRows.splice(0);
+    this.#acrossThreads += length * 4;
+    const task: RankTask = { kind: 'execute', message, returnedWords, returnedRows };
+    return this.#receive(rank, await ask(rank, task, 'output', [message, ...returnedWords, ...returnedRows]));
+  }
+
+  #receive(rank: Rank, reply: ExecuteReply): ModelRunnerOutput {
+    this.#messages.give(reply.message);
+    const output = readOutputMessage(new Uint32Array(reply.words), reply.rows);
+    origins.set(output, { rank, words: reply.words, rows: reply.rows });
+    rank.readbackBytes = reply.readbackBytes;
+    this.#acrossThreads += outputMessageLength(output) * 4 + (output.routedExpertDeltas?.numRows ?? 0) * this.#rowBytes;
+    return output;
+  }
+}
+
+/** The buffers that an output's arrays are views of. */
+const origins: WeakMap<
+  ModelRunnerOutput,
+  Readonly<{ rank: Rank; words: ArrayBuffer; rows: ArrayBuffer | null }>
+> = new WeakMap();
+
+async function ask<K extends RankReply['kind']>(
+  { thread }: Rank,
+  task: RankTask,
+  wanted: K,
+  transferList: ArrayBuffer[] = [],
+): Promise<RankReply & { kind: K }> {
+  const reply = await thread.ask(task, transferList);
+  if (reply.kind !== wanted) throw RoutedExpertsError.of('INVARIANT', `${task.kind} was replied to with ${reply.kind}`);
+  return reply as RankReply & { kind: K };
+}
+
+/** Waits for every one, then rejects with the first rejection there is: no work of a call outlives it. */
+async function all<T>(works: readonly Promise<T>[]): Promise<T[]> {
+  const settled = await Promise.allSettled(works);
+  return settled.map((result) => {
+    if (result.status === 'rejected') throw result.reason;
+    return result.value;
+  });
+}
