@@ -101,7 +101,7 @@ export class EngineCore {
     return !hasWork && numStepsInFlight === 0 && (handovers === null || handovers.loading.size === 0);
   }
 
-  /** Ids of the requests alive: `abort(requestIds)` ends all of them. */
+  /** Ids of the requests alive. */
   get requestIds(): readonly string[] {
     return [...this.#requests.keys()];
   }
@@ -133,6 +133,11 @@ export class EngineCore {
       outputs.push(this.#scheduler.requests.abort(request));
     }
     return outputs;
+  }
+
+  /** Ends every request with finish reason `error`, as `abort` does with its own: nothing will run any more. */
+  failAll(): EngineCoreOutput[] {
+    return this.abort(this.requestIds).map((output) => ({ ...output, finishReason: 'error' }));
   }
 
   /**
