@@ -8,13 +8,9 @@ import { DesignSession } from '../../src/host/design-session.ts';
 import { Verifier } from '../../src/cli/bench/verify.ts';
 import { designNames } from '../../src/capture/designs.ts';
 import type { RouterConfig } from '../../src/contract/config.ts';
-import { EngineCore } from '../../src/engine/engine-core.ts';
 import { modelPreset } from '../../src/kernels/model-presets.ts';
-import { prepareAdapters } from '../../src/kernels/open-device.ts';
 import { kernelsOf, requireRows, routerConfig } from '../../src/worker/router-kinds.ts';
 import { workloads } from '../../src/workload/workloads.ts';
-
-await prepareAdapters();
 
 const sessionConfig = (modelName: string, router: RouterConfig): SessionConfig => ({
   numRanks: 1,
@@ -55,9 +51,7 @@ test.each([
   const session = await DesignSession.start(design, config);
   try {
     const served = await serveWorkload({
-      engine: new EngineCore(config.engine, session.engineHalf()),
-      executor: session.executor,
-      queueDepth: 2,
+      session,
       workload,
       optedIn: workload.requests.map(() => true),
       mode: { kind: 'closed', concurrency: 8 },
