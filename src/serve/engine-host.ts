@@ -55,7 +55,10 @@ export class EngineHost {
     const { onStep, onLoss, onRestart, onDeath } = observer;
     this.engine = new LiveEngine(session, {
       onOutput: (output) => this.#onOutput(output),
-      ...{ onStep, onLoss, onRestart, onDeath },
+      onStep,
+      onLoss,
+      onRestart,
+      onDeath,
       maxRestarts: options.maxRestarts,
       connector: this.kv,
     });
@@ -162,6 +165,7 @@ export class EngineHost {
   }
 }
 
-function sessionConfig({ design: _, maxRestarts: __, kv: ___, epoch, ...session }: EngineHostOptions): SessionConfig {
+function sessionConfig(options: EngineHostOptions): SessionConfig {
+  const { design: _design, maxRestarts: _maxRestarts, kv: _kv, epoch, ...session } = options;
   return { ...session, routing: epoch === 0 ? { kind: 'deterministic' } : { kind: 'nondeterministic', epoch } };
 }
