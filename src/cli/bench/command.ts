@@ -24,7 +24,7 @@ import { checkDraftFlags, finite, list, whole } from '../options.ts';
 import { runBench } from './bench.ts';
 import type { Defaults, Flags } from './settings.ts';
 import { DEFAULTS, faultOf, isSoftwareAdapter, makeEngineConfig, makeWorkload } from './settings.ts';
-import { recordedModel, recordingOf } from './replay.ts';
+import { recordedModel, recordingOf } from './recording-flags.ts';
 import { renderTable, toJson } from './report.ts';
 
 function byDevice(of: (defaults: Defaults) => number): string {
