@@ -88,7 +88,7 @@ export class World {
     this.#plans = new PlanCheck(engine, judge, marks, this.#requests);
     const sharedRows = (): VirtualSharedRows => this.sharedRows('engine');
     this.#half = watchedHalf({ tested, model, engine, judge, lock: this.lock, sharedRows });
-    this.engine = new EngineCore(engine, this.#half, undefined, side.connector);
+    this.engine = new EngineCore(engine, this.#half, { connector: side.connector });
     this.#counts = new CountCheck({
       scenario,
       engine: this.engine,
@@ -162,7 +162,7 @@ export class World {
 
   resetCache(preempt: boolean): void {
     const { numUsedBlocks } = this.engine.stats();
-    const isDone = this.engine.resetPrefixCache(preempt);
+    const isDone = this.engine.resetPrefixCache({ resetRunning: preempt });
     this.log.word(4);
     if (this.log.isTracing)
       this.say(`the prefix cache is reset${preempt ? ', running requests preempted' : ''}: ${isDone}`);

@@ -208,7 +208,7 @@ class DesignRun {
     } else if (this.#chance(scenario.abort)) {
       this.#abort();
     } else if (this.#chance(scenario.resetCache)) {
-      if (this.#engine.resetPrefixCache(true)) this.#happened.resets++;
+      if (this.#engine.resetPrefixCache({ resetRunning: true })) this.#happened.resets++;
       for (const step of this.#inFlight) step.spans = [];
     } else if (this.#chance(scenario.loseWorkers)) {
       await this.#loseWorkers();

@@ -97,7 +97,7 @@ class Waves {
       } else isOver = true;
     }
     expect(this.#core.isIdle).toBe(true);
-    expect(this.#core.resetPrefixCache(false)).toBe(true);
+    expect(this.#core.resetPrefixCache({ resetRunning: false })).toBe(true);
   }
 
   async close(): Promise<void> {
