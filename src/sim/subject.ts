@@ -10,7 +10,7 @@ import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import { type DeclaredGap, type Design, designByName, designNames } from '../capture/designs.ts';
 import { prefixRowsByName, prefixRowsNames, prefixRowsPolicies } from '../capture/deltas/prefix-rows.ts';
-import type { KernelSet } from '../kernels/kernel-set.ts';
+import type { KernelSet } from '../kernels/model/kernel-set.ts';
 import type { VirtualLock } from './virtual/virtual-lock.ts';
 
 /** Everything is optional: what is absent stays as it is. */

@@ -14,7 +14,7 @@ import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../contract/request.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
 import { EngineCore } from '../engine/engine-core.ts';
-import type { Router } from '../kernels/reference/route.ts';
+import type { Router } from '../kernels/model/route/route.ts';
 import { CountCheck } from './laws/count-check.ts';
 import type { Mark } from './coverage.ts';
 import { watchedHalf, type EngineHalfMonitor } from './laws/engine-half-monitor.ts';

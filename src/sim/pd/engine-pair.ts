@@ -8,7 +8,7 @@
  * Passes of P and of D have epochs that differ: a row of D's tells whose it is (L9).
  */
 
-import type { Router } from '../../kernels/reference/route.ts';
+import type { Router } from '../../kernels/model/route/route.ts';
 import type { Mark } from '../coverage.ts';
 import type { EventLog } from '../event-log.ts';
 import type { Judge } from '../laws/judge.ts';
