@@ -21,6 +21,8 @@ const messages = {
     `unknown ${what} "${name}"; choose one of: ${known.join(', ')}`,
   BAD_TRACE_LINE: (file: string, line: number, problem: string) => `${file}:${line}: ${problem}`,
   BAD_FILE: (file: string, problem: string) => `${file}: ${problem}`,
+  BAD_ROWS: (form: string, problem: string) =>
+    `no rows in the form "${form}": ${problem}; give the form in which they were written`,
   NO_ADAPTER: (tried: readonly string[]) =>
     `no WebGPU adapter found; tried ${tried.join('; ')}. Use --device cpu to run without one`,
   SHARED_MEMORY: (what: string, hint: string) => `shm-flock needs POSIX shared memory: ${what}; ${hint}`,
