@@ -129,6 +129,11 @@ export class EngineCore {
     return outputs;
   }
 
+  /** Ends every request with finish reason `error`, as `abort` does with its own: nothing will run any more. */
+  failAll(): EngineCoreOutput[] {
+    return this.abort(this.requestIds).map((output) => ({ ...output, finishReason: 'error' }));
+  }
+
   /**
    * Plans the next step, or returns `null` if there is nothing to run and nothing to tell the workers. With steps in
    * flight `null` means that only an output can bring work. The plan is reused after its `finishStep`.
