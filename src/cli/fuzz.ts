@@ -7,11 +7,11 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 import { scenarioOf, type CampaignPart, type SeedViolation } from '../sim/campaign.ts';
 import { readCase, writeCase, type SavedCase } from '../sim/case-file.ts';
 import { COVERAGE_SCENARIOS } from '../sim/coverage.ts';
-import { findSubject } from '../sim/mutants/mutants.ts';
 import { runScenario } from '../sim/run-scenario.ts';
 import { shrink } from '../sim/shrink.ts';
 import { tellStory } from '../sim/story.ts';
 import { designsOf, progressBar, withCampaignFlags, type CampaignFlags } from './fuzz/campaign-flags.ts';
+import { loadedSubject, loadSubjects } from './fuzz/loaded-subjects.ts';
 import { exitCodeOf, EXIT, renderReport, thinPathsOf, type FuzzReport } from './fuzz/report.ts';
 import { runCampaign } from './fuzz/run-campaign.ts';
 
@@ -40,14 +40,14 @@ export function fuzzCommand(): Command {
         `5 a rare path\nthat a campaign of ${COVERAGE_SCENARIOS} or more scenarios should have taken more often.`,
     )
     .action(async (flags: Flags) => {
-      if (flags.replay !== undefined) replay(flags.replay, flags.json === true);
-      else if (flags.seed !== undefined) tellSeed(flags.seed, flags);
+      if (flags.replay !== undefined) await replay(flags.replay, flags.json === true);
+      else if (flags.seed !== undefined) await tellSeed(flags.seed, flags);
       else await fuzz(flags);
     });
 }
 
 async function fuzz(flags: Flags): Promise<void> {
-  const designs = designsOf(flags);
+  const designs = await designsOf(flags);
   const bar = progressBar(designs.length * flags.seeds);
   const startedAt = performance.now();
   const parts = await runCampaign({
@@ -101,16 +101,14 @@ function report(parts: readonly CampaignPart[], seconds: number, flags: Flags): 
 
 /** Shrinks a failing seed, tells what is left, and saves it. */
 function saveStory(violation: SeedViolation, { save, pd }: Flags): { story: string[]; file: string | null } {
-  const subject = findSubject(violation.design);
+  const subject = loadedSubject(violation.design);
   const shrunk = shrink(scenarioOf(violation.seed, subject, pd === true), subject);
   // Two runs that differ (L10) may well agree now: there is nothing to shrink.
   if (shrunk === null) return { story: [], file: null };
   const { scenario } = shrunk;
   const { law, message } = shrunk.violation;
-  const file = join(
-    save,
-    `${violation.design.replaceAll('/', '-')}-${law}-${pd === true ? 'pd-' : ''}${violation.seed}.json`,
-  );
+  const name = violation.design.replace(/^[^\w]+/, '').replaceAll(/[^\w.-]+/g, '-');
+  const file = join(save, `${name}-${law}-${pd === true ? 'pd-' : ''}${violation.seed}.json`);
   mkdirSync(save, { recursive: true });
   writeFileSync(
     file,
@@ -119,9 +117,9 @@ function saveStory(violation: SeedViolation, { save, pd }: Flags): { story: stri
   return { story: tellStory(scenario, subject), file };
 }
 
-function tellSeed(seed: number, flags: Flags): void {
-  const told = designsOf(flags).map((name) => {
-    const subject = findSubject(name);
+async function tellSeed(seed: number, flags: Flags): Promise<void> {
+  const told = (await designsOf(flags)).map((name) => {
+    const subject = loadedSubject(name);
     const scenario = scenarioOf(seed, subject, flags.pd === true);
     return { name, scenario, story: tellStory(scenario, subject), result: runScenario(scenario, subject) };
   });
@@ -134,11 +132,12 @@ function tellSeed(seed: number, flags: Flags): void {
 }
 
 /** Cases that broke something once must keep every law now. */
-function replay(path: string, asJson: boolean): void {
+async function replay(path: string, asJson: boolean): Promise<void> {
   const files = filesOf(path);
-  const answers = files.map((file) => {
-    const saved: SavedCase = readCase(read(file), file);
-    const subject = findSubject(saved.design);
+  const cases = files.map((file): [string, SavedCase] => [file, readCase(read(file), file)]);
+  await loadSubjects(cases.map(([, { design }]) => design));
+  const answers = cases.map(([file, saved]) => {
+    const subject = loadedSubject(saved.design);
     const { violation, hash } = runScenario(saved.scenario, subject);
     return { file, saved, violation, hash, story: tellStory(saved.scenario, subject) };
   });

@@ -5,7 +5,9 @@
  *
  *     addRequest ─▶ ┌────────────┐ ─▶ beginStep ─▶ SchedulerOutput ─▶ workers
  *     abort ──────▶ │ EngineCore │                                       │
- *                   └────────────┘ ◀─ finishStep ◀─ ModelRunnerOutput ◀──┘       several steps may be under way; answers come in their order
+ *                   └────────────┘ ◀─ finishStep ◀─ ModelRunnerOutput ◀──┘
+ *
+ * Several steps may be under way. Their outputs come in the order of the steps.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.ts';
@@ -60,6 +62,15 @@ export type EngineStats = Readonly<{
   capture: CaptureLiveCounts | null;
 }>;
 
+/** The last output of a request whose hook has failed. */
+const failed = (output: EngineCoreOutput, failure: RoutedExpertsError): EngineCoreOutput => ({
+  ...output,
+  finishReason: 'error',
+  stopReason: null,
+  routedExperts: null,
+  failure,
+});
+
 export class EngineCore {
   readonly config: EngineConfig;
   readonly #capture: CaptureEngineHalf | null;
@@ -109,15 +120,15 @@ export class EngineCore {
   /**
    * Takes in a request. Its prompt is copied.
    *
-   * @throws DUPLICATE_REQUEST, EMPTY_PROMPT, PROMPT_TOO_LONG, EXCEEDS_POOL, PROMPT_START_OUT_OF_RANGE, BAD_MAX_TOKENS
-   * or BAD_VALUE; the engine is then as it was
+   * @throws DUPLICATE_REQUEST, EMPTY_PROMPT, PROMPT_TOO_LONG, EXCEEDS_POOL, PROMPT_START_OUT_OF_RANGE, BAD_MAX_TOKENS,
+   * BAD_VALUE or DESIGN_FAILED; the engine is then as it was
    */
   addRequest(request: EngineRequest): void {
     this.#check(request);
     const admitted = new Request(this.#nextIndex, request);
+    this.#scheduler.add(admitted);
     this.#nextIndex += 1;
     this.#requests.set(request.requestId, admitted);
-    this.#scheduler.add(admitted);
   }
 
   /**
@@ -132,7 +143,7 @@ export class EngineCore {
       this.#requests.delete(id);
       outputs.push(this.#scheduler.requests.abort(request));
     }
-    return outputs;
+    return this.#withFailures(outputs);
   }
 
   /**
@@ -151,7 +162,7 @@ export class EngineCore {
   finishStep(output: ModelRunnerOutput): EngineCoreOutput[] {
     const outputs = this.#scheduler.update(output);
     for (const { requestId, finishReason } of outputs) if (finishReason !== null) this.#requests.delete(requestId);
-    return outputs;
+    return this.#withFailures(outputs);
   }
 
   /** A load has ended. See `KvHandovers.endLoad`. */
@@ -159,7 +170,7 @@ export class EngineCore {
     const output = this.#scheduler.finishLoad(loadId, outcome);
     if (output === null) return [];
     this.#requests.delete(output.requestId);
-    return [output];
+    return this.#withFailures([output]);
   }
 
   /** See `KvHandovers.release`. */
@@ -214,6 +225,26 @@ export class EngineCore {
     const counted = running.length + waiting.length + (handovers?.numWaiting ?? 0);
     if (counted === this.#requests.size) return;
     throw RoutedExpertsError.of('INVARIANT', `${this.#requests.size} requests are alive, ${counted} run or wait`);
+  }
+
+  /**
+   * A request whose hook failed ends here with `error`: its last output is among `outputs`, or it ends now. A hook may
+   * have failed in any call since the last outputs.
+   */
+  #withFailures(outputs: EngineCoreOutput[]): EngineCoreOutput[] {
+    const failures = this.#capture?.takeFailures?.() ?? null;
+    if (failures === null) return outputs;
+    const all = outputs.map((output) => {
+      const failure = output.finishReason === null ? undefined : failures.get(output.requestId);
+      return failure === undefined ? output : failed(output, failure);
+    });
+    for (const [id, failure] of failures) {
+      const request = this.#requests.get(id);
+      if (request === undefined) continue;
+      this.#requests.delete(id);
+      all.push(failed(this.#scheduler.requests.abort(request), failure));
+    }
+    return all;
   }
 
   #check(request: EngineRequest): void {

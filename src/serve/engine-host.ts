@@ -1,7 +1,7 @@
 /** The engine behind the server: requests in, generations out, workers started again when they are lost. */
 
 import type {
-  DesignName,
+  DesignReference,
   EngineConfig,
   ModelConfig,
   PrefixRows,
@@ -31,7 +31,7 @@ import { Generation } from './generation.ts';
 
 export type EngineHostOptions = Readonly<{
   /** How rows get from the workers to the engine. */
-  design: DesignName;
+  design: DesignReference;
   model: ModelConfig;
   engine: EngineConfig;
   device: WorkerConfig['device'];
@@ -240,7 +240,9 @@ export class EngineHost {
     }
     return new KvExchange(options, model, engine, (requestId, error) => {
       const choice = this.#generations.get(requestId)?.choiceOf(requestId);
-      if (choice !== undefined && options.onLoadFailure === 'fail') choice.failure = error.message;
+      if (choice !== undefined && options.onLoadFailure === 'fail') {
+        choice.failure = RoutedExpertsError.of('KV_LOAD_FAILED', error.message);
+      }
       this.#observer.onKvFailure(requestId, error);
     });
   }

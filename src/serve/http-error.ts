@@ -38,6 +38,7 @@ const answers: Readonly<Partial<Record<ErrorCode, Answer>>> = {
   BACKEND_FAILED: { status: 502, type: 'server_error', code: 'bad_gateway' },
   NO_BACKEND: { status: 503, type: 'service_unavailable', code: 'no_backend' },
   BACKEND_TOO_SLOW: { status: 504, type: 'server_error', code: 'gateway_timeout' },
+  DESIGN_FAILED: { status: 500, type: 'server_error', code: 'design_failed' },
   KV_LOAD_FAILED: { status: 500, type: 'server_error', code: 'kv_load_failed' },
   ENGINE_DEAD: { status: 503, type: 'service_unavailable', code: 'engine_dead' },
 };

@@ -49,16 +49,18 @@ const CACHED_ROWS_GAP: DeclaredGap = {
   missing: 'prefix-hit',
 };
 
+/** A design as it is: a built-in one, or one of the caller's own. */
+export function subjectOf(design: Design): Subject {
+  return { name: design.name, design, gaps: design.gaps, prefixRows: null, mutation: NO_MUTATION };
+}
+
 /**
  * The subject of a name: a design's, or `deltas/` and a prefix-rows policy. Throws UNKNOWN_NAME, with the names there
  * are.
  */
 export function subjectByName(name: string): Subject {
   const slash = name.indexOf('/');
-  if (slash < 0) {
-    const design = designByName(name);
-    return { name, design, gaps: design.gaps, prefixRows: null, mutation: NO_MUTATION };
-  }
+  if (slash < 0) return subjectOf(designByName(name));
   const design = designByName(name.slice(0, slash));
   if (design.name !== 'deltas') throw RoutedExpertsError.of('UNKNOWN_NAME', 'design', name, subjectNames);
   const prefixRows = prefixRowsByName(name.slice(slash + 1));
