@@ -3,7 +3,7 @@
 import type { DesignReference, DeviceKind, EngineConfig, ModelConfig, PrefixRows } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
-import { modelPreset } from '../kernels/model-presets.ts';
+import { modelPreset } from '../kernels/model/model-presets.ts';
 import { designReference } from '../worker/design-module.ts';
 import type { SessionConfig } from './design-session.ts';
 

@@ -9,7 +9,7 @@ import { BytePool } from '../../capture/byte-pool.ts';
 import type { WorkerConfig } from '../../contract/config.ts';
 import type { Device } from '../../contract/device.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
-import { openDevice } from '../../kernels/open-device.ts';
+import { openDevice } from '../../kernels/device/open-device.ts';
 import { loadDesign } from '../design-module.ts';
 import { designResources } from '../design-resources.ts';
 import { FaultInjector } from '../fault-injector.ts';
