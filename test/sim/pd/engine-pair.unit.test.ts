@@ -10,7 +10,7 @@ import type { CaptureRequest } from '../../../src/contract/request.ts';
 import type { RoutedRows } from '../../../src/contract/routed-rows.ts';
 import { rowAt } from '../../../src/capture/routed-rows.ts';
 import { runSeeds } from '../../../src/sim/campaign.ts';
-import { CLOSED_MARKS, rareMarks } from '../../../src/sim/coverage.ts';
+import { closedMarks, rareMarks } from '../../../src/sim/coverage.ts';
 import { drawPdScenario } from '../../../src/sim/pd/draw-pd-scenario.ts';
 import { ROW_WAYS, type PdScenario, type RowWay } from '../../../src/sim/pd/pd-scenario.ts';
 import { DelegatingEngineHalf } from '../../../src/sim/mutants/delegates.ts';
@@ -34,7 +34,7 @@ for (const name of testedDesignNames) {
     expect(told).toEqual([]);
     const { design } = testedDesignByName(name);
     expect(rareMarks({ design: design.name, pd: true, scenarios: NUM_SEEDS, counts: marks })).toEqual([]);
-    for (const mark of CLOSED_MARKS[design.name] ?? []) expect(marks[mark], mark).toBe(0);
+    for (const mark of closedMarks(design.name)) expect(marks[mark], mark).toBe(0);
   });
 }
 
