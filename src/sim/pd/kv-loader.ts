@@ -68,8 +68,12 @@ export class KvLoader implements KvConnector {
   /** The request is over: nobody will read its KV. */
   forget(requestId: string): void {
     this.#views.delete(requestId);
-    if (!this.#remote.delete(requestId)) return;
-    this.#link.send(() => this.#keeper.release(requestId));
+    this.#release(requestId);
+  }
+
+  /** The request fetches no more: the prefill engine is told once. */
+  #release(requestId: string): void {
+    if (this.#remote.delete(requestId)) this.#link.send(() => this.#keeper.release(requestId));
   }
 
   externalKv(request: CaptureRequest): ExternalKv | null {
@@ -144,7 +148,7 @@ export class KvLoader implements KvConnector {
     const rows = this.#rowsOf(load, answer);
     this.#world!.finishLoad(load.loadId, { kind: 'loaded', rows }, answer.kv);
     this.#storm!.wakeUp();
-    this.#link.send(() => this.#keeper.release(load.requestId));
+    this.#release(load.requestId);
   }
 
   #fail(pending: Pending): void {
