@@ -27,8 +27,8 @@ const DEFAULT_MAX_TOKENS = 16;
 
 /**
  * Starts an engine. Rejects with UNKNOWN_NAME or BAD_VALUE for a model, design or size that cannot be, with NO_ADAPTER
- * where WebGPU has no adapter, with ROUTING_NOT_CAPTURED for a router whose rows nobody writes; nothing is left behind
- * then.
+ * where WebGPU has no adapter, with ROUTING_NOT_CAPTURED for a router whose rows nobody writes, with BAD_DESIGN or
+ * DESIGN_FAILED for a design of the caller's own that cannot be used; nothing is left behind then.
  */
 export async function createEngine(options: EngineOptions): Promise<Engine> {
   const { design, session: config, maxRestarts } = engineSettings(options);
@@ -61,7 +61,8 @@ export class Engine {
 
   /**
    * Generates until a stop token or `maxTokens`, and resolves with all tokens and rows. Rejects with what the engine
-   * refuses (PROMPT_TOO_LONG, EXCEEDS_POOL, …), with the signal's reason, and with ENGINE_DEAD.
+   * refuses (PROMPT_TOO_LONG, EXCEEDS_POOL, …), with the signal's reason, with DESIGN_FAILED for a design of the
+   * caller's own that broke its contract, and with ENGINE_DEAD.
    */
   async generate(prompt: ArrayLike<number>, options: GenerateOptions = {}): Promise<GenerationResult> {
     for await (const { result } of this.stream(prompt, options)) if (result !== null) return result;
@@ -174,7 +175,8 @@ export class Engine {
     const request = this.#requests.get(output.requestId);
     if (request === undefined) return;
     if (output.finishReason !== null) this.#requests.delete(output.requestId);
-    if (output.finishReason === 'error') void this.#failDead(request);
+    if (output.failure !== undefined) request.fail(output.failure);
+    else if (output.finishReason === 'error') void this.#failDead(request);
     else request.add(output);
   }
 

@@ -61,7 +61,7 @@ export class LiveEngine {
     this.takesExternalKv = capture === null || capture.acceptsExternalKv !== undefined;
     this.#session = session;
     this.#options = options;
-    this.#core = new EngineCore(engine, capture, undefined, connector);
+    this.#core = new EngineCore(engine, capture, { connector });
     this.#driver = new EngineDriver({
       engine: this.#core,
       executor: session.executor,

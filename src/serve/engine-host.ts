@@ -1,8 +1,9 @@
 /** The engine behind the server: requests in, generations out, and KV for and from other servers. */
 
-import type { DesignName } from '../contract/config.ts';
+import type { DesignReference } from '../contract/config.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
+import { HttpError } from './http-error.ts';
 import type { EngineRequest } from '../contract/request.ts';
 import { DesignSession, type SessionConfig } from '../host/design-session.ts';
 import { LiveEngine, type LiveEngineOptions } from '../host/live-engine.ts';
@@ -15,7 +16,7 @@ import type { TransferParams } from './kv/transfer-params.ts';
 export type EngineHostOptions = Omit<SessionConfig, 'routing'> &
   Readonly<{
     /** How rows get from the workers to the engine. */
-    design: DesignName;
+    design: DesignReference;
     /** How often lost workers are started again before the server gives up. */
     maxRestarts: number;
     /** KV from and for other engines; `null` = none. */
@@ -127,7 +128,9 @@ export class EngineHost {
     const { model, engine } = this.options;
     return new KvExchange(options, model, engine, (requestId, error) => {
       const choice = this.#generations.get(requestId)?.choiceOf(requestId);
-      if (choice !== undefined && options.onLoadFailure === 'fail') choice.failure = error.message;
+      if (choice !== undefined && options.onLoadFailure === 'fail') {
+        choice.failure = HttpError.of('KV_LOAD_FAILED', null, error.message);
+      }
       this.#observer.onKvFailure(requestId, error);
     });
   }

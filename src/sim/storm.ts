@@ -7,11 +7,12 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import { BatchQueue } from '../worker/pipeline/batch-queue.ts';
 import { rankDifference } from '../worker/pipeline/rank-agreement.ts';
-import { Phase } from './virtual/event-heap.ts';
+import { Phase, type Clock } from './virtual/event-heap.ts';
 import type { Flight } from './flight.ts';
-import { Pace, type Clock } from './virtual/pace.ts';
-import type { Fault, Scenario, ScenarioRequest, StepPhase } from './scenario.ts';
-import type { Subject } from './subject.ts';
+import { VirtualDurations } from './virtual/virtual-durations.ts';
+import type { Fault, StepPhase } from './fault.ts';
+import type { Scenario, ScenarioRequest } from './scenario.ts';
+import type { TestedDesign } from './tested-design.ts';
 import { VirtualRank, type KvTask, type RankEvents } from './virtual/virtual-rank.ts';
 import type { World } from './world.ts';
 
@@ -21,8 +22,8 @@ const STEPS_WITHOUT_PROGRESS = 200;
 export class Storm implements RankEvents {
   readonly #world: World;
   readonly #scenario: Scenario;
-  readonly #subject: Subject;
-  readonly #pace: Pace;
+  readonly #tested: TestedDesign;
+  readonly #durations: VirtualDurations;
   readonly #clock: Clock;
   readonly #faultsByStep: Map<number, Fault[]> = new Map();
   readonly #queue: BatchQueue<Flight>;
@@ -39,12 +40,12 @@ export class Storm implements RankEvents {
   /** Buffers of rows that are kept by a consumer that does not read. */
   readonly #unread: (() => void)[] = [];
 
-  constructor(world: World, subject: Subject, clock: Clock) {
+  constructor(world: World, tested: TestedDesign, clock: Clock) {
     this.#world = world;
     this.#scenario = world.scenario;
-    this.#subject = subject;
+    this.#tested = tested;
     this.#clock = clock;
-    this.#pace = new Pace(clock, world.scenario);
+    this.#durations = new VirtualDurations(clock, world.scenario);
     const { queueDepth, maxRestarts } = world.scenario;
     this.#queue = new BatchQueue({ engine: world, queueDepth, maxRestarts });
     for (const fault of world.scenario.faults) {
@@ -112,9 +113,9 @@ export class Storm implements RankEvents {
   }
 
   onOutput(rank: VirtualRank, flight: Flight, output: ModelRunnerOutput): void {
-    const { mutation } = this.#subject;
+    const { mutation } = this.#tested;
     const answer = mutation.output === undefined ? output : mutation.output(output, flight.plan);
-    const arriveAt = this.#clock.now + this.#pace.wire();
+    const arriveAt = this.#clock.now + this.#durations.wire();
     this.#clock.plan(arriveAt, Phase.wire, () => {
       if (rank.isDead) return;
       flight.outputs[rank.number] = answer;
@@ -130,13 +131,13 @@ export class Storm implements RankEvents {
     const { numRanks } = this.#scenario;
     this.#ranks = Array.from(
       { length: numRanks },
-      (_, i) => new VirtualRank(i, this.#world, this.#subject, this.#pace, this),
+      (_, i) => new VirtualRank(i, this.#world, this.#tested, this.#durations, this),
     );
   }
 
   /** Messages do not overtake each other. */
   #send(deliver: () => void, rank: VirtualRank): void {
-    this.#acceptedAt = Math.max(this.#acceptedAt, this.#clock.now + this.#pace.wire());
+    this.#acceptedAt = Math.max(this.#acceptedAt, this.#clock.now + this.#durations.wire());
     this.#clock.plan(this.#acceptedAt, Phase.wire, () => {
       if (!rank.isDead) deliver();
     });
@@ -146,7 +147,7 @@ export class Storm implements RankEvents {
   wakeUp(): void {
     if (this.#fillIsPlanned || !this.#queue.canBegin) return;
     this.#fillIsPlanned = true;
-    this.#clock.plan(this.#clock.now + this.#pace.engine(), Phase.begin, () => this.#fill());
+    this.#clock.plan(this.#clock.now + this.#durations.engine(), Phase.begin, () => this.#fill());
   }
 
   /** Begins one step if there is room for it in the queue, and looks again a little later. */
@@ -183,7 +184,7 @@ export class Storm implements RankEvents {
     this.#reach(stepId, phase);
     if (!isDue || this.#updateIsPlanned) return;
     this.#updateIsPlanned = true;
-    this.#clock.plan(this.#clock.now + this.#pace.update(), Phase.update, () => this.#update());
+    this.#clock.plan(this.#clock.now + this.#durations.update(), Phase.update, () => this.#update());
   }
 
   #update(): void {
@@ -278,7 +279,7 @@ export class Storm implements RankEvents {
     const due = this.#numKills > this.#scenario.maxRestarts ? 'failed' : 'restarting';
     if (queue.state !== due) world.judge.wrong('L8', `after kill ${this.#numKills} the queue is ${queue.state}`);
     if (due === 'failed') world.marks.add('worker lost for good');
-    else this.#clock.plan(this.#clock.now + this.#pace.respawn, Phase.worker, () => this.#respawn());
+    else this.#clock.plan(this.#clock.now + this.#durations.respawn, Phase.worker, () => this.#respawn());
   }
 
   #respawn(): void {

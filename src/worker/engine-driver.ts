@@ -96,7 +96,7 @@ export class EngineDriver {
 
   /** See `Scheduler.resetPrefixCache`. */
   resetPrefixCache(resetRunning: boolean): boolean {
-    const isReset = this.#options.engine.resetPrefixCache(resetRunning);
+    const isReset = this.#options.engine.resetPrefixCache({ resetRunning });
     this.#wakeUp();
     return isReset;
   }

@@ -97,8 +97,8 @@ export const serveMutations: readonly SourceMutation[] = [
     name: 'padding-counted-as-drafts',
     defect: 'the padding of a request that joins decodes counts as drafts that were refused',
     file: 'src/engine/scheduler.ts',
-    find: 'if (kinds[i] === RequestKind.running) this.requests',
-    replace: 'this.requests',
+    find: 'if (kinds[i] === RequestKind.running) this.speculation',
+    replace: 'this.speculation',
     killedBy: { test: 'test/engine/speculation-counts.unit.test.ts' },
   },
   {
@@ -112,7 +112,7 @@ export const serveMutations: readonly SourceMutation[] = [
   {
     name: 'draft-rate-only-in-the-reference',
     defect: 'the WGSL kernel makes 30 % of drafts wrong, whatever rate was asked for',
-    file: 'src/kernels/wgsl/sample.wgsl',
+    file: 'src/kernels/model/sample/sample.wgsl',
     find: 'dice >= WRONG_DRAFTS_BELOW',
     replace: 'dice >= 1288490188u',
     killedBy: { test: 'test/worker/speculation.integration.test.ts' },

@@ -10,7 +10,7 @@ import type { ServeResult } from '../../src/cli/bench/serve-workload.ts';
 import { DesignSession } from '../../src/host/design-session.ts';
 import type { DeviceKind, EngineConfig, ModelConfig } from '../../src/contract/config.ts';
 import type { RecordedRouting } from '../../src/contract/recorded-routing.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { random } from '../../src/workload/random.ts';
 import { readRecording } from '../../src/workload/traces/read-trace.ts';
 import { recordingWorkload } from '../../src/workload/traces/recording.ts';

@@ -8,7 +8,7 @@ import { DesignSession } from '../../src/host/design-session.ts';
 import { Verifier } from '../../src/cli/bench/verify.ts';
 import { designNames } from '../../src/capture/designs.ts';
 import type { RouterConfig } from '../../src/contract/config.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { kernelsOf, requireRows, routerConfig } from '../../src/worker/router-kinds.ts';
 import { workloads } from '../../src/workload/workloads.ts';
 

@@ -10,7 +10,7 @@ import { Verifier } from '../../src/cli/bench/verify.ts';
 import type { DesignName, DeviceKind, EngineConfig } from '../../src/contract/config.ts';
 import type { EngineStats } from '../../src/engine/engine-core.ts';
 import { DesignSession } from '../../src/host/design-session.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { workloads } from '../../src/workload/workloads.ts';
 
 const model = modelPreset('tiny');

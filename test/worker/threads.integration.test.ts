@@ -10,7 +10,7 @@ import type { SessionConfig } from '../../src/host/design-session.ts';
 import { LiveEngine } from '../../src/host/live-engine.ts';
 import type { DesignName, DeviceKind, EngineConfig, WorkerFault } from '../../src/contract/config.ts';
 import type { EngineCoreOutput } from '../../src/contract/engine-core-output.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { toEngineRequest } from '../../src/workload/workload.ts';
 import { workloads } from '../../src/workload/workloads.ts';
 
