@@ -8,6 +8,9 @@ import { dirname, join, relative, sep } from 'node:path';
 const ROOMS = {
   contract: [],
   engine: ['contract'],
+  'kernels/device': ['contract'],
+  'kernels/router': ['contract', 'kernels/device'],
+  'kernels/model': ['contract', 'kernels/device', 'kernels/router'],
   kernels: ['contract'],
   capture: ['contract', 'engine', 'kernels'],
   workload: ['contract'],
@@ -41,9 +44,9 @@ const WITH_NODE = ['capture/shm-flock', 'rows/files'];
 
 /** Packages of the platform, and the rooms that import them. */
 const PLATFORM = {
-  webgpu: ['kernels'],
+  webgpu: ['kernels/device'],
   piscina: ['worker', 'cli'],
-  koffi: ['capture/shm-flock', 'kernels', 'cli'],
+  koffi: ['capture/shm-flock', 'kernels/device', 'cli'],
 };
 
 const isIn = (place, room) => place === room || place.startsWith(`${room}/`);

@@ -6,9 +6,9 @@ import { DEFAULT_PREFIX_ROWS, prefixRowsByName, prefixRowsNames } from '../captu
 import type { DesignName, DeviceKind, EngineConfig, PrefixRows, SchedulingPolicy } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
-import { DRAFT_ACCEPTANCE_RATE } from '../kernels/kernel-shape.ts';
-import { MODEL_NAMES, modelPreset } from '../kernels/model-presets.ts';
-import { prepareAdapters } from '../kernels/open-device.ts';
+import { DRAFT_ACCEPTANCE_RATE } from '../kernels/model/kernel-shape.ts';
+import { MODEL_NAMES, modelPreset } from '../kernels/model/model-presets.ts';
+import { prepareAdapters } from '../kernels/device/open-device.ts';
 import type { HttpLimits, ServeConfig } from '../serve/serve-config.ts';
 import { defaultLimits } from '../serve/serve-config.ts';
 import { Server } from '../serve/server.ts';

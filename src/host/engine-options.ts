@@ -4,7 +4,7 @@ import { designByName } from '../capture/designs.ts';
 import type { DesignName, DeviceKind, EngineConfig, ModelConfig, PrefixRows } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
-import { modelPreset } from '../kernels/model-presets.ts';
+import { modelPreset } from '../kernels/model/model-presets.ts';
 import type { SessionConfig } from './design-session.ts';
 
 export type EngineOptions = Readonly<{

@@ -5,7 +5,7 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 import type { SamplingParams } from '../contract/request.ts';
 import type { DeviceInfo } from '../contract/device.ts';
 import { EngineCore, type EngineStats } from '../engine/engine-core.ts';
-import { prepareAdapters } from '../kernels/open-device.ts';
+import { prepareAdapters } from '../kernels/device/open-device.ts';
 import { EngineDriver } from '../worker/engine-driver.ts';
 import type { WorkerLiveCounts } from '../worker/executor.ts';
 import { DesignSession } from './design-session.ts';

@@ -5,7 +5,7 @@
  */
 
 import type { EngineConfig, ModelConfig } from '../contract/config.ts';
-import { Oracle } from '../kernels/oracle.ts';
+import { Oracle } from '../kernels/model/oracle.ts';
 import { random, type Random } from '../workload/random.ts';
 import { STEP_PHASES, type Fault, type Moment, type Scenario, type ScenarioRequest, type Timing } from './scenario.ts';
 import { routerOf } from './virtual/sim-kernels.ts';

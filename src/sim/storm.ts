@@ -4,11 +4,11 @@
  */
 
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
-import { Phase } from './virtual/event-heap.ts';
+import { Phase, type Clock } from './virtual/event-heap.ts';
 import type { Flight } from './flight.ts';
-import { Pace, type Clock } from './virtual/pace.ts';
+import { VirtualDurations } from './virtual/virtual-durations.ts';
 import type { Fault, Scenario, ScenarioRequest, StepPhase } from './scenario.ts';
-import type { Subject } from './subject.ts';
+import type { TestedDesign } from './tested-design.ts';
 import { VirtualRank, type KvTask, type RankEvents } from './virtual/virtual-rank.ts';
 import type { World } from './world.ts';
 
@@ -18,8 +18,8 @@ const STEPS_WITHOUT_PROGRESS = 200;
 export class Storm implements RankEvents {
   readonly #world: World;
   readonly #scenario: Scenario;
-  readonly #subject: Subject;
-  readonly #pace: Pace;
+  readonly #tested: TestedDesign;
+  readonly #durations: VirtualDurations;
   readonly #clock: Clock;
   readonly #faultsByStep: Map<number, Fault[]> = new Map();
   #ranks: VirtualRank[] = [];
@@ -38,12 +38,12 @@ export class Storm implements RankEvents {
   /** Buffers of rows that a consumer who does not read keeps. */
   readonly #unread: (() => void)[] = [];
 
-  constructor(world: World, subject: Subject, clock: Clock) {
+  constructor(world: World, tested: TestedDesign, clock: Clock) {
     this.#world = world;
     this.#scenario = world.scenario;
-    this.#subject = subject;
+    this.#tested = tested;
     this.#clock = clock;
-    this.#pace = new Pace(clock, world.scenario);
+    this.#durations = new VirtualDurations(clock, world.scenario);
     this.#restartsLeft = world.scenario.maxRestarts;
     for (const fault of world.scenario.faults) {
       const { when } = fault;
@@ -106,9 +106,9 @@ export class Storm implements RankEvents {
   }
 
   onOutput(rank: VirtualRank, flight: Flight, output: ModelRunnerOutput): void {
-    const { mutation } = this.#subject;
+    const { mutation } = this.#tested;
     const answer = mutation.output === undefined ? output : mutation.output(output, flight.plan);
-    const arriveAt = this.#clock.now + this.#pace.wire();
+    const arriveAt = this.#clock.now + this.#durations.wire();
     this.#clock.plan(arriveAt, Phase.wire, () => {
       if (rank.isDead) return;
       flight.outputs[rank.number] = answer;
@@ -123,13 +123,13 @@ export class Storm implements RankEvents {
     const { numRanks } = this.#scenario;
     this.#ranks = Array.from(
       { length: numRanks },
-      (_, i) => new VirtualRank(i, this.#world, this.#subject, this.#pace, this),
+      (_, i) => new VirtualRank(i, this.#world, this.#tested, this.#durations, this),
     );
   }
 
   /** Messages do not overtake each other. */
   #send(deliver: () => void, rank: VirtualRank): void {
-    this.#acceptedAt = Math.max(this.#acceptedAt, this.#clock.now + this.#pace.wire());
+    this.#acceptedAt = Math.max(this.#acceptedAt, this.#clock.now + this.#durations.wire());
     this.#clock.plan(this.#acceptedAt, Phase.wire, () => {
       if (!rank.isDead) deliver();
     });
@@ -140,7 +140,7 @@ export class Storm implements RankEvents {
     const isFull = this.#world.flights.length >= this.#scenario.queueDepth;
     if (isFull || this.#fillIsPlanned || this.#isRespawning || this.#isOver) return;
     this.#fillIsPlanned = true;
-    this.#clock.plan(this.#clock.now + this.#pace.engine(), Phase.begin, () => this.#fill());
+    this.#clock.plan(this.#clock.now + this.#durations.engine(), Phase.begin, () => this.#fill());
   }
 
   /** Begins one step if there is room for it in the queue, and looks again a little later. */
@@ -176,7 +176,7 @@ export class Storm implements RankEvents {
     const oldest = this.#world.flights[0];
     if (this.#updateIsPlanned || oldest === undefined || oldest.numArrived < this.#scenario.numRanks) return;
     this.#updateIsPlanned = true;
-    this.#clock.plan(this.#clock.now + this.#pace.update(), Phase.update, () => this.#update());
+    this.#clock.plan(this.#clock.now + this.#durations.update(), Phase.update, () => this.#update());
   }
 
   #update(): void {
@@ -282,7 +282,7 @@ export class Storm implements RankEvents {
     }
     this.#restartsLeft -= 1;
     this.#isRespawning = true;
-    this.#clock.plan(this.#clock.now + this.#pace.respawn, Phase.worker, () => this.#respawn());
+    this.#clock.plan(this.#clock.now + this.#durations.respawn, Phase.worker, () => this.#respawn());
   }
 
   #respawn(): void {

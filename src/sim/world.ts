@@ -14,7 +14,7 @@ import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../contract/request.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
 import { EngineCore } from '../engine/engine-core.ts';
-import type { Router } from '../kernels/reference/route.ts';
+import type { Router } from '../kernels/model/route/route.ts';
 import { CountCheck } from './laws/count-check.ts';
 import type { Mark } from './coverage.ts';
 import { watchedHalf, type EngineHalfMonitor } from './laws/engine-half-monitor.ts';
@@ -26,8 +26,8 @@ import { PlanCheck } from './laws/plan-check.ts';
 import { describeRequest, engineRequest, expectedRefusal } from './laws/request-rules.ts';
 import { RowCheck } from './laws/row-check.ts';
 import type { Scenario, ScenarioRequest } from './scenario.ts';
-import { ALONE, type Site } from './site.ts';
-import type { Subject } from './subject.ts';
+import { ALONE, type EngineSide } from './engine-side.ts';
+import type { TestedDesign } from './tested-design.ts';
 import { Flag, TrackedRequest, type LoadedKv } from './laws/tracked-request.ts';
 import { VirtualLock, VirtualSharedRows } from './virtual/virtual-lock.ts';
 
@@ -54,18 +54,18 @@ export class World {
   readonly #requests: TrackedRequest[] = [];
   readonly #byId = new Map<string, TrackedRequest>();
   readonly #rowLength: number;
-  readonly #site: Site;
-  /** With a site that wants to know: rows handed out, by request. */
+  readonly #side: EngineSide;
+  /** The rows handed out, by request, for a side that has `onEnd`. */
   readonly #handedOut: Map<TrackedRequest, RoutedRows[]> = new Map();
 
   constructor(
     scenario: Scenario,
-    subject: Subject,
+    tested: TestedDesign,
     router: Router,
     judge: Judge,
     log: EventLog,
     marks: Set<Mark>,
-    site: Site = ALONE,
+    side: EngineSide = ALONE,
   ) {
     const { model, engine } = scenario;
     this.scenario = scenario;
@@ -75,20 +75,20 @@ export class World {
     this.marks = marks;
     this.#rowLength = model.numLayers * model.topK;
     this.ledger = new Ledger(model, engine, router, scenario.hasEpochs, judge, marks);
-    this.#site = site;
+    this.#side = side;
     this.#rowCheck = new RowCheck(
       model,
       this.ledger,
       judge,
       scenario.hasEpochs,
       scenario.readsAtOnce,
-      site.rowsAreSpliced,
+      side.rowsAreSpliced,
       this.#requests,
     );
     this.#plans = new PlanCheck(engine, judge, marks, this.#requests);
     const sharedRows = (): VirtualSharedRows => this.sharedRows('engine');
-    this.#half = watchedHalf({ subject, model, engine, judge, lock: this.lock, sharedRows });
-    this.engine = new EngineCore(engine, this.#half, undefined, site.connector);
+    this.#half = watchedHalf({ tested, model, engine, judge, lock: this.lock, sharedRows });
+    this.engine = new EngineCore(engine, this.#half, undefined, side.connector);
     this.#counts = new CountCheck({
       scenario,
       engine: this.engine,
@@ -131,7 +131,7 @@ export class World {
       this.numAlive += 1;
     } else {
       this.marks.add('request refused');
-      this.#site.onEnd?.(spec, 'refused', []);
+      this.#side.onEnd?.(spec, 'refused', []);
     }
   }
 
@@ -182,7 +182,7 @@ export class World {
     }
     this.judge.step = plan.stepId;
     if (this.engine.stats().numWithdrawals > 0) this.marks.add('withdrawn from the step being planned');
-    const epoch = this.scenario.hasEpochs ? this.#site.firstEpoch + plan.stepId : 0;
+    const epoch = this.scenario.hasEpochs ? this.#side.firstEpoch + plan.stepId : 0;
     const flight = this.#plans.onPlan(plan, this.flights, this.scenario, epoch);
     this.flights.push(flight);
     this.log.word(5);
@@ -359,7 +359,7 @@ export class World {
     if (this.#byId.get(request.spec.id) === request) this.#byId.delete(request.spec.id);
     const rows = this.#handedOut.get(request) ?? [];
     this.#handedOut.delete(request);
-    this.#site.onEnd?.(request.spec, finish, rows);
+    this.#side.onEnd?.(request.spec, finish, rows);
   }
 
   /** A request that ends before its first pass has run has hits that the ledger has not heard of. */
@@ -385,13 +385,13 @@ export class World {
     for (const [from, to] of routedExperts.missing) this.log.words([from, to]);
     if (!request.spec.rows) this.judge.wrong('L5', `${request.name} did not opt in and was given rows`);
     else this.#rowCheck.onRows(request, routedExperts);
-    if (this.#site.onEnd === null) return;
+    if (this.#side.onEnd === null) return;
     const handedOut = this.#handedOut.get(request);
     if (handedOut === undefined) this.#handedOut.set(request, [routedExperts]);
     else handedOut.push(routedExperts);
   }
 
   say(text: string): void {
-    this.log.line(this.judge.step, this.#site.prefix + text);
+    this.log.line(this.judge.step, this.#side.prefix + text);
   }
 }

@@ -2,11 +2,11 @@
 
 import type { DesignName, RouterConfig, WorkerConfig } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import type { KernelSetFactory } from '../kernels/kernel-set.ts';
-import { replayKernels } from '../kernels/replay-kernels.ts';
+import type { KernelSetFactory } from '../kernels/model/kernel-set.ts';
+import { replayKernels } from '../kernels/model/replay/replay-kernels.ts';
 import { MODULAR } from '../kernels/router/router-variant.ts';
-import { wgslKernels, wgslKernelsFor } from '../kernels/wgsl-kernels.ts';
-import { wgslSource } from '../kernels/wgsl-source.ts';
+import { wgslKernels, wgslKernelsFor } from '../kernels/model/wgsl-kernels.ts';
+import { wgslSource } from '../kernels/device/wgsl-source.ts';
 
 /**
  * What the flags `--router` and `--no-routing-replay` ask for. Throws BAD_VALUE for a modular router without routing

@@ -7,10 +7,10 @@ import { NOT_WANTED, writeMetadata } from '../../src/capture/block-store/message
 import { designs } from '../../src/capture/designs.ts';
 import type { WorkerStep } from '../../src/contract/capture.ts';
 import { rowShape } from '../../src/capture/row-shape.ts';
-import { CpuDevice } from '../../src/kernels/cpu-device.ts';
-import { ForwardPass } from '../../src/kernels/forward-pass.ts';
-import { referenceKernels } from '../../src/kernels/kernel-set.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
+import { ForwardPass } from '../../src/kernels/model/forward-pass.ts';
+import { referenceKernels } from '../../src/kernels/model/kernel-set.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { memorySharedRows } from './memory-shared-rows.ts';
 import { BASE_ENGINE } from './scenarios.ts';
 

@@ -6,9 +6,9 @@
 import { describe, expect, test } from 'vitest';
 import { designs } from '../../src/capture/designs.ts';
 import type { WorkerConfig } from '../../src/contract/config.ts';
-import { CpuDevice } from '../../src/kernels/cpu-device.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
-import { wgslKernelsFor } from '../../src/kernels/wgsl-kernels.ts';
+import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
+import { wgslKernelsFor } from '../../src/kernels/model/wgsl-kernels.ts';
 import { ModelRunner } from '../../src/worker/model-runner.ts';
 import { checkLaws } from './check-laws.ts';
 import type { RanDesign } from './design-run.ts';

@@ -5,9 +5,9 @@ import { designs } from '../../src/capture/designs.ts';
 import type { SharedRows } from '../../src/capture/shm-flock/shared-rows.ts';
 import type { WorkerConfig } from '../../src/contract/config.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
-import { CpuDevice } from '../../src/kernels/cpu-device.ts';
-import { referenceKernels } from '../../src/kernels/kernel-set.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
+import { referenceKernels } from '../../src/kernels/model/kernel-set.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { ModelRunner } from '../../src/worker/model-runner.ts';
 import { BASE_ENGINE } from './scenarios.ts';
 

@@ -6,11 +6,11 @@
 
 import { describe, expect, test } from 'vitest';
 import type { Kernel } from '../../src/contract/device.ts';
-import { kernelShape } from '../../src/kernels/kernel-shape.ts';
-import { MODEL_NAMES, modelPreset } from '../../src/kernels/model-presets.ts';
+import { kernelShape } from '../../src/kernels/model/kernel-shape.ts';
+import { MODEL_NAMES, modelPreset } from '../../src/kernels/model/model-presets.ts';
 import type { RouterConfig } from '../../src/contract/config.ts';
 import { engineRouters } from '../../src/kernels/router/router-variant.ts';
-import { wgslKernelsWith } from '../../src/kernels/wgsl-kernels.ts';
+import { wgslKernelsWith } from '../../src/kernels/model/wgsl-kernels.ts';
 import { engineConfig } from './harness.ts';
 import { nullDevice } from './null-device.ts';
 

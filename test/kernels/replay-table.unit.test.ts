@@ -4,18 +4,24 @@
 import { describe, expect, test } from 'vitest';
 import type { ModelConfig } from '../../src/contract/config.ts';
 import type { RecordedRequest, RecordedRouting } from '../../src/contract/recorded-routing.ts';
-import { kernelShape } from '../../src/kernels/kernel-shape.ts';
-import { referenceKernels } from '../../src/kernels/kernel-set.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
-import { openNullAdapter } from '../../src/kernels/gpu.ts';
-import { NO_SOURCE, replayKernels } from '../../src/kernels/replay-kernels.ts';
-import { Bucket, bucketOf, replayTable, rowOffset, unknownExpert } from '../../src/kernels/replay-table.ts';
-import { hiddenX, hiddenY, keyBase, keyX, keyY, termX, termY } from '../../src/kernels/reference/mix.ts';
-import { replayRoute } from '../../src/kernels/reference/replay.ts';
-import { Header } from '../../src/kernels/step-input.ts';
-import { WebGpuDevice } from '../../src/kernels/webgpu-device.ts';
-import { wgslKernels } from '../../src/kernels/wgsl-kernels.ts';
-import { wgslSource } from '../../src/kernels/wgsl-source.ts';
+import { kernelShape } from '../../src/kernels/model/kernel-shape.ts';
+import { referenceKernels } from '../../src/kernels/model/kernel-set.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
+import { openNullAdapter } from '../../src/kernels/device/gpu.ts';
+import { NO_SOURCE, replayKernels } from '../../src/kernels/model/replay/replay-kernels.ts';
+import {
+  Bucket,
+  bucketOf,
+  replayTable,
+  rowOffset,
+  unknownExpert,
+} from '../../src/kernels/model/replay/replay-table.ts';
+import { hiddenX, hiddenY, keyBase, keyX, keyY, termX, termY } from '../../src/kernels/model/mix/mix.ts';
+import { replayRoute } from '../../src/kernels/model/replay/replay.ts';
+import { Header } from '../../src/kernels/model/step-input.ts';
+import { WebGpuDevice } from '../../src/kernels/device/webgpu-device.ts';
+import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
+import { wgslSource } from '../../src/kernels/device/wgsl-source.ts';
 import { engineConfig } from './harness.ts';
 
 const model: ModelConfig = { ...modelPreset('tiny'), numLayers: 1, topK: 2, numExperts: 8 };

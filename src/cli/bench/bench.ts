@@ -54,7 +54,7 @@ export type Accounting = Readonly<{
   lost: number;
 }>;
 
-export type RunResult = Readonly<{
+export type BenchRun = Readonly<{
   cell: Cell;
   repeat: number;
   /** See `PlannedRun`. */
@@ -76,7 +76,7 @@ export type BenchResult = Readonly<{
   environment: Environment;
   options: Omit<BenchOptions, 'workload'> & Readonly<{ workload: string }>;
   cells: readonly Cell[];
-  runs: readonly RunResult[];
+  runs: readonly BenchRun[];
   /** What was not as it must be, in any run. */
   problems: readonly string[];
 }>;
@@ -96,7 +96,7 @@ export async function runBench(
   const verifier = new Verifier(model, routing?.kind === 'replay' ? routing.recording : null);
   const sessions = new Map<DesignName, DesignSession>();
   const labelled = new LabelledWorkloads(options.workload, model.vocabSize, routing?.kind === 'replay');
-  const results: RunResult[] = [];
+  const results: BenchRun[] = [];
   const problems: string[] = [];
   const total = runs.length + new Set(cells.map((cell) => cell.design)).size;
   let done = 0;
@@ -139,7 +139,7 @@ async function runCell(
   workload: Workload,
   options: BenchOptions,
   verifier: Verifier,
-): Promise<RunResult> {
+): Promise<BenchRun> {
   const capture = session.engineHalf();
   const engine = new EngineCore(options.session.engine, capture);
   const wanted = new WantedBytes(options.session.model);
@@ -210,7 +210,7 @@ function mayMissRows({ design }: Cell, { session }: BenchOptions): boolean {
 }
 
 /** Everything that must be true of a run, or what is not. */
-export function problemsOf(run: RunResult, options: BenchOptions): string[] {
+export function problemsOf(run: BenchRun, options: BenchOptions): string[] {
   const { cell, served, wantedRowBytes, verification, accounting, leaks } = run;
   const problems: string[] = [];
   const { rowsMismatched, rowsImpossible, rowsMissingOfFinished, wrongTokens, requestsWithWrongCount, firstProblem } =

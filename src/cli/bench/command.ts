@@ -12,9 +12,9 @@ import {
 } from '../../capture/deltas/prefix-rows.ts';
 import type { DesignName } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
-import { DRAFT_ACCEPTANCE_RATE } from '../../kernels/kernel-shape.ts';
-import { DEFAULT_MODEL, MODEL_NAMES, modelPreset } from '../../kernels/model-presets.ts';
-import { prepareAdapters } from '../../kernels/open-device.ts';
+import { DRAFT_ACCEPTANCE_RATE } from '../../kernels/model/kernel-shape.ts';
+import { DEFAULT_MODEL, MODEL_NAMES, modelPreset } from '../../kernels/model/model-presets.ts';
+import { prepareAdapters } from '../../kernels/device/open-device.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import { recordingWorkload } from '../../workload/traces/recording.ts';
 import { workloadNames, workloads } from '../../workload/workloads.ts';
@@ -24,7 +24,7 @@ import { checkDraftFlags, finite, list, whole } from '../options.ts';
 import { runBench } from './bench.ts';
 import type { Defaults, Flags } from './settings.ts';
 import { DEFAULTS, faultOf, isSoftwareAdapter, makeEngineConfig, makeWorkload } from './settings.ts';
-import { recordedModel, recordingOf } from './replay.ts';
+import { recordedModel, recordingOf } from './recording-flags.ts';
 import { renderTable, toJson } from './report.ts';
 
 function byDevice(of: (defaults: Defaults) => number): string {

@@ -11,7 +11,7 @@ import type {
   WorkerFault,
 } from '../../contract/config.ts';
 import { validateEngineConfig } from '../../engine/engine-config.ts';
-import { listDevices } from '../../kernels/open-device.ts';
+import { listDevices } from '../../kernels/device/open-device.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import { readTrace } from '../../workload/traces/read-trace.ts';
 import type { Workload } from '../../workload/workload.ts';

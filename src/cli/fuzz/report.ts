@@ -3,7 +3,7 @@
 import Table from 'cli-table3';
 import type { CampaignPart, SeedViolation } from '../../sim/campaign.ts';
 import { COVERAGE_SCENARIOS, marksOf, rareMarks, type RareMark } from '../../sim/coverage.ts';
-import { findSubject } from '../../sim/mutants/mutants.ts';
+import { findTestedDesign } from '../../sim/mutants/mutants.ts';
 import { LAWS } from '../../sim/laws/violation.ts';
 
 /** Exit codes of `fuzz`, beyond 0 (every law kept) and 2 (bad usage). */
@@ -16,7 +16,7 @@ export type ThinPath = RareMark & Readonly<{ design: string }>;
 export function thinPathsOf(parts: readonly CampaignPart[], pd: boolean): ThinPath[] {
   return parts.flatMap(({ design, scenarios, marks: counts }) => {
     if (scenarios < COVERAGE_SCENARIOS) return [];
-    const rare = rareMarks({ design: findSubject(design).design.name, pd, scenarios, counts });
+    const rare = rareMarks({ design: findTestedDesign(design).design.name, pd, scenarios, counts });
     return rare.map((each) => ({ design, ...each }));
   });
 }

@@ -13,7 +13,7 @@ import type { Request } from '../request.ts';
 export const NO_HITS: readonly number[] = [];
 
 /** What a request begins with, and what its admission leaves to others. */
-export type Admission = Readonly<{
+export type AdmissionTerms = Readonly<{
   /** Cached blocks with which a request without blocks begins. */
   hits: readonly number[];
   /** Tokens for which there must be room although they are not allocated; 0 = none. */
@@ -23,7 +23,7 @@ export type Admission = Readonly<{
 }>;
 
 /** A request that runs takes what it needs. */
-const IS_RUNNING: Admission = { hits: NO_HITS, reserveTokens: 0, reserveBlocks: 0 };
+const IS_RUNNING: AdmissionTerms = { hits: NO_HITS, reserveTokens: 0, reserveBlocks: 0 };
 
 export class KVCacheManager {
   readonly pool: BlockPool;
@@ -64,7 +64,7 @@ export class KVCacheManager {
     request: Request,
     numNewTokens: number,
     numLookaheadTokens: number,
-    admission: Admission = IS_RUNNING,
+    admission: AdmissionTerms = IS_RUNNING,
   ): boolean {
     const blockSize = this.#blockSize;
     const { hits, reserveTokens } = admission;
@@ -112,7 +112,7 @@ export class KVCacheManager {
    * Appends the hits and new blocks until the table has `numSlots` slots. `false`, and nothing happens, if there are
    * too few free blocks.
    */
-  takeBlocks(request: Request, numSlots: number, { hits, reserveTokens, reserveBlocks }: Admission): boolean {
+  takeBlocks(request: Request, numSlots: number, { hits, reserveTokens, reserveBlocks }: AdmissionTerms): boolean {
     const blockSize = this.#blockSize;
     const pool = this.pool;
     const blockIds = request.blockIds;

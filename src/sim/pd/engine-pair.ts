@@ -8,14 +8,14 @@
  * Passes of P and of D have epochs that differ: a row of D's tells whose it is (L9).
  */
 
-import type { Router } from '../../kernels/reference/route.ts';
+import type { Router } from '../../kernels/model/route/route.ts';
 import type { Mark } from '../coverage.ts';
 import type { EventLog } from '../event-log.ts';
 import type { Judge } from '../laws/judge.ts';
-import type { Clock } from '../virtual/pace.ts';
+import type { Clock } from '../virtual/event-heap.ts';
 import type { Scenario } from '../scenario.ts';
 import { Storm } from '../storm.ts';
-import type { Subject } from '../subject.ts';
+import type { TestedDesign } from '../tested-design.ts';
 import { World } from '../world.ts';
 import { KvKeeper } from './kv-keeper.ts';
 import { KvLoader } from './kv-loader.ts';
@@ -36,7 +36,7 @@ export class EnginePair {
   constructor(
     scenario: Scenario,
     pd: PdScenario,
-    subject: Subject,
+    tested: TestedDesign,
     router: Router,
     clock: Clock,
     judge: Judge,
@@ -57,22 +57,22 @@ export class EnginePair {
       seed: scenario.seed,
       marks,
     });
-    const prefill = new World(prefillScenario(scenario, pd), subject, router, judge, log, marks, {
+    const prefill = new World(prefillScenario(scenario, pd), tested, router, judge, log, marks, {
       prefix: 'P: ',
       firstEpoch: FIRST_PREFILL_EPOCH,
       connector: this.#keeper,
       rowsAreSpliced: false,
       onEnd: (spec, finish, rows) => proxy.onPrefilled(spec, finish, rows),
     });
-    const decode = new World(decodeScenario(scenario, pd), subject, router, judge, log, marks, {
+    const decode = new World(decodeScenario(scenario, pd), tested, router, judge, log, marks, {
       prefix: 'D: ',
       firstEpoch: 1,
       connector: this.#loader,
       rowsAreSpliced: pd.rows === 'splice',
       onEnd: ({ id }) => this.#loader.forget(id),
     });
-    this.#prefill = new Storm(prefill, subject, clock);
-    this.#decode = new Storm(decode, subject, clock);
+    this.#prefill = new Storm(prefill, tested, clock);
+    this.#decode = new Storm(decode, tested, clock);
     proxy.attach(this.#prefill, this.#decode, prefill.scenario.requests);
     this.#keeper.attach(prefill, this.#prefill);
     this.#loader.attach(decode, this.#decode);

@@ -10,7 +10,7 @@ import { designByName } from '../../capture/designs.ts';
 import type { WorkerConfig } from '../../contract/config.ts';
 import type { Device } from '../../contract/device.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
-import { openDevice } from '../../kernels/open-device.ts';
+import { openDevice } from '../../kernels/device/open-device.ts';
 import { designResources } from '../design-resources.ts';
 import { FaultInjector } from '../fault-injector.ts';
 import { ModelRunner } from '../model-runner.ts';

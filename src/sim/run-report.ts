@@ -1,0 +1,71 @@
+/** A run as a reader wants it: the surroundings, what each part did in which step, and what was expected instead. */
+
+import type { PdScenario } from './pd/pd-scenario.ts';
+import { runScenario } from './run-scenario.ts';
+import { describeMoment, type Fault, type Scenario } from './scenario.ts';
+import type { TestedDesign } from './tested-design.ts';
+
+/** Returns lines without their newlines. A line of an event begins with the number of the step begun last. */
+export function reportRun(scenario: Scenario, tested: TestedDesign): string[] {
+  const { violation, lines, hash } = runScenario(scenario, tested, true);
+  const { engine, queueDepth, ringDepth, numRanks, model } = scenario;
+  const features = [
+    engine.asyncScheduling ? 'asynchronous' : 'synchronous',
+    `${queueDepth} in flight`,
+    `${ringDepth} ring slots`,
+    ...(numRanks > 1 ? [`${numRanks} ranks`] : []),
+    ...(engine.enablePrefixCaching ? ['prefix cache'] : []),
+    ...(engine.numSpeculativeTokens > 0 ? [`${engine.numSpeculativeTokens} drafts`] : []),
+    ...(scenario.hasEpochs ? ['epochs'] : []),
+  ];
+  return [
+    `${tested.name}: ${engine.numBlocks - 1} blocks of ${engine.blockSize}, ${engine.maxNumSeqs} sequences, ` +
+      `${engine.maxNumBatchedTokens} tokens a step, ${model.numLayers} layers, ${model.topK} of ${model.numExperts} experts; ${features.join(', ')}`,
+    ...(scenario.pd === undefined ? [] : describePrefill(scenario.pd)),
+    ...scenario.faults.map((fault) => `fault: ${describeFault(fault)}`),
+    '  step',
+    ...lines,
+    violation === null
+      ? `all laws kept; event log ${hash}`
+      : `${violation.law} broken (${violation.kind}): ${violation.message}`,
+  ];
+}
+
+function describePrefill({
+  engine,
+  queueDepth,
+  numRanks = 1,
+  rows,
+  onLoadFailure,
+  leaseTicks,
+  loadTicks,
+  link,
+  proxy,
+  faults,
+}: PdScenario): string[] {
+  return [
+    `P: ${engine.numBlocks - 1} blocks of ${engine.blockSize}, ${engine.maxNumSeqs} sequences, ${engine.maxNumBatchedTokens} tokens a step, ${queueDepth} in flight, ${numRanks} ranks; ` +
+      `rows ${rows}, leases of ${leaseTicks}, loads of at most ${loadTicks}, else ${onLoadFailure}`,
+    `link: ${link.delay} to ${link.delay + link.jitter}, ${link.slowShare} of them ${link.slowFactor} times as long, ${link.lostShare} lost, ${link.corruptShare} garbled`,
+    ...(proxy === undefined
+      ? []
+      : [`proxy: waits ${proxy.patienceTicks} for P, ${proxy.lostShare} of its answers lost`]),
+    ...faults.map((fault) => `fault of P: ${describeFault(fault)}`),
+  ];
+}
+
+function describeFault(fault: Fault): string {
+  const when = describeMoment(fault.when);
+  switch (fault.kind) {
+    case 'abort':
+      return `${when}, a client aborts ${fault.ids.map((id) => `"${id}"`).join(', ')}`;
+    case 'reset-cache':
+      return `${when}, the prefix cache is reset${fault.preempt ? ' and running requests are preempted' : ''}`;
+    case 'kill':
+      return `${when}, rank ${fault.rank} dies`;
+    case 'slow-lock-holder':
+      return `${when}, a process holds the lock of shared memory for ${fault.ticks} ticks`;
+    default:
+      return fault satisfies never;
+  }
+}

@@ -1,0 +1,79 @@
+/** What a storm tests: a design under one of its policies, with what a mutant changes of it and of its surroundings. */
+
+import type { CaptureEngineHalf, CaptureWorkerContext, CaptureWorkerHalf } from '../contract/capture.ts';
+import type { EngineConfig, ModelConfig, PrefixRows } from '../contract/config.ts';
+import { RoutedExpertsError } from '../contract/errors.ts';
+import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
+import type { SchedulerOutput } from '../contract/scheduler-output.ts';
+import { type DeclaredGap, type Design, designByName, designNames } from '../capture/designs.ts';
+import { prefixRowsByName, prefixRowsNames, prefixRowsPolicies } from '../capture/deltas/prefix-rows.ts';
+import type { KernelSet } from '../kernels/model/kernel-set.ts';
+import type { VirtualLock } from './virtual/virtual-lock.ts';
+
+/** Everything is optional: what is absent stays as it is. */
+export type Mutation = Readonly<{
+  engineHalf?: (
+    half: CaptureEngineHalf,
+    model: ModelConfig,
+    engine: EngineConfig,
+    lock: VirtualLock,
+  ) => CaptureEngineHalf;
+  workerHalf?: (half: CaptureWorkerHalf, context: CaptureWorkerContext) => CaptureWorkerHalf;
+  kernels?: (kernels: KernelSet, model: ModelConfig) => KernelSet;
+  /** A worker's answer on its way to the engine. */
+  output?: (output: ModelRunnerOutput, plan: SchedulerOutput) => ModelRunnerOutput;
+  /** The defect is one of two engines: storms have a prefill engine in front. */
+  inPd?: true;
+  /** Changes the code under test for the time of a run; returns the function that changes it back. */
+  install?: () => () => void;
+}>;
+
+export type TestedDesign = Readonly<{
+  /** `deltas`, or with a policy `deltas/share`. */
+  name: string;
+  design: Design;
+  gaps: readonly DeclaredGap[];
+  prefixRows: PrefixRows | null;
+  mutation: Mutation;
+}>;
+
+const NO_MUTATION: Mutation = {};
+
+/** A policy that hits blocks without rows leaves those rows out; that is what it is for. */
+const CACHED_ROWS_GAP: DeclaredGap = {
+  law: 'L1',
+  reason: 'under this policy rows of prefix-cached tokens may be missing, and are reported so',
+  missing: 'prefix-hit',
+};
+
+/**
+ * Finds a tested design by its name: a design's, or `deltas/` and a prefix-rows policy. Throws UNKNOWN_NAME, with the
+ * names that exist.
+ */
+export function testedDesignByName(name: string): TestedDesign {
+  const slash = name.indexOf('/');
+  if (slash < 0) {
+    const design = designByName(name);
+    return { name, design, gaps: design.gaps, prefixRows: null, mutation: NO_MUTATION };
+  }
+  const design = designByName(name.slice(0, slash));
+  if (design.name !== 'deltas') throw RoutedExpertsError.of('UNKNOWN_NAME', 'design', name, testedDesignNames);
+  const prefixRows = prefixRowsByName(name.slice(slash + 1));
+  const gaps = prefixRowsPolicies[prefixRows].recomputes ? design.gaps : [...design.gaps, CACHED_ROWS_GAP];
+  return { name, design, gaps, prefixRows, mutation: NO_MUTATION };
+}
+
+/** Every design, and `deltas` under each of its other policies. */
+export const testedDesignNames: readonly string[] = [
+  ...designNames,
+  ...prefixRowsNames.filter((policy) => policy !== 'complete').map((policy) => `deltas/${policy}`),
+];
+
+export function mutated(
+  tested: TestedDesign,
+  name: string,
+  mutation: Mutation,
+  gaps?: readonly DeclaredGap[],
+): TestedDesign {
+  return { ...tested, name, mutation, gaps: gaps ?? tested.gaps };
+}

@@ -1,0 +1,62 @@
+/** How long things take: drawn from streams of their own, so that one more map does not change the time of a pass. */
+
+import { random, type Random } from '../../workload/random.ts';
+import type { Clock } from './event-heap.ts';
+import type { Scenario, Timing } from '../scenario.ts';
+
+export class VirtualDurations {
+  readonly clock: Clock;
+  readonly #timing: Timing;
+  readonly #passes: Random;
+  readonly #maps: Random;
+  readonly #wires: Random;
+
+  constructor(clock: Clock, { seed, timing }: Pick<Scenario, 'seed' | 'timing'>) {
+    this.clock = clock;
+    this.#timing = timing;
+    this.#passes = random(seed, 'sim/passes');
+    this.#maps = random(seed, 'sim/maps');
+    this.#wires = random(seed, 'sim/wires');
+  }
+
+  /** Ticks of one forward pass. */
+  pass(): number {
+    const { pass, passJitter, slowPassShare, slowPassFactor } = this.#timing;
+    return drawn(this.#passes, pass, passJitter, slowPassShare, slowPassFactor);
+  }
+
+  /** From a pass's end until its results can be read. */
+  map(): number {
+    const { map, mapJitter, lateMapShare, lateMapFactor } = this.#timing;
+    return drawn(this.#maps, map, mapJitter, lateMapShare, lateMapFactor);
+  }
+
+  /** From engine to worker or back. */
+  wire(): number {
+    return this.#wires.below(this.#timing.wire + 1);
+  }
+
+  /** Until a step is begun. */
+  engine(): number {
+    return this.#wires.below(this.#timing.engine + 1);
+  }
+
+  /** Until an output is taken in. */
+  update(): number {
+    return this.#wires.below(this.#timing.update + 1);
+  }
+
+  /** Between two steps of a worker. */
+  host(): number {
+    return 1;
+  }
+
+  get respawn(): number {
+    return this.#timing.respawn;
+  }
+}
+
+function drawn(stream: Random, ticks: number, jitter: number, share: number, factor: number): number {
+  const base = ticks + stream.below(jitter + 1);
+  return share > 0 && stream.nextFloat() < share ? base * factor : base;
+}
