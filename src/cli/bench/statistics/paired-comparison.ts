@@ -49,14 +49,14 @@ const LAST_LOOK_ERROR = 0.008;
 const INDIFFERENCE = 0.02;
 
 export class PairedComparison {
-  readonly #targetHalfWidth: number;
+  readonly #targetHalfWidth: number | null;
   readonly #ratios: number[] = [];
   #nextLook = FEWEST_PAIRS;
   #lookError = FIRST_LOOK_ERROR;
   #settled: Comparison | null = null;
 
-  /** `targetHalfWidth`: the comparison is settled as soon as a look finds its interval no wider; 0 = never. */
-  constructor(targetHalfWidth: number) {
+  /** The comparison is settled as soon as a look finds its interval no wider than that; `null`: by nothing of its own. */
+  constructor(targetHalfWidth: number | null) {
     this.#targetHalfWidth = targetHalfWidth;
   }
 
@@ -64,7 +64,7 @@ export class PairedComparison {
   add(ratio: number): void {
     if (this.isSettled) return;
     this.#ratios.push(ratio);
-    if (this.#ratios.length === this.#nextLook) this.#look();
+    if (this.#targetHalfWidth !== null && this.#ratios.length === this.#nextLook) this.#look(this.#targetHalfWidth);
   }
 
   /** No further pair is needed. */
@@ -77,9 +77,9 @@ export class PairedComparison {
     return this.#settled ?? compare(this.#ratios, LAST_LOOK_ERROR, endedBy);
   }
 
-  #look(): void {
+  #look(targetHalfWidth: number): void {
     const comparison = compare(this.#ratios, this.#lookError, 'half-width');
-    if ((comparison.interval?.halfWidth ?? Infinity) <= this.#targetHalfWidth) this.#settled = comparison;
+    if ((comparison.interval?.halfWidth ?? Infinity) <= targetHalfWidth) this.#settled = comparison;
     else if (this.#ratios.length === MOST_PAIRS) this.#settled = this.end('most pairs');
     this.#nextLook = Math.min(Math.ceil(this.#nextLook * LOOK_GROWTH), MOST_PAIRS);
     this.#lookError *= LOOK_ERROR_DECAY;
