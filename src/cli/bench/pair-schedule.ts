@@ -3,7 +3,6 @@
  * is told what has passed.
  */
 
-import type { DesignName } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { Cell, PlannedRun } from './plan.ts';
 import { planRepeat } from './plan.ts';
@@ -17,16 +16,18 @@ export type Ending =
 
 export type ScheduleOptions = Readonly<{ cells: readonly Cell[]; seed: number; ending: Ending }>;
 
-export type Progress = Readonly<{ repeat: number; settled: number; compared: number }>;
+/** How far a bench has got: in runs, or in seconds of the time that it may take. */
+export type Progress = Readonly<{ done: number; total: number; unit: 'runs' | 's'; pair: number; settled: string }>;
 
 export class PairSchedule {
   readonly #options: ScheduleOptions;
   /** Of every cell but `off`. */
   readonly #comparisons: ReadonlyMap<Cell, PairedComparison>;
   /** How long the latest run of a design took, with all that belongs to it. */
-  readonly #runMs: Map<DesignName, number> = new Map();
+  readonly #runMs: Map<string, number> = new Map();
   #groups: (readonly PlannedRun[])[] = [];
   #numRepeats = 0;
+  #numRuns = 0;
 
   constructor(options: ScheduleOptions) {
     this.#options = options;
@@ -36,7 +37,7 @@ export class PairSchedule {
   }
 
   /** A run of `design` took so long; the next one is taken to last as long. */
-  took(design: DesignName, ms: number): void {
+  took(design: string, ms: number): void {
     this.#runMs.set(design, ms);
   }
 
@@ -71,16 +72,21 @@ export class PairSchedule {
   /** The group has run; `rates` in the order of its runs. */
   add(group: readonly PlannedRun[], rates: readonly number[]): void {
     const off = rates[group.findIndex(({ cell }) => cell.design === 'off')]!;
+    this.#numRuns += group.length;
     group.forEach(({ cell }, i) => this.#comparisons.get(cell)?.add(rates[i]! / off));
   }
 
-  progress(): Progress {
+  progress(elapsedMs: number): Progress {
+    const { cells, seed, ending } = this.#options;
     const all = [...this.#comparisons.values()];
-    return {
-      repeat: this.#numRepeats,
-      settled: all.filter(({ isSettled }) => isSettled).length,
-      compared: all.length,
-    };
+    const settled = `${all.filter(({ isSettled }) => isSettled).length} of ${all.length} cells settled`;
+    const shared = { pair: this.#numRepeats, settled };
+    if (ending.kind === 'half-width') {
+      const [done, total] = [elapsedMs, ending.budgetMs].map((ms) => Math.floor(ms / 1e3)) as [number, number];
+      return { ...shared, unit: 's', done: Math.min(done, total), total };
+    }
+    const runsPerRepeat = planRepeat({ cells, open: cells, repeat: 0, seed }).flat().length;
+    return { ...shared, unit: 'runs', done: this.#numRuns, total: ending.repeats * runsPerRepeat };
   }
 
   /** For each cell, in their order; `null` for `off`. */
