@@ -106,7 +106,7 @@ export class EngineHost {
     this.#observer = observer;
     const capture = session.engineHalf();
     this.kv = options.kv === null ? null : this.#makeExchange(options.kv, capture);
-    this.#core = new EngineCore(options.engine, capture, undefined, this.kv);
+    this.#core = new EngineCore(options.engine, capture, { connector: this.kv });
     this.#driver = new EngineDriver({
       engine: this.#core,
       executor,

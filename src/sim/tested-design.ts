@@ -46,16 +46,18 @@ const CACHED_ROWS_GAP: DeclaredGap = {
   missing: 'prefix-hit',
 };
 
+/** A design as it is: a built-in one, or one of the caller's own. */
+export function testedDesign(design: Design): TestedDesign {
+  return { name: design.name, design, gaps: design.gaps, prefixRows: null, mutation: NO_MUTATION };
+}
+
 /**
  * Finds a tested design by its name: a design's, or `deltas/` and a prefix-rows policy. Throws UNKNOWN_NAME, with the
  * names that exist.
  */
 export function testedDesignByName(name: string): TestedDesign {
   const slash = name.indexOf('/');
-  if (slash < 0) {
-    const design = designByName(name);
-    return { name, design, gaps: design.gaps, prefixRows: null, mutation: NO_MUTATION };
-  }
+  if (slash < 0) return testedDesign(designByName(name));
   const design = designByName(name.slice(0, slash));
   if (design.name !== 'deltas') throw RoutedExpertsError.of('UNKNOWN_NAME', 'design', name, testedDesignNames);
   const prefixRows = prefixRowsByName(name.slice(slash + 1));
