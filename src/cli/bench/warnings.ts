@@ -25,7 +25,6 @@ const RUNNABLE_TOLD = 0.25;
 
 export function warningsOf({ cells, comparisons, offRates, load, numCpus }: WarningsOptions): string[] {
   const warnings: string[] = [];
-  const percent = (share: number) => `${(100 * share).toFixed(0)} %`;
   if (load !== null && (load.busyShare > BUSY_SHARE_TOLD || load.runnable > RUNNABLE_TOLD * numCpus)) {
     warnings.push(
       `other load: other processes took ${percent(load.busyShare)} of the time of ${numCpus} processors, ` +
@@ -39,14 +38,20 @@ export function warningsOf({ cells, comparisons, offRates, load, numCpus }: Warn
   if (drift !== null) {
     const direction = drift > 1 ? 'faster' : 'slower';
     warnings.push(
-      `clocks not settled: the last third of the runs of off was ${percent(Math.abs(drift - 1))} ${direction} than the first`,
+      `clocks not settled: the last third of the runs of off was ${percent(Math.abs(drift - 1))} ${direction} ` +
+        'than the first',
     );
   }
   const few = cells.filter((_, i) => (comparisons[i]?.pairs ?? FEWEST_PAIRS) < FEWEST_PAIRS);
   if (few.length > 0) {
     warnings.push(
-      `too few pairs for an interval: ${few.map(cellName).join(', ')} (give --repeats ${FEWEST_PAIRS} or more, or a longer --time-budget)`,
+      `too few pairs for an interval: ${few.map(cellName).join(', ')} ` +
+        `(give --repeats ${FEWEST_PAIRS} or more, or a longer --time-budget)`,
     );
   }
   return warnings;
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(0)} %`;
 }

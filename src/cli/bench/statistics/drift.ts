@@ -1,6 +1,6 @@
 /** Whether a machine's speed went one way while it was measured: clocks that still rise, or fall with the heat. */
 
-import { median } from '../statistics.ts';
+import { median } from './quantile.ts';
 
 const FEWEST_RUNS = 8;
 /** In standard deviations of Kendall's statistic: one steady machine in a hundred is called drifting. */

@@ -20,7 +20,7 @@
  * 99.4 %; `off` against `off` is called slower or faster in 0 to 0.6 %, with 8 pairs in 0 to 0.95 %.
  */
 
-import { median } from '../statistics.ts';
+import { median } from './quantile.ts';
 import { signedRankInterval } from './signed-rank.ts';
 
 export type Verdict = 'slower' | 'faster' | 'no difference seen' | 'too noisy to say';
@@ -55,7 +55,7 @@ export class PairedComparison {
   #lookError = FIRST_LOOK_ERROR;
   #settled: Comparison | null = null;
 
-  /** The comparison is settled as soon as a look finds its interval no wider than that; `null`: by nothing of its own. */
+  /** A look that finds the interval no wider than that settles the comparison; `null`: it takes no such looks. */
   constructor(targetHalfWidth: number | null) {
     this.#targetHalfWidth = targetHalfWidth;
   }
