@@ -157,7 +157,8 @@ export function renderTable(result: BenchResult): string {
     table.push([
       cellName(result.cells[i]!),
       report.tokensPerSecond.toFixed(0),
-      ratioText(report, result),
+      // In an open loop the arrivals set the pace of every design that keeps up: a ratio of rates would say nothing.
+      result.options.mode.kind === 'open' ? '–' : ratioText(report.ratioToOff),
       pairsText(report),
       report.stepMs.p50.toFixed(1),
       report.stepMs.p99.toFixed(1),
@@ -179,6 +180,8 @@ export function toJson(result: BenchResult): unknown {
   const { environment, options, runs, problems, warnings, otherLoad } = result;
   return { environment, seed: options.seed, options, problems, warnings, otherLoad, cells: reportCells(result), runs };
 }
+
+const ROUNDING_ERROR = 1e-9;
 
 const legend = [
   'tokens/s: output tokens, median of the runs',
@@ -248,15 +251,12 @@ function hitsText({ prefixQueryTokens, prefixHitTokens, prefixRecomputedTokens }
   );
 }
 
-/** In an open loop the arrivals set the pace of every design that keeps up: a ratio of rates would say nothing. */
-function ratioText({ design, ratioToOff }: CellReport, { options }: BenchResult): string {
-  if (options.mode.kind === 'open') return '–';
-  if (design === 'off') return '1';
-  const { median: ratio, halfWidth, verdict } = ratioToOff;
+/** As `0.93 ± 0.01 slower`; the margin is rounded up. Without an interval there is none. */
+export function ratioText({ median: ratio, halfWidth, verdict }: RatioReport): string {
+  if (verdict === null) return ratio.toFixed(0);
   if (halfWidth === null) return `${ratio.toFixed(2)} ${verdict}`;
-  const digits = halfWidth < 0.01 ? 3 : 2;
-  // Rounded up: what is printed is never narrower than what is known.
-  const margin = Math.ceil(halfWidth * 10 ** digits) / 10 ** digits;
+  const digits = halfWidth <= 0.009 ? 3 : 2;
+  const margin = Math.ceil(halfWidth * 10 ** digits - ROUNDING_ERROR) / 10 ** digits;
   return `${ratio.toFixed(digits)} ± ${margin.toFixed(digits)} ${verdict}`;
 }
 
