@@ -19,6 +19,10 @@ const messages = {
   BAD_VALUE: (name: string, value: unknown, wanted: string) => `${name} is ${String(value)}; give ${wanted}`,
   UNKNOWN_NAME: (what: string, name: string, known: readonly string[]) =>
     `unknown ${what} "${name}"; choose one of: ${known.join(', ')}`,
+  BAD_DESIGN: (module: string, problem: string) =>
+    `design module ${module}: ${problem}; it must export name, gaps, engineHalf and workerHalf (docs/simulation.md)`,
+  DESIGN_FAILED: (design: string, hook: string, problem: string) =>
+    `design "${design}" broke its contract in ${hook}: ${problem}; repair it, or choose another design`,
   BAD_TRACE_LINE: (file: string, line: number, problem: string) => `${file}:${line}: ${problem}`,
   BAD_FILE: (file: string, problem: string) => `${file}: ${problem}`,
   BAD_ROWS: (form: string, problem: string) =>

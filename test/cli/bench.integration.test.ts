@@ -59,7 +59,7 @@ describe('bench', () => {
     expect(deltas[2].rows.missing).toBe(0);
   });
 
-  test('within a time budget: each design beside off, its ratio with an interval or the word that there is none', async () => {
+  test('within a time budget: pairs until the intervals are narrow or the time is spent', async () => {
     const json = join(folder, 'budget.json');
     const flags = ['--model', 'tiny', '--device', 'cpu', '--requests', '4', '--ballast-ms', '0', '--json', json];
     const { code, stdout } = await run('bench', ...flags, '--design', 'deltas', '--opt-in', '1', '--time-budget', '20');

@@ -1,10 +1,10 @@
 /** The bench: every design at every share of opted-in requests, in one process, each row checked. */
 
 import type { CaptureLiveCounts } from '../../contract/capture.ts';
-import type { DesignName } from '../../contract/config.ts';
+import type { DesignReference } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
-import { designByName } from '../../capture/designs.ts';
+import { designByName, type DeclaredGap } from '../../capture/designs.ts';
 import { EngineCore } from '../../engine/engine-core.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import { optIn } from '../../workload/opt-in.ts';
@@ -30,8 +30,13 @@ import { Verifier } from './verify.ts';
 import { WantedBytes } from './wanted-bytes.ts';
 import { warningsOf } from './warnings.ts';
 
+/** A design of the caller's own, and what it gives up. */
+export type OwnDesign = Readonly<{ module: DesignReference; gaps: readonly DeclaredGap[] }>;
+
 export type BenchOptions = Readonly<{
-  designs: readonly DesignName[];
+  /** By name. Those that are not built in stand in `ownDesigns`. */
+  designs: readonly string[];
+  ownDesigns?: Readonly<Record<string, OwnDesign>>;
   optInShares: readonly number[];
   ending: Ending;
   /** For how long `off` serves before the first pair, so that a GPU's clocks have risen; 0 = not at all. */
@@ -111,27 +116,28 @@ export async function runBench(
   const schedule = new PairSchedule({ cells, seed: options.seed, ending: options.ending });
   const { model, routing } = options.session;
   const verifier = new Verifier(model, routing?.kind === 'replay' ? routing.recording : null);
-  const sessions = new Map<DesignName, DesignSession>();
+  const sessions = new Map<string, DesignSession>();
   const labelled = new LabelledWorkloads(options.workload, model.vocabSize, routing?.kind === 'replay');
   const runs: BenchRun[] = [];
   const problems: string[] = [];
   const runOnce = async (run: PlannedRun, name: string): Promise<BenchRun> => {
     const { design } = run.cell;
+    onProgress(schedule.progress(elapsedMs()), name);
     const before = elapsedMs();
-    onProgress(schedule.progress(before), name);
-    if (!sessions.has(design)) sessions.set(design, await DesignSession.start(design, options.session));
-    const startedRunAt = elapsedMs();
     const result = await runCell(sessions.get(design)!, run, labelled.of(run), options, verifier);
-    schedule.took(design, elapsedMs() - startedRunAt);
+    schedule.took(design, elapsedMs() - before);
     for (const problem of problemsOf(result, options)) problems.push(`${name}: ${problem}`);
     return result;
   };
   try {
-    const warmUp = (design: DesignName): Promise<BenchRun> => {
+    const warmUp = (design: string): Promise<BenchRun> => {
       const cell = { design, optInShare: 1 };
       return runOnce({ cell, repeat: -1, group: -1, label: 0 }, `${design}, warm-up`);
     };
     for (const design of new Set(cells.map((cell) => cell.design))) {
+      const reference = options.ownDesigns?.[design]?.module ?? designByName(design).name;
+      onProgress(schedule.progress(elapsedMs()), `${design}, start`);
+      sessions.set(design, await DesignSession.start(reference, options.session));
       const { accounting, refusal } = await warmUp(design);
       const { submitted, refused } = accounting;
       if (refused === submitted) throw RoutedExpertsError.of('NOTHING_SERVED', submitted, refusal!);
@@ -244,12 +250,14 @@ function planAborts(workload: Workload, share: number, seed: number): (number | 
 /**
  * Whether a request that ended by itself may lack rows: the design says so, or the policy under which `deltas` runs.
  */
-function mayMissRows({ design }: Cell, { session }: BenchOptions): boolean {
-  const policy = session.prefixRows ?? DEFAULT_PREFIX_ROWS;
+function mayMissRows({ design }: Cell, options: BenchOptions): boolean {
+  const policy = options.session.prefixRows ?? DEFAULT_PREFIX_ROWS;
   if (design === 'deltas') return policy === 'share' || policy === 'computed-only';
-  return designByName(design).gaps.some(
-    ({ missing }) => missing === 'prefix-hit' || missing === 'ended-without-blocks',
-  );
+  return gapsOf(design, options).some(({ missing }) => missing !== undefined && missing !== 'aborted');
+}
+
+function gapsOf(design: string, { ownDesigns }: BenchOptions): readonly DeclaredGap[] {
+  return (ownDesigns?.[design] ?? designByName(design)).gaps;
 }
 
 /** Everything that must be true of a run, or what is not. */
@@ -265,9 +273,12 @@ export function problemsOf(run: BenchRun, options: BenchOptions): string[] {
   if (rowsImpossible > 0) problems.push(`${rowsImpossible} rows hold a layer without K distinct experts`);
   if (wrongTokens > 0) problems.push(`${wrongTokens} tokens differ from the oracle`);
   if (requestsWithWrongCount > 0) problems.push(`${requestsWithWrongCount} requests got a wrong number of rows (L1)`);
-  if (accounting.lost > 0) problems.push(`${accounting.lost} requests are unaccounted for`);
+  if (accounting.lost > 0) {
+    const reason = run.refusal === null ? '' : `: ${run.refusal}`;
+    problems.push(`${accounting.lost} requests are unaccounted for${reason}`);
+  }
   const { captureDeviceToHost } = served.transfers;
-  if (captureDeviceToHost > wantedRowBytes && designByName(cell.design).gaps.every(({ law }) => law !== 'L5')) {
+  if (captureDeviceToHost > wantedRowBytes && gapsOf(cell.design, options).every(({ law }) => law !== 'L5')) {
     problems.push(`${captureDeviceToHost} bytes left the devices, of which ${wantedRowBytes} are due (L5)`);
   }
   const held = Object.entries(leaks).filter(([, value]) => value !== 0);

@@ -4,7 +4,7 @@
 
 import type {
   DeviceKind,
-  DesignName,
+  DesignReference,
   EngineConfig,
   ModelConfig,
   PrefixRows,
@@ -51,7 +51,7 @@ const TRACE_REPEATS = 1;
 export type Defaults = (typeof DEFAULTS)[keyof typeof DEFAULTS];
 
 export type Flags = {
-  design: DesignName[];
+  design: DesignReference[];
   optIn: number[];
   repeats?: number;
   timeBudget?: number;
