@@ -48,7 +48,12 @@ describe('repeats', () => {
   test.each([1, 3, 20])('%d: so many pairs of each cell, however narrow its interval', (repeats) => {
     const { runs, comparisons, progress } = run({ cells, ending: { kind: 'repeats', repeats } });
     expect(runs).toHaveLength(repeats * 6);
-    expect(progress).toMatchObject({ done: runs.length, total: runs.length, unit: 'runs', pair: repeats });
+    expect(progress).toMatchObject({
+      done: runs.length,
+      total: runs.length,
+      unit: 'runs',
+      detail: `, pair ${repeats}`,
+    });
     expect(comparisons.map((comparison) => comparison && [comparison.pairs, comparison.endedBy])).toEqual([
       null,
       ...Array.from({ length: 4 }, () => [repeats, 'repeats']),
@@ -64,7 +69,11 @@ describe('half-width', () => {
     const short = { ...ending, budgetMs: 10_000 };
     const { runs, elapsedMs, comparisons, progress } = run({ cells, ending: short, rate: lastIsNoisy });
     expect(['shm-flock 0 %', 'shm-flock 100 %', 'deltas 0 %'].map((name) => numRunsOf(runs, name))).toEqual([8, 8, 8]);
-    expect(progress).toMatchObject({ unit: 's', total: 10, settled: '3 of 4 cells settled' });
+    expect(progress).toMatchObject({
+      unit: 's',
+      total: 10,
+      detail: expect.stringMatching(/^, pair \d+, 3 of 4 cells settled$/),
+    });
     expect(comparisons.map((comparison) => comparison?.endedBy)).toEqual([
       undefined,
       'half-width',

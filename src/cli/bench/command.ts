@@ -281,6 +281,6 @@ function progressLog(): (progress: Progress, what: string) => void {
   };
 }
 
-function progressText({ done, total, unit, pair, settled }: Progress, what: string): string {
-  return `${done} of ${total} ${unit}: ${what}${pair === 0 ? '' : `, pair ${pair}, ${settled}`}`;
+function progressText({ done, total, unit, detail }: Progress, what: string): string {
+  return `${done} of ${total} ${unit}: ${what}${detail}`;
 }

@@ -17,7 +17,7 @@ export type Ending =
 export type ScheduleOptions = Readonly<{ cells: readonly Cell[]; seed: number; ending: Ending }>;
 
 /** How far a bench has got: in runs, or in seconds of the time that it may take. */
-export type Progress = Readonly<{ done: number; total: number; unit: 'runs' | 's'; pair: number; settled: string }>;
+export type Progress = Readonly<{ done: number; total: number; unit: 'runs' | 's'; detail: string }>;
 
 export class PairSchedule {
   readonly #options: ScheduleOptions;
@@ -78,15 +78,16 @@ export class PairSchedule {
 
   progress(elapsedMs: number): Progress {
     const { cells, seed, ending } = this.#options;
-    const all = [...this.#comparisons.values()];
-    const settled = `${all.filter(({ isSettled }) => isSettled).length} of ${all.length} cells settled`;
-    const shared = { pair: this.#numRepeats, settled };
-    if (ending.kind === 'half-width') {
-      const [done, total] = [elapsedMs, ending.budgetMs].map((ms) => Math.floor(ms / 1e3)) as [number, number];
-      return { ...shared, unit: 's', done: Math.min(done, total), total };
+    const pair = this.#numRepeats === 0 ? '' : `, pair ${this.#numRepeats}`;
+    if (ending.kind === 'repeats') {
+      const runsPerRepeat = planRepeat({ cells, open: cells, repeat: 0, seed }).flat().length;
+      return { done: this.#numRuns, total: ending.repeats * runsPerRepeat, unit: 'runs', detail: pair };
     }
-    const runsPerRepeat = planRepeat({ cells, open: cells, repeat: 0, seed }).flat().length;
-    return { ...shared, unit: 'runs', done: this.#numRuns, total: ending.repeats * runsPerRepeat };
+    const all = [...this.#comparisons.values()];
+    const numSettled = all.filter(({ isSettled }) => isSettled).length;
+    const total = Math.floor(ending.budgetMs / 1e3);
+    const done = Math.min(Math.floor(elapsedMs / 1e3), total);
+    return { done, total, unit: 's', detail: `${pair}, ${numSettled} of ${all.length} cells settled` };
   }
 
   /** For each cell, in their order; `null` for `off`. */
