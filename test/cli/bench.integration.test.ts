@@ -20,7 +20,7 @@ function run(...args: string[]): Promise<Ended> {
     execFile(process.execPath, [MAIN, ...args], { timeout: 100_000 }, (error, stdout, stderr) => {
       const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
       // Without the lines that tell how far it has got.
-      resolve({ code, stdout, stderr: stderr.replaceAll(/^\d+ of \d+ (runs|s): .*\n/gm, '') });
+      resolve({ code, stdout, stderr: stderr.replaceAll(/^(run|second) \d+ of \d+: .*\n/gm, '') });
     });
   });
 }

@@ -282,5 +282,5 @@ function progressLog(): (progress: Progress, what: string) => void {
 }
 
 function progressText({ done, total, unit, detail }: Progress, what: string): string {
-  return `${done} of ${total} ${unit}: ${what}${detail}`;
+  return `${unit} ${done} of ${total}: ${what}${detail}`;
 }

@@ -17,7 +17,7 @@ export type Ending =
 export type ScheduleOptions = Readonly<{ cells: readonly Cell[]; seed: number; ending: Ending }>;
 
 /** How far a bench has got: in runs, or in seconds of the time that it may take. */
-export type Progress = Readonly<{ done: number; total: number; unit: 'runs' | 's'; detail: string }>;
+export type Progress = Readonly<{ done: number; total: number; unit: 'run' | 'second'; detail: string }>;
 
 export class PairSchedule {
   readonly #options: ScheduleOptions;
@@ -81,13 +81,13 @@ export class PairSchedule {
     const pair = this.#numRepeats === 0 ? '' : `, pair ${this.#numRepeats}`;
     if (ending.kind === 'repeats') {
       const runsPerRepeat = planRepeat({ cells, open: cells, repeat: 0, seed }).flat().length;
-      return { done: this.#numRuns, total: ending.repeats * runsPerRepeat, unit: 'runs', detail: pair };
+      return { done: this.#numRuns, total: ending.repeats * runsPerRepeat, unit: 'run', detail: pair };
     }
     const all = [...this.#comparisons.values()];
     const numSettled = all.filter(({ isSettled }) => isSettled).length;
     const total = Math.floor(ending.budgetMs / 1e3);
     const done = Math.min(Math.floor(elapsedMs / 1e3), total);
-    return { done, total, unit: 's', detail: `${pair}, ${numSettled} of ${all.length} cells settled` };
+    return { done, total, unit: 'second', detail: `${pair}, ${numSettled} of ${all.length} cells settled` };
   }
 
   /** For each cell, in their order; `null` for `off`. */
