@@ -51,7 +51,7 @@ describe('repeats', () => {
     expect(progress).toMatchObject({
       done: runs.length,
       total: runs.length,
-      unit: 'runs',
+      unit: 'run',
       detail: `, pair ${repeats}`,
     });
     expect(comparisons.map((comparison) => comparison && [comparison.pairs, comparison.endedBy])).toEqual([
@@ -70,7 +70,7 @@ describe('half-width', () => {
     const { runs, elapsedMs, comparisons, progress } = run({ cells, ending: short, rate: lastIsNoisy });
     expect(['shm-flock 0 %', 'shm-flock 100 %', 'deltas 0 %'].map((name) => numRunsOf(runs, name))).toEqual([8, 8, 8]);
     expect(progress).toMatchObject({
-      unit: 's',
+      unit: 'second',
       total: 10,
       detail: expect.stringMatching(/^, pair \d+, 3 of 4 cells settled$/),
     });
