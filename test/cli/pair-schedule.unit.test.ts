@@ -62,7 +62,7 @@ describe('repeats', () => {
 });
 
 describe('half-width', () => {
-  const ending = { kind: 'half-width', halfWidth: 0.02, budgetMs: 1e6 } as const;
+  const ending = { kind: 'half-width', halfWidth: 0.02, budgetMs: 1e6, isBudgetGiven: true } as const;
 
   test('8 pairs of cells that agree with themselves, and more of one that does not', () => {
     expect(run({ cells, ending }).runs).toHaveLength(8 * 6);
@@ -103,6 +103,11 @@ describe('half-width', () => {
       /^--time-budget is 0.85; give 6 for 8 pairs, .*1 s were start and warm-up, and a pair of each cell takes 1 s/,
     );
     expect(run({ cells, ending: { ...ending, budgetMs: 900 } }).runs).toHaveLength(6);
+  });
+
+  test('a budget that nobody gave lasts for one pair of each cell', () => {
+    const { comparisons } = run({ cells, ending: { ...ending, budgetMs: 10, isBudgetGiven: false } });
+    expect(comparisons.slice(1).map((comparison) => comparison?.pairs)).toEqual([1, 1, 1, 1]);
   });
 
   test('off alone has nothing to be compared, and 8 runs', () => {

@@ -60,8 +60,8 @@ export const benchMutations: readonly SourceMutation[] = [
     name: 'bench-budget-overrun',
     defect: 'a pair is begun though the budget does not last for it',
     file: `${room}/pair-schedule.ts`,
-    find: 'elapsedMs + this.#expectedMs(group) > ending.budgetMs) return null;',
-    replace: 'elapsedMs > ending.budgetMs) return null;',
+    find: 'elapsedMs + this.#expectedMs(group) > ending.budgetMs',
+    replace: 'elapsedMs > ending.budgetMs',
     killedBy: scheduleTest,
   },
   {

@@ -9,10 +9,13 @@ import { planRepeat } from './plan.ts';
 import type { Comparison } from './statistics/paired-comparison.ts';
 import { FEWEST_PAIRS, PairedComparison } from './statistics/paired-comparison.ts';
 
-/** What ends a bench: a number of pairs; or intervals of this half-width, or the time that it may take in all. */
+/**
+ * What ends a bench: a number of pairs; or intervals of this half-width, or the time that it may take in all. A time
+ * that is given is kept, or refused; one that is not (`isBudgetGiven`) lasts for one pair of each cell.
+ */
 export type Ending =
   | Readonly<{ kind: 'repeats'; repeats: number }>
-  | Readonly<{ kind: 'half-width'; halfWidth: number; budgetMs: number }>;
+  | Readonly<{ kind: 'half-width'; halfWidth: number; budgetMs: number; isBudgetGiven: boolean }>;
 
 export type ScheduleOptions = Readonly<{ cells: readonly Cell[]; seed: number; ending: Ending }>;
 
@@ -41,10 +44,10 @@ export class PairSchedule {
     this.#runMs.set(design, ms);
   }
 
-  /** After the warm-up: throws BAD_VALUE if the time budget does not last for one pair of each cell. */
+  /** After the warm-up: throws BAD_VALUE if the given time does not last for one pair of each cell. */
   checkBudget(elapsedMs: number): void {
     const { ending } = this.#options;
-    if (ending.kind === 'repeats') return;
+    if (ending.kind === 'repeats' || !ending.isBudgetGiven) return;
     const pairMs = this.#planNext(0).reduce((sum, group) => sum + this.#expectedMs(group), 0);
     if (elapsedMs + pairMs <= ending.budgetMs) return;
     const [elapsed, pair, wanted] = [elapsedMs, pairMs, elapsedMs + FEWEST_PAIRS * pairMs].map((ms) =>
@@ -65,7 +68,9 @@ export class PairSchedule {
     }
     const { ending } = this.#options;
     const group = this.#groups.shift()!;
-    if (ending.kind === 'half-width' && elapsedMs + this.#expectedMs(group) > ending.budgetMs) return null;
+    // Without a pair a cell has nothing to report.
+    if (this.#numRepeats === 1 || ending.kind === 'repeats') return group;
+    if (elapsedMs + this.#expectedMs(group) > ending.budgetMs) return null;
     return group;
   }
 

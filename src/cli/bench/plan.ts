@@ -33,8 +33,8 @@ export type RepeatOptions = Readonly<{
 /**
  * The runs of one repeat, group by group. Repeats are interleaved, so that drift of the machine's speed falls on all
  * cells alike. Each design that has an open cell has a group of runs: its open cells and one of `off`, so that a ratio
- * is between runs a few seconds apart. Groups, and the runs of a group, are in an order of their own in each repeat:
- * that a coin is tossed for which of two runs comes first is what the intervals of the ratios rest on.
+ * is between runs a few seconds apart. Groups, and the runs of a group, are in an order of their own in each repeat.
+ * The intervals of the ratios rest on it: the toss of a coin decides which run of a pair comes first.
  */
 export function planRepeat({ cells, open, repeat, seed }: RepeatOptions): readonly (readonly PlannedRun[])[] {
   const designs = [...new Set(cells.map((cell) => cell.design))].filter((design) => design !== 'off');

@@ -98,11 +98,15 @@ export type Flags = {
  * A bench goes on until its ratios are known; but a trace takes long, and in an open loop the arrivals set the rate of
  * every design that keeps up, so that there is no ratio to know.
  */
-export function endingOf({ repeats, timeBudget, trace, openLoop }: Flags, defaults: Defaults): Ending {
+export function endingOf(
+  { repeats, timeBudget, trace, openLoop }: Pick<Flags, 'repeats' | 'timeBudget' | 'trace' | 'openLoop'>,
+  defaults: Defaults,
+): Ending {
   const fallback = trace !== undefined ? TRACE_REPEATS : openLoop ? OPEN_LOOP_REPEATS : undefined;
   const wanted = repeats ?? (timeBudget === undefined ? fallback : undefined);
   if (wanted !== undefined) return { kind: 'repeats', repeats: wanted };
-  return { kind: 'half-width', halfWidth: defaults.halfWidth, budgetMs: (timeBudget ?? defaults.timeBudgetS) * 1e3 };
+  const budgetMs = (timeBudget ?? defaults.timeBudgetS) * 1e3;
+  return { kind: 'half-width', halfWidth: defaults.halfWidth, budgetMs, isBudgetGiven: timeBudget !== undefined };
 }
 
 export async function isSoftwareAdapter(adapter: string | null): Promise<boolean> {
