@@ -1,10 +1,18 @@
 /** What an engine of the library is made from, with the defaults of what is left out. */
 
 import { designByName } from '../capture/designs.ts';
-import type { DesignName, DeviceKind, EngineConfig, ModelConfig, PrefixRows } from '../contract/config.ts';
+import type {
+  DesignName,
+  DeviceKind,
+  EngineConfig,
+  ModelConfig,
+  PrefixRows,
+  RouterKernels,
+} from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
 import { modelPreset } from '../kernels/model/model-presets.ts';
+import { ROUTER_KERNELS } from '../kernels/model/route/engine-router.ts';
 import type { SessionConfig } from './design-session.ts';
 
 export type EngineOptions = Readonly<{
@@ -14,6 +22,11 @@ export type EngineOptions = Readonly<{
   device?: DeviceKind;
   /** Part of the name of the WebGPU adapter to use. */
   adapter?: string;
+  /**
+   * Route in one kernel (`fused`), or in a gate and a router kernel behind it (`gated`); default `auto`, the faster way
+   * as far as it was measured. Rows are the same.
+   */
+  routerKernels?: RouterKernels;
   /** How rows leave the device; default `deltas`. */
   design?: DesignName;
   /** Rows of prefix-cached tokens under `deltas`; default `complete`. */
@@ -47,7 +60,9 @@ export function engineSettings(options: EngineOptions): EngineSettings {
   requireWhole('queueDepth', queueDepth, 1, 16);
   requireWhole('numRanks', numRanks, 1, 16);
   requireWhole('maxRestarts', maxRestarts, 0, 1000);
-  const { stepTimeoutMs, prefixRows } = options;
+  const { stepTimeoutMs, prefixRows, routerKernels = 'auto' } = options;
+  if (!ROUTER_KERNELS.includes(routerKernels))
+    throw RoutedExpertsError.of('UNKNOWN_NAME', 'routerKernels', routerKernels, ROUTER_KERNELS);
   return {
     design,
     maxRestarts,
@@ -60,6 +75,7 @@ export function engineSettings(options: EngineOptions): EngineSettings {
       queueDepth,
       ballastMs: options.ballastMs ?? 0,
       fault: null,
+      router: { kind: 'modular', kernels: routerKernels },
       ...(stepTimeoutMs === undefined ? {} : { stepTimeoutMs }),
       ...(prefixRows === undefined ? {} : { prefixRows }),
     },

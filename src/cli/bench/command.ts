@@ -20,7 +20,7 @@ import { recordingWorkload } from '../../workload/traces/recording.ts';
 import { workloadNames, workloads } from '../../workload/workloads.ts';
 import { requireRows, routerConfig } from '../../worker/router-kinds.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread/thread-executor.ts';
-import { checkDraftFlags, finite, list, whole } from '../options.ts';
+import { checkDraftFlags, finite, list, routerKernelsOption, whole } from '../options.ts';
 import { runBench } from './bench.ts';
 import type { Defaults, Flags } from './settings.ts';
 import { DEFAULTS, faultOf, isSoftwareAdapter, makeEngineConfig, makeWorkload } from './settings.ts';
@@ -118,6 +118,7 @@ export function benchCommand(): Command {
         .default('modular'),
     )
     .option('--no-routing-replay', 'without routing_replay_out: a monolithic router then writes no rows at all')
+    .addOption(routerKernelsOption())
     .option('--num-speculative-tokens <n>', 'draft tokens per request and step', whole(0, 64), 0)
     .option(
       '--draft-acceptance-rate <x>',
@@ -149,7 +150,7 @@ export function benchCommand(): Command {
 
 async function bench(flags: Flags): Promise<void> {
   const recording = recordingOf(flags.routing, flags.recording);
-  const router = routerConfig(flags.router, flags.routingReplay);
+  const router = routerConfig(flags);
   for (const design of flags.design) requireRows(router, design);
   const model =
     recording === null ? modelPreset(flags.model, flags.gateWidth) : recordedModel(recording, flags.gateWidth);

@@ -6,7 +6,7 @@
  */
 
 import type { BoundKernel, Device, DeviceBuffer, Kernel } from '../../contract/device.ts';
-import { routeRow } from '../../kernels/router/reference/router-reference.ts';
+import { routeRows } from '../../kernels/router/reference/router-reference.ts';
 import type { BaselineName } from '../../kernels/router/router-baselines.ts';
 import {
   BASELINES,
@@ -259,8 +259,7 @@ async function countWrong(
       (await readBytes(device, input, 4 * first * numExperts, 4 * rows * numExperts)).buffer,
     );
     const routed = new Uint32Array((await readBytes(device, ids, 4 * first * topK, 4 * rows * topK)).buffer);
-    for (let row = 0; row < rows; row++) {
-      const expected = routeRow(router, logits.subarray(row * numExperts, (row + 1) * numExperts), bias);
+    for (const [row, expected] of routeRows(router, logits, bias).entries()) {
       if (groups !== null && isGroupTie(expected.groupScores, groups.keep, ofGroups)) continue;
       wrong += countWrongIds(routed.subarray(row * topK, (row + 1) * topK), expected, ofChoices);
     }
