@@ -23,6 +23,7 @@ const ROOMS = {
   host: ['contract', 'engine', 'kernels', 'capture', 'worker', 'handover'],
   serve: ['contract', 'engine', 'kernels', 'capture', 'worker', 'handover', 'host', 'rows', 'workload'],
   cli: null,
+  entries: null,
 };
 
 /** Files that may import less than their room, by the end of their path. */
@@ -40,6 +41,7 @@ const WITHOUT_NODE = [
   'sim',
   'kernels/model',
   'kernels/router',
+  'entries',
 ];
 const WITH_NODE = ['capture/shm-flock', 'rows/files'];
 

@@ -1,10 +1,10 @@
 /** `routed-experts serve`: an OpenAI-compatible server that returns routed experts. */
 
 import { Command, Option } from 'commander';
-import { designByName, designNames } from '../capture/designs.ts';
+import { designNames } from '../capture/designs.ts';
 import { DEFAULT_PREFIX_ROWS, prefixRowsByName, prefixRowsNames } from '../capture/deltas/prefix-rows.ts';
 import type {
-  DesignName,
+  DesignReference,
   DeviceKind,
   EngineConfig,
   PrefixRows,
@@ -22,6 +22,7 @@ import { Server } from '../serve/server.ts';
 import type { KvExchangeOptions } from '../serve/kv/kv-exchange.ts';
 import type { KvRole, PdRows } from '../serve/kv/transfer-params.ts';
 import { kvRoles, pdRowsWays } from '../serve/kv/transfer-params.ts';
+import { designReference } from '../worker/design-module.ts';
 import { requireRows, routerConfig } from '../worker/router-kinds.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../worker/thread/thread-executor.ts';
 import { endAtOnce, endProcess } from './end-process.ts';
@@ -34,7 +35,7 @@ const SERVED_MODEL = 'gpt-oss-20b';
 type Flags = {
   model: string;
   servedModelName?: string;
-  design: DesignName;
+  design: DesignReference;
   device: DeviceKind;
   adapter?: string;
   host: string;
@@ -82,8 +83,8 @@ export function serveCommand(): Command {
     .option('--served-model-name <name>', 'the name that clients use (default: the model’s)')
     .option(
       '--design <name>',
-      `how rows get from the workers to the server: ${designNames.join(', ')}`,
-      (name) => designByName(name).name,
+      `how rows get from the workers to the server: ${designNames.join(', ')}, or a module: ./mine.ts`,
+      designReference,
       'deltas',
     )
     .addOption(

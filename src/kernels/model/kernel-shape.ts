@@ -87,6 +87,7 @@ export function checkModel(model: ModelConfig): void {
   routingFunctionOf(model);
 }
 
+/** The narrowest dtype that holds every expert id: ids of more than 256 experts wrap in `uint8`. */
 export function rowDtype(numExperts: number): RowDtype {
   return numExperts <= 256 ? 'uint8' : 'uint16';
 }

@@ -202,7 +202,8 @@ export class StepInput {
       throw RoutedExpertsError.of(
         'INVARIANT',
         `step input announced ${this.#numTokens} tokens, ${this.#numRequests} requests, ` +
-          `${this.#numTableUpdates} table updates; got ${this.#addedTokens}, ${this.#addedRequests}, ${this.#addedTableUpdates}`,
+          `${this.#numTableUpdates} table updates; ` +
+          `got ${this.#addedTokens}, ${this.#addedRequests}, ${this.#addedTableUpdates}`,
       );
     }
   }
