@@ -210,7 +210,7 @@ class Copy {
     );
     device.write(buffers[0]!, 0, Uint32Array.of(byteLength / 16));
     await fill(device, buffers[1]!, 0);
-    return new Copy(device, buffers, await device.bind(copyKernel(), buffers));
+    return new Copy(device, buffers, await device.bind(copyKernel, buffers));
   }
 
   async run(): Promise<void> {
@@ -228,7 +228,7 @@ class Copy {
 
 async function measureEmpty(device: Device, warmer: Copy, passes: number): Promise<number> {
   const target = device.createBuffer('target', 16, 'storage');
-  const us = await measure(device, warmer, [await device.bind(emptyKernel(), [target])], 1, passes);
+  const us = await measure(device, warmer, [await device.bind(emptyKernel, [target])], 1, passes);
   target.destroy();
   return us;
 }
@@ -236,7 +236,7 @@ async function measureEmpty(device: Device, warmer: Copy, passes: number): Promi
 async function fill(device: Device, buffer: DeviceBuffer, seed: number): Promise<void> {
   const params = device.createBuffer('fill', 8, 'storage');
   device.write(params, 0, Uint32Array.of(buffer.byteLength / 16, seed));
-  const bound = await device.bind(fillKernel(), [params, buffer]);
+  const bound = await device.bind(fillKernel, [params, buffer]);
   device.submit((commands) => commands.dispatch(bound, Math.min(65_535, Math.ceil(buffer.byteLength / 16 / 256))));
   params.destroy();
 }

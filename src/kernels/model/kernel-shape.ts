@@ -32,7 +32,7 @@ export type KernelShape = Readonly<{
  */
 const MAX_GATE_WIDTH = 248;
 
-/** How likely a draft is right, where nobody says otherwise. */
+/** How likely a draft is right, by default. */
 export const DRAFT_ACCEPTANCE_RATE = 0.7;
 
 /** Rate 0 lets one draft in 2^32 through: a u32 holds no larger bound. */

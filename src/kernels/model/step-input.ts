@@ -123,7 +123,7 @@ export class StepInput {
   }
 
   /**
-   * Adds the next request and answers the row of its first token.
+   * Adds the next request and returns the row of its first token.
    *
    * @param batchSlot its place in the persistent batch, in `[0, maxNumSeqs)`
    * @param tokenStart position of the first token that it computes in this step
