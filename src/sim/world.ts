@@ -1,10 +1,10 @@
 /**
- * The engine core under watch: every call that a driver may make, each with the checks of what it answers and of what
- * it leaves behind. Knows no time; who calls what when is the storm's business.
+ * The engine core under watch: every call that a driver may make, with checks of what it returns and of what it leaves
+ * behind. It knows no time; the storm decides what is called when.
  *
- *     add · abort · resetCache ─▶ ┌───────┐ ─begin─▶ Flight ─▶ ranks ─▶ outputs ─finish─▶ ledger says what must have come
+ *     add · abort · resetCache ─▶ ┌───────┐ ─begin─▶ Flight ─▶ ranks ─▶ outputs ─finish─▶ compared with the ledger
  *     loseWorkers ──────────────▶ │ World │
- *                                 └───────┘ after each: requests and blocks conserved, buffers bounded
+ *                                 └───────┘ after each call: requests and blocks conserved, buffers bounded
  */
 
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
@@ -334,7 +334,8 @@ export class World {
     if (output.finishReason !== finish || output.stopReason !== (end?.stopReason ?? null)) {
       this.judge.wrong(
         'L8',
-        `${request.name} ended with ${output.finishReason}/${output.stopReason}, due was ${finish}/${end?.stopReason ?? null}`,
+        `${request.name} ended with ${output.finishReason}/${output.stopReason}, due was ` +
+          `${finish}/${end?.stopReason ?? null}`,
       );
     }
     if (finish === 'stop') this.marks.add('stopped by a token');

@@ -119,7 +119,8 @@ describe.each(rowFormats)('%s', (format) => {
     expect(whole).toMatchObject({ id: 'é', choices: [{ routed_experts_missing: [] }, { index: 1, text: 'no rows' }] });
     const plain = 'data: {"choices":[{"text":"é"}]}\n\n';
     const events = `${plain}data: ${JSON.stringify(object)}\n\n${plain}data: [DONE]\n\n`;
-    const expected = `${plain}data: ${await join(await splicedJson(cut(bytes, 1e9), splicer))}\n\n${plain}data: [DONE]\n\n`;
+    const spliced = await join(await splicedJson(cut(bytes, 1e9), splicer));
+    const expected = `${plain}data: ${spliced}\n\n${plain}data: [DONE]\n\n`;
     for (const size of [1, 2, 3, 10, 1e6]) {
       expect(await join(splicedEvents(cut(Buffer.from(events), size), splicer))).toBe(expected);
     }

@@ -62,7 +62,8 @@ export class CountCheck {
     if (counts.requests !== 0 || counts.bytes !== 0 || cachedBytes !== 0) {
       judge.wrong(
         'L7',
-        `the engine half holds ${counts.requests} requests, ${counts.bytes} bytes and ${cachedBytes} of cached blocks after the drain`,
+        `the engine half holds ${counts.requests} requests, ${counts.bytes} bytes and ${cachedBytes} of cached ` +
+          'blocks after the drain',
       );
     }
   }

@@ -130,7 +130,8 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     const numTokens = this.#tokensOfStep.get(output.stepId) ?? 0;
     this.#tokensOfStep.delete(output.stepId);
     if (numRows > numTokens) {
-      const what = `step ${output.stepId} ran ${numTokens} tokens and brought ${numRows} rows into the scheduler's step`;
+      const counts = `${numTokens} tokens and brought ${numRows} rows`;
+      const what = `step ${output.stepId} ran ${counts} into the scheduler's step`;
       this.#judge.wrong('L6', what);
     }
   }

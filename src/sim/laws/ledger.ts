@@ -137,7 +137,8 @@ export class Ledger {
       if (this.#slotPositions[slot] !== position || this.#slotTokens[slot] !== request.tokens[position]) {
         this.#judge.wrong(
           'L9',
-          `slot ${slot} was read for position ${position} of ${request.name}, but holds token ${this.#slotTokens[slot]} at position ${this.#slotPositions[slot]}`,
+          `slot ${slot} was read for position ${position} of ${request.name}, but holds token ` +
+            `${this.#slotTokens[slot]} at position ${this.#slotPositions[slot]}`,
         );
       }
       epochs.push(this.#slotEpochs[slot]!);
@@ -199,8 +200,9 @@ export class Ledger {
       ) {
         this.#judge.wrong(
           'L9',
-          `request ${request.name} was admitted in step ${flight.stepId} with cached slot ${slot} for its token ${token} at ` +
-            `position ${position}, but the slot holds token ${this.#slotTokens[slot]} at position ${this.#slotPositions[slot]}`,
+          `request ${request.name} was admitted in step ${flight.stepId} with cached slot ${slot} for its ` +
+            `token ${token} at position ${position}, but the slot holds token ${this.#slotTokens[slot]} ` +
+            `at position ${this.#slotPositions[slot]}`,
         );
         return;
       }
@@ -233,7 +235,8 @@ export class Ledger {
     if (start !== request.numComputed) {
       this.#judge.wrong(
         'L3',
-        `request ${request.name} runs from position ${start} in step ${flight.stepId}, but ${request.numComputed} are computed`,
+        `request ${request.name} runs from position ${start} in step ${flight.stepId}, but ` +
+          `${request.numComputed} are computed`,
       );
       return;
     }
@@ -243,8 +246,8 @@ export class Ledger {
     if (numSampled > most || (samples && numSampled === 0) || start + numBase > request.chain.length) {
       this.#judge.wrong(
         'L1',
-        `request ${request.name} got ${numSampled} tokens in step ${flight.stepId}; it ran ${numBase} tokens and ${numDrafts} drafts ` +
-          `from position ${start} on, ${request.chain.length} tokens were known`,
+        `request ${request.name} got ${numSampled} tokens in step ${flight.stepId}; it ran ${numBase} tokens and ` +
+          `${numDrafts} drafts from position ${start} on, ${request.chain.length} tokens were known`,
       );
       return;
     }
@@ -259,8 +262,8 @@ export class Ledger {
       if (truth === request.chain[position + 1]) continue;
       this.#judge.wrong(
         'L2',
-        `request ${request.name} sampled token ${request.chain[position + 1]} at position ${position + 1} in step ${flight.stepId}; ` +
-          `its prefix gives ${truth}: the pass read KV that is not the request's`,
+        `request ${request.name} sampled token ${request.chain[position + 1]} at position ${position + 1} in step ` +
+          `${flight.stepId}; its prefix gives ${truth}: the pass read KV that is not the request's`,
       );
     }
     // Keys of rejected drafts stay in their slots until the positions are computed again.
@@ -302,7 +305,8 @@ export class Ledger {
       const got = Array.from(routed.subarray(at, at + this.#rowLength));
       this.#judge.wrong(
         'L2',
-        `request ${request.name}, position ${position}: the router of step ${flight.stepId} chose [${got}], the prefix gives [${Array.from(truth)}]`,
+        `request ${request.name}, position ${position}: the router of step ${flight.stepId} chose [${got}], the ` +
+          `prefix gives [${Array.from(truth)}]`,
       );
       break;
     }

@@ -63,7 +63,8 @@ export class PlanCheck {
     if (plan.numRequests > maxNumSeqs || plan.totalNumScheduledTokens > maxNumBatchedTokens) {
       this.#judge.wrong(
         'L8',
-        `step ${plan.stepId} runs ${plan.numRequests} requests and ${plan.totalNumScheduledTokens} tokens: over its limits`,
+        `step ${plan.stepId} runs ${plan.numRequests} requests and ${plan.totalNumScheduledTokens} tokens: ` +
+          'over its limits',
       );
     }
     const entries: FlightEntry[] = [];
@@ -275,7 +276,9 @@ export class PlanCheck {
       const drafts = plan.draftOffsets[i + 1]! - plan.draftOffsets[i]!;
       const blocks = plan.newBlockIds.subarray(plan.newBlockOffsets[i], plan.newBlockOffsets[i + 1]);
       const kind = KIND_NAMES[plan.kinds[i] as 0 | 1 | 2];
-      return `${request.name} ${kind} [${from}, ${to})${drafts > 0 ? ` with ${drafts} drafts` : ''}${blocks.length > 0 ? ` blocks +${[...blocks]}` : ''}`;
+      const withDrafts = drafts > 0 ? ` with ${drafts} drafts` : '';
+      const newBlocks = blocks.length > 0 ? ` blocks +${[...blocks]}` : '';
+      return `${request.name} ${kind} [${from}, ${to})${withDrafts}${newBlocks}`;
     });
     const names = (indices: readonly number[]): string => indices.map((i) => this.#requests[i]!.name).join(', ');
     if (plan.preemptedIndices.length > 0) parts.push(`preempted: ${names(plan.preemptedIndices)}`);

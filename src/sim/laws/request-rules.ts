@@ -27,11 +27,13 @@ export function expectedRefusal(
 
 /** A request in words. */
 export function describeRequest({ prompt, maxTokens, rows, rowsFrom, eos, stops }: ScenarioRequest): string {
-  const ends = [...(eos === null ? [] : [`EOS ${eos}`]), ...(stops.length > 0 ? [`stops ${stops}`] : [])];
-  return (
-    `${prompt.length} prompt tokens, at most ${maxTokens} more` +
-    `${rows ? `, wants rows${rowsFrom > 0 ? ` from ${rowsFrom}` : ''}` : ''}${ends.length > 0 ? `, ${ends.join(', ')}` : ''}`
-  );
+  return [
+    `${prompt.length} prompt tokens`,
+    `at most ${maxTokens} more`,
+    ...(rows ? [`wants rows${rowsFrom > 0 ? ` from ${rowsFrom}` : ''}`] : []),
+    ...(eos === null ? [] : [`EOS ${eos}`]),
+    ...(stops.length > 0 ? [`stops ${stops}`] : []),
+  ].join(', ');
 }
 
 /** What a driver hands to the engine. */

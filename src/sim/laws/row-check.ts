@@ -113,7 +113,8 @@ export class RowCheck {
     if (isUnmentioned) {
       this.#judge.wrong(
         'L1',
-        `${request.name} ended (${finish}) with rows [${request.rowsFrom}, ${request.rowsTo}), without a word about position ${position}`,
+        `${request.name} ended (${finish}) with rows [${request.rowsFrom}, ${request.rowsTo}), without a word ` +
+          `about position ${position}`,
       );
     } else if (hasArrived) {
       this.#judge.wrong('L3', `the row of ${request.name} at position ${position} had reached the engine and is lost`);
@@ -141,13 +142,16 @@ export class RowCheck {
       if (forbidden !== undefined) {
         this.#judge.wrong(
           'L9',
-          `the row of ${request.name} at position ${position} is of step ${forbidden.stepId}, whose output was thrown away`,
+          `the row of ${request.name} at position ${position} is of step ${forbidden.stepId}, whose output was ` +
+            'thrown away',
         );
         return;
       }
       const other = this.#requests.find((each) => hasSameStart(each, request, position) && hasRow(each, position, got));
       if (other !== undefined) {
-        const what = `the row of ${request.name} at position ${position} is of a pass of ${other.name} over the same tokens, whose KV it did not read`;
+        const what =
+          `the row of ${request.name} at position ${position} is of a pass of ${other.name} over the ` +
+          'same tokens, whose KV it did not read';
         this.#judge.wrong('L9', what);
         return;
       }
@@ -173,7 +177,9 @@ export class RowCheck {
         for (let before = layer * topK; isRight && before < at; before += 1) isRight = got[before] !== id;
         if (isRight) continue;
         const ids = Array.from(got.subarray(layer * topK, end));
-        const what = `the row of ${request.name} at position ${position} is no routing in layer ${layer}: [${ids}], ${topK} of ${numExperts} experts`;
+        const what =
+          `the row of ${request.name} at position ${position} is no routing in layer ${layer}: ` +
+          `[${ids}], ${topK} of ${numExperts} experts`;
         this.#judge.wrong(got.every((each) => each === 0) ? 'L4' : 'L2', what);
         return;
       }
@@ -181,7 +187,8 @@ export class RowCheck {
   }
 
   #wrongRow(request: TrackedRequest, position: number, got: RowArray, expected: string): void {
-    const what = `the row of ${request.name} at position ${position} is [${Array.from(got)}]; the router chose ${expected}`;
+    const where = `${request.name} at position ${position}`;
+    const what = `the row of ${where} is [${Array.from(got)}]; the router chose ${expected}`;
     if (got.every((id) => id === 0)) this.#judge.wrong('L4', what);
     else this.#judge.wrong(this.#isOfAnotherPosition(request, position, got) ? 'L3' : 'L2', what);
   }

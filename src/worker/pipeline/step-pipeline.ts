@@ -3,8 +3,10 @@
  * maps to make and ends of tasks out. It has no promise, no clock and no I/O of its own: `ModelRunner` drives it with
  * promises, the simulator with an event heap.
  *
- *     accept ─▶ queue ─turn─▶ ring slot ─▶ begin ─▶ submit ┬▶ the turn is free     (or at the end, where steps depend on each other)
- *                                                          └▶ onMap ─▶ … ─▶ mapped ─▶ collect ─▶ onEnd, slot and turn free again
+ *     accept ─▶ queue ─turn─▶ ring slot ─▶ begin ─▶ submit ┬▶ the turn is free
+ *                                                          └▶ onMap ─▶ … ─▶ mapped ─▶ collect ─▶ onEnd, slot free
+ *
+ * Where steps depend on each other, the turn is free only at the end.
  */
 
 import type { BlockingReads, CaptureWorkerHalf, DeviceRange, WorkerStep } from '../../contract/capture.ts';
