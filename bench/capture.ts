@@ -22,7 +22,7 @@ import type { ModelRunnerOutput } from '../src/contract/model-runner-output.ts';
 import { RequestKind } from '../src/contract/scheduler-output.ts';
 import { Request } from '../src/engine/request.ts';
 import { ScheduledStep } from '../src/engine/scheduled-step.ts';
-import { modelPreset } from '../src/kernels/model-presets.ts';
+import { modelPreset } from '../src/kernels/model/model-presets.ts';
 import { sharedMemoryName } from '../src/worker/design-resources.ts';
 
 const model: ModelConfig = modelPreset('gpt-oss-120b');

@@ -7,12 +7,12 @@
 import { Bench } from 'tinybench';
 import type { EngineConfig } from '../src/contract/config.ts';
 import type { BoundKernel, Device, DeviceBuffer, Kernel } from '../src/contract/device.ts';
-import { packWorkgroups } from '../src/kernels/kernel-set.ts';
-import { kernelShape, packedBytes } from '../src/kernels/kernel-shape.ts';
-import { modelPreset } from '../src/kernels/model-presets.ts';
-import { openDevice } from '../src/kernels/open-device.ts';
-import { StepInput, stepInputWords } from '../src/kernels/step-input.ts';
-import { wgslKernels } from '../src/kernels/wgsl-kernels.ts';
+import { packWorkgroups } from '../src/kernels/model/kernel-set.ts';
+import { kernelShape, packedBytes } from '../src/kernels/model/kernel-shape.ts';
+import { modelPreset } from '../src/kernels/model/model-presets.ts';
+import { openDevice } from '../src/kernels/device/open-device.ts';
+import { StepInput, stepInputWords } from '../src/kernels/model/step-input.ts';
+import { wgslKernels } from '../src/kernels/model/wgsl-kernels.ts';
 
 const TOKENS = [16, 64, 256, 2048];
 const TOKENS_PER_REQUEST = 8;

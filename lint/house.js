@@ -8,6 +8,9 @@ import { dirname, join, relative, sep } from 'node:path';
 const ROOMS = {
   contract: [],
   engine: ['contract'],
+  'kernels/device': ['contract'],
+  'kernels/router': ['contract'],
+  'kernels/model': ['contract', 'kernels/router'],
   kernels: ['contract'],
   capture: ['contract', 'engine', 'kernels'],
   workload: ['contract'],
@@ -20,6 +23,7 @@ const ROOMS = {
   host: ['contract', 'engine', 'kernels', 'capture', 'worker', 'handover'],
   serve: ['contract', 'engine', 'kernels', 'capture', 'worker', 'handover', 'host', 'rows', 'workload'],
   cli: null,
+  entries: null,
 };
 
 /** Files that may import less than their room, by the end of their path. */
@@ -35,15 +39,17 @@ const WITHOUT_NODE = [
   'conformance',
   'worker/pipeline',
   'sim',
-  'kernels/reference',
+  'kernels/model',
+  'kernels/router',
+  'entries',
 ];
 const WITH_NODE = ['capture/shm-flock', 'rows/files'];
 
 /** Packages of the platform, and the rooms that import them. */
 const PLATFORM = {
-  webgpu: ['kernels'],
+  webgpu: ['kernels/device'],
   piscina: ['worker', 'cli'],
-  koffi: ['capture/shm-flock', 'kernels', 'cli'],
+  koffi: ['capture/shm-flock', 'kernels/device', 'cli'],
 };
 
 const isIn = (place, room) => place === room || place.startsWith(`${room}/`);

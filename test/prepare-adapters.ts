@@ -3,7 +3,7 @@
  * assignment to `process.env` does not reach the environment that a Vulkan loader reads.
  */
 
-import { prepareAdapters } from '../src/kernels/open-device.ts';
+import { prepareAdapters } from '../src/kernels/device/open-device.ts';
 
 export default async function setup(): Promise<void> {
   await prepareAdapters();

@@ -2,8 +2,8 @@
 
 import type { CaptureWorkerContext, DeviceRange } from '../contract/capture.ts';
 import type { CommandRecorder } from '../contract/device.ts';
-import { packedBytes } from '../kernels/kernel-shape.ts';
-import { packWorkgroups } from '../kernels/kernel-set.ts';
+import { packedBytes } from '../kernels/model/kernel-shape.ts';
+import { packWorkgroups } from '../kernels/model/kernel-set.ts';
 
 /**
  * Packs rows `list[1 … numRows]` of the device buffer, dense and narrow, behind what `commands` recorded so far. Sets

@@ -7,11 +7,11 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 import { scenarioOf, type CampaignPart, type SeedViolation } from '../sim/campaign.ts';
 import { readCase, writeCase, type SavedCase } from '../sim/case-file.ts';
 import { COVERAGE_SCENARIOS } from '../sim/coverage.ts';
-import { findTestedDesign } from '../sim/mutants/mutants.ts';
 import { runScenario } from '../sim/run-scenario.ts';
 import { shrink } from '../sim/shrink.ts';
 import { reportRun } from '../sim/run-report.ts';
 import { designsOf, progressBar, withCampaignFlags, type CampaignFlags } from './fuzz/campaign-flags.ts';
+import { loadDesigns, loadedDesign } from './fuzz/loaded-designs.ts';
 import { exitCodeOf, EXIT, renderReport, thinPathsOf, type FuzzReport } from './fuzz/report.ts';
 import { runCampaign } from './fuzz/run-campaign.ts';
 
@@ -40,14 +40,14 @@ export function fuzzCommand(): Command {
         `5 a rare path\nthat a campaign of ${COVERAGE_SCENARIOS} or more scenarios should have taken more often.`,
     )
     .action(async (flags: Flags) => {
-      if (flags.replay !== undefined) runSavedCases(flags.replay, flags.json === true);
-      else if (flags.seed !== undefined) reportSeed(flags.seed, flags);
+      if (flags.replay !== undefined) await runSavedCases(flags.replay, flags.json === true);
+      else if (flags.seed !== undefined) await reportSeed(flags.seed, flags);
       else await fuzz(flags);
     });
 }
 
 async function fuzz(flags: Flags): Promise<void> {
-  const designs = designsOf(flags);
+  const designs = await designsOf(flags);
   const bar = progressBar(designs.length * flags.seeds);
   const startedAt = performance.now();
   const parts = await runCampaign({
@@ -101,16 +101,14 @@ function report(parts: readonly CampaignPart[], seconds: number, flags: Flags): 
 
 /** Shrinks a failing seed, tells what is left, and saves it. */
 function saveCase(violation: SeedViolation, { save, pd }: Flags): { story: string[]; file: string | null } {
-  const tested = findTestedDesign(violation.design);
+  const tested = loadedDesign(violation.design);
   const shrunk = shrink(scenarioOf(violation.seed, tested, pd === true), tested);
   // Two runs that differ (L10) may well agree now: there is nothing to shrink.
   if (shrunk === null) return { story: [], file: null };
   const { scenario } = shrunk;
   const { law, message } = shrunk.violation;
-  const file = join(
-    save,
-    `${violation.design.replaceAll('/', '-')}-${law}-${pd === true ? 'pd-' : ''}${violation.seed}.json`,
-  );
+  const name = violation.design.replace(/^[^\w]+/, '').replaceAll(/[^\w.-]+/g, '-');
+  const file = join(save, `${name}-${law}-${pd === true ? 'pd-' : ''}${violation.seed}.json`);
   mkdirSync(save, { recursive: true });
   writeFileSync(
     file,
@@ -119,9 +117,9 @@ function saveCase(violation: SeedViolation, { save, pd }: Flags): { story: strin
   return { story: reportRun(scenario, tested), file };
 }
 
-function reportSeed(seed: number, flags: Flags): void {
-  const told = designsOf(flags).map((name) => {
-    const tested = findTestedDesign(name);
+async function reportSeed(seed: number, flags: Flags): Promise<void> {
+  const told = (await designsOf(flags)).map((name) => {
+    const tested = loadedDesign(name);
     const scenario = scenarioOf(seed, tested, flags.pd === true);
     return { name, scenario, story: reportRun(scenario, tested), result: runScenario(scenario, tested) };
   });
@@ -134,11 +132,12 @@ function reportSeed(seed: number, flags: Flags): void {
 }
 
 /** Runs cases that broke something once: they must keep every law. */
-function runSavedCases(path: string, asJson: boolean): void {
+async function runSavedCases(path: string, asJson: boolean): Promise<void> {
   const files = filesOf(path);
-  const answers = files.map((file) => {
-    const saved: SavedCase = readCase(read(file), file);
-    const tested = findTestedDesign(saved.design);
+  const cases = files.map((file): [string, SavedCase] => [file, readCase(read(file), file)]);
+  await loadDesigns(cases.map(([, { design }]) => design));
+  const answers = cases.map(([file, saved]) => {
+    const tested = loadedDesign(saved.design);
     const { violation, hash } = runScenario(saved.scenario, tested);
     return { file, saved, violation, hash, story: reportRun(saved.scenario, tested) };
   });

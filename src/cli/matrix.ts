@@ -40,7 +40,7 @@ export function matrixCommand(): Command {
 
 async function matrix(flags: Flags): Promise<void> {
   const from = flags.seed ?? flags.from;
-  const designs = designsOf(flags);
+  const designs = await designsOf(flags);
   const names = mutants.map(({ name }) => `mutant/${name}`);
   const mutations = flags.mutations === undefined ? [] : readMutationResults(flags.mutations);
   // Minutes of work must not end with a file that cannot be written.

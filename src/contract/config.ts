@@ -95,7 +95,19 @@ export type ModelConfig = Readonly<{
  * selection and expert work are one kernel, and no hook runs behind it: rows exist only if it is given the output
  * `routing_replay_out`.
  */
-export type RouterConfig = Readonly<{ kind: 'modular' }> | Readonly<{ kind: 'monolithic'; hasRoutingReplay: boolean }>;
+export type RouterConfig =
+  | Readonly<{
+      kind: 'modular';
+      /** Absent = `auto`. */
+      kernels?: RouterKernels;
+    }>
+  | Readonly<{ kind: 'monolithic'; hasRoutingReplay: boolean }>;
+
+/**
+ * `fused`: one kernel that makes its own logits. `gated`: a gate writes choices, and the router kernels that `kernels
+ * bench` measures select from them. `auto`: what the device and the model suggest. Rows are equal in all of them.
+ */
+export type RouterKernels = 'auto' | 'fused' | 'gated';
 
 /**
  * Element type of a row on its way to the user: `uint8` holds ids of up to 256 experts, `uint16` of up to 65,536. Only
@@ -103,7 +115,14 @@ export type RouterConfig = Readonly<{ kind: 'modular' }> | Readonly<{ kind: 'mon
  */
 export type RowDtype = 'uint8' | 'uint16' | 'int32';
 
+/** The designs of `capture/designs.ts`. */
 export type DesignName = 'off' | 'shm-flock' | 'deltas' | 'host-cache' | 'slot-store' | 'block-store';
+
+/**
+ * How a design is named where functions cannot go: a built-in one by its name, one of the caller's own by the URL of
+ * the module that exports it, which each thread imports itself.
+ */
+export type DesignReference = DesignName | `file:${string}`;
 
 /** What becomes of the rows of prefix-cached tokens under `deltas`; `capture/deltas/prefix-rows.ts` has the table. */
 export type PrefixRows = 'complete' | 'share' | 'recompute' | 'computed-only';
@@ -136,7 +155,7 @@ export type WorkerConfig = Readonly<{
   numRanks: number;
   model: ModelConfig;
   engine: EngineConfig;
-  design: DesignName;
+  design: DesignReference;
   device: DeviceKind;
   /** Part of an adapter's name, or `null` for the best one there is. */
   adapter: string | null;

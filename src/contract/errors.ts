@@ -19,8 +19,14 @@ const messages = {
   BAD_VALUE: (name: string, value: unknown, wanted: string) => `${name} is ${String(value)}; give ${wanted}`,
   UNKNOWN_NAME: (what: string, name: string, known: readonly string[]) =>
     `unknown ${what} "${name}"; choose one of: ${known.join(', ')}`,
+  BAD_DESIGN: (module: string, problem: string) =>
+    `design module ${module}: ${problem}; it must export name, gaps, engineHalf and workerHalf (docs/simulation.md)`,
+  DESIGN_FAILED: (design: string, hook: string, problem: string) =>
+    `design "${design}" broke its contract in ${hook}: ${problem}; repair it, or choose another design`,
   BAD_TRACE_LINE: (file: string, line: number, problem: string) => `${file}:${line}: ${problem}`,
   BAD_FILE: (file: string, problem: string) => `${file}: ${problem}`,
+  BAD_ROWS: (form: string, problem: string) =>
+    `no rows in the form "${form}": ${problem}; give the form in which they were written`,
   NO_ADAPTER: (tried: readonly string[]) =>
     `no WebGPU adapter found; tried ${tried.join('; ')}. Use --device cpu to run without one`,
   SHARED_MEMORY: (what: string, hint: string) => `shm-flock needs POSIX shared memory: ${what}; ${hint}`,

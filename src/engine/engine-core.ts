@@ -8,6 +8,7 @@
  *                   └────────────┘ ◀─ finishStep ◀─ ModelRunnerOutput ◀──┘
  *
  * It checks requests and knows them by their ids. `LiveRequests` holds their states, `Scheduler` plans their steps.
+ * Several steps may be under way. Their outputs come in the order of the steps.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.ts';
@@ -59,6 +60,15 @@ export type EngineStats = Readonly<{
   capture: CaptureLiveCounts | null;
 }>;
 
+/** The last output of a request whose hook has failed. */
+const failed = (output: EngineCoreOutput, failure: RoutedExpertsError): EngineCoreOutput => ({
+  ...output,
+  finishReason: 'error',
+  stopReason: null,
+  routedExperts: null,
+  failure,
+});
+
 export class EngineCore {
   readonly config: EngineConfig;
   readonly #requests: LiveRequests;
@@ -103,15 +113,15 @@ export class EngineCore {
   /**
    * Takes in a request. Its prompt is copied.
    *
-   * @throws DUPLICATE_REQUEST, EMPTY_PROMPT, PROMPT_TOO_LONG, EXCEEDS_POOL, PROMPT_START_OUT_OF_RANGE, BAD_MAX_TOKENS
-   * or BAD_VALUE; the engine is then as it was
+   * @throws DUPLICATE_REQUEST, EMPTY_PROMPT, PROMPT_TOO_LONG, EXCEEDS_POOL, PROMPT_START_OUT_OF_RANGE, BAD_MAX_TOKENS,
+   * BAD_VALUE or DESIGN_FAILED; the engine is then as it was
    */
   addRequest(request: EngineRequest): void {
     this.#check(request);
     const admitted = new Request(this.#nextIndex, request);
+    this.#requests.add(admitted);
     this.#nextIndex += 1;
     this.#byId.set(request.requestId, admitted);
-    this.#requests.add(admitted);
   }
 
   /**
@@ -126,7 +136,12 @@ export class EngineCore {
       this.#byId.delete(id);
       outputs.push(this.#requests.abort(request));
     }
-    return outputs;
+    return this.#withFailures(outputs);
+  }
+
+  /** Ends every request with finish reason `error`, as `abort` does with its own: nothing will run any more. */
+  failAll(): EngineCoreOutput[] {
+    return this.abort(this.requestIds).map((output) => ({ ...output, finishReason: 'error' }));
   }
 
   /**
@@ -145,7 +160,7 @@ export class EngineCore {
   finishStep(output: ModelRunnerOutput): EngineCoreOutput[] {
     const outputs = this.#scheduler.update(output);
     for (const { requestId, finishReason } of outputs) if (finishReason !== null) this.#byId.delete(requestId);
-    return outputs;
+    return this.#withFailures(outputs);
   }
 
   /** A load has ended. See `KvHandovers.endLoad`. */
@@ -153,7 +168,7 @@ export class EngineCore {
     const output = this.#requests.finishLoad(loadId, outcome);
     if (output === null) return [];
     this.#byId.delete(output.requestId);
-    return [output];
+    return this.#withFailures([output]);
   }
 
   /** See `KvHandovers.release`. */
@@ -208,6 +223,26 @@ export class EngineCore {
     const counted = running.length + waiting.length + (handovers?.numWaiting ?? 0);
     if (counted === this.#byId.size) return;
     throw RoutedExpertsError.of('INVARIANT', `${this.#byId.size} requests are alive, ${counted} run or wait`);
+  }
+
+  /**
+   * A request whose hook failed ends here with `error`: its last output is among `outputs`, or it ends now. A hook may
+   * have failed in any call since the last outputs.
+   */
+  #withFailures(outputs: EngineCoreOutput[]): EngineCoreOutput[] {
+    const failures = this.#requests.capture?.takeFailures?.() ?? null;
+    if (failures === null) return outputs;
+    const all = outputs.map((output) => {
+      const failure = output.finishReason === null ? undefined : failures.get(output.requestId);
+      return failure === undefined ? output : failed(output, failure);
+    });
+    for (const [id, failure] of failures) {
+      const request = this.#byId.get(id);
+      if (request === undefined) continue;
+      this.#byId.delete(id);
+      all.push(failed(this.#requests.abort(request), failure));
+    }
+    return all;
   }
 
   #check(request: EngineRequest): void {

@@ -65,6 +65,7 @@ const answers: Readonly<Partial<Record<ErrorCode, Answer>> & Record<HttpErrorCod
   BAD_MEDIA_TYPE: invalid(415, 'unsupported_media_type'),
   HEADERS_TOO_LARGE: invalid(431, 'headers_too_large'),
   OVERLOADED: { status: 429, type: 'rate_limit_error', code: 'overloaded' },
+  DESIGN_FAILED: failed(500, 'design_failed'),
   KV_LOAD_FAILED: failed(500, 'kv_load_failed'),
   BACKEND_FAILED: failed(502, 'bad_gateway'),
   BACKEND_TOO_SLOW: failed(504, 'gateway_timeout'),

@@ -5,7 +5,7 @@
  */
 
 import type { EngineConfig, ModelConfig } from '../contract/config.ts';
-import { Oracle } from '../kernels/oracle.ts';
+import { Oracle } from '../kernels/model/oracle.ts';
 import { random, type Random } from '../workload/random.ts';
 import { STEP_PHASES, type Fault, type Moment } from './fault.ts';
 import type { Scenario, ScenarioRequest, Timing } from './scenario.ts';

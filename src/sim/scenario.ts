@@ -5,7 +5,7 @@
 
 import type { EngineConfig, ModelConfig } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import { checkModel } from '../kernels/kernel-shape.ts';
+import { checkModel } from '../kernels/model/kernel-shape.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
 import { FAULT_KINDS, type Fault } from './fault.ts';
 import { checkPdScenario, type PdScenario } from './pd/pd-scenario.ts';

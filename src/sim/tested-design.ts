@@ -7,7 +7,7 @@ import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import { type DeclaredGap, type Design, designByName, designNames } from '../capture/designs.ts';
 import { prefixRowsByName, prefixRowsNames, prefixRowsPolicies } from '../capture/deltas/prefix-rows.ts';
-import type { KernelSet } from '../kernels/kernel-set.ts';
+import type { KernelSet } from '../kernels/model/kernel-set.ts';
 import type { VirtualLock } from './virtual/virtual-lock.ts';
 
 /** Everything is optional: what is absent stays as it is. */
@@ -46,16 +46,18 @@ const CACHED_ROWS_GAP: DeclaredGap = {
   missing: 'prefix-hit',
 };
 
+/** A design as it is: a built-in one, or one of the caller's own. */
+export function testedDesignOf(design: Design): TestedDesign {
+  return { name: design.name, design, gaps: design.gaps, prefixRows: null, mutation: NO_MUTATION };
+}
+
 /**
  * Finds a tested design by its name: a design's, or `deltas/` and a prefix-rows policy. Throws UNKNOWN_NAME, with the
  * names that exist.
  */
 export function testedDesignByName(name: string): TestedDesign {
   const slash = name.indexOf('/');
-  if (slash < 0) {
-    const design = designByName(name);
-    return { name, design, gaps: design.gaps, prefixRows: null, mutation: NO_MUTATION };
-  }
+  if (slash < 0) return testedDesignOf(designByName(name));
   const design = designByName(name.slice(0, slash));
   if (design.name !== 'deltas') throw RoutedExpertsError.of('UNKNOWN_NAME', 'design', name, testedDesignNames);
   const prefixRows = prefixRowsByName(name.slice(slash + 1));

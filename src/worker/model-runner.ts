@@ -7,8 +7,8 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import type { Design, DesignResources } from '../capture/designs.ts';
-import { ForwardPass } from '../kernels/forward-pass.ts';
-import type { KernelSetFactory } from '../kernels/kernel-set.ts';
+import { ForwardPass } from '../kernels/model/forward-pass.ts';
+import type { KernelSetFactory } from '../kernels/model/kernel-set.ts';
 import type { WorkerLiveCounts } from './executor.ts';
 import { StepPipeline, type PendingMap, type TaskEnd, type WorkerTask } from './pipeline/step-pipeline.ts';
 

@@ -1,12 +1,11 @@
 /** Modular and monolithic routers: which kernels they are, and what cannot be captured from them. */
 
-import type { DesignName, RouterConfig, WorkerConfig } from '../contract/config.ts';
+import type { RouterConfig, WorkerConfig } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import type { KernelSetFactory } from '../kernels/kernel-set.ts';
-import { replayKernels } from '../kernels/replay-kernels.ts';
-import { MODULAR } from '../kernels/router/router-variant.ts';
-import { wgslKernels, wgslKernelsFor } from '../kernels/wgsl-kernels.ts';
-import { wgslSource } from '../kernels/wgsl-source.ts';
+import type { KernelSetFactory } from '../kernels/model/kernel-set.ts';
+import { replayKernels } from '../kernels/model/replay/replay-kernels.ts';
+import { MODULAR } from '../kernels/model/route/engine-router.ts';
+import { wgslKernels, wgslKernelsFor } from '../kernels/model/wgsl-kernels.ts';
 
 /**
  * What the flags `--router` and `--no-routing-replay` ask for. Throws BAD_VALUE for a modular router without routing
@@ -22,7 +21,7 @@ export function routerConfig(kind: RouterConfig['kind'], hasRoutingReplay: boole
  * Whether a design can have rows of that router: a monolithic one without `routing_replay_out` writes none, and zeros
  * must not stand in for them (L4). Throws ROUTING_NOT_CAPTURED.
  */
-export function requireRows(router: RouterConfig | undefined, design: DesignName): void {
+export function requireRows(router: RouterConfig | undefined, design: string): void {
   if (design === 'off' || router?.kind !== 'monolithic' || router.hasRoutingReplay) return;
   throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design);
 }
@@ -33,5 +32,5 @@ export function kernelsOf({ routing, router }: Pick<WorkerConfig, 'routing' | 'r
   if (router?.kind === 'monolithic') {
     throw RoutedExpertsError.of('BAD_VALUE', 'router', router.kind, 'modular: a recording is replayed by its router');
   }
-  return replayKernels(wgslKernels, routing.recording, wgslSource);
+  return replayKernels(routing.recording);
 }

@@ -6,7 +6,7 @@
 import type { DeclaredGap, Design } from '../../src/capture/designs.ts';
 import { rowAt } from '../../src/capture/routed-rows.ts';
 import type { RoutedRows } from '../../src/contract/routed-rows.ts';
-import { oracle } from '../../src/kernels/oracle.ts';
+import { oracle } from '../../src/kernels/model/oracle.ts';
 import type { RanDesign, RanRequest } from './design-run.ts';
 
 export type LawReport = Readonly<{

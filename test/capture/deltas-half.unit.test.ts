@@ -12,7 +12,7 @@ import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.t
 import type { CaptureRequest } from '../../src/contract/request.ts';
 import type { RoutedRows } from '../../src/contract/routed-rows.ts';
 import type { SchedulerOutput } from '../../src/contract/scheduler-output.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { BASE_ENGINE } from './scenarios.ts';
 
 const BLOCK_SIZE = 4;

@@ -7,18 +7,18 @@
 import type { Design } from '../../src/capture/designs.ts';
 import { RowJoiner } from '../../src/capture/row-joiner.ts';
 import { rowShape } from '../../src/capture/row-shape.ts';
-import type { EngineConfig, ModelConfig, WorkerConfig } from '../../src/contract/config.ts';
+import type { DesignName, EngineConfig, ModelConfig, WorkerConfig } from '../../src/contract/config.ts';
 import type { EngineCoreOutput, FinishReason } from '../../src/contract/engine-core-output.ts';
 import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
 import type { EngineRequest } from '../../src/contract/request.ts';
 import type { PositionRange, RoutedRows } from '../../src/contract/routed-rows.ts';
 import { RequestKind, type SchedulerOutput } from '../../src/contract/scheduler-output.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
-import { CpuDevice } from '../../src/kernels/cpu-device.ts';
-import type { KernelSetFactory } from '../../src/kernels/kernel-set.ts';
-import { referenceKernels } from '../../src/kernels/kernel-set.ts';
-import { packedBytes } from '../../src/kernels/kernel-shape.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
+import type { KernelSetFactory } from '../../src/kernels/model/kernel-set.ts';
+import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
+import { packedBytes } from '../../src/kernels/model/kernel-shape.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import type { WorkerLiveCounts } from '../../src/worker/executor.ts';
 import { InlineExecutor } from '../../src/worker/inline-executor.ts';
 import { ModelRunner } from '../../src/worker/model-runner.ts';
@@ -177,7 +177,7 @@ class DesignRun {
       numRanks: 1,
       model: this.#model,
       engine: this.#config,
-      design: design.name,
+      design: design.name as DesignName,
       device: 'cpu',
       adapter: null,
       queueDepth: mode.depth,
@@ -194,7 +194,7 @@ class DesignRun {
         return half;
       },
     };
-    const kernels = this.#options.kernels ?? referenceKernels;
+    const kernels = this.#options.kernels ?? wgslKernels;
     const runner = await ModelRunner.create(this.#device, config, kernels, watched, this.#sharedRows);
     this.#executor = new InlineExecutor(runner, this.#device.info);
   }

@@ -9,7 +9,7 @@
 
 import { afterAll, describe, expect, test } from 'vitest';
 import { designs, type DeclaredGap, type Design } from '../../src/capture/designs.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { checkLaws } from './check-laws.ts';
 import { runDesign } from './design-run.ts';
 import type { Happened, Scenario, SchedulingMode } from './scenarios.ts';

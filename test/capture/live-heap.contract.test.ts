@@ -8,12 +8,12 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, test } from 'vitest';
 import { designs, type Design } from '../../src/capture/designs.ts';
-import type { EngineConfig, ModelConfig, WorkerConfig } from '../../src/contract/config.ts';
+import type { DesignName, EngineConfig, ModelConfig, WorkerConfig } from '../../src/contract/config.ts';
 import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
-import { CpuDevice } from '../../src/kernels/cpu-device.ts';
-import { referenceKernels } from '../../src/kernels/kernel-set.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
+import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { InlineExecutor } from '../../src/worker/inline-executor.ts';
 import { ModelRunner } from '../../src/worker/model-runner.ts';
 import { random, type Random } from '../../src/workload/random.ts';
@@ -67,7 +67,7 @@ class Waves {
       numRanks: 1,
       model,
       engine,
-      design: design.name,
+      design: design.name as DesignName,
       device: 'cpu',
       adapter: null,
       queueDepth: DEPTH,
@@ -77,7 +77,7 @@ class Waves {
     };
     const resources = memorySharedRows(engine.numBlocks * engine.blockSize * ROW_BYTES);
     const device = new CpuDevice();
-    const runner = await ModelRunner.create(device, config, referenceKernels, design, resources);
+    const runner = await ModelRunner.create(device, config, wgslKernels, design, resources);
     const core = new EngineCore(engine, design.engineHalf(model, engine, resources));
     return new Waves(core, new InlineExecutor(runner, device.info));
   }

@@ -16,7 +16,7 @@ import { ShmFlockEngineHalf } from '../../src/capture/shm-flock/engine-half.ts';
 import { createSharedRows, openSharedRows } from '../../src/capture/shm-flock/posix-shared-rows.ts';
 import type { SharedRows } from '../../src/capture/shm-flock/shared-rows.ts';
 import type { CaptureRequest } from '../../src/contract/request.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { BASE_ENGINE } from './scenarios.ts';
 
 const DIRECTORY = '/dev/shm';

@@ -16,8 +16,8 @@ import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.t
 import type { EngineRequest } from '../../src/contract/request.ts';
 import type { RoutedRows } from '../../src/contract/routed-rows.ts';
 import { EngineCore, type EngineStats } from '../../src/engine/engine-core.ts';
-import { CpuDevice } from '../../src/kernels/cpu-device.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { EngineHalfMonitor } from '../../src/sim/laws/engine-half-monitor.ts';
 import { Judge } from '../../src/sim/laws/judge.ts';
 import { InlineExecutor } from '../../src/worker/inline-executor.ts';

@@ -6,9 +6,9 @@
 import { describe, expect, test } from 'vitest';
 import { designs } from '../../src/capture/designs.ts';
 import type { WorkerConfig } from '../../src/contract/config.ts';
-import { CpuDevice } from '../../src/kernels/cpu-device.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
-import { wgslKernelsFor } from '../../src/kernels/wgsl-kernels.ts';
+import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
+import { wgslKernelsFor } from '../../src/kernels/model/wgsl-kernels.ts';
 import { ModelRunner } from '../../src/worker/model-runner.ts';
 import { checkLaws } from './check-laws.ts';
 import type { RanDesign } from './design-run.ts';
@@ -75,7 +75,7 @@ describe.each(Object.values(designs))('$name', (design) => {
   test('without routing_replay_out the runner starts for off alone', async () => {
     const device = new CpuDevice();
     const resources = memorySharedRows(4096);
-    const runner = ModelRunner.create(device, { ...config, design: design.name }, withoutReplay, design, resources);
+    const runner = ModelRunner.create(device, config, withoutReplay, design, resources);
     if (design.name === 'off') await expect(runner).resolves.toBeInstanceOf(ModelRunner);
     else await expect(runner).rejects.toMatchObject({ code: 'ROUTING_NOT_CAPTURED' });
     await device.destroy();

@@ -10,7 +10,7 @@ import { TableRows } from '../../src/capture/deltas/table-rows.ts';
 import { PositionRanges } from '../../src/capture/position-ranges.ts';
 import { rowAt, toArray } from '../../src/capture/routed-rows.ts';
 import { rowShape } from '../../src/capture/row-shape.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 
 const shape = rowShape({ ...modelPreset('tiny'), numLayers: 1, topK: 2 });
 

@@ -5,7 +5,7 @@ import { SlotStoreEngineHalf } from '../../src/capture/slot-store/engine-half.ts
 import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../src/contract/request.ts';
 import type { SchedulerOutput } from '../../src/contract/scheduler-output.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { BASE_ENGINE } from './scenarios.ts';
 
 const NUM_BLOCKS = 3;

@@ -5,8 +5,8 @@ import { describe, expect, test } from 'vitest';
 import type { ServedRequest } from '../../src/cli/bench/serve-workload.ts';
 import { Verifier } from '../../src/cli/bench/verify.ts';
 import type { RoutedRows } from '../../src/contract/routed-rows.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
-import { oracle } from '../../src/kernels/oracle.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
+import { oracle } from '../../src/kernels/model/oracle.ts';
 
 const model = modelPreset('tiny');
 const width = model.numLayers * model.topK;

@@ -6,7 +6,7 @@ import { problemsOf } from '../../src/cli/bench/bench.ts';
 import { WantedBytes } from '../../src/cli/bench/wanted-bytes.ts';
 import type { DesignName } from '../../src/contract/config.ts';
 import type { SchedulerOutput } from '../../src/contract/scheduler-output.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 
 const model = { ...modelPreset('tiny'), numLayers: 3, topK: 1 };
 

@@ -5,8 +5,8 @@
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createEngine, rowAt, toArray, type Engine, type RoutedRows } from '../../src/index.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
-import { oracle } from '../../src/kernels/oracle.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
+import { oracle } from '../../src/kernels/model/oracle.ts';
 
 const PROMPT = Array.from({ length: 40 }, (_, i) => (i * 7) % 97);
 

@@ -2,8 +2,8 @@
 
 import type { EngineConfig, ModelConfig } from '../../src/contract/config.ts';
 import type { Device, DeviceBuffer } from '../../src/contract/device.ts';
-import { CpuDevice } from '../../src/kernels/cpu-device.ts';
-import { WebGpuDevice } from '../../src/kernels/webgpu-device.ts';
+import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
+import { WebGpuDevice } from '../../src/kernels/device/webgpu-device.ts';
 
 export const DEVICES: readonly Readonly<{ name: string; open: () => Promise<Device> }>[] = [
   { name: 'cpu', open: () => Promise.resolve(new CpuDevice()) },

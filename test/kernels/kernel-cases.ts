@@ -6,15 +6,15 @@
 import { expect, test } from 'vitest';
 import type { ModelConfig, RouterConfig, RouterScoring } from '../../src/contract/config.ts';
 import type { Device, Kernel } from '../../src/contract/device.ts';
-import type { GateKernel, KernelSet } from '../../src/kernels/kernel-set.ts';
-import { packWorkgroups } from '../../src/kernels/kernel-set.ts';
-import type { KernelShape } from '../../src/kernels/kernel-shape.ts';
-import { kernelShape } from '../../src/kernels/kernel-shape.ts';
-import { routingReplayWords } from '../../src/kernels/reference/routing-replay.ts';
-import type { EngineRouter } from '../../src/kernels/router/router-variant.ts';
-import { engineRouters } from '../../src/kernels/router/router-variant.ts';
-import { FROM_DEVICE, StepInput } from '../../src/kernels/step-input.ts';
-import { wgslKernels, wgslKernelsFor, wgslKernelsWith } from '../../src/kernels/wgsl-kernels.ts';
+import type { GateKernel, KernelSet } from '../../src/kernels/model/kernel-set.ts';
+import { packWorkgroups } from '../../src/kernels/model/kernel-set.ts';
+import type { KernelShape } from '../../src/kernels/model/kernel-shape.ts';
+import { kernelShape } from '../../src/kernels/model/kernel-shape.ts';
+import { routingReplayWords } from '../../src/kernels/model/routing-replay/routing-replay.ts';
+import type { EngineRouter } from '../../src/kernels/model/route/engine-router.ts';
+import { engineRouters } from '../../src/kernels/model/route/engine-router.ts';
+import { FROM_DEVICE, StepInput } from '../../src/kernels/model/step-input.ts';
+import { wgslKernels, wgslKernelsFor, wgslKernelsWith } from '../../src/kernels/model/wgsl-kernels.ts';
 import { engineConfig, expectSame, model, randomNumbers, randomWords, readWords } from './harness.ts';
 
 type Random = (below: number) => number;

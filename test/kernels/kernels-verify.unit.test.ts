@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { goldenFiles, verifyFiles } from '../../src/cli/kernels/verify.ts';
-import { routeRow } from '../../src/kernels/reference/router-reference.ts';
+import { routeRow } from '../../src/kernels/router/reference/router-reference.ts';
 import { routingFunction } from '../../src/kernels/router/routing-function.ts';
 
 let directory: string;

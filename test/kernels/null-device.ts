@@ -4,8 +4,8 @@
 
 import { afterAll, beforeAll, expect } from 'vitest';
 import type { Kernel } from '../../src/contract/device.ts';
-import { openNullAdapter } from '../../src/kernels/gpu.ts';
-import { WebGpuDevice } from '../../src/kernels/webgpu-device.ts';
+import { openNullAdapter } from '../../src/kernels/device/gpu.ts';
+import { WebGpuDevice } from '../../src/kernels/device/webgpu-device.ts';
 
 export type NullDevice = Readonly<{
   /** Compiles, binds and dispatches once, so that bindings are checked against the pipeline, too. */

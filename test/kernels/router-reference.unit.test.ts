@@ -1,7 +1,7 @@
 /** The reference against answers worked out by hand: ties, values that are no numbers, groups, every scoring. */
 
 import { describe, expect, test } from 'vitest';
-import { routeRow } from '../../src/kernels/reference/router-reference.ts';
+import { routeRow } from '../../src/kernels/router/reference/router-reference.ts';
 import type { RoutingFunction } from '../../src/contract/config.ts';
 import { routingFunction } from '../../src/kernels/router/routing-function.ts';
 

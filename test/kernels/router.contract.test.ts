@@ -10,7 +10,7 @@ import { fuzzRouter } from '../../src/cli/kernels/fuzz.ts';
 import type { VerifyDevice } from '../../src/cli/kernels/verify.ts';
 import { goldenFiles, verifyFiles } from '../../src/cli/kernels/verify.ts';
 import type { Device } from '../../src/contract/device.ts';
-import { routeRow } from '../../src/kernels/reference/router-reference.ts';
+import { routeRow } from '../../src/kernels/router/reference/router-reference.ts';
 import { countWrongIds, isGroupTie } from '../../src/kernels/router/router-check.ts';
 import { routingFunction } from '../../src/kernels/router/routing-function.ts';
 import { runRouter } from '../../src/kernels/router/router-run.ts';

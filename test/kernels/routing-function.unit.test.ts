@@ -15,13 +15,13 @@ import {
   realLogit,
   scoreTable,
   selectionBias,
-} from '../../src/kernels/expert-scores.ts';
-import { checkModel } from '../../src/kernels/kernel-shape.ts';
-import { MODEL_NAMES, modelPreset } from '../../src/kernels/model-presets.ts';
-import { gateSeed, gateWord } from '../../src/kernels/reference/mix.ts';
-import { gateWeights } from '../../src/kernels/reference/gate.ts';
-import { Router } from '../../src/kernels/reference/route.ts';
-import { routeRow } from '../../src/kernels/reference/router-reference.ts';
+} from '../../src/kernels/model/gate/expert-scores.ts';
+import { checkModel } from '../../src/kernels/model/kernel-shape.ts';
+import { MODEL_NAMES, modelPreset } from '../../src/kernels/model/model-presets.ts';
+import { gateSeed, gateWord } from '../../src/kernels/model/mix/mix.ts';
+import { gateWeights } from '../../src/kernels/model/gate/gate.ts';
+import { Router } from '../../src/kernels/model/route/route.ts';
+import { routeRow } from '../../src/kernels/router/reference/router-reference.ts';
 import { routingFunctionName, routingFunctionOf, selectsByLogit } from '../../src/kernels/router/routing-function.ts';
 import { expectSame, model, randomNumbers } from './harness.ts';
 

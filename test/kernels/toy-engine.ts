@@ -6,12 +6,12 @@
 
 import type { EngineConfig, ModelConfig } from '../../src/contract/config.ts';
 import type { Device, DeviceBuffer } from '../../src/contract/device.ts';
-import { ForwardPass } from '../../src/kernels/forward-pass.ts';
-import type { KernelSetFactory } from '../../src/kernels/kernel-set.ts';
-import { DRAFT_ACCEPTANCE_RATE } from '../../src/kernels/kernel-shape.ts';
-import { Oracle, oracle } from '../../src/kernels/oracle.ts';
-import { Router } from '../../src/kernels/reference/route.ts';
-import { FROM_DEVICE, StepInput } from '../../src/kernels/step-input.ts';
+import { ForwardPass } from '../../src/kernels/model/forward-pass.ts';
+import type { KernelSetFactory } from '../../src/kernels/model/kernel-set.ts';
+import { DRAFT_ACCEPTANCE_RATE } from '../../src/kernels/model/kernel-shape.ts';
+import { Oracle, oracle } from '../../src/kernels/model/oracle.ts';
+import { Router } from '../../src/kernels/model/route/route.ts';
+import { FROM_DEVICE, StepInput } from '../../src/kernels/model/step-input.ts';
 import { expectSame, randomNumbers, wordsOf } from './harness.ts';
 
 type Request = {

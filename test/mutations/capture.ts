@@ -81,14 +81,6 @@ export const captureMutations: readonly SourceMutation[] = [
     killedBy: { test: 'test/capture/deltas-half.unit.test.ts' },
   },
   {
-    name: 'steps-kept-after-a-final-loss',
-    defect: 'the engine does not hear of a final loss, and holds its steps in flight for ever',
-    file: 'src/worker/engine-driver.ts',
-    find: 'engine.onWorkersLost();\n    throw failure;',
-    replace: 'throw failure;',
-    killedBy: { test: 'test/worker/final-loss.unit.test.ts' },
-  },
-  {
     name: 'rank-one-not-recycled',
     defect: 'memory of rows goes back to rank 0 alone',
     file: 'src/sim/storm.ts',
@@ -99,7 +91,7 @@ export const captureMutations: readonly SourceMutation[] = [
   {
     name: 'replayed-ids-narrowed',
     defect: 'ids of routing_replay_out are read as bytes',
-    file: 'src/kernels/reference/routing-replay.ts',
+    file: 'src/kernels/model/routing-replay/routing-replay.ts',
     find: '(16 * (place & 1))) & 0xffff;',
     replace: '(16 * (place & 1))) & 0xff;',
     killedBy: MONOLITHIC,
@@ -107,7 +99,7 @@ export const captureMutations: readonly SourceMutation[] = [
   {
     name: 'replayed-ids-written-narrow',
     defect: 'a monolithic router writes its ids as bytes',
-    file: 'src/kernels/reference/routing-replay.ts',
+    file: 'src/kernels/model/routing-replay/routing-replay.ts',
     find: '(expert << shift);',
     replace: '((expert & 0xff) << shift);',
     killedBy: MONOLITHIC,
@@ -115,7 +107,7 @@ export const captureMutations: readonly SourceMutation[] = [
   {
     name: 'wgsl-pack-narrows-ids',
     defect: 'the pack kernel of a monolithic router reads ids as bytes',
-    file: 'src/kernels/wgsl/pack-routing-replay.wgsl',
+    file: 'src/kernels/model/routing-replay/pack-routing-replay.wgsl',
     find: '& 0xffffu',
     replace: '& 0xffu',
     killedBy: ON_DEVICES,
@@ -123,7 +115,7 @@ export const captureMutations: readonly SourceMutation[] = [
   {
     name: 'wgsl-expand-narrows-ids',
     defect: 'the kernel that expands routing_replay_out reads ids as bytes',
-    file: 'src/kernels/wgsl/expand-routing-replay.wgsl',
+    file: 'src/kernels/model/routing-replay/expand-routing-replay.wgsl',
     find: '& 0xffffu',
     replace: '& 0xffu',
     killedBy: ON_DEVICES,
@@ -131,7 +123,7 @@ export const captureMutations: readonly SourceMutation[] = [
   {
     name: 'wgsl-writes-narrow-ids',
     defect: 'the monolithic kernel writes ids as bytes',
-    file: 'src/kernels/wgsl/router/routing-replay-out.wgsl',
+    file: 'src/kernels/model/route/routing-replay-out.wgsl',
     find: 'before | (expert << 16u)',
     replace: 'before | ((expert & 0xffu) << 16u)',
     killedBy: ON_DEVICES,

@@ -112,7 +112,7 @@ export const serveMutations: readonly SourceMutation[] = [
   {
     name: 'draft-rate-only-in-the-reference',
     defect: 'the WGSL kernel makes 30 % of drafts wrong, whatever rate was asked for',
-    file: 'src/kernels/wgsl/sample.wgsl',
+    file: 'src/kernels/model/sample/sample.wgsl',
     find: 'dice >= WRONG_DRAFTS_BELOW',
     replace: 'dice >= 1288490188u',
     killedBy: { test: 'test/worker/speculation.integration.test.ts' },

@@ -7,7 +7,7 @@
 import { describe, expect, test, vi } from 'vitest';
 import { designByName, designNames, type MissingRows } from '../../src/capture/designs.ts';
 import type { DesignName } from '../../src/contract/config.ts';
-import { oracle } from '../../src/kernels/oracle.ts';
+import { oracle } from '../../src/kernels/model/oracle.ts';
 import type { Server } from '../../src/serve/server.ts';
 import {
   closeAfterTest,

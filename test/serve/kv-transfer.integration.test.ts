@@ -9,7 +9,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { Dealer, Router } from 'zeromq';
-import { prepareAdapters } from '../../src/kernels/open-device.ts';
+import { prepareAdapters } from '../../src/kernels/device/open-device.ts';
 import type { Answer } from './helpers.ts';
 import { closeAfterTest, decodeNpy, expectNothingLeft, expectOracle, post, smallKv, startServer } from './helpers.ts';
 import type { Params } from './pd-helpers.ts';

@@ -3,7 +3,7 @@
 
 import { expect, onTestFinished, test } from 'vitest';
 import { Router } from 'zeromq';
-import { oracle } from '../../src/kernels/oracle.ts';
+import { oracle } from '../../src/kernels/model/oracle.ts';
 import { checksumOf } from '../../src/serve/kv/kv-frames.ts';
 import { closeAfterTest, decodeNpy, expectNothingLeft, expectOracle, smallKv, startServer, tiny } from './helpers.ts';
 import { decode, prefill, promptOf, startKvServer } from './pd-helpers.ts';

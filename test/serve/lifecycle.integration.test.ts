@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { RoutedExpertsError } from '../../src/contract/errors.ts';
-import { prepareAdapters } from '../../src/kernels/open-device.ts';
+import { prepareAdapters } from '../../src/kernels/device/open-device.ts';
 import { ThreadExecutor } from '../../src/worker/thread/thread-executor.ts';
 import {
   closeAfterTest,

@@ -5,9 +5,9 @@ import { designs } from '../../src/capture/designs.ts';
 import type { WorkerConfig } from '../../src/contract/config.ts';
 import { RoutedExpertsError } from '../../src/contract/errors.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
-import { CpuDevice } from '../../src/kernels/cpu-device.ts';
-import { referenceKernels } from '../../src/kernels/kernel-set.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
+import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
+import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { EngineDriver } from '../../src/worker/engine-driver.ts';
 import { InlineExecutor } from '../../src/worker/inline-executor.ts';
 import { ModelRunner } from '../../src/worker/model-runner.ts';
@@ -33,7 +33,7 @@ test('every request ends with an error, and no step, block or row is left', asyn
     fault: null,
   };
   const device = new CpuDevice();
-  const runner = await ModelRunner.create(device, config, referenceKernels, designs.deltas, memorySharedRows(0));
+  const runner = await ModelRunner.create(device, config, wgslKernels, designs.deltas, memorySharedRows(0));
   const executor = new InlineExecutor(runner, device.info);
   const execute = executor.execute.bind(executor);
   executor.execute = (step) =>

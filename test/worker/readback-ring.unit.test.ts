@@ -2,7 +2,7 @@
 // release.
 
 import { expect, test } from 'vitest';
-import { CpuDevice } from '../../src/kernels/cpu-device.ts';
+import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
 import { ReadbackRing } from '../../src/worker/pipeline/readback-ring.ts';
 
 test('hands out each slot once, and none when all are in use', () => {

@@ -9,8 +9,8 @@ import { Verifier } from '../../src/cli/bench/verify.ts';
 import { designNames } from '../../src/capture/designs.ts';
 import type { RouterConfig } from '../../src/contract/config.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
-import { prepareAdapters } from '../../src/kernels/open-device.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
+import { prepareAdapters } from '../../src/kernels/device/open-device.ts';
 import { kernelsOf, requireRows, routerConfig } from '../../src/worker/router-kinds.ts';
 import { workloads } from '../../src/workload/workloads.ts';
 

@@ -11,8 +11,8 @@ import type { DesignName, DeviceKind, EngineConfig } from '../../src/contract/co
 import { EngineCore } from '../../src/engine/engine-core.ts';
 import type { EngineStats } from '../../src/engine/engine-core.ts';
 import { DesignSession } from '../../src/host/design-session.ts';
-import { modelPreset } from '../../src/kernels/model-presets.ts';
-import { prepareAdapters } from '../../src/kernels/open-device.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
+import { prepareAdapters } from '../../src/kernels/device/open-device.ts';
 import { workloads } from '../../src/workload/workloads.ts';
 
 await prepareAdapters();

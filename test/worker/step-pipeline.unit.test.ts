@@ -5,7 +5,7 @@ import { expect, test } from 'vitest';
 import type { BlockingReads } from '../../src/contract/capture.ts';
 import type { EngineConfig, ModelConfig } from '../../src/contract/config.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
-import { ForwardPass } from '../../src/kernels/forward-pass.ts';
+import { ForwardPass } from '../../src/kernels/model/forward-pass.ts';
 import { simKernels } from '../../src/sim/virtual/sim-kernels.ts';
 import { VirtualDevice } from '../../src/sim/virtual/virtual-device.ts';
 import {

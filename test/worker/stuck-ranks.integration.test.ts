@@ -4,7 +4,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import type { WorkerFault } from '../../src/contract/config.ts';
-import { prepareAdapters } from '../../src/kernels/open-device.ts';
+import { prepareAdapters } from '../../src/kernels/device/open-device.ts';
 import { abandonedThreadsEnded, numAbandonedThreads } from '../../src/worker/thread/abandoned-threads.ts';
 import type { ThreadExecutorConfig } from '../../src/worker/thread/thread-executor.ts';
 import { ThreadExecutor } from '../../src/worker/thread/thread-executor.ts';

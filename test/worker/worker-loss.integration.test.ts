@@ -2,7 +2,7 @@
 // hears of it while idle, new workers take over, and no process ends.
 
 import { describe, expect, test } from 'vitest';
-import { prepareAdapters } from '../../src/kernels/open-device.ts';
+import { prepareAdapters } from '../../src/kernels/device/open-device.ts';
 import type { Server } from '../../src/serve/server.ts';
 import { closeAfterTest, expectNothingLeft, startServer } from '../serve/helpers.ts';
 import { promptOf } from '../serve/pd-helpers.ts';

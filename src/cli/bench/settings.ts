@@ -4,14 +4,14 @@
 
 import type {
   DeviceKind,
-  DesignName,
+  DesignReference,
   EngineConfig,
   ModelConfig,
   PrefixRows,
   WorkerFault,
 } from '../../contract/config.ts';
 import { validateEngineConfig } from '../../engine/engine-config.ts';
-import { listDevices } from '../../kernels/open-device.ts';
+import { listDevices } from '../../kernels/device/open-device.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import { readTrace } from '../../workload/traces/read-trace.ts';
 import type { Workload } from '../../workload/workload.ts';
@@ -31,7 +31,7 @@ export const DEFAULTS = {
 export type Defaults = (typeof DEFAULTS)[keyof typeof DEFAULTS];
 
 export type Flags = {
-  design: DesignName[];
+  design: DesignReference[];
   optIn: number[];
   repeats?: number;
   model: string;

@@ -4,8 +4,8 @@ import { countPositions } from '../../capture/routed-rows.ts';
 import type { ModelConfig } from '../../contract/config.ts';
 import type { RecordedRequest, RecordedRouting } from '../../contract/recorded-routing.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
-import { Oracle } from '../../kernels/oracle.ts';
-import { Router } from '../../kernels/reference/route.ts';
+import { Oracle } from '../../kernels/model/oracle.ts';
+import { Router } from '../../kernels/model/route/route.ts';
 import type { ServedRequest } from './serve-workload.ts';
 
 export type Verification = {

@@ -2,7 +2,7 @@
 
 import type { ModelConfig } from '../../contract/config.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
-import { packedBytes } from '../../kernels/kernel-shape.ts';
+import { packedBytes } from '../../kernels/model/kernel-shape.ts';
 import type { Executor } from '../../worker/executor.ts';
 
 export class WantedBytes {

@@ -6,7 +6,7 @@
  */
 
 import type { BoundKernel, Device, DeviceBuffer, Kernel } from '../../contract/device.ts';
-import { routeRow } from '../../kernels/reference/router-reference.ts';
+import { routeRow } from '../../kernels/router/reference/router-reference.ts';
 import type { BaselineName } from '../../kernels/router/router-baselines.ts';
 import {
   BASELINES,

@@ -2,9 +2,9 @@
 
 import { Command } from 'commander';
 import { RoutedExpertsError } from '../../contract/errors.ts';
-import { openNullAdapter } from '../../kernels/gpu.ts';
-import { openDevice, prepareAdapters } from '../../kernels/open-device.ts';
-import { WebGpuDevice } from '../../kernels/webgpu-device.ts';
+import { openNullAdapter } from '../../kernels/device/gpu.ts';
+import { openDevice, prepareAdapters } from '../../kernels/device/open-device.ts';
+import { WebGpuDevice } from '../../kernels/device/webgpu-device.ts';
 import { describeEnvironment } from '../environment.ts';
 import { list, whole } from '../options.ts';
 import { BENCH_SHAPES, BENCH_TOKENS } from './bench-shapes.ts';

@@ -4,8 +4,8 @@
  */
 
 import type { Device } from '../../contract/device.ts';
-import type { RoutedRow } from '../../kernels/reference/router-reference.ts';
-import { routeRow } from '../../kernels/reference/router-reference.ts';
+import type { RoutedRow } from '../../kernels/router/reference/router-reference.ts';
+import { routeRow } from '../../kernels/router/reference/router-reference.ts';
 import { countWrongIds, isGroupTie, marginsOf } from '../../kernels/router/router-check.ts';
 import type { ExpertGroups } from '../../contract/config.ts';
 import type { RoutingFunction } from '../../contract/config.ts';

@@ -5,10 +5,10 @@
  */
 
 import type { Kernel } from '../../contract/device.ts';
-import { wgslModule } from '../wgsl-source.ts';
 import type { RoutingFunction } from '../../contract/config.ts';
 import { selectsByLogit } from './routing-function.ts';
 import { assembleRouter } from './router-kernels.ts';
+import { wgslModule } from './wgsl-module.ts';
 
 export type BaselineName = 'bitonic' | 'thread' | 'bubble';
 
@@ -23,10 +23,15 @@ export function baselineKernel(
   if (!isPlain || !selectsByLogit(router)) return null;
   const padded = 2 ** Math.ceil(Math.log2(Math.max(2, router.numExperts)));
   const threads = name === 'thread' ? 64 : Math.max(32, Math.min(256, padded / 2));
-  const files = name === 'thread' ? ['baseline-thread'] : ['baseline-finish', `baseline-${name}`];
+  const files =
+    name === 'thread' ? ['baseline/baseline-thread'] : ['baseline/baseline-finish', `baseline/baseline-${name}`];
   const constants: Record<string, number> =
     name === 'thread' ? { GUARDED: 0, THREADS: threads } : { GUARDED: 0, THREADS: threads, PADDED: padded };
-  const kernel = assembleRouter(router, { name: `baseline-${name}`, files, constants });
+  const kernel = assembleRouter(router, {
+    name: `baseline-${name}`,
+    files: files.map((file) => `router/wgsl/${file}`),
+    constants,
+  });
   return { kernel, rows: name === 'thread' ? threads : 1 };
 }
 
@@ -37,7 +42,7 @@ const unknownReference = (): void => {
 /** Writes `[quads, seed]`'s near-normal logits: params, target. */
 export const fillKernel: () => Kernel = () => ({
   name: 'router/fill',
-  wgsl: wgslModule(['mix', 'router/fill'], { THREADS: 256 }),
+  wgsl: wgslModule(['model/mix/mix', 'router/wgsl/baseline/fill'], { THREADS: 256 }),
   bindings: ['read', 'read-write'],
   requires: [],
   reference: unknownReference,
@@ -46,7 +51,7 @@ export const fillKernel: () => Kernel = () => ({
 /** Copies `[quads]`: params, source, target. */
 export const copyKernel: () => Kernel = () => ({
   name: 'router/copy',
-  wgsl: wgslModule(['router/copy'], { THREADS: 256 }),
+  wgsl: wgslModule(['router/wgsl/baseline/copy'], { THREADS: 256 }),
   bindings: ['read', 'read', 'read-write'],
   requires: [],
   reference: unknownReference,
@@ -55,7 +60,7 @@ export const copyKernel: () => Kernel = () => ({
 /** Does nothing, to a target that it could write. */
 export const emptyKernel: () => Kernel = () => ({
   name: 'router/empty',
-  wgsl: wgslModule(['router/empty'], {}),
+  wgsl: wgslModule(['router/wgsl/baseline/empty'], {}),
   bindings: ['read-write'],
   requires: [],
   reference: unknownReference,

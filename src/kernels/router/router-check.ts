@@ -1,7 +1,7 @@
 /** Compares routed rows with the reference in f64, or with a model's own answers. */
 
 import type { RoutingFunction } from '../../contract/config.ts';
-import type { RoutedRow } from '../reference/router-reference.ts';
+import type { RoutedRow } from './reference/router-reference.ts';
 import { selectsByLogit } from './routing-function.ts';
 
 /**

@@ -1,35 +1,35 @@
 /** Router kernels on given logits: a routing function and a variant as WGSL with its constants. */
 
 import type { Kernel, KernelAccess } from '../../contract/device.ts';
-import { routeRow } from '../reference/router-reference.ts';
-import { wgslModule } from '../wgsl-source.ts';
+import { routeRow } from './reference/router-reference.ts';
 import type { LaneNetwork } from './lane-network-wgsl.ts';
 import { laneNetworkWgsl } from './lane-network-wgsl.ts';
 import { rowLayout } from './lane-network.ts';
 import type { RoutingFunction } from '../../contract/config.ts';
 import { hasFixedKeys, routingFunctionName, selectsByLogit } from './routing-function.ts';
-import type { FusedVariant, RouterVariant, SubgroupVariant } from './router-variant.ts';
+import type { RouterVariant, SubgroupVariant } from './router-variant.ts';
 import { placesOf, routerVariantName, shareOf } from './router-variant.ts';
+import { wgslModule } from './wgsl-module.ts';
 
 /** params: `routerParams`, logits f32 `[T, E]`, ids u32 `[T, K]`, weights f32 `[T, K]`, selectionBias f32 `[E]` */
 const ROUTER_BINDINGS: readonly KernelAccess[] = ['read', 'read', 'read-write', 'read-write', 'read'];
 
 const SCORE_FILES = {
-  softmax: 'score-softmax',
-  'topk-softmax': 'score-softmax',
-  sigmoid: 'score-sigmoid',
-  'topk-sigmoid': 'score-sigmoid',
-  'sqrt-softplus': 'score-sqrt-softplus',
+  softmax: 'score/score-softmax',
+  'topk-softmax': 'score/score-softmax',
+  sigmoid: 'score/score-sigmoid',
+  'topk-sigmoid': 'score/score-sigmoid',
+  'sqrt-softplus': 'score/score-sqrt-softplus',
   // The mixer scores nothing but what it weighs.
-  sparsemixer: 'score-softmax',
-  identity: 'score-identity',
+  sparsemixer: 'score/score-softmax',
+  identity: 'score/score-identity',
 } as const;
 
 /** Where a kernel has its logits from, and what it puts out. */
 export type RouterPorts = Readonly<{
   /** Part of the kernel's name; empty for logits in, ids and weights out. */
   name: string;
-  /** Files of `wgsl/` between `router/common` and the algorithm's own. */
+  /** Files between `common.wgsl` and the algorithm's own. */
   files: readonly string[];
   /** How lanes make keys of choices. */
   keys: 'choose-logit-keys' | 'choose-score-keys' | 'choose-sigmoid-keys';
@@ -42,12 +42,12 @@ function givenFiles(router: RoutingFunction): readonly string[] {
   const { numExperts, groups, scoring } = router;
   const hasQuads = numExperts % 4 === 0 && (groups === null || (numExperts / groups.count) % 4 === 0);
   const logits = hasQuads ? 'logits-quads' : 'logits-words';
-  const choose = selectsByLogit(router) ? 'choose-logit' : 'choose-score';
+  const choose = selectsByLogit(router) ? 'choose/choose-logit' : 'choose/choose-score';
   return ['given', logits, 'sums', SCORE_FILES[scoring], choose].map(ownFile);
 }
 
 function ownFile(name: string): string {
-  return `router/${name}`;
+  return `router/wgsl/${name}`;
 }
 
 /** Logits in, ids and weights out. */
@@ -55,7 +55,7 @@ function weightedPorts(router: RoutingFunction): RouterPorts {
   const weigh = router.scoring === 'sparsemixer' ? 'weigh-sparsemixer' : 'weigh-score';
   return {
     name: '',
-    files: [...givenFiles(router), `router/${weigh}`, 'router/put-weights'],
+    files: [...givenFiles(router), `router/wgsl/${weigh}`, 'router/wgsl/put-weights'],
     keys: keysFile(router),
     constants: { WEIGHS: 1 },
     bindings: ROUTER_BINDINGS,
@@ -70,7 +70,7 @@ function weightedPorts(router: RoutingFunction): RouterPorts {
 export function selectingPorts(router: RoutingFunction, reference: Kernel['reference']): RouterPorts {
   return {
     name: '-ids',
-    files: [...givenFiles(router), 'router/put-ids'],
+    files: [...givenFiles(router), 'router/wgsl/put-ids'],
     keys: keysFile(router),
     constants: { WEIGHS: 0 },
     bindings: ROUTER_BINDINGS.slice(0, 3),
@@ -84,7 +84,7 @@ export function selectingPorts(router: RoutingFunction, reference: Kernel['refer
  */
 export function routerKernel(
   router: RoutingFunction,
-  variant: RouterVariant | FusedVariant,
+  variant: RouterVariant,
   ports: RouterPorts = weightedPorts(router),
 ): Kernel {
   const name = routerVariantName(variant);
@@ -92,22 +92,14 @@ export function routerKernel(
   switch (variant.algorithm) {
     case 'portable': {
       const constants = { GUARDED: 0, LIST: variant.list, THREADS };
-      return assembleRouter(router, { name, files: ['list', 'portable'], constants }, ports);
-    }
-    case 'pairs':
-      return assembleRouter(
-        router,
-        { name, files: ['list', 'fused-pairs'], constants: { LIST: variant.list, THREADS } },
-        ports,
-      );
-    case 'rounds': {
-      const { leastLanes, lanes: LANES, keys: KEYS_PER_LANE } = variant;
-      const constants = { THREADS, LANES, KEYS_PER_LANE, SLOTS: Math.ceil(router.topK / leastLanes) };
-      const kernel = assembleRouter(router, { name, files: ['fused-rounds'], constants }, ports);
-      return { ...kernel, requires: ['subgroups'] };
+      return assembleRouter(router, { name, files: ['select/list', 'select/portable'].map(ownFile), constants }, ports);
     }
     case 'wide':
-      return assembleRouter(router, { name, files: ['wide'], constants: { GUARDED: 0, THREADS } }, ports);
+      return assembleRouter(
+        router,
+        { name, files: [ownFile('select/wide')], constants: { GUARDED: 0, THREADS } },
+        ports,
+      );
     case 'subgroup':
       return subgroupKernel(router, variant, ports);
     default:
@@ -139,15 +131,15 @@ function subgroupKernel(router: RoutingFunction, variant: SubgroupVariant, ports
     GUARDED: Number(!isEven || allQuads !== quads * chunks),
   };
   const files = [
-    ports.keys,
-    'lanes',
-    groups === null ? 'lanes-interleaved' : 'lanes-grouped',
-    'subgroup',
-    'settle-anew',
-    layout.slots === 1 ? 'settle-by-rank' : 'settle-many',
-  ];
+    `choose/${ports.keys}`,
+    'select/lanes',
+    groups === null ? 'select/lanes-interleaved' : 'select/lanes-grouped',
+    'select/subgroup',
+    'select/settle-anew',
+    layout.slots === 1 ? 'select/settle-by-rank' : 'select/settle-many',
+  ].map(ownFile);
   const kernel = assembleRouter(router, { name: routerVariantName(variant), files, constants }, ports);
-  return { ...kernel, wgsl: kernel.wgsl + laneNetworkWgsl(network), requires: ['subgroups'] };
+  return { ...kernel, wgsl: (read) => kernel.wgsl(read) + laneNetworkWgsl(network), requires: ['subgroups'] };
 }
 
 /** What an algorithm brings: its name and files, and the constants that these want. */
@@ -174,7 +166,7 @@ export function assembleRouter(
   return {
     name: `router/${routingFunctionName(router)}-${name}${ports.name}`,
     wgsl: wgslModule(
-      [...first.map(ownFile), ...ports.files, ...files.map(ownFile)],
+      [...first.map(ownFile), ...ports.files, ...files],
       { ...functionConstants(router), ...ports.constants, ...constants },
       floats,
     ),

@@ -13,7 +13,7 @@ import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
-import type { DesignName, EngineConfig, ModelConfig } from '../../contract/config.ts';
+import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
 import { DEFAULT_PREFIX_ROWS, prefixRowsPolicies } from '../../capture/deltas/prefix-rows.ts';
 import { rowShape } from '../../capture/row-shape.ts';
 import type { SharedRows } from '../../capture/shm-flock/shared-rows.ts';
@@ -33,7 +33,7 @@ export type Monitored = Readonly<{
 }>;
 
 export class EngineHalfMonitor implements CaptureEngineHalf {
-  readonly design: DesignName;
+  readonly design: string;
   readonly #half: CaptureEngineHalf;
   readonly #judge: Judge;
   readonly #bytesPerRow: number;

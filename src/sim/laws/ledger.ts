@@ -12,9 +12,9 @@
 import type { WorkerStep } from '../../contract/capture.ts';
 import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
 import { RequestKind } from '../../contract/scheduler-output.ts';
-import { hiddenX, hiddenY, keyBase, keyX, keyY, nextToken, termX, termY } from '../../kernels/reference/mix.ts';
-import type { Router } from '../../kernels/reference/route.ts';
-import type { SampledLayout } from '../../kernels/sampled-layout.ts';
+import { hiddenX, hiddenY, keyBase, keyX, keyY, nextToken, termX, termY } from '../../kernels/model/mix/mix.ts';
+import type { Router } from '../../kernels/model/route/route.ts';
+import type { SampledLayout } from '../../kernels/model/sample/sampled-layout.ts';
 import type { Mark } from '../coverage.ts';
 import type { Flight, FlightEntry } from '../flight.ts';
 import type { Judge } from './judge.ts';

@@ -7,8 +7,8 @@ import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 import { acceptedTokens } from '../../capture/captured-spans.ts';
 import { SPAN_LENGTH } from '../../capture/deltas/span.ts';
 import { rowShape } from '../../capture/row-shape.ts';
-import type { KernelSet } from '../../kernels/kernel-set.ts';
-import { Header, REQUEST_WORDS, RequestField } from '../../kernels/step-input.ts';
+import type { KernelSet } from '../../kernels/model/kernel-set.ts';
+import { Header, REQUEST_WORDS, RequestField } from '../../kernels/model/step-input.ts';
 import { DelegatingWorkerHalf } from './delegates.ts';
 
 /** Steps are padded to a multiple of this, as captured graphs are. */

@@ -2,12 +2,12 @@
 
 import type { ModelConfig } from '../../contract/config.ts';
 import type { Kernel } from '../../contract/device.ts';
-import { BINDINGS, type KernelRole, type KernelSetFactory, type StepKernel } from '../../kernels/kernel-set.ts';
-import { attend } from '../../kernels/reference/attend.ts';
-import { attendWrite } from '../../kernels/reference/attend-write.ts';
-import { pack } from '../../kernels/reference/pack.ts';
-import { route, Router } from '../../kernels/reference/route.ts';
-import { sample } from '../../kernels/reference/sample.ts';
+import { BINDINGS, type KernelRole, type KernelSetFactory, type StepKernel } from '../../kernels/model/kernel-set.ts';
+import { attend } from '../../kernels/model/attend/attend.ts';
+import { attendWrite } from '../../kernels/model/attend-write/attend-write.ts';
+import { pack } from '../../kernels/model/pack/pack.ts';
+import { route, Router } from '../../kernels/model/route/route.ts';
+import { sample } from '../../kernels/model/sample/sample.ts';
 import { routingFunctionName, routingFunctionOf } from '../../kernels/router/routing-function.ts';
 
 const routers: Map<string, Router> = new Map();
@@ -28,14 +28,14 @@ const NO_WEIGHTS = new Uint32Array(4);
 const ONE_WORKGROUP = [1, 1] as const;
 
 function kernel(role: KernelRole, reference: Kernel['reference']): Kernel {
-  return { name: `${role}/simulated`, wgsl: '', bindings: BINDINGS[role], requires: [], reference };
+  return { name: `${role}/simulated`, wgsl: () => '', bindings: BINDINGS[role], requires: [], reference };
 }
 
 function step(role: KernelRole, reference: Kernel['reference']): StepKernel {
   return { kernel: kernel(role, reference), grid: () => ONE_WORKGROUP };
 }
 
-/** As `referenceKernels`, with a shared router and without a ballast. */
+/** As `wgslKernels`, with a shared router, without shaders and without a ballast. */
 export const simKernels: KernelSetFactory = (model, shape) => {
   const router = routerOf(model);
   return {

@@ -6,8 +6,8 @@
 
 import type { CaptureWorkerHalf } from '../../contract/capture.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
-import { ForwardPass } from '../../kernels/forward-pass.ts';
-import { packedBytes } from '../../kernels/kernel-shape.ts';
+import { ForwardPass } from '../../kernels/model/forward-pass.ts';
+import { packedBytes } from '../../kernels/model/kernel-shape.ts';
 import { StepPipeline, type PendingMap, type Submission, type TaskEnd } from '../../worker/pipeline/step-pipeline.ts';
 import { Phase } from './event-heap.ts';
 import type { Flight } from '../flight.ts';

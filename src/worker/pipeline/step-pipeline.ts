@@ -14,7 +14,7 @@ import type { EngineConfig } from '../../contract/config.ts';
 import type { Device, DeviceBuffer } from '../../contract/device.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
-import type { ForwardPass } from '../../kernels/forward-pass.ts';
+import type { ForwardPass } from '../../kernels/model/forward-pass.ts';
 import { KvBlocks } from './kv-blocks.ts';
 import { ReadbackRing } from './readback-ring.ts';
 import type { StepFrame } from './step-frame.ts';

@@ -1,0 +1,295 @@
+/**
+ * One model on one device: owns the device's buffers, binds the kernels, and records a step's forward pass. Knows
+ * nothing of requests, scheduling or capture; whoever fills its `StepInput` does.
+ *
+ *     upload(input) ─► attend-write ─► attend ─► gate ─► route ─► sample ─► ballast
+ *                      │ kvKeys        │ hidden  │ choices │ routedExperts   │ sampled, lastTokens
+ *                      └ blockTable    └────────►┴────────►┴────────────────►┘
+ *
+ * It is one command buffer, behind which capture adds itself. Gate and router take turns, a chunk of tokens at a time;
+ * or the router makes its own logits. A monolithic router puts out the sums of the experts' work instead of ids, and
+ * ids to `routing_replay_out` if it has it.
+ */
+
+import type { CaptureWorkerContext } from '../../contract/capture.ts';
+import type { EngineConfig, ModelConfig, RouterConfig } from '../../contract/config.ts';
+import type { BoundKernel, CommandRecorder, Device, DeviceBuffer, Kernel } from '../../contract/device.ts';
+import { RoutedExpertsError } from '../../contract/errors.ts';
+import { Ballast } from './ballast/calibrated-ballast.ts';
+import type { GateKernel, KernelSet, KernelSetFactory, StepKernel, StepSizes } from './kernel-set.ts';
+import type { KernelShape } from './kernel-shape.ts';
+import { kernelShape, packedBytes } from './kernel-shape.ts';
+import { routingReplayWords } from './routing-replay/routing-replay.ts';
+import { MODULAR } from './route/engine-router.ts';
+import { SampledLayout } from './sample/sampled-layout.ts';
+import type { StepInput } from './step-input.ts';
+import { stepInputWords } from './step-input.ts';
+
+export type ForwardPassOptions = Readonly<{
+  model: ModelConfig;
+  engine: EngineConfig;
+  /** Milliseconds by which each pass is stretched on the device; 0 = none. */
+  ballastMs: number;
+  /** How likely a draft is right, in [0, 1]; absent = `DRAFT_ACCEPTANCE_RATE`. */
+  draftAcceptanceRate?: number;
+  kernels: KernelSetFactory;
+}>;
+
+/** Where the rows of a pass can be had. */
+export type RowSource = Pick<CaptureWorkerContext, 'routedExperts' | 'pack' | 'recordRows'>;
+
+export class ForwardPass {
+  readonly shape: KernelShape;
+  readonly sampledLayout: SampledLayout;
+  /** `[maxNumBatchedTokens, L, K]` u32 ids, written by a modular router; by a monolithic one never. */
+  readonly routedExperts: DeviceBuffer;
+  /** `[maxNumBatchedTokens, L]` u32, written by a monolithic router; by a modular one never. */
+  readonly expertOutput: DeviceBuffer;
+  /** `[maxNumBatchedTokens]` u32 KV slots, uploaded before the pass. */
+  readonly slotMapping: DeviceBuffer;
+  /** `[maxNumBatchedTokens, 4]` u32: the hidden state of each token, and the sums that it is made of. */
+  readonly hidden: DeviceBuffer;
+  /** `[numSlots, 2]` u32: the KV cache. Of a block the slots are neighbours. */
+  readonly kvKeys: DeviceBuffer;
+  /** One record per request, see sampled-layout.ts. Read back `sampledLayout.byteLength(numRequests)` bytes. */
+  readonly sampled: DeviceBuffer;
+  /** For capture. `null`: the router writes no rows anywhere, and nothing can be captured. */
+  readonly rows: RowSource | null;
+
+  readonly #device: Device;
+  readonly #stepInput: DeviceBuffer;
+  readonly #owned: readonly DeviceBuffer[];
+  readonly #steps: readonly BoundStep[];
+  readonly #ballast: Ballast | null;
+
+  private constructor(
+    device: Device,
+    shape: KernelShape,
+    buffers: Buffers,
+    steps: readonly BoundStep[],
+    rows: RowSource | null,
+    ballast: Ballast | null,
+  ) {
+    this.#device = device;
+    this.shape = shape;
+    this.sampledLayout = new SampledLayout(shape.numSpeculativeTokens);
+    this.routedExperts = buffers.routedExperts;
+    this.slotMapping = buffers.slotMapping;
+    this.hidden = buffers.hidden;
+    this.kvKeys = buffers.kvKeys;
+    this.sampled = buffers.sampled;
+    this.expertOutput = buffers.expertOutput;
+    this.rows = rows;
+    this.#stepInput = buffers.stepInput;
+    this.#owned = Object.values(buffers).flat();
+    this.#steps = steps;
+    this.#ballast = ballast;
+  }
+
+  /** Throws `BAD_VALUE` for a shape that kernels or device cannot hold. */
+  static async create(device: Device, options: ForwardPassOptions): Promise<ForwardPass> {
+    const { ballastMs } = options;
+    if (!(ballastMs >= 0)) throw RoutedExpertsError.of('BAD_VALUE', 'ballastMs', ballastMs, 'milliseconds ≥ 0');
+    const { shape, kernels, buffers, planned, forRows } = prepare(device, options);
+    const bind = ({ kernel, bindTo }: Planned): Promise<BoundKernel> => device.bind(kernel, bindTo);
+    const [bound, rowKernels] = await Promise.all([Promise.all(planned.map(bind)), Promise.all(forRows.map(bind))]);
+    const ballast = ballastMs > 0 ? await Ballast.create(device, kernels.ballast, ballastMs) : null;
+    const steps = planned.map((step, i) => ({ ...step, bound: bound[i]! }));
+    return new ForwardPass(device, shape, buffers, steps, rowsOf(kernels, buffers, rowKernels), ballast);
+  }
+
+  /** `create` without promises and ballast, for a device that binds at once. */
+  static assemble(
+    device: Device & Readonly<{ bindNow: (kernel: Kernel, buffers: readonly DeviceBuffer[]) => BoundKernel }>,
+    options: Omit<ForwardPassOptions, 'ballastMs'>,
+  ): ForwardPass {
+    const { shape, kernels, buffers, planned, forRows } = prepare(device, options);
+    const bind = ({ kernel, bindTo }: Planned): BoundKernel => device.bindNow(kernel, bindTo);
+    const steps = planned.map((step) => ({ ...step, bound: bind(step) }));
+    return new ForwardPass(device, shape, buffers, steps, rowsOf(kernels, buffers, forRows.map(bind)), null);
+  }
+
+  /**
+   * Sends a step's input, `end`ed, to the device. It is taken before this returns: the object can be refilled for the
+   * next step.
+   */
+  upload(input: StepInput): void {
+    this.#device.write(this.#stepInput, 0, input.words.subarray(0, input.numWords));
+    this.#device.write(this.slotMapping, 0, input.slotMapping.subarray(0, input.numTokens));
+  }
+
+  /** Records the pass over what was uploaded last. `sizes`: the `StepInput` itself will do. */
+  record(commands: CommandRecorder, sizes: StepSizes): void {
+    for (const { bound, grid, chunk } of this.#steps) {
+      const numTokens = chunk === null ? sizes.numTokens : Math.min(chunk.size, sizes.numTokens - chunk.start);
+      if (chunk !== null && numTokens <= 0) continue;
+      const [x, y] = grid(chunk === null ? sizes : { ...sizes, numTokens });
+      commands.dispatch(bound, x, y);
+    }
+    this.#ballast?.record(commands);
+  }
+
+  destroy(): void {
+    for (const buffer of this.#owned) buffer.destroy();
+    this.#ballast?.destroy();
+  }
+}
+
+/** A kernel with what it is bound to. */
+type Planned = Readonly<{ kernel: Kernel; bindTo: readonly DeviceBuffer[] }>;
+
+/** Tokens of a step that a kernel takes: at most `size` from `start` on; `null` = all. */
+type Chunk = Readonly<{ start: number; size: number }> | null;
+
+type PlannedStep = Planned & Readonly<{ grid: StepKernel['grid']; chunk: Chunk }>;
+
+/** `planned`: the kernels of a pass, in their order. `forRows`: `pack` and `expand`, as far as there are rows. */
+type Plan = Readonly<{
+  shape: KernelShape;
+  kernels: KernelSet;
+  buffers: Buffers;
+  planned: readonly PlannedStep[];
+  forRows: readonly Planned[];
+}>;
+
+function prepare(
+  device: Device,
+  { model, engine, draftAcceptanceRate, kernels: factory }: Omit<ForwardPassOptions, 'ballastMs'>,
+): Plan {
+  const shape = kernelShape(model, engine, draftAcceptanceRate);
+  const kernels = factory(model, shape, device.info);
+  const weights = kernels.gateWeights();
+  const router = kernels.router ?? MODULAR;
+  const b = createBuffers(device, model, shape, weights.length, router);
+  device.write(b.gateWeights, 0, weights);
+  const sampleBuffers = [b.stepInput, b.hidden, b.sampled, b.lastTokens];
+  // A sampler that replays a recording reads it where the router does.
+  if (kernels.sample.kernel.bindings.length > sampleBuffers.length) sampleBuffers.push(b.gateWeights);
+  const routing = kernels.gate
+    ? planChunks(device, kernels.gate, kernels.route, shape, b)
+    : {
+        planned: [wholeStep(kernels.route, [b.stepInput, b.hidden, b.gateWeights, ...routerOutputs(router, b)])],
+        owned: [],
+      };
+  const planned = [
+    wholeStep(kernels.attendWrite, [b.stepInput, b.slotMapping, b.lastTokens, b.kvKeys, b.blockTable]),
+    wholeStep(kernels.attend, [b.stepInput, b.kvKeys, b.blockTable, b.hidden]),
+    ...routing.planned,
+    wholeStep(kernels.sample, sampleBuffers),
+  ];
+  const forRows: Planned[] = [];
+  if (router.kind === 'modular')
+    forRows.push({ kernel: kernels.pack, bindTo: [b.routedExperts, b.packRows, b.packed] });
+  if (kernels.expand) {
+    forRows.push({ kernel: kernels.pack, bindTo: [b.routingReplayOut, b.packRows, b.packed] });
+    forRows.push({ kernel: kernels.expand.kernel, bindTo: [b.routingReplayOut, b.stepInput, b.expandedRows] });
+  }
+  return { shape, kernels, buffers: { ...b, chunks: routing.owned }, planned, forRows };
+}
+
+/** A kernel that takes all of a step. */
+function wholeStep({ kernel, grid }: StepKernel, bindTo: readonly DeviceBuffer[]): PlannedStep {
+  return { kernel, grid, bindTo, chunk: null };
+}
+
+/** Gate and router for each chunk of the largest step. All chunks share the memory of their choices. */
+function planChunks(
+  device: Device,
+  gate: GateKernel,
+  route: StepKernel,
+  shape: KernelShape,
+  b: Omit<Buffers, 'chunks'>,
+): Readonly<{ planned: readonly PlannedStep[]; owned: readonly DeviceBuffer[] }> {
+  const { numLayers, numExperts, maxNumBatchedTokens } = shape;
+  const size = gate.chunkTokens;
+  const choices = device.createBuffer('choices', 4 * size * numLayers * numExperts, 'storage');
+  const planned: PlannedStep[] = [];
+  const owned = [choices];
+  for (let start = 0; start < maxNumBatchedTokens; start += size) {
+    const params = device.createBuffer('routerParams', 8, 'storage');
+    device.write(params, 0, Uint32Array.of(0, start * numLayers));
+    owned.push(params);
+    const chunk = { start, size };
+    const gateBuffers = [b.stepInput, b.hidden, b.gateWeights, params, choices];
+    planned.push({ kernel: gate.kernel, grid: gate.grid, bindTo: gateBuffers, chunk });
+    planned.push({ kernel: route.kernel, grid: route.grid, bindTo: [params, choices, b.routedExperts], chunk });
+  }
+  return { planned, owned };
+}
+
+function routerOutputs(router: RouterConfig, b: Omit<Buffers, 'chunks'>): DeviceBuffer[] {
+  if (router.kind === 'modular') return [b.routedExperts];
+  return router.hasRoutingReplay ? [b.expertOutput, b.routingReplayOut] : [b.expertOutput];
+}
+
+/** A design reads ids where the router writes them: packed straight from there, or, whole, as a modular router's. */
+function rowsOf(kernels: KernelSet, b: Buffers, bound: readonly BoundKernel[]): RowSource | null {
+  const [packBound, expandBound] = bound;
+  if (packBound === undefined) return null;
+  const pack = { bound: packBound, rows: b.packRows, packed: b.packed };
+  const { expand } = kernels;
+  if (!expand) return { routedExperts: b.routedExperts, pack };
+  return {
+    routedExperts: b.expandedRows,
+    pack,
+    recordRows: (commands, numTokens) => {
+      const [x, y] = expand.grid({ numTokens, numRequests: 0, numTableUpdates: 0 });
+      commands.dispatch(expandBound!, x, y);
+    },
+  };
+}
+
+type BoundStep = PlannedStep & Readonly<{ bound: BoundKernel }>;
+
+type Buffers = Readonly<
+  Record<
+    | 'stepInput'
+    | 'slotMapping'
+    | 'lastTokens'
+    | 'kvKeys'
+    | 'blockTable'
+    | 'hidden'
+    | 'gateWeights'
+    | 'routedExperts'
+    | 'expertOutput'
+    | 'routingReplayOut'
+    | 'expandedRows'
+    | 'sampled'
+    | 'packRows'
+    | 'packed',
+    DeviceBuffer
+  >
+> &
+  Readonly<{ chunks: readonly DeviceBuffer[] }>;
+
+/** Words of a buffer that this router never touches. */
+const UNUSED = 1;
+
+function createBuffers(
+  device: Device,
+  model: ModelConfig,
+  shape: KernelShape,
+  weightWords: number,
+  router: RouterConfig,
+): Omit<Buffers, 'chunks'> {
+  const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, 4 * words, 'storage');
+  const { maxNumBatchedTokens, maxNumSeqs, numLayers, topK } = shape;
+  const isMonolithic = router.kind === 'monolithic';
+  const hasReplay = isMonolithic && router.hasRoutingReplay;
+  return {
+    stepInput: storage('stepInput', stepInputWords(shape)),
+    slotMapping: storage('slotMapping', maxNumBatchedTokens),
+    lastTokens: storage('lastTokens', maxNumSeqs * (1 + shape.numSpeculativeTokens)),
+    kvKeys: storage('kvKeys', 2 * shape.numSlots),
+    blockTable: storage('blockTable', maxNumSeqs * shape.maxBlocksPerSeq),
+    hidden: storage('hidden', 4 * maxNumBatchedTokens),
+    gateWeights: storage('gateWeights', weightWords),
+    routedExperts: storage('routedExperts', maxNumBatchedTokens * numLayers * topK),
+    expertOutput: storage('expertOutput', isMonolithic ? maxNumBatchedTokens * numLayers : UNUSED),
+    routingReplayOut: storage('routingReplayOut', hasReplay ? routingReplayWords(shape, maxNumBatchedTokens) : UNUSED),
+    expandedRows: storage('expandedRows', hasReplay ? maxNumBatchedTokens * numLayers * topK : UNUSED),
+    sampled: storage('sampled', maxNumSeqs * new SampledLayout(shape.numSpeculativeTokens).stride),
+    packRows: storage('packRows', 1 + maxNumBatchedTokens),
+    packed: storage('packed', packedBytes(model, maxNumBatchedTokens) / 4),
+  };
+}
