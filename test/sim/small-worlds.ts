@@ -112,7 +112,8 @@ function runOrder(scenario: Scenario, tested: TestedDesign, clock: ChoiceClock):
   const judge = new Judge(tested.gaps);
   const uninstall = tested.mutation.install?.();
   try {
-    const world = new World(scenario, tested, routerOf(scenario.model), judge, new EventLog(false), new Set());
+    const router = routerOf(scenario.model);
+    const world = new World(scenario, { tested, router, judge, log: new EventLog(false), marks: new Set() });
     const storm = new Storm(world, tested, clock);
     while (clock.runNext());
     storm.checkEnd();

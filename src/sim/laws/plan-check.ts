@@ -14,6 +14,13 @@ const KIND_NAMES = { [RequestKind.running]: 'runs', [RequestKind.new]: 'joins', 
 
 const NONE: readonly number[] = [];
 
+type PlanChecked = Readonly<{
+  engine: EngineConfig;
+  judge: Judge;
+  marks: Set<Mark>;
+  requests: readonly TrackedRequest[];
+}>;
+
 export class PlanCheck {
   readonly #engine: EngineConfig;
   readonly #judge: Judge;
@@ -32,7 +39,7 @@ export class PlanCheck {
   /** Requests that ended and of whose end the workers have not heard. */
   readonly #untold = new Set<number>();
 
-  constructor(engine: EngineConfig, judge: Judge, marks: Set<Mark>, requests: readonly TrackedRequest[]) {
+  constructor({ engine, judge, marks, requests }: PlanChecked) {
     this.#engine = engine;
     this.#judge = judge;
     this.#marks = marks;

@@ -1,15 +1,21 @@
-/**
- * Delivered rows against the ledger's: all there, each once, each the right one, and what is missing for a reason
- * (L1–L4, L9).
- */
+/** Compares delivered rows with the ledger's: all there, each once, each right, or missing for a reason (L1–L4, L9). */
 
 import type { ModelConfig } from '../../contract/config.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import { rowAt } from '../../capture/routed-rows.ts';
 import type { RowArray } from '../../capture/row-shape.ts';
+import type { Scenario } from '../scenario.ts';
 import type { Judge } from './judge.ts';
 import type { Ledger } from './ledger.ts';
 import { Flag, type TrackedRequest } from './tracked-request.ts';
+
+type RowChecked = Readonly<{
+  scenario: Pick<Scenario, 'model' | 'hasEpochs' | 'readsAtOnce'>;
+  ledger: Ledger;
+  judge: Judge;
+  requests: readonly TrackedRequest[];
+  rowsAreSpliced: boolean;
+}>;
 
 export class RowCheck {
   readonly #model: ModelConfig;
@@ -21,25 +27,17 @@ export class RowCheck {
   readonly #requests: readonly TrackedRequest[];
   readonly #unread: Readonly<{ request: TrackedRequest; rows: RoutedRows }>[] = [];
 
-  constructor(
-    model: ModelConfig,
-    ledger: Ledger,
-    judge: Judge,
-    hasEpochs: boolean,
-    readsAtOnce: boolean,
-    rowsAreSpliced: boolean,
-    requests: readonly TrackedRequest[],
-  ) {
+  constructor({ scenario, ledger, judge, requests, rowsAreSpliced }: RowChecked) {
     this.#requests = requests;
-    this.#model = model;
+    this.#model = scenario.model;
     this.#ledger = ledger;
     this.#judge = judge;
-    this.#hasEpochs = hasEpochs;
-    this.#readsAtOnce = readsAtOnce;
+    this.#hasEpochs = scenario.hasEpochs;
+    this.#readsAtOnce = scenario.readsAtOnce;
     this.#rowsAreSpliced = rowsAreSpliced;
   }
 
-  /** Takes in the rows of one output: a piece, or all of them. */
+  /** Takes in the rows of one output: some of them, or all. */
   onRows(request: TrackedRequest, rows: RoutedRows): void {
     const { start, count } = rows;
     if (rows.numLayers !== this.#model.numLayers || rows.topK !== this.#model.topK) {
@@ -71,7 +69,7 @@ export class RowCheck {
     else this.#unread.push({ request, rows });
   }
 
-  /** The request is over, and all rows that it will ever get are here. */
+  /** The request is over, and all its rows were delivered. */
   onEnd(request: TrackedRequest): void {
     const from = request.spec.rowsFrom;
     const to = Math.max(from, request.tokens.length - 1);
@@ -91,7 +89,7 @@ export class RowCheck {
     }
   }
 
-  /** A consumer that reads late finds what it would have found at once. */
+  /** Reads the rows that a late consumer has kept: they must be what they were when they were delivered. */
   readAll(): void {
     for (const { request, rows } of this.#unread) this.#read(request, rows);
     this.#unread.length = 0;
@@ -165,8 +163,8 @@ export class RowCheck {
   }
 
   /**
-   * What no router can have chosen, whatever the oracle says: in each layer K ids of experts that there are, no two
-   * alike.
+   * Finds rows that no router can have chosen, whatever the oracle says: each layer must have K distinct ids of
+   * existing experts.
    */
   #checkIds(request: TrackedRequest, position: number, got: RowArray): void {
     const { numLayers, topK, numExperts } = this.#model;

@@ -35,6 +35,14 @@ export type TrackedState = 'waiting' | 'loading' | 'loaded' | 'running' | 'preem
 /** KV of the positions `[from, to)` that came from another engine: which pass wrote each, and with epochs its row. */
 export type LoadedKv = Readonly<{ from: number; to: number; epochs: readonly number[]; rows: readonly Uint16Array[] }>;
 
+type Tracked = Readonly<{
+  index: number;
+  spec: ScenarioRequest;
+  arrivalTime: number;
+  maxPositions: number;
+  rowLength: number;
+}>;
+
 export class TrackedRequest {
   readonly index: number;
   readonly spec: ScenarioRequest;
@@ -74,7 +82,8 @@ export class TrackedRequest {
   /** With epochs: every row that a position had. */
   readonly rowsOfSteps: Map<number, RowOfStep[]> = new Map();
 
-  constructor(index: number, spec: ScenarioRequest, arrivalTime: number, maxPositions: number, rowLength: number) {
+  /** `maxPositions`: the most positions that a step may run for it. */
+  constructor({ index, spec, arrivalTime, maxPositions, rowLength }: Tracked) {
     this.index = index;
     this.spec = spec;
     this.arrivalTime = arrivalTime;

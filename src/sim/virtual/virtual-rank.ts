@@ -156,8 +156,12 @@ export class VirtualRank {
     this.#submitted(this.#durations.pass(), () => {
       if (this.number === 0) {
         const { routedExperts, sampled, sampledLayout } = this.#forward;
-        const routed = (routedExperts as VirtualBuffer).words;
-        this.#world.ledger.onExecuted(flight, step!, routed, (sampled as VirtualBuffer).words, sampledLayout);
+        this.#world.ledger.onExecuted(flight, {
+          step: step!,
+          routed: (routedExperts as VirtualBuffer).words,
+          sampled: (sampled as VirtualBuffer).words,
+          layout: sampledLayout,
+        });
       }
       this.#events.onPhase(this, flight, 'executed');
     });
