@@ -140,7 +140,8 @@ export function serveCommand(): Command {
     .addOption(
       new Option(
         '--role <role>',
-        'share KV with other servers: keep it for those that decode, fetch it from those that prefill (default: both with --kv-port, else none)',
+        'share KV with other servers: keep it for those that decode, fetch it from those that prefill ' +
+          '(default: both with --kv-port, else none)',
       ).choices(kvRoles),
     )
     .addOption(

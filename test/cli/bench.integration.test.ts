@@ -83,8 +83,8 @@ describe('bench', () => {
     async (queueDepth) => {
       const json = join(folder, `storm-${queueDepth}.json`);
       const flags =
-        'bench --model tiny --device cpu --ballast-ms 0 --repeats 1 --design deltas --opt-in 1 --workload rollout --requests 96 ' +
-        '--concurrency 32 --max-model-len 256 --block-size 4 --num-blocks 120 --abort-share 0.2';
+        'bench --model tiny --device cpu --ballast-ms 0 --repeats 1 --design deltas --opt-in 1 --workload rollout ' +
+        '--requests 96 --concurrency 32 --max-model-len 256 --block-size 4 --num-blocks 120 --abort-share 0.2';
       const { code, stderr } = await run(...flags.split(' '), '--queue-depth', queueDepth, '--json', json);
       expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
       const { problems, cells } = JSON.parse(readFileSync(json, 'utf8'));

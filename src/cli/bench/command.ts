@@ -141,7 +141,8 @@ export function benchCommand(): Command {
     .option('--json <file>', 'write every figure, with its environment, to this file')
     .addHelpText(
       'after',
-      `\nWorkloads:\n${described.join('\n')}\n\nPrefix rows (--prefix-rows):\n${policies.join('\n')}\n\nExit code: 0 = all rows right, 1 = a law was broken, 2 = could not run`,
+      `\nWorkloads:\n${described.join('\n')}\n\nPrefix rows (--prefix-rows):\n${policies.join('\n')}\n\n` +
+        'Exit code: 0 = all rows right, 1 = a law was broken, 2 = could not run',
     )
     .action((flags: Flags, command: Command) => {
       checkDraftFlags(flags, command);

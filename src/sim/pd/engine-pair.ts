@@ -8,15 +8,12 @@
  * Passes of P and of D have epochs that differ: a row of D's tells whose it is (L9).
  */
 
-import type { Router } from '../../kernels/model/route/route.ts';
 import type { Mark } from '../coverage.ts';
-import type { EventLog } from '../event-log.ts';
 import type { Judge } from '../laws/judge.ts';
 import type { Clock } from '../virtual/event-heap.ts';
 import type { Scenario } from '../scenario.ts';
 import { Storm } from '../storm.ts';
-import type { TestedDesign } from '../tested-design.ts';
-import { World } from '../world.ts';
+import { World, type RunContext } from '../world.ts';
 import { VirtualKeeper, type LedgerKv } from './virtual-keeper.ts';
 import { VirtualLoader } from './virtual-loader.ts';
 import type { PdScenario } from './pd-scenario.ts';
@@ -35,17 +32,10 @@ export class EnginePair {
   readonly #judge: Judge;
   readonly #marks: ReadonlySet<Mark>;
 
-  constructor(
-    scenario: Scenario,
-    pd: PdScenario,
-    tested: TestedDesign,
-    router: Router,
-    clock: Clock,
-    judge: Judge,
-    log: EventLog,
-    marks: Set<Mark>,
-  ) {
-    this.#judge = judge;
+  /** `pd`: that of the scenario. */
+  constructor(scenario: Scenario, pd: PdScenario, { run, clock }: Readonly<{ run: RunContext; clock: Clock }>) {
+    const { tested, marks } = run;
+    this.#judge = run.judge;
     this.#marks = marks;
     const link = new VirtualLink(clock, pd.link, scenario.seed);
     const ledgerKv: LedgerKv = new WeakMap();
@@ -61,14 +51,14 @@ export class EnginePair {
       seed: scenario.seed,
       marks,
     });
-    const prefill = new World(prefillScenario(scenario, pd), tested, router, judge, log, marks, {
+    const prefill = new World(prefillScenario(scenario, pd), run, {
       prefix: 'P: ',
       firstEpoch: FIRST_PREFILL_EPOCH,
       connector: this.#keeper,
       rowsAreSpliced: false,
       onEnd: (spec, finish, rows) => proxy.onPrefilled(spec, finish, rows),
     });
-    const decode = new World(decodeScenario(scenario, pd), tested, router, judge, log, marks, {
+    const decode = new World(decodeScenario(scenario, pd), run, {
       prefix: 'D: ',
       firstEpoch: 1,
       connector: this.#loader,
