@@ -12,10 +12,9 @@ import type {
   SchedulingPolicy,
 } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import { validateEngineConfig } from '../engine/engine-config.ts';
+import { engineConfig } from '../host/engine-options.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../kernels/model/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../kernels/model/model-presets.ts';
-import { prepareAdapters } from '../kernels/device/open-device.ts';
 import type { HttpLimits, ServeConfig } from '../serve/serve-config.ts';
 import { defaultLimits } from '../serve/serve-config.ts';
 import { Server } from '../serve/server.ts';
@@ -223,11 +222,9 @@ function checkDesign(flags: Flags, command: Command): void {
 }
 
 async function serve(flags: Flags): Promise<void> {
-  if (flags.device === 'webgpu') await prepareAdapters();
   const server = await Server.start(toConfig(flags));
-  const { devices } = server.host;
   console.log(
-    `routed-experts serves ${flags.servedModelName ?? flags.model} on ${server.url} (${devices[0]!.description})`,
+    `routed-experts serves ${flags.servedModelName ?? flags.model} on ${server.url} (${server.host.engine.devices[0]!.description})`,
   );
   const signal = await nextSignal();
   const numKept = server.host.kv?.numKept ?? 0;
@@ -296,28 +293,17 @@ function toKvOptions(flags: Flags): KvExchangeOptions | null {
 }
 
 function toEngineConfig(flags: Flags): EngineConfig {
-  const { blockSize, maxModelLen } = flags;
-  const engine: EngineConfig = {
-    blockSize,
-    numBlocks: flags.numBlocks ?? 1 + 4 * Math.ceil(maxModelLen / blockSize),
+  const { numBlocks } = flags;
+  const given = {
+    blockSize: flags.blockSize,
+    ...(numBlocks === undefined ? {} : { numBlocks }),
     maxNumSeqs: flags.maxNumSeqs,
     maxNumBatchedTokens: flags.maxNumBatchedTokens,
-    maxModelLen,
+    maxModelLen: flags.maxModelLen,
     policy: flags.policy,
-    asyncScheduling: flags.queueDepth > 1,
     enablePrefixCaching: flags.prefixCaching,
-    enableChunkedPrefill: true,
-    longPrefillTokenThreshold: 0,
-    reserveFullIsl: true,
-    watermark: 0,
     numSpeculativeTokens: flags.numSpeculativeTokens,
   };
-  validateEngineConfig(engine);
-  // As in vLLM: one request of the longest kind must fit.
-  const needed = 1 + Math.ceil(maxModelLen / blockSize);
-  if (engine.numBlocks < needed) {
-    const wanted = `at least ${needed}, so that a request of --max-model-len ${maxModelLen} fits, or lower that`;
-    throw RoutedExpertsError.of('BAD_VALUE', '--num-blocks', engine.numBlocks, wanted);
-  }
-  return engine;
+  const names = { numBlocks: '--num-blocks', maxModelLen: '--max-model-len' };
+  return engineConfig(given, { queueDepth: flags.queueDepth, names });
 }

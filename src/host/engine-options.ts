@@ -71,7 +71,7 @@ export function engineSettings(options: EngineOptions): EngineSettings {
     maxRestarts,
     session: {
       model: typeof options.model === 'string' ? modelPreset(options.model) : options.model,
-      engine: engineConfig(options.engine ?? {}, queueDepth),
+      engine: engineConfig(options.engine ?? {}, { queueDepth }),
       device,
       adapter: options.adapter ?? null,
       numRanks,
@@ -85,8 +85,17 @@ export function engineSettings(options: EngineOptions): EngineSettings {
   };
 }
 
-/** The sizes of `routed-experts serve`, where the caller gives none. */
-function engineConfig(given: Partial<EngineConfig>, queueDepth: number): EngineConfig {
+/** What the caller calls these fields, for messages. */
+type Names = Readonly<Record<'numBlocks' | 'maxModelLen', string>>;
+
+/**
+ * A scheduler's configuration, with defaults where the caller gives nothing: room for four of the longest requests.
+ * Throws BAD_VALUE for the first value out of its range, and for a pool that cannot hold one request.
+ */
+export function engineConfig(
+  given: Partial<EngineConfig>,
+  { queueDepth, names = { numBlocks: 'numBlocks', maxModelLen: 'maxModelLen' } }: { queueDepth: number; names?: Names },
+): EngineConfig {
   const { blockSize = 16, maxModelLen = 4096 } = given;
   const engine: EngineConfig = {
     blockSize,
@@ -105,16 +114,17 @@ function engineConfig(given: Partial<EngineConfig>, queueDepth: number): EngineC
     ...given,
   };
   validateEngineConfig(engine);
-  requireRoomForOne(engine);
+  requireRoomForOne(engine, names);
   return engine;
 }
 
 /** As in vLLM, one request of the longest kind must fit the pool. Throws BAD_VALUE. */
-export function requireRoomForOne({ numBlocks, maxModelLen, blockSize }: EngineConfig): void {
+function requireRoomForOne({ numBlocks, maxModelLen, blockSize }: EngineConfig, names: Names): void {
   const needed = 1 + Math.ceil(maxModelLen / blockSize);
   if (numBlocks >= needed) return;
-  const wanted = `at least ${needed}, so that a request of maxModelLen ${maxModelLen} fits, or a smaller maxModelLen`;
-  throw RoutedExpertsError.of('BAD_VALUE', 'numBlocks', numBlocks, wanted);
+  const fitting = `so that a request of ${names.maxModelLen} ${maxModelLen} fits`;
+  const wanted = `at least ${needed}, ${fitting}, or a smaller ${names.maxModelLen}`;
+  throw RoutedExpertsError.of('BAD_VALUE', names.numBlocks, numBlocks, wanted);
 }
 
 function requireWhole(name: string, value: number, least: number, most: number): void {

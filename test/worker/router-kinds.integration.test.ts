@@ -7,23 +7,27 @@ import type { SessionConfig } from '../../src/host/design-session.ts';
 import { DesignSession } from '../../src/host/design-session.ts';
 import { Verifier } from '../../src/cli/bench/verify.ts';
 import { designNames } from '../../src/capture/designs.ts';
+<<<<<<< HEAD
 import type { RouterConfig, RouterKernels } from '../../src/contract/config.ts';
-import { EngineCore } from '../../src/engine/engine-core.ts';
 import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
-import { prepareAdapters } from '../../src/kernels/device/open-device.ts';
 import { kernelShape } from '../../src/kernels/model/kernel-shape.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { MODULAR } from '../../src/kernels/model/route/engine-router.ts';
 import { kernelsOf, requireRows, routerConfig } from '../../src/worker/router-kinds.ts';
 import { workloads } from '../../src/workload/workloads.ts';
 
-await prepareAdapters();
-
 const modular = (routerKernels: RouterKernels): RouterConfig =>
   routerConfig({ router: 'modular', routingReplay: true, routerKernels });
 const monolithic = (routingReplay: boolean): RouterConfig =>
   routerConfig({ router: 'monolithic', routingReplay, routerKernels: 'auto' });
 
+=======
+import type { RouterConfig } from '../../src/contract/config.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
+import { kernelsOf, requireRows, routerConfig } from '../../src/worker/router-kinds.ts';
+import { workloads } from '../../src/workload/workloads.ts';
+
+>>>>>>> driver
 const sessionConfig = (modelName: string, router: RouterConfig): SessionConfig => ({
   numRanks: 1,
   model: modelPreset(modelName),
@@ -65,9 +69,7 @@ test.each([
   const session = await DesignSession.start(design, config);
   try {
     const served = await serveWorkload({
-      engine: new EngineCore(config.engine, session.engineHalf()),
-      executor: session.executor,
-      queueDepth: 2,
+      session,
       workload,
       optedIn: workload.requests.map(() => true),
       mode: { kind: 'closed', concurrency: 8 },
