@@ -7,7 +7,11 @@ import type { EngineConfig, ModelConfig } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { checkModel } from '../kernels/kernel-shape.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
+import type { Fault, FaultKind, Moment } from './fault.ts';
 import { checkPdScenario, type PdScenario } from './pd/pd-scenario.ts';
+
+/** A reader of scenarios needs no second import. */
+export { STEP_PHASES, type Fault, type FaultKind, type Moment, type StepPhase } from './fault.ts';
 
 export type ScenarioRequest = Readonly<{
   at: number;
@@ -24,25 +28,6 @@ export type ScenarioRequest = Readonly<{
   priority: number;
   salt: string | null;
 }>;
-
-/** How far a step has come; a fault can wait for a step to get there. */
-export const STEP_PHASES = ['begun', 'submitted', 'executed', 'mapped', 'arrived', 'updated'] as const;
-export type StepPhase = (typeof STEP_PHASES)[number];
-
-/** An instant, or the moment at which a step gets somewhere. */
-export type Moment = Readonly<{ at: number }> | Readonly<{ step: number; phase: StepPhase }>;
-
-export type Fault = Readonly<{ when: Moment }> &
-  (
-    | Readonly<{ kind: 'abort'; ids: readonly string[] }>
-    | Readonly<{ kind: 'reset-cache'; preempt: boolean }>
-    /** The rank dies with everything on it. */
-    | Readonly<{ kind: 'kill'; rank: number }>
-    /** A process takes the lock of shared memory and keeps it for so long. Most designs have no lock. */
-    | Readonly<{ kind: 'slow-lock-holder'; ticks: number }>
-  );
-
-export type FaultKind = Fault['kind'];
 
 /** Durations in ticks; shares in [0, 1] of the steps, factors by which they take longer. */
 export type Timing = Readonly<{
@@ -133,7 +118,7 @@ export function parseScenario(text: string, file: string): Scenario {
   }
   checkModel(model);
   validateEngineConfig(engine);
-  if (scenario.pd !== undefined) checkPdScenario(scenario.pd, scenario, bad);
+  if (scenario.pd !== undefined) checkPdScenario(scenario.pd, scenario.engine, bad);
   return scenario;
 }
 
