@@ -7,7 +7,6 @@ import type { SessionConfig } from '../../src/host/design-session.ts';
 import { DesignSession } from '../../src/host/design-session.ts';
 import { Verifier } from '../../src/cli/bench/verify.ts';
 import { designNames } from '../../src/capture/designs.ts';
-<<<<<<< HEAD
 import type { RouterConfig, RouterKernels } from '../../src/contract/config.ts';
 import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
 import { kernelShape } from '../../src/kernels/model/kernel-shape.ts';
@@ -21,13 +20,6 @@ const modular = (routerKernels: RouterKernels): RouterConfig =>
 const monolithic = (routingReplay: boolean): RouterConfig =>
   routerConfig({ router: 'monolithic', routingReplay, routerKernels: 'auto' });
 
-=======
-import type { RouterConfig } from '../../src/contract/config.ts';
-import { modelPreset } from '../../src/kernels/model/model-presets.ts';
-import { kernelsOf, requireRows, routerConfig } from '../../src/worker/router-kinds.ts';
-import { workloads } from '../../src/workload/workloads.ts';
-
->>>>>>> driver
 const sessionConfig = (modelName: string, router: RouterConfig): SessionConfig => ({
   numRanks: 1,
   model: modelPreset(modelName),
