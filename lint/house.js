@@ -9,8 +9,8 @@ const ROOMS = {
   contract: [],
   engine: ['contract'],
   'kernels/device': ['contract'],
-  'kernels/router': ['contract', 'kernels/device'],
-  'kernels/model': ['contract', 'kernels/device', 'kernels/router'],
+  'kernels/router': ['contract'],
+  'kernels/model': ['contract', 'kernels/router'],
   kernels: ['contract'],
   capture: ['contract', 'engine', 'kernels'],
   workload: ['contract'],
@@ -40,7 +40,8 @@ const WITHOUT_NODE = [
   'worker/pipeline',
   'sim',
   'entries',
-  'kernels/reference',
+  'kernels/model',
+  'kernels/router',
 ];
 const WITH_NODE = ['capture/shm-flock', 'rows/files'];
 
