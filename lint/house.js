@@ -39,9 +39,9 @@ const WITHOUT_NODE = [
   'conformance',
   'worker/pipeline',
   'sim',
-  'entries',
   'kernels/model',
   'kernels/router',
+  'entries',
 ];
 const WITH_NODE = ['capture/shm-flock', 'rows/files'];
 

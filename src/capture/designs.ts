@@ -1,6 +1,6 @@
 /**
- * The table that names the capture designs. The engine and the runner are handed a half; nobody but their makers reads
- * this.
+ * The table that names the built-in capture designs. The engine and the runner are handed a half; nobody but their
+ * makers reads this.
  */
 
 import type { CaptureEngineHalf, CaptureWorkerContext, CaptureWorkerHalf } from '../contract/capture.ts';
@@ -18,7 +18,7 @@ import { ShmFlockWorkerHalf } from './shm-flock/worker-half.ts';
 import { SlotStoreEngineHalf } from './slot-store/engine-half.ts';
 import { SlotStoreWorkerHalf } from './slot-store/worker-half.ts';
 
-/** What a design needs of its surroundings; made only if the design asks. */
+/** What some built-in designs need of their surroundings; made only if the design asks. */
 export type DesignResources = Readonly<{
   sharedRows: () => SharedRows;
   /** Policy of `deltas`; absent = `complete`. */
@@ -42,18 +42,21 @@ export type DeclaredGap = Readonly<{
   shows?: 'in simulation';
 }>;
 
+/** A capture design: built in, or exported by a module of the caller's own. */
 export type Design = Readonly<{
-  name: DesignName;
+  name: string;
   /** Where it comes from. */
-  source: string;
-  summary: string;
+  source?: string;
+  summary?: string;
   gaps: readonly DeclaredGap[];
   /** `null`: the engine captures nothing. */
   engineHalf: (model: ModelConfig, engine: EngineConfig, resources: DesignResources) => CaptureEngineHalf | null;
   workerHalf: (context: CaptureWorkerContext, resources: DesignResources) => CaptureWorkerHalf | null;
 }>;
 
-const off: Design = {
+type BuiltInDesign = Design & Readonly<{ name: DesignName }>;
+
+const off: BuiltInDesign = {
   name: 'off',
   source: '–',
   summary: 'no capture: the zero line',
@@ -62,7 +65,7 @@ const off: Design = {
   workerHalf: () => null,
 };
 
-const shmFlock: Design = {
+const shmFlock: BuiltInDesign = {
   name: 'shm-flock',
   source: 'vllm#28284',
   summary: 'shared memory and a file lock, read when a request stops: the baseline',
@@ -84,7 +87,7 @@ const shmFlock: Design = {
   workerHalf: (context, { sharedRows }) => new ShmFlockWorkerHalf(context, context.rank === 0 ? sharedRows() : null),
 };
 
-const hostCache: Design = {
+const hostCache: BuiltInDesign = {
   name: 'host-cache',
   source: 'vllm#39917',
   summary: 'a cache per request in the worker, emitted when the worker predicts the end: reverted',
@@ -104,7 +107,7 @@ const hostCache: Design = {
   workerHalf: (context) => new HostCacheWorkerHalf(context),
 };
 
-const slotStore: Design = {
+const slotStore: BuiltInDesign = {
   name: 'slot-store',
   source: 'vllm#39568',
   summary: 'a table by KV slot in the scheduler, rows with every output: today’s released vLLM',
@@ -121,7 +124,7 @@ const slotStore: Design = {
   workerHalf: (context) => new SlotStoreWorkerHalf(context),
 };
 
-const blockStore: Design = {
+const blockStore: BuiltInDesign = {
   name: 'block-store',
   source: 'vllm RFC #45221, #45635',
   summary: 'immutable blocks of rows by KV block hash in the worker: vLLM’s newest',
@@ -140,7 +143,7 @@ const blockStore: Design = {
   workerHalf: (context) => new BlockStoreWorkerHalf(context),
 };
 
-const deltas: Design = {
+const deltas: BuiltInDesign = {
   name: 'deltas',
   source: 'RFC vllm#38079',
   summary: 'opted-in rows leave with the output of the step that computed them: the default',
@@ -149,7 +152,7 @@ const deltas: Design = {
   workerHalf: (context) => new DeltasWorkerHalf(context),
 };
 
-export const designs: Readonly<Record<DesignName, Design>> = {
+export const designs: Readonly<Record<DesignName, BuiltInDesign>> = {
   off,
   'shm-flock': shmFlock,
   deltas,
@@ -160,9 +163,9 @@ export const designs: Readonly<Record<DesignName, Design>> = {
 
 export const designNames: readonly DesignName[] = Object.keys(designs) as DesignName[];
 
-/** Throws UNKNOWN_NAME, with the names there are. */
-export function designByName(name: string): Design {
+/** A built-in design. Throws UNKNOWN_NAME, with the names there are. */
+export function designByName(name: string): BuiltInDesign {
   const design = Object.hasOwn(designs, name) ? designs[name as DesignName] : undefined;
-  if (design === undefined) throw RoutedExpertsError.of('UNKNOWN_NAME', 'design', name, designNames);
-  return design;
+  if (design !== undefined) return design;
+  throw RoutedExpertsError.of('UNKNOWN_NAME', 'design', name, [...designNames, 'the path of a module (./mine.ts)']);
 }

@@ -1,12 +1,12 @@
-/** `routed-experts conformance DIR`: replays recorded schedules of vLLM's scheduler through ours. */
+/** `routed-experts conformance DIR`: runs recorded schedules of vLLM's scheduler through ours. */
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import { parseRecording } from '../conformance/recorded-schedule.ts';
-import { replayRecording, type ReplayOptions } from '../conformance/replay-schedule.ts';
-import { slotStoreReplay } from '../conformance/slot-store-replay.ts';
+import { parseSchedule } from '../conformance/recorded-schedule.ts';
+import { checkSchedule, type ScheduleCheckOptions } from '../conformance/schedule-check.ts';
+import { slotStoreCheck } from '../conformance/slot-store-check.ts';
 
 export type ConformanceFailure = Readonly<{
   name: string;
@@ -34,10 +34,10 @@ const recordingFiles = (directory: string): string[] => {
 };
 
 /**
- * Replays every line of every `*.jsonl` in `directory`. A line that cannot be read is a failure of its own, with field
- * `recording`, and the others still run. Throws BAD_FILE if there is nothing to replay.
+ * Checks every line of every `*.jsonl` in `directory`. A line that cannot be read is a failure of its own, with field
+ * `recording`, and the others still run. Throws BAD_FILE if there is nothing to check.
  */
-export const runConformance = (directory: string, options: ReplayOptions = {}): ConformanceResult => {
+export const runConformance = (directory: string, options: ScheduleCheckOptions = {}): ConformanceResult => {
   let passed = 0;
   const failures: ConformanceFailure[] = [];
   for (const file of recordingFiles(directory)) {
@@ -50,8 +50,8 @@ export const runConformance = (directory: string, options: ReplayOptions = {}): 
     for (const [i, line] of lines.entries()) {
       if (line.trim() === '') continue;
       try {
-        const recording = parseRecording(line, file, i + 1);
-        const difference = replayRecording(recording, options);
+        const recording = parseSchedule(line, file, i + 1);
+        const difference = checkSchedule(recording, options);
         if (difference === null) passed += 1;
         else failures.push({ name: recording.name, ...difference });
       } catch (error) {
@@ -68,9 +68,9 @@ const describe = ({ name, step, field, expected, actual }: ConformanceFailure): 
   `${name}, step ${step}, ${field}\n  expected ${JSON.stringify(expected)}\n  actual   ${JSON.stringify(actual)}`;
 
 /**
- * @param replay what the replay is run with, e.g. the slot-store design whose row counts the recordings hold
+ * @param check what the check is run with, e.g. the slot-store design whose row counts the recordings hold
  */
-export const createConformanceCommand = (replay: ReplayOptions = {}): Command =>
+export const createConformanceCommand = (check: ScheduleCheckOptions = {}): Command =>
   new Command('conformance')
     .description("Replay recorded schedules of vLLM's scheduler and compare every decision and every emitted row")
     .argument('<dir>', 'directory of recordings (*.jsonl)')
@@ -79,7 +79,7 @@ export const createConformanceCommand = (replay: ReplayOptions = {}): Command =>
     .action((directory: string, options: { json?: boolean }) => {
       let result: ConformanceResult;
       try {
-        result = runConformance(directory, replay);
+        result = runConformance(directory, check);
       } catch (error) {
         if (!(error instanceof RoutedExpertsError)) throw error;
         process.stderr.write(`error: ${error.message}\n`);
@@ -94,4 +94,4 @@ export const createConformanceCommand = (replay: ReplayOptions = {}): Command =>
       if (result.failed > 0) process.exitCode = 1;
     });
 
-export const conformanceCommand: Command = createConformanceCommand(slotStoreReplay);
+export const conformanceCommand: Command = createConformanceCommand(slotStoreCheck);

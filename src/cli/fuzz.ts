@@ -7,16 +7,16 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 import { scenarioOf, type CampaignPart, type SeedViolation } from '../sim/campaign.ts';
 import { readCase, writeCase, type SavedCase } from '../sim/case-file.ts';
 import { COVERAGE_SCENARIOS } from '../sim/coverage.ts';
-import { findSubject } from '../sim/mutants/mutants.ts';
 import { runScenario } from '../sim/run-scenario.ts';
 import { shrink } from '../sim/shrink.ts';
-import { tellStory } from '../sim/story.ts';
+import { reportRun } from '../sim/run-report.ts';
 import { designsOf, progressBar, withCampaignFlags, type CampaignFlags } from './fuzz/campaign-flags.ts';
+import { loadDesigns, loadedDesign } from './fuzz/loaded-designs.ts';
 import { exitCodeOf, EXIT, renderReport, thinPathsOf, type FuzzReport } from './fuzz/report.ts';
 import { runCampaign } from './fuzz/run-campaign.ts';
 
 /** Violations of a campaign that are shrunk and told; the others are listed. */
-const MOST_STORIES = 5;
+const MOST_REPORTS = 5;
 
 type Flags = CampaignFlags & { pd?: boolean; twice?: boolean; replay?: string; save: string };
 
@@ -27,7 +27,7 @@ export function fuzzCommand(): Command {
   return withCampaignFlags(command, {
     seeds: 'scenarios of each design',
     defaultSeeds: 2000,
-    seed: 'run one seed and tell its story',
+    seed: 'run one seed and report what happened in it',
     defaultDesigns: ['deltas'],
   })
     .option('--pd', 'put a prefill engine in front, behind a slow link that loses and garbles messages')
@@ -40,14 +40,14 @@ export function fuzzCommand(): Command {
         `5 a rare path\nthat a campaign of ${COVERAGE_SCENARIOS} or more scenarios should have taken more often.`,
     )
     .action(async (flags: Flags) => {
-      if (flags.replay !== undefined) replay(flags.replay, flags.json === true);
-      else if (flags.seed !== undefined) tellSeed(flags.seed, flags);
+      if (flags.replay !== undefined) await runSavedCases(flags.replay, flags.json === true);
+      else if (flags.seed !== undefined) await reportSeed(flags.seed, flags);
       else await fuzz(flags);
     });
 }
 
 async function fuzz(flags: Flags): Promise<void> {
-  const designs = designsOf(flags);
+  const designs = await designsOf(flags);
   const bar = progressBar(designs.length * flags.seeds);
   const startedAt = performance.now();
   const parts = await runCampaign({
@@ -67,7 +67,7 @@ function report(parts: readonly CampaignPart[], seconds: number, flags: Flags): 
   const found = parts.flatMap(({ violations }) => violations);
   const violations = found.map((violation, i) => ({
     ...violation,
-    ...(i < MOST_STORIES ? saveStory(violation, flags) : { story: [], file: null }),
+    ...(i < MOST_REPORTS ? saveCase(violation, flags) : { story: [], file: null }),
   }));
   const scenarios = parts.reduce((sum, part) => sum + part.scenarios, 0);
   const steps = parts.reduce((sum, part) => sum + part.steps, 0);
@@ -100,30 +100,28 @@ function report(parts: readonly CampaignPart[], seconds: number, flags: Flags): 
 }
 
 /** Shrinks a failing seed, tells what is left, and saves it. */
-function saveStory(violation: SeedViolation, { save, pd }: Flags): { story: string[]; file: string | null } {
-  const subject = findSubject(violation.design);
-  const shrunk = shrink(scenarioOf(violation.seed, subject, pd === true), subject);
+function saveCase(violation: SeedViolation, { save, pd }: Flags): { story: string[]; file: string | null } {
+  const tested = loadedDesign(violation.design);
+  const shrunk = shrink(scenarioOf(violation.seed, tested, pd === true), tested);
   // Two runs that differ (L10) may well agree now: there is nothing to shrink.
   if (shrunk === null) return { story: [], file: null };
   const { scenario } = shrunk;
   const { law, message } = shrunk.violation;
-  const file = join(
-    save,
-    `${violation.design.replaceAll('/', '-')}-${law}-${pd === true ? 'pd-' : ''}${violation.seed}.json`,
-  );
+  const name = violation.design.replace(/^[^\w]+/, '').replaceAll(/[^\w.-]+/g, '-');
+  const file = join(save, `${name}-${law}-${pd === true ? 'pd-' : ''}${violation.seed}.json`);
   mkdirSync(save, { recursive: true });
   writeFileSync(
     file,
     writeCase({ design: violation.design, law, note: `seed ${violation.seed}: ${message}`, scenario }),
   );
-  return { story: tellStory(scenario, subject), file };
+  return { story: reportRun(scenario, tested), file };
 }
 
-function tellSeed(seed: number, flags: Flags): void {
-  const told = designsOf(flags).map((name) => {
-    const subject = findSubject(name);
-    const scenario = scenarioOf(seed, subject, flags.pd === true);
-    return { name, scenario, story: tellStory(scenario, subject), result: runScenario(scenario, subject) };
+async function reportSeed(seed: number, flags: Flags): Promise<void> {
+  const told = (await designsOf(flags)).map((name) => {
+    const tested = loadedDesign(name);
+    const scenario = scenarioOf(seed, tested, flags.pd === true);
+    return { name, scenario, story: reportRun(scenario, tested), result: runScenario(scenario, tested) };
   });
   if (flags.json === true) {
     const answers = told.map(({ name, story, result }) => ({ design: name, seed, hash: result.hash, story }));
@@ -133,14 +131,15 @@ function tellSeed(seed: number, flags: Flags): void {
   if (broken) process.exitCode = EXIT[broken.kind];
 }
 
-/** Cases that broke something once must keep every law now. */
-function replay(path: string, asJson: boolean): void {
+/** Runs cases that broke something once: they must keep every law. */
+async function runSavedCases(path: string, asJson: boolean): Promise<void> {
   const files = filesOf(path);
-  const answers = files.map((file) => {
-    const saved: SavedCase = readCase(read(file), file);
-    const subject = findSubject(saved.design);
-    const { violation, hash } = runScenario(saved.scenario, subject);
-    return { file, saved, violation, hash, story: tellStory(saved.scenario, subject) };
+  const cases = files.map((file): [string, SavedCase] => [file, readCase(read(file), file)]);
+  await loadDesigns(cases.map(([, { design }]) => design));
+  const answers = cases.map(([file, saved]) => {
+    const tested = loadedDesign(saved.design);
+    const { violation, hash } = runScenario(saved.scenario, tested);
+    return { file, saved, violation, hash, story: reportRun(saved.scenario, tested) };
   });
   if (asJson) {
     const shown = answers.map(({ file, saved, violation, hash, story }) => ({

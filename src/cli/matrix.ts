@@ -5,7 +5,7 @@ import { Command } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { CampaignPart } from '../sim/campaign.ts';
 import { mutants } from '../sim/mutants/mutants.ts';
-import { subjectNames } from '../sim/subject.ts';
+import { testedDesignNames } from '../sim/tested-design.ts';
 import { designsOf, progressBar, withCampaignFlags, type CampaignFlags } from './fuzz/campaign-flags.ts';
 import { exitCodeOf, EXIT, showThinPath, thinPathsOf } from './fuzz/report.ts';
 import { cellsOf, renderMatrix, type MatrixCell, type MutantRow } from './fuzz/matrix-page.ts';
@@ -26,7 +26,7 @@ export function matrixCommand(): Command {
     seeds: 'scenarios of each design, each run twice',
     defaultSeeds: 5000,
     seed: 'the same as --from',
-    defaultDesigns: subjectNames,
+    defaultDesigns: testedDesignNames,
   })
     .option('--pd-seeds <n>', 'of scenarios with a prefill engine in front', whole(1, 10_000_000), 2000)
     .option('--mutations <file>', 'a table of what `npm run mutations -- --json FILE` found, too')
@@ -40,7 +40,7 @@ export function matrixCommand(): Command {
 
 async function matrix(flags: Flags): Promise<void> {
   const from = flags.seed ?? flags.from;
-  const designs = designsOf(flags);
+  const designs = await designsOf(flags);
   const names = mutants.map(({ name }) => `mutant/${name}`);
   const mutations = flags.mutations === undefined ? [] : readMutationResults(flags.mutations);
   // Minutes of work must not end with a file that cannot be written.

@@ -1,9 +1,9 @@
 /** `routed-experts serve`: an OpenAI-compatible server that returns routed experts. */
 
 import { Command, Option } from 'commander';
-import { designByName, designNames } from '../capture/designs.ts';
+import { designNames } from '../capture/designs.ts';
 import { DEFAULT_PREFIX_ROWS, prefixRowsByName, prefixRowsNames } from '../capture/deltas/prefix-rows.ts';
-import type { DesignName, DeviceKind, EngineConfig, PrefixRows, SchedulingPolicy } from '../contract/config.ts';
+import type { DesignReference, DeviceKind, EngineConfig, PrefixRows, SchedulingPolicy } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../kernels/model/kernel-shape.ts';
@@ -15,6 +15,7 @@ import { Server } from '../serve/server.ts';
 import type { KvExchangeOptions } from '../serve/kv/kv-exchange.ts';
 import type { KvRole, PdRows } from '../serve/kv/transfer-params.ts';
 import { kvRoles, pdRowsWays } from '../serve/kv/transfer-params.ts';
+import { designReference } from '../worker/design-module.ts';
 import { requireRows, routerConfig } from '../worker/router-kinds.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../worker/thread/thread-executor.ts';
 import { endAtOnce, endProcess } from './end-process.ts';
@@ -27,7 +28,7 @@ const SERVED_MODEL = 'gpt-oss-20b';
 type Flags = {
   model: string;
   servedModelName?: string;
-  design: DesignName;
+  design: DesignReference;
   device: DeviceKind;
   adapter?: string;
   host: string;
@@ -74,8 +75,8 @@ export function serveCommand(): Command {
     .option('--served-model-name <name>', 'the name that clients use (default: the model’s)')
     .option(
       '--design <name>',
-      `how rows get from the workers to the server: ${designNames.join(', ')}`,
-      (name) => designByName(name).name,
+      `how rows get from the workers to the server: ${designNames.join(', ')}, or a module: ./mine.ts`,
+      designReference,
       'deltas',
     )
     .addOption(

@@ -7,7 +7,7 @@ import { writeStepIndex } from '../capture/slot-store/step-index.ts';
 import type { RowModel } from './recorded-schedule.ts';
 
 /** What a worker computes for one request of a step. */
-export type ReplayedSpan = Readonly<{
+export type RecordedSpan = Readonly<{
   index: number;
   /** Position of the first computed token, and how many are computed. */
   tokenStart: number;
@@ -29,7 +29,7 @@ export const recordedExpert = (hash: number, l: number, k: number, experts: numb
   (hash >>> ((5 * l + 3 * k) & 31)) % experts;
 
 /** The model that a recording's row function stands for. */
-export const recordedModel = ({ layers, topK, experts }: RowModel): ModelConfig => ({
+export const modelOfRows = ({ layers, topK, experts }: RowModel): ModelConfig => ({
   name: 'recorded',
   numLayers: layers,
   numExperts: experts,
@@ -40,13 +40,13 @@ export const recordedModel = ({ layers, topK, experts }: RowModel): ModelConfig 
 
 /** What the worker half of `slot-store` sends: all rows of the step in the worker's order, and their KV slots. */
 export const recordedSlotRows = (
-  spans: readonly ReplayedSpan[],
+  spans: readonly RecordedSpan[],
   rowModel: RowModel,
   { blockSize }: EngineConfig,
 ): RoutedExpertDeltas => {
   const { layers, topK, experts } = rowModel;
   const numRows = spans.reduce((sum, { numTokens }) => sum + numTokens, 0);
-  const rows = allocateRows(rowShape(recordedModel(rowModel)), numRows);
+  const rows = allocateRows(rowShape(modelOfRows(rowModel)), numRows);
   const slotMapping = new Uint32Array(numRows);
   let row = 0;
   let entry = 0;

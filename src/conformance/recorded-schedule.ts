@@ -1,7 +1,7 @@
 /**
  * Recorded schedules: one scenario of vLLM's real scheduler a line. This file reads and checks a line;
- * `replay-recording.ts` runs it. A line that holds anything this reader does not know is refused by name, since a
- * replay that skips a field proves nothing.
+ * `schedule-check.ts` runs it. A line that holds anything this reader does not know is refused by name, since a check
+ * that skips a field proves nothing.
  */
 
 import type { EngineConfig } from '../contract/config.ts';
@@ -10,7 +10,7 @@ import { validateEngineConfig } from '../engine/engine-config.ts';
 
 export type RowModel = Readonly<{ layers: number; topK: number; experts: number }>;
 
-export type RecordedRequest = Readonly<{
+export type ScheduleRequest = Readonly<{
   id: string;
   promptTokenIds: readonly number[];
   maxTokens: number;
@@ -69,11 +69,11 @@ export type RecordedFinal = Readonly<{
   preemptions: number;
 }>;
 
-export type Recording = Readonly<{
+export type RecordedSchedule = Readonly<{
   name: string;
   config: EngineConfig;
   rowModel: RowModel;
-  requests: readonly RecordedRequest[];
+  requests: readonly ScheduleRequest[];
   timeline: readonly RecordedEvent[];
   final: Readonly<Record<string, RecordedFinal>>;
 }>;
@@ -179,7 +179,7 @@ const readRowModel = (value: unknown): RowModel => {
   return { layers, topK, experts };
 };
 
-const readRequest = (value: unknown, where: string): RecordedRequest => {
+const readRequest = (value: unknown, where: string): ScheduleRequest => {
   const fields = object(
     value,
     where,
@@ -297,7 +297,7 @@ const readFinal = (value: unknown, where: string): RecordedFinal => {
   };
 };
 
-const readRecording = (value: unknown): Recording => {
+const readRecording = (value: unknown): RecordedSchedule => {
   const fields = object(value, 'the scenario', ['name', 'config', 'rowModel', 'requests', 'timeline', 'final']);
   const requests = list(fields['requests'], 'requests', readRequest);
   const ids = new Set<string>();
@@ -325,7 +325,7 @@ const readRecording = (value: unknown): Recording => {
  * @throws BAD_TRACE_LINE for broken JSON, a missing or unknown field, an unknown event, or a configuration of another
  * version
  */
-export const parseRecording = (json: string, file: string, line: number): Recording => {
+export const parseSchedule = (json: string, file: string, line: number): RecordedSchedule => {
   let value: unknown;
   try {
     value = JSON.parse(json);

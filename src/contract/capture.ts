@@ -1,8 +1,29 @@
-/** The two interfaces of a capture design. Each design is a folder of `src/capture` that implements both. */
+/**
+ * The two interfaces of a capture design. Each built-in design is a folder of `src/capture` that implements both; a
+ * design of the caller's own is a module that exports both.
+ *
+ * Hooks that fail. A hook fails if it throws, returns a promise, or returns what it may not. In a built-in half that is
+ * a defect of this project, and the engine stops. Halves of the caller's own are guarded (`capture/guard`), and the
+ * failure costs as little as it can:
+ *
+ *     engine half   wants                                               the request is refused
+ *                   hasRows, onPrefixHit, onBlocksCached, onPreempt,
+ *                   acceptsExternalKv, onExternalKv, take, release      the request ends with `error`
+ *                   onScheduled, onStepOutput, onBlockEvicted,
+ *                   onCacheReset, onStepsLost, liveCounts               the design is switched off
+ *     worker half   every hook                                          the design is switched off
+ *
+ * A hook that concerns one request, and fails for a request that asked for no rows, switches the design off too: that
+ * request goes on. A design is switched off for one engine core: every request that asked for rows ends with `error`,
+ * later ones are refused, the others go on, and of the half only `close` is called any more. The error is
+ * DESIGN_FAILED; it names the design and the hook. No guard helps against a hook that does not return, or that leaves
+ * commands that the device refuses: the workers are lost then, and a `stepTimeoutMs` ends the waiting.
+ */
 
-import type { DesignName, EngineConfig, ModelConfig } from './config.ts';
+import type { EngineConfig, ModelConfig } from './config.ts';
 import type { BoundKernel, CommandRecorder, Device, DeviceBuffer } from './device.ts';
 import type { FinishReason } from './engine-core-output.ts';
+import type { RoutedExpertsError } from './errors.ts';
 import type { ModelRunnerOutput, RoutedExpertDeltas } from './model-runner-output.ts';
 import type { CaptureRequest } from './request.ts';
 import type { RoutedRows } from './routed-rows.ts';
@@ -32,7 +53,8 @@ export type CaptureLiveCounts = Readonly<{
  * `take`, and if it ended `release`.
  */
 export interface CaptureEngineHalf {
-  readonly design: DesignName;
+  /** Name of the design. */
+  readonly design: string;
 
   /** Asked once per request. `false`: the scheduler never mentions the request to the design again (L5). */
   wants(request: CaptureRequest): boolean;
@@ -85,6 +107,9 @@ export interface CaptureEngineHalf {
   /**
    * Rows to attach to the output of a wanted request: at its end all of them, before that `null` unless the design
    * emits as it goes. `numTokens` already counts `numNewTokens`. Called before the request's blocks are freed.
+   *
+   * The rows of one request begin at its `routedExpertsPromptStart`, come in order, and end at `numTokens - 1`: a row
+   * that does not exist is listed as missing. Chunks must stay as they are from here on.
    */
   take(request: CaptureRequest, numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null;
 
@@ -110,6 +135,12 @@ export interface CaptureEngineHalf {
 
   /** Frees what outlives requests (shared memory, locks). */
   close(): void;
+
+  /**
+   * Of the guard alone: the requests, by id, for which hooks have failed since the last call. The engine core asks
+   * before it hands outputs out, and ends each of them with its error. `null`: there are none.
+   */
+  takeFailures?(): ReadonlyMap<string, RoutedExpertsError> | null;
 }
 
 /** One step as a worker half sees it. Entry `i` of each array belongs to the i-th request as the worker runs them. */
@@ -187,19 +218,23 @@ export interface BlockingReads {
  * runner does the waiting.
  */
 export interface CaptureWorkerHalf {
-  readonly design: DesignName;
+  /** Name of the design. */
+  readonly design: string;
   /** Of a design that waits for the device in every step. With it the runner keeps one step in flight. */
   readonly blockingReads?: BlockingReads;
 
   /**
-   * Adds its kernels to the step's own command buffer, behind the router. Answers what to read back with the step, or
-   * `null`.
+   * Adds its kernels to the step's own command buffer, behind the router. Returns what to read back with the step: at
+   * most as many bytes as `pack.packed` has, offset and length in whole words. `null`: nothing.
    */
   record(step: WorkerStep, commands: CommandRecorder): DeviceRange | null;
 
   /**
    * The step's results are on the host: `bytes` is the range that `record` asked for, valid only inside this call.
    * `numSampledTokens[i]` is how many tokens request `i` got: with drafts, rows behind them belong to rejected tokens.
+   *
+   * The rows that it returns fill an ArrayBuffer from its first byte on, which is given away: it goes to the engine's
+   * thread, and comes back with `recycle`.
    */
   collect(step: WorkerStep, bytes: Uint8Array | null, numSampledTokens: Uint32Array): RoutedExpertDeltas | null;
 

@@ -115,7 +115,14 @@ export type RouterKernels = 'auto' | 'fused' | 'gated';
  */
 export type RowDtype = 'uint8' | 'uint16' | 'int32';
 
+/** The designs of `capture/designs.ts`. */
 export type DesignName = 'off' | 'shm-flock' | 'deltas' | 'host-cache' | 'slot-store' | 'block-store';
+
+/**
+ * How a design is named where functions cannot go: a built-in one by its name, one of the caller's own by the URL of
+ * the module that exports it, which each thread imports itself.
+ */
+export type DesignReference = DesignName | `file:${string}`;
 
 /** What becomes of the rows of prefix-cached tokens under `deltas`; `capture/deltas/prefix-rows.ts` has the table. */
 export type PrefixRows = 'complete' | 'share' | 'recompute' | 'computed-only';
@@ -148,7 +155,7 @@ export type WorkerConfig = Readonly<{
   numRanks: number;
   model: ModelConfig;
   engine: EngineConfig;
-  design: DesignName;
+  design: DesignReference;
   device: DeviceKind;
   /** Part of an adapter's name, or `null` for the best one there is. */
   adapter: string | null;

@@ -1,5 +1,6 @@
 /** What the engine core answers to its driver. */
 
+import type { RoutedExpertsError } from './errors.ts';
 import type { RoutedRows } from './routed-rows.ts';
 
 export type FinishReason = 'stop' | 'length' | 'abort' | 'error';
@@ -25,4 +26,6 @@ export type EngineCoreOutput = Readonly<{
    * go attach the rows of this output's positions instead; the frontend joins them.
    */
   routedExperts: RoutedRows | null;
+  /** Why this request ended with `error`: DESIGN_FAILED. Absent: it did not, or the workers are lost for good. */
+  failure?: RoutedExpertsError;
 }>;

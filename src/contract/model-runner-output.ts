@@ -5,7 +5,10 @@
  * halves; under `deltas` it holds spans `(request index, first position, number of rows)`, in the order of `rows`.
  */
 export type RoutedExpertDeltas = Readonly<{
-  /** `[numRows, L, K]`, little-endian, in the row dtype. May be longer: the buffer is recycled. */
+  /**
+   * `[numRows, L, K]`, little-endian, in the row dtype, from the first byte of its buffer on. May be longer: the buffer
+   * is recycled.
+   */
   rows: Uint8Array;
   numRows: number;
   index: Uint32Array;

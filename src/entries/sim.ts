@@ -2,11 +2,11 @@
  * `routed-experts/sim`: the engine and a capture design in virtual time, under seeded storms, with every law checked at
  * every step. Nothing of Node, no clock: the same seed is the same run on every machine.
  *
- *     const subject = subjectOf(myDesign);                       or subjectByName('deltas/share')
- *     const { violation, hash } = runScenario(drawScenario(7), subject);
- *     const { violations } = runSeeds(subject, 0, 2000, { twice: false, stopAfter: 1 });
- *     const shrunk = shrink(drawScenario(violations[0].seed), subject);
- *     console.log(tellStory(shrunk.scenario, subject).join('\n'));
+ *     const tested = testedDesignOf(myDesign);           or testedDesignByName('deltas/share')
+ *     const { violation, hash } = runScenario(drawScenario(7), tested);
+ *     const { violations } = runSeeds(tested, 0, 2000, { twice: false, stopAfter: 1 });
+ *     const shrunk = shrink(drawScenario(violations[0].seed), tested);
+ *     console.log(reportRun(shrunk.scenario, tested).join('\n'));
  *
  * Times are in ticks: a forward pass takes about a hundred. Seeds are whole numbers from 0 to 2^32 − 1.
  */
@@ -16,8 +16,9 @@ export { readCase, writeCase, type SavedCase } from '../sim/case-file.ts';
 export { drawScenario } from '../sim/draw-scenario.ts';
 export { drawPdScenario } from '../sim/pd/draw-pd-scenario.ts';
 export { LAWS, type LawName, type Violation, type ViolationKind } from '../sim/laws/violation.ts';
-export { runScenario, type RunResult } from '../sim/run-scenario.ts';
-export type { Fault, Scenario, ScenarioRequest } from '../sim/scenario.ts';
+export { runScenario, type ScenarioResult } from '../sim/run-scenario.ts';
+export type { Fault } from '../sim/fault.ts';
+export type { Scenario, ScenarioRequest } from '../sim/scenario.ts';
 export { shrink, type Shrunk } from '../sim/shrink.ts';
-export { tellStory } from '../sim/story.ts';
-export { subjectByName, subjectNames, subjectOf, type Subject } from '../sim/subject.ts';
+export { reportRun } from '../sim/run-report.ts';
+export { testedDesignOf, testedDesignByName, testedDesignNames, type TestedDesign } from '../sim/tested-design.ts';

@@ -3,12 +3,13 @@
  * other.
  */
 
-import { designByName } from '../capture/designs.ts';
+import type { Design } from '../capture/designs.ts';
 import type { CreatedSharedRows } from '../capture/shm-flock/posix-shared-rows.ts';
 import { createSharedRows, sharedRowsBytes } from '../capture/shm-flock/posix-shared-rows.ts';
 import type { SharedRows } from '../capture/shm-flock/shared-rows.ts';
 import type { CaptureEngineHalf } from '../contract/capture.ts';
-import type { DesignName, PrefixRows } from '../contract/config.ts';
+import type { DesignReference, PrefixRows } from '../contract/config.ts';
+import { loadDesign } from '../worker/design-module.ts';
 import { sharedMemoryName } from '../worker/design-resources.ts';
 import type { Executor } from '../worker/executor.ts';
 import { ThreadExecutor, type ThreadExecutorConfig } from '../worker/thread/thread-executor.ts';
@@ -23,31 +24,37 @@ type Workers = Readonly<{ executor: Executor; shared: CreatedSharedRows | null }
 
 /** Each set of workers has shared memory of its own: what the ones before wrote died with their KV. */
 export class DesignSession {
-  readonly design: DesignName;
+  readonly design: Design;
+  readonly #reference: DesignReference;
   readonly #config: SessionConfig;
   #workers: Workers;
 
-  private constructor(design: DesignName, config: SessionConfig, workers: Workers) {
+  private constructor(design: Design, reference: DesignReference, config: SessionConfig, workers: Workers) {
     this.design = design;
+    this.#reference = reference;
     this.#config = config;
     this.#workers = workers;
   }
 
-  /** Rejects with NO_ADAPTER, UNKNOWN_NAME, SHARED_MEMORY, BAD_VALUE; nothing is left behind then. */
-  static async start(design: DesignName, config: SessionConfig): Promise<DesignSession> {
-    return new DesignSession(design, config, await startWorkers(design, config));
+  /**
+   * Rejects with NO_ADAPTER, UNKNOWN_NAME, BAD_DESIGN, DESIGN_FAILED, SHARED_MEMORY, BAD_VALUE; nothing is left behind
+   * then.
+   */
+  static async start(reference: DesignReference, config: SessionConfig): Promise<DesignSession> {
+    const design = await loadDesign(reference);
+    return new DesignSession(design, reference, config, await startWorkers(reference, config));
   }
 
   get executor(): Executor {
     return this.#workers.executor;
   }
 
-  /** For one engine. It goes on with the workers of a restart. */
+  /** For one engine. It goes on with the workers of a restart. Throws DESIGN_FAILED. */
   engineHalf(): CaptureEngineHalf | null {
     const { model, engine, prefixRows } = this.#config;
     const sharedRows = (): SharedRows => lent(() => this.#workers.shared!);
     const resources = prefixRows === undefined ? { sharedRows } : { sharedRows, prefixRows };
-    return designByName(this.design).engineHalf(model, engine, resources);
+    return this.design.engineHalf(model, engine, resources);
   }
 
   /**
@@ -55,7 +62,7 @@ export class DesignSession {
    * tried again.
    */
   async restart(): Promise<Executor> {
-    const workers = await startWorkers(this.design, { ...this.#config, fault: null });
+    const workers = await startWorkers(this.#reference, { ...this.#config, fault: null });
     this.#workers.shared?.close();
     this.#workers = workers;
     return workers.executor;
@@ -67,7 +74,7 @@ export class DesignSession {
   }
 }
 
-async function startWorkers(design: DesignName, config: SessionConfig): Promise<Workers> {
+async function startWorkers(design: DesignReference, config: SessionConfig): Promise<Workers> {
   const sharedMemory = design === 'shm-flock' ? sharedMemoryName() : null;
   const shared =
     sharedMemory === null ? null : createSharedRows(sharedMemory, sharedRowsBytes(config.model, config.engine));

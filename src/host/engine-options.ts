@@ -1,10 +1,10 @@
 /** What an engine of the library is made from, with the defaults of what is left out. */
 
-import { designByName } from '../capture/designs.ts';
-import type { DesignName, DeviceKind, EngineConfig, ModelConfig, PrefixRows } from '../contract/config.ts';
+import type { DesignReference, DeviceKind, EngineConfig, ModelConfig, PrefixRows } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
 import { modelPreset } from '../kernels/model/model-presets.ts';
+import { designReference } from '../worker/design-module.ts';
 import type { SessionConfig } from './design-session.ts';
 
 export type EngineOptions = Readonly<{
@@ -14,8 +14,11 @@ export type EngineOptions = Readonly<{
   device?: DeviceKind;
   /** Part of the name of the WebGPU adapter to use. */
   adapter?: string;
-  /** How rows leave the device; default `deltas`. */
-  design?: DesignName;
+  /**
+   * How rows leave the device: the name of a built-in design, or the path (relative to the working directory) or `file:`
+   * URL of a module that exports one; default `deltas`.
+   */
+  design?: string | URL;
   /** Rows of prefix-cached tokens under `deltas`; default `complete`. */
   prefixRows?: PrefixRows;
   /** Worker threads, each of which runs every step; default 1. */
@@ -33,7 +36,7 @@ export type EngineOptions = Readonly<{
 }>;
 
 export type EngineSettings = Readonly<{
-  design: DesignName;
+  design: DesignReference;
   session: SessionConfig;
   maxRestarts: number;
 }>;
@@ -41,7 +44,7 @@ export type EngineSettings = Readonly<{
 /** Throws UNKNOWN_NAME for a model or design that there is not, and BAD_VALUE for a value out of its range. */
 export function engineSettings(options: EngineOptions): EngineSettings {
   const { design = 'deltas', device = 'webgpu', queueDepth = 2, numRanks = 1, maxRestarts = 3 } = options;
-  designByName(design);
+  const reference = designReference(design);
   if (device !== 'webgpu' && device !== 'cpu')
     throw RoutedExpertsError.of('BAD_VALUE', 'device', device, 'webgpu or cpu');
   requireWhole('queueDepth', queueDepth, 1, 16);
@@ -49,7 +52,7 @@ export function engineSettings(options: EngineOptions): EngineSettings {
   requireWhole('maxRestarts', maxRestarts, 0, 1000);
   const { stepTimeoutMs, prefixRows } = options;
   return {
-    design,
+    design: reference,
     maxRestarts,
     session: {
       model: typeof options.model === 'string' ? modelPreset(options.model) : options.model,

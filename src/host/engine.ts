@@ -28,13 +28,19 @@ const DEFAULT_MAX_TOKENS = 16;
 
 /**
  * Starts an engine. Rejects with UNKNOWN_NAME or BAD_VALUE for a model, design or size that cannot be, with NO_ADAPTER
- * where WebGPU has no adapter, with ROUTING_NOT_CAPTURED for a router whose rows nobody writes; nothing is left behind
- * then.
+ * where WebGPU has no adapter, with ROUTING_NOT_CAPTURED for a router whose rows nobody writes, with BAD_DESIGN or
+ * DESIGN_FAILED for a design of the caller's own that cannot be used; nothing is left behind then.
  */
 export async function createEngine(options: EngineOptions): Promise<Engine> {
   const settings = engineSettings(options);
   if (settings.session.device === 'webgpu') await prepareAdapters();
-  return new Engine(settings, await DesignSession.start(settings.design, settings.session));
+  const session = await DesignSession.start(settings.design, settings.session);
+  try {
+    return new Engine(settings, session);
+  } catch (error) {
+    await session.close();
+    throw error;
+  }
 }
 
 export class Engine {
@@ -71,7 +77,8 @@ export class Engine {
 
   /**
    * Generates until a stop token or `maxTokens`, and resolves with all tokens and rows. Rejects with what the engine
-   * refuses (PROMPT_TOO_LONG, EXCEEDS_POOL, …), with the signal's reason, and with ENGINE_DEAD.
+   * refuses (PROMPT_TOO_LONG, EXCEEDS_POOL, …), with the signal's reason, with DESIGN_FAILED for a design of the
+   * caller's own that broke its contract, and with ENGINE_DEAD.
    */
   async generate(prompt: ArrayLike<number>, options: GenerateOptions = {}): Promise<GenerationResult> {
     for await (const { result } of this.stream(prompt, options)) if (result !== null) return result;
@@ -186,7 +193,9 @@ export class Engine {
     if (request === undefined) return;
     if (output.finishReason !== null) this.#requests.delete(output.requestId);
     if (output.finishReason === 'error')
-      request.fail(RoutedExpertsError.of('ENGINE_DEAD', this.#deathReason ?? 'its workers were lost'));
+      request.fail(
+        output.failure ?? RoutedExpertsError.of('ENGINE_DEAD', this.#deathReason ?? 'its workers were lost'),
+      );
     else request.add(output);
   }
 

@@ -2,6 +2,7 @@
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { countPositions } from '../capture/routed-rows.ts';
+import { RoutedExpertsError } from '../contract/errors.ts';
 import type { Dialect } from './dialect.ts';
 import type { Choice, Generation } from './generation.ts';
 import type { GenerationJob } from './body/generation-job.ts';
@@ -38,8 +39,8 @@ export type AnswerContext = Readonly<{
 const TURN_CHARACTERS = 128 * 1024;
 
 /**
- * The whole answer, for a generation that has finished. Rejects with ENGINE_DEAD or KV_LOAD_FAILED if the engine could
- * not finish it.
+ * The whole answer, for a generation that has finished. Rejects with ENGINE_DEAD, KV_LOAD_FAILED or DESIGN_FAILED if
+ * the engine could not finish it.
  */
 export async function jsonAnswer(context: AnswerContext): Promise<AsyncGenerator<string>> {
   const { dialect, job, generation, id, created, model } = context;
@@ -164,6 +165,6 @@ function usage({ choices }: Generation): Readonly<Record<string, unknown>> {
 }
 
 async function failureOf({ whyDead }: AnswerContext, { failure }: Choice): Promise<HttpError> {
-  if (failure !== null) return HttpError.of('KV_LOAD_FAILED', null, failure);
-  return HttpError.of('ENGINE_DEAD', null, await whyDead());
+  if (failure !== null) return failure;
+  return HttpError.from(RoutedExpertsError.of('ENGINE_DEAD', await whyDead()));
 }

@@ -1,7 +1,7 @@
 /** The engine behind the server: requests in, generations out, workers started again when they are lost. */
 
 import type {
-  DesignName,
+  DesignReference,
   EngineConfig,
   ModelConfig,
   PrefixRows,
@@ -13,6 +13,7 @@ import type { CaptureEngineHalf } from '../contract/capture.ts';
 import type { DeviceInfo } from '../contract/device.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
+import { HttpError } from './http-error.ts';
 import type { EngineRequest } from '../contract/request.ts';
 import type { EngineStats } from '../engine/engine-core.ts';
 import { EngineCore } from '../engine/engine-core.ts';
@@ -31,7 +32,7 @@ import { Generation } from './generation.ts';
 
 export type EngineHostOptions = Readonly<{
   /** How rows get from the workers to the engine. */
-  design: DesignName;
+  design: DesignReference;
   model: ModelConfig;
   engine: EngineConfig;
   device: WorkerConfig['device'];
@@ -106,7 +107,7 @@ export class EngineHost {
     this.#observer = observer;
     const capture = session.engineHalf();
     this.kv = options.kv === null ? null : this.#makeExchange(options.kv, capture);
-    this.#core = new EngineCore(options.engine, capture, undefined, this.kv);
+    this.#core = new EngineCore(options.engine, capture, { connector: this.kv });
     this.#driver = new EngineDriver({
       engine: this.#core,
       executor,
@@ -240,7 +241,9 @@ export class EngineHost {
     }
     return new KvExchange(options, model, engine, (requestId, error) => {
       const choice = this.#generations.get(requestId)?.choiceOf(requestId);
-      if (choice !== undefined && options.onLoadFailure === 'fail') choice.failure = error.message;
+      if (choice !== undefined && options.onLoadFailure === 'fail') {
+        choice.failure = HttpError.of('KV_LOAD_FAILED', null, error.message);
+      }
       this.#observer.onKvFailure(requestId, error);
     });
   }

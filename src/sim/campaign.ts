@@ -1,4 +1,4 @@
-/** Many seeds of one subject: what a thread of `fuzz` and `matrix` does with its share. */
+/** Many seeds of one design: what a thread of `fuzz` and `matrix` does with its share. */
 
 import { Coverage, type Mark } from './coverage.ts';
 import { drawScenario } from './draw-scenario.ts';
@@ -6,7 +6,7 @@ import { EventLog } from './event-log.ts';
 import { drawPdScenario } from './pd/draw-pd-scenario.ts';
 import { runScenario } from './run-scenario.ts';
 import type { Scenario } from './scenario.ts';
-import type { Subject } from './subject.ts';
+import type { TestedDesign } from './tested-design.ts';
 import type { LawName, ViolationKind } from './laws/violation.ts';
 
 export type SeedViolation = Readonly<{
@@ -44,15 +44,15 @@ export type CampaignOptions = Readonly<{
 }>;
 
 /**
- * The storm of a seed for a subject: with a prefill engine in front if that is asked for, or if the subject is nothing
+ * The storm of a seed for a design: with a prefill engine in front if that is asked for, or if the design is nothing
  * without.
  */
-export function scenarioOf(seed: number, { mutation }: Subject, pd: boolean): Scenario {
+export function scenarioOf(seed: number, { mutation }: TestedDesign, pd: boolean): Scenario {
   return pd || mutation.inPd === true ? drawPdScenario(seed) : drawScenario(seed);
 }
 
 /** Runs the seeds `[from, to)`. */
-export function runSeeds(subject: Subject, from: number, to: number, options: CampaignOptions): CampaignPart {
+export function runSeeds(tested: TestedDesign, from: number, to: number, options: CampaignOptions): CampaignPart {
   const coverage = new Coverage();
   const violations: SeedViolation[] = [];
   const declared: Partial<Record<LawName, Seen>> = {};
@@ -60,8 +60,8 @@ export function runSeeds(subject: Subject, from: number, to: number, options: Ca
   let steps = 0;
   let seed = from;
   for (; seed < to; seed += 1) {
-    const scenario = scenarioOf(seed, subject, options.pd === true);
-    const { violation, marks, numSteps, hash, declared: shown } = runScenario(scenario, subject);
+    const scenario = scenarioOf(seed, tested, options.pd === true);
+    const { violation, marks, numSteps, hash, declared: shown } = runScenario(scenario, tested);
     steps += numSteps;
     coverage.add(marks);
     for (let i = 0; i < hash.length; i += 8) log.word(Number.parseInt(hash.slice(i, i + 8), 16));
@@ -71,13 +71,13 @@ export function runSeeds(subject: Subject, from: number, to: number, options: Ca
     }
     if (violation !== null) {
       const { kind, law, step, message } = violation;
-      violations.push({ design: subject.name, seed, kind, law, step, what: message });
+      violations.push({ design: tested.name, seed, kind, law, step, what: message });
     }
     if (options.twice) {
-      const again = runScenario(scenario, subject).hash;
+      const again = runScenario(scenario, tested).hash;
       if (again !== hash) {
         const what = `two runs of one seed wrote different event logs: ${hash} and ${again}`;
-        violations.push({ design: subject.name, seed, kind: 'wrong', law: 'L10', step: -1, what });
+        violations.push({ design: tested.name, seed, kind: 'wrong', law: 'L10', step: -1, what });
       }
     }
     if (options.stopAfter > 0 && violations.length >= options.stopAfter) {
@@ -86,7 +86,7 @@ export function runSeeds(subject: Subject, from: number, to: number, options: Ca
     }
   }
   const { counts: marks } = coverage;
-  return { design: subject.name, scenarios: seed - from, steps, violations, declared, marks, hash: log.hash };
+  return { design: tested.name, scenarios: seed - from, steps, violations, declared, marks, hash: log.hash };
 }
 
 /** The parts of one design, in the order of their seeds, as one. */

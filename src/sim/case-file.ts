@@ -1,11 +1,11 @@
-/** A scenario on its way to a file and back: what `fuzz` saves and replays. */
+/** A scenario on its way to a file and back: what `fuzz` saves and runs again. */
 
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { parseScenario, type Scenario } from './scenario.ts';
 import type { LawName } from './laws/violation.ts';
 
 export type SavedCase = Readonly<{
-  /** A subject's name. */
+  /** The name of a `TestedDesign`. */
   design: string;
   /** What it broke when it was saved; `null`: nothing, it must stay so. */
   law: LawName | null;

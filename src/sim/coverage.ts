@@ -1,5 +1,6 @@
 /** The rare paths that a campaign must take to be worth anything. */
 
+import { designs } from '../capture/designs.ts';
 import type { DesignName } from '../contract/config.ts';
 
 /** Paths of one engine, each with the least share of the scenarios that must take it. */
@@ -55,14 +56,19 @@ const LEAST_SHARES: Readonly<Record<Mark, number>> = { ...ENGINE_MARKS, ...PROXY
 export const ALL_MARKS = Object.keys(LEAST_SHARES) as readonly Mark[];
 const handoverMarks = Object.keys(HANDOVER_MARKS) as readonly Mark[];
 
-/** Paths that a design cannot take. */
-export const CLOSED_MARKS: Readonly<Partial<Record<DesignName, readonly Mark[]>>> = {
+const CLOSED_MARKS: Readonly<Partial<Record<DesignName, readonly Mark[]>>> = {
   // A design that blocks has one step on the device and never fills the ring; it takes over no KV.
   'shm-flock': ['ring full', ...handoverMarks],
   'host-cache': ['KV loaded for a request that wants rows'],
   'slot-store': handoverMarks,
   'block-store': handoverMarks,
 };
+
+/** Paths that a design cannot take; of one of the caller's own, those that it may be unable to take. */
+export function closedMarks(design: string): readonly Mark[] {
+  if (!Object.hasOwn(designs, design)) return ['ring full', ...handoverMarks];
+  return CLOSED_MARKS[design as DesignName] ?? [];
+}
 
 /** Scenarios of a campaign that is large enough for every share to be told from chance. */
 export const COVERAGE_SCENARIOS = 2000;
@@ -79,13 +85,13 @@ export function marksOf(pd: boolean): readonly Mark[] {
 
 /** The paths that a campaign over `scenarios` storms of a design should have taken more often. */
 export function rareMarks(campaign: {
-  design: DesignName;
+  design: string;
   pd: boolean;
   scenarios: number;
   counts: MarkCounts;
 }): RareMark[] {
   const { design, pd, scenarios, counts } = campaign;
-  const closed = CLOSED_MARKS[design] ?? [];
+  const closed = closedMarks(design);
   return marksOf(pd)
     .filter((mark) => !closed.includes(mark))
     .map((mark) => ({ mark, count: counts[mark], due: Math.floor(scenarios * LEAST_SHARES[mark]) }))

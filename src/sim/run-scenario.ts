@@ -10,14 +10,14 @@ import { EnginePair } from './pd/engine-pair.ts';
 import type { Scenario } from './scenario.ts';
 import { routerOf } from './virtual/sim-kernels.ts';
 import { Storm } from './storm.ts';
-import type { Subject } from './subject.ts';
+import type { TestedDesign } from './tested-design.ts';
 import { Violation, type LawName } from './laws/violation.ts';
 import { World } from './world.ts';
 
 /** Events after which a run is cut off as one that never ends. */
 const MOST_EVENTS = 200_000;
 
-export type RunResult = Readonly<{
+export type ScenarioResult = Readonly<{
   violation: Violation | null;
   /** How often each law was broken that the design gives up. */
   declared: ReadonlyMap<LawName, number>;
@@ -30,12 +30,12 @@ export type RunResult = Readonly<{
 }>;
 
 /** Runs to the end, or to the first broken promise. Never throws for what the code under test does. */
-export function runScenario(scenario: Scenario, subject: Subject, isTracing: boolean = false): RunResult {
-  const judge = new Judge(subject.gaps);
+export function runScenario(scenario: Scenario, tested: TestedDesign, isTracing: boolean = false): ScenarioResult {
+  const judge = new Judge(tested.gaps);
   const log = new EventLog(isTracing);
   const marks = new Set<Mark>();
   const heap = new EventHeap();
-  const uninstall = subject.mutation.install?.();
+  const uninstall = tested.mutation.install?.();
   const uninstallMeter = installCopyMeter();
   let run: EnginePair | Storm | null = null;
   let violation: Violation | null = null;
@@ -44,8 +44,8 @@ export function runScenario(scenario: Scenario, subject: Subject, isTracing: boo
     const router = routerOf(scenario.model);
     run =
       pd === undefined
-        ? new Storm(new World(scenario, subject, router, judge, log, marks), subject, heap)
-        : new EnginePair(scenario, pd, subject, router, heap, judge, log, marks);
+        ? new Storm(new World(scenario, tested, router, judge, log, marks), tested, heap)
+        : new EnginePair(scenario, pd, tested, router, heap, judge, log, marks);
     let numEvents = 0;
     while (heap.runNext()) {
       numEvents += 1;

@@ -3,8 +3,9 @@
 import type { EngineConfig } from '../contract/config.ts';
 import type { PdScenario } from './pd/pd-scenario.ts';
 import { runScenario } from './run-scenario.ts';
-import type { Fault, Scenario, ScenarioRequest } from './scenario.ts';
-import type { Subject } from './subject.ts';
+import type { Fault } from './fault.ts';
+import type { Scenario, ScenarioRequest } from './scenario.ts';
+import type { TestedDesign } from './tested-design.ts';
 import type { Violation } from './laws/violation.ts';
 
 /** Runs that shrinking may take. */
@@ -13,8 +14,8 @@ const MOST_RUNS = 3000;
 export type Shrunk = Readonly<{ scenario: Scenario; violation: Violation; numRuns: number }>;
 
 /** Answers `null` if the scenario breaks nothing. */
-export function shrink(scenario: Scenario, subject: Subject): Shrunk | null {
-  const first = runScenario(scenario, subject).violation;
+export function shrink(scenario: Scenario, tested: TestedDesign): Shrunk | null {
+  const first = runScenario(scenario, tested).violation;
   if (first === null) return null;
   let best: Shrunk = { scenario, violation: first, numRuns: 1 };
   let numRuns = 1;
@@ -26,7 +27,7 @@ export function shrink(scenario: Scenario, subject: Subject): Shrunk | null {
       if (candidate === END) break;
       if (candidate === SAME) continue;
       numRuns += 1;
-      const { violation } = runScenario(candidate, subject);
+      const { violation } = runScenario(candidate, tested);
       if (violation === null || signature(violation) !== signature(first)) continue;
       best = { scenario: candidate, violation, numRuns };
       i -= 1;

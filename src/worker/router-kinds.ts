@@ -1,6 +1,6 @@
 /** Modular and monolithic routers: which kernels they are, and what cannot be captured from them. */
 
-import type { DesignName, RouterConfig, WorkerConfig } from '../contract/config.ts';
+import type { RouterConfig, WorkerConfig } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { KernelSetFactory } from '../kernels/model/kernel-set.ts';
 import { replayKernels } from '../kernels/model/replay/replay-kernels.ts';
@@ -21,7 +21,7 @@ export function routerConfig(kind: RouterConfig['kind'], hasRoutingReplay: boole
  * Whether a design can have rows of that router: a monolithic one without `routing_replay_out` writes none, and zeros
  * must not stand in for them (L4). Throws ROUTING_NOT_CAPTURED.
  */
-export function requireRows(router: RouterConfig | undefined, design: DesignName): void {
+export function requireRows(router: RouterConfig | undefined, design: string): void {
   if (design === 'off' || router?.kind !== 'monolithic' || router.hasRoutingReplay) return;
   throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design);
 }

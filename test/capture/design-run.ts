@@ -7,7 +7,7 @@
 import type { Design } from '../../src/capture/designs.ts';
 import { RowJoiner } from '../../src/capture/row-joiner.ts';
 import { rowShape } from '../../src/capture/row-shape.ts';
-import type { EngineConfig, ModelConfig, WorkerConfig } from '../../src/contract/config.ts';
+import type { DesignName, EngineConfig, ModelConfig, WorkerConfig } from '../../src/contract/config.ts';
 import type { EngineCoreOutput, FinishReason } from '../../src/contract/engine-core-output.ts';
 import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
 import type { EngineRequest } from '../../src/contract/request.ts';
@@ -177,7 +177,7 @@ class DesignRun {
       numRanks: 1,
       model: this.#model,
       engine: this.#config,
-      design: design.name,
+      design: design.name as DesignName,
       device: 'cpu',
       adapter: null,
       queueDepth: mode.depth,
@@ -208,7 +208,7 @@ class DesignRun {
     } else if (this.#chance(scenario.abort)) {
       this.#abort();
     } else if (this.#chance(scenario.resetCache)) {
-      if (this.#engine.resetPrefixCache(true)) this.#happened.resets++;
+      if (this.#engine.resetPrefixCache({ resetRunning: true })) this.#happened.resets++;
       for (const step of this.#inFlight) step.spans = [];
     } else if (this.#chance(scenario.loseWorkers)) {
       await this.#loseWorkers();

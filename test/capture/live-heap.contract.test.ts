@@ -8,7 +8,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, test } from 'vitest';
 import { designs, type Design } from '../../src/capture/designs.ts';
-import type { EngineConfig, ModelConfig, WorkerConfig } from '../../src/contract/config.ts';
+import type { DesignName, EngineConfig, ModelConfig, WorkerConfig } from '../../src/contract/config.ts';
 import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
 import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
@@ -67,7 +67,7 @@ class Waves {
       numRanks: 1,
       model,
       engine,
-      design: design.name,
+      design: design.name as DesignName,
       device: 'cpu',
       adapter: null,
       queueDepth: DEPTH,
@@ -97,7 +97,7 @@ class Waves {
       } else isOver = true;
     }
     expect(this.#core.isIdle).toBe(true);
-    expect(this.#core.resetPrefixCache(false)).toBe(true);
+    expect(this.#core.resetPrefixCache({ resetRunning: false })).toBe(true);
   }
 
   async close(): Promise<void> {

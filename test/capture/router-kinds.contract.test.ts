@@ -75,7 +75,7 @@ describe.each(Object.values(designs))('$name', (design) => {
   test('without routing_replay_out the runner starts for off alone', async () => {
     const device = new CpuDevice();
     const resources = memorySharedRows(4096);
-    const runner = ModelRunner.create(device, { ...config, design: design.name }, withoutReplay, design, resources);
+    const runner = ModelRunner.create(device, config, withoutReplay, design, resources);
     if (design.name === 'off') await expect(runner).resolves.toBeInstanceOf(ModelRunner);
     else await expect(runner).rejects.toMatchObject({ code: 'ROUTING_NOT_CAPTURED' });
     await device.destroy();

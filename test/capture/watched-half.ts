@@ -2,7 +2,7 @@
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../src/contract/capture.ts';
 import { rowShape } from '../../src/capture/row-shape.ts';
-import type { DesignName, ModelConfig } from '../../src/contract/config.ts';
+import type { ModelConfig } from '../../src/contract/config.ts';
 import type { FinishReason } from '../../src/contract/engine-core-output.ts';
 import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../src/contract/request.ts';
@@ -11,7 +11,7 @@ import type { SchedulerOutput } from '../../src/contract/scheduler-output.ts';
 import { copiedBytes, installCopyMeter } from '../../src/sim/laws/copy-meter.ts';
 
 export class WatchedHalf implements CaptureEngineHalf {
-  readonly design: DesignName;
+  readonly design: string;
   readonly #half: CaptureEngineHalf;
   /** Requests whose last `take` found them without a block table. */
   readonly endedWithoutBlocks: Set<string> = new Set();

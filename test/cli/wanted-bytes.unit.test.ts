@@ -1,7 +1,7 @@
 // The bench holds the bytes that leave the devices to the rows that were asked for (L5).
 
 import { expect, test } from 'vitest';
-import type { BenchOptions, RunResult } from '../../src/cli/bench/bench.ts';
+import type { BenchOptions, BenchRun } from '../../src/cli/bench/bench.ts';
 import { problemsOf } from '../../src/cli/bench/bench.ts';
 import { WantedBytes } from '../../src/cli/bench/wanted-bytes.ts';
 import type { DesignName } from '../../src/contract/config.ts';
@@ -39,7 +39,7 @@ function problems(design: DesignName, captureDeviceToHost: number): string[] {
     accounting: { lost: 0 },
     leaks: {},
   };
-  return problemsOf(run as unknown as RunResult, { session: {} } as unknown as BenchOptions);
+  return problemsOf(run as unknown as BenchRun, { session: {} } as unknown as BenchOptions);
 }
 
 test('a byte more than is due is a problem, but of a design that gives up L5', () => {

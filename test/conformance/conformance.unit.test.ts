@@ -1,5 +1,5 @@
 /**
- * Decision for decision as vLLM's scheduler: the recordings of ../shared, where they are there; and the replay itself:
+ * Decision for decision as vLLM's scheduler: the recordings of ../shared, where they are there; and the check itself:
  * it finds a difference, names what it cannot read, and runs the rest.
  */
 
@@ -9,11 +9,11 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { runConformance } from '../../src/cli/conformance.ts';
-import { Sha256BlockHasher } from '../../src/engine/kv/block-hash.ts';
+import { Sha256BlockHasher } from '../../src/engine/kv/sha256-block-hasher.ts';
 import { recordedSlotRows } from '../../src/conformance/recorded-rows.ts';
-import { parseRecording } from '../../src/conformance/recorded-schedule.ts';
-import { replayRecording, type ReplayOptions } from '../../src/conformance/replay-schedule.ts';
-import { slotStoreReplay } from '../../src/conformance/slot-store-replay.ts';
+import { parseSchedule } from '../../src/conformance/recorded-schedule.ts';
+import { checkSchedule, type ScheduleCheckOptions } from '../../src/conformance/schedule-check.ts';
+import { slotStoreCheck } from '../../src/conformance/slot-store-check.ts';
 
 const recordings = fileURLToPath(new URL('../../../shared/conformance/vllm-scheduler', import.meta.url));
 const hasRecordings = existsSync(recordings);
@@ -29,7 +29,7 @@ describe.skipIf(!hasRecordings)('the recordings of the real scheduler', () => {
     const lines = readFileSync(join(recordings, 'cache-salt.jsonl'), 'utf8').trim().split('\n');
     const hasher = new Sha256BlockHasher();
     for (const [i, line] of lines.entries()) {
-      expect(replayRecording(parseRecording(line, 'cache-salt.jsonl', i + 1), { hasher })).toBeNull();
+      expect(checkSchedule(parseSchedule(line, 'cache-salt.jsonl', i + 1), { hasher })).toBeNull();
     }
   });
 });
@@ -86,11 +86,11 @@ const edited = (edit: Edit): string => {
 type Loose = { [key: string]: unknown; scheduled: Loose[]; emitted: Loose[] };
 const event = (scenario: typeof SCENARIO, at: number): Loose => scenario.timeline[at] as unknown as Loose;
 
-describe('a replay names the first difference', () => {
+describe('a check names the first difference', () => {
   test('none', () =>
     expect(
-      replayRecording(
-        parseRecording(
+      checkSchedule(
+        parseSchedule(
           edited(() => {}),
           'f',
           1,
@@ -110,11 +110,11 @@ describe('a replay names the first difference', () => {
     ['final', (s) => (s.final.r0.preemptions = 1), 'final.r0.preemptions', 1, 0],
     ['output', (s) => (s.final.r0.outputTokenIds = [8]), 'final.r0.outputTokenIds', [8], [9]],
   ])('%s', (_, edit, field, expected, actual) => {
-    expect(replayRecording(parseRecording(edited(edit), 'f', 1))).toEqual({ step: 0, field, expected, actual });
+    expect(checkSchedule(parseSchedule(edited(edit), 'f', 1))).toEqual({ step: 0, field, expected, actual });
   });
   test('a worker answer that our scheduler refuses is a difference too', () => {
-    const difference = replayRecording(
-      parseRecording(
+    const difference = checkSchedule(
+      parseSchedule(
         edited((s) => (event(s, 2)['sampled'] = [[]])),
         'f',
         1,
@@ -161,7 +161,7 @@ function outputOf(step: number, tokens: readonly number[], rows: number): object
   return { op: 'output', step, order: ['r0'], sampled: [tokens], emitted, freeQueue: [3] };
 }
 
-const rowsOnePositionOff: ReplayOptions['rows'] = (spans, rowModel, config) =>
+const rowsOnePositionOff: ScheduleCheckOptions['rows'] = (spans, rowModel, config) =>
   recordedSlotRows(
     spans.map((span) => ({ ...span, tokenStart: span.tokenStart + (span.numTokens === 1 ? 1 : 0) })),
     rowModel,
@@ -170,13 +170,13 @@ const rowsOnePositionOff: ReplayOptions['rows'] = (spans, rowModel, config) =>
 
 describe('what the workers of a recording computed', () => {
   const timeline = NEAR_THE_END.timeline;
-  const replay = (events: readonly object[], options = slotStoreReplay): unknown =>
-    replayRecording(parseRecording(JSON.stringify({ ...NEAR_THE_END, timeline: events }), 'f', 1), options);
+  const check = (events: readonly object[], options = slotStoreCheck): unknown =>
+    checkSchedule(parseSchedule(JSON.stringify({ ...NEAR_THE_END, timeline: events }), 'f', 1), options);
   test('a step behind a rejected draft begins where the last token stands, also if it has no drafts itself', () => {
-    expect(replay(timeline)).toBeNull();
+    expect(check(timeline)).toBeNull();
   });
   test('rows that are not those of the prefix are found', () => {
-    expect(replay(timeline, { ...slotStoreReplay, rows: rowsOnePositionOff })).toMatchObject({
+    expect(check(timeline, { ...slotStoreCheck, rows: rowsOnePositionOff })).toMatchObject({
       step: 2,
       field: 'emitted.r0.rows',
     });
@@ -207,8 +207,8 @@ test('padding that vLLM lists in full is compared as far as the step can run it'
       ],
       final: {},
     });
-  expect(replayRecording(parseRecording(narrowed(2), 'f', 1))).toBeNull();
-  expect(replayRecording(parseRecording(narrowed(3), 'f', 1))).toMatchObject({ field: 'scheduled.r1.tokens' });
+  expect(checkSchedule(parseSchedule(narrowed(2), 'f', 1))).toBeNull();
+  expect(checkSchedule(parseSchedule(narrowed(3), 'f', 1))).toMatchObject({ field: 'scheduled.r1.tokens' });
 });
 
 describe('a line that cannot be read is refused by file, line and field', () => {
@@ -235,7 +235,7 @@ describe('a line that cannot be read is refused by file, line and field', () => 
     ['an id twice', edited((s) => s.requests.push(s.requests[0]!)), 'requests has the id "r0" twice'],
     ['uneven output', edited((s) => (event(s, 2)['sampled'] = [])), '1 entries in order but 0 in sampled'],
   ])('%s', (_, line, message) => {
-    expect(() => parseRecording(line, 'f.jsonl', 7)).toThrow(
+    expect(() => parseSchedule(line, 'f.jsonl', 7)).toThrow(
       expect.objectContaining({ code: 'BAD_TRACE_LINE', message: expect.stringContaining(message) }),
     );
   });
@@ -254,7 +254,7 @@ describe('a directory of recordings', () => {
     expect([passed, failed]).toEqual([2, 1]);
     expect(failures[0]).toMatchObject({ name: `${join(directory, 'a.jsonl')}:2`, field: 'recording' });
   });
-  test('nothing to replay is an error', () => {
+  test('nothing to check is an error', () => {
     expect(() => runConformance(join(directory, 'nowhere'))).toThrow('no such directory');
     expect(() => runConformance(fileURLToPath(new URL('.', import.meta.url)))).toThrow('holds no recording');
   });

@@ -3,7 +3,7 @@
 
 import { createContext, Script } from 'node:vm';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { runSeeds, subjectByName, subjectNames } from '../../src/entries/sim.ts';
+import { runSeeds, testedDesignByName, testedDesignNames } from '../../src/entries/sim.ts';
 import { bundleEntry } from './bundle.ts';
 
 test.each(['engine', 'designs', 'rows', 'router', 'sim'])(
@@ -30,13 +30,13 @@ describe('the simulator in a bare context', () => {
   const campaigns = [
     ['deltas', 100, false],
     ['deltas', 25, true],
-    ...subjectNames.map((name) => [name, 10, false] as const),
+    ...testedDesignNames.map((name) => [name, 10, false] as const),
   ] as const;
 
   test.each(campaigns)('%s: %i seeds have the event logs of Node; two engines: %s', (name, numSeeds, pd) => {
     const options = { pd, twice: false, stopAfter: 0 };
-    const { hash, steps } = runSeeds(subjectByName(name), 0, numSeeds, options);
-    const there = `entry.runSeeds(entry.subjectByName('${name}'), 0, ${numSeeds}, ${JSON.stringify(options)})`;
+    const { hash, steps } = runSeeds(testedDesignByName(name), 0, numSeeds, options);
+    const there = `entry.runSeeds(entry.testedDesignByName('${name}'), 0, ${numSeeds}, ${JSON.stringify(options)})`;
     expect(run(there)).toMatchObject({ scenarios: numSeeds, steps, hash, violations: [] });
   });
 });

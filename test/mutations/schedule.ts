@@ -107,9 +107,9 @@ export const scheduleMutations: readonly SourceMutation[] = [
     killedBy: rules,
   },
   {
-    name: 'replay-begins-behind-rejected-drafts',
-    defect: 'a replay takes optimistic positions for those that the worker ran',
-    file: 'src/conformance/replay-schedule.ts',
+    name: 'check-begins-behind-rejected-drafts',
+    defect: 'a check takes optimistic positions for those that the worker ran',
+    file: 'src/conformance/schedule-check.ts',
     find: 'spans.push({ ...span, tokenStart: Math.min(span.tokenStart, lastStart) });',
     replace: 'spans.push(span.numDrafts > 0 ? { ...span, tokenStart: Math.min(span.tokenStart, lastStart) } : span);',
     killedBy: conformance,

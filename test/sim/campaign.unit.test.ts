@@ -10,30 +10,30 @@ import { rareMarks } from '../../src/sim/coverage.ts';
 import { drawScenario } from '../../src/sim/draw-scenario.ts';
 import { runScenario } from '../../src/sim/run-scenario.ts';
 import { parseScenario } from '../../src/sim/scenario.ts';
-import { subjectByName, subjectNames } from '../../src/sim/subject.ts';
+import { testedDesignByName, testedDesignNames } from '../../src/sim/tested-design.ts';
 import { LAWS } from '../../src/sim/laws/violation.ts';
 
 const NUM_SEEDS = 1000;
 
-for (const name of subjectNames) {
+for (const name of testedDesignNames) {
   test(`${name} keeps what it promises over ${NUM_SEEDS} storms`, () => {
-    const subject = subjectByName(name);
-    const { violations, declared, marks } = runSeeds(subject, 1, NUM_SEEDS + 1, { twice: false, stopAfter: 5 });
+    const tested = testedDesignByName(name);
+    const { violations, declared, marks } = runSeeds(tested, 1, NUM_SEEDS + 1, { twice: false, stopAfter: 5 });
     const told = violations.map(({ seed, law, what }) => `${law}: ${what} (fuzz --design ${name} --seed ${seed})`);
     expect(told).toEqual([]);
     for (const law of LAWS) {
-      if (declared[law] !== undefined) expect(subject.gaps.map((gap) => gap.law)).toContain(law);
+      if (declared[law] !== undefined) expect(tested.gaps.map((gap) => gap.law)).toContain(law);
     }
-    const campaign = { design: subject.design.name, pd: false, scenarios: NUM_SEEDS, counts: marks };
+    const campaign = { design: tested.design.name, pd: false, scenarios: NUM_SEEDS, counts: marks };
     expect(rareMarks(campaign)).toEqual([]);
   });
 }
 
 test('one seed writes one event log (L10)', () => {
   for (const name of ['deltas', 'shm-flock', 'block-store']) {
-    const { violations, hash } = runSeeds(subjectByName(name), 1, 101, { twice: true, stopAfter: 0 });
+    const { violations, hash } = runSeeds(testedDesignByName(name), 1, 101, { twice: true, stopAfter: 0 });
     expect(violations).toEqual([]);
-    expect(runSeeds(subjectByName(name), 1, 101, { twice: false, stopAfter: 0 }).hash).toBe(hash);
+    expect(runSeeds(testedDesignByName(name), 1, 101, { twice: false, stopAfter: 0 }).hash).toBe(hash);
   }
 });
 
@@ -42,7 +42,9 @@ test('a seed draws the same scenario always, and one that survives a file', () =
     const scenario = drawScenario(seed);
     expect(drawScenario(seed)).toEqual(scenario);
     const read = parseScenario(JSON.stringify(scenario), 'scenario.json');
-    expect(runScenario(read, subjectByName('deltas')).hash).toBe(runScenario(scenario, subjectByName('deltas')).hash);
+    expect(runScenario(read, testedDesignByName('deltas')).hash).toBe(
+      runScenario(scenario, testedDesignByName('deltas')).hash,
+    );
   }
 });
 
@@ -56,8 +58,8 @@ test('every seed draws an engine that there can be, also where no request has a 
 
 test('the event log does not depend on whether it is written out', () => {
   const scenario = drawScenario(7);
-  const subject = subjectByName('deltas');
-  expect(runScenario(scenario, subject, true).hash).toBe(runScenario(scenario, subject).hash);
+  const tested = testedDesignByName('deltas');
+  expect(runScenario(scenario, tested, true).hash).toBe(runScenario(scenario, tested).hash);
 });
 
 test('a file that is no scenario is refused by name', () => {

@@ -6,16 +6,16 @@
 import { expect, test } from 'vitest';
 import { runSeeds } from '../../src/sim/campaign.ts';
 import { drawScenario } from '../../src/sim/draw-scenario.ts';
-import { CONTROL, findSubject, mutants, mutantSubject } from '../../src/sim/mutants/mutants.ts';
+import { CONTROL, findTestedDesign, mutants, mutantDesign } from '../../src/sim/mutants/mutants.ts';
 import { runScenario } from '../../src/sim/run-scenario.ts';
 import { shrink } from '../../src/sim/shrink.ts';
-import { tellStory } from '../../src/sim/story.ts';
+import { reportRun } from '../../src/sim/run-report.ts';
 
 const NUM_SEEDS = 2000;
 
 for (const mutant of mutants) {
   test(`defect ${mutant.number}, ${mutant.name}, is found`, () => {
-    const { violations } = runSeeds(mutantSubject(mutant), 1, NUM_SEEDS + 1, { twice: false, stopAfter: 1 });
+    const { violations } = runSeeds(mutantDesign(mutant), 1, NUM_SEEDS + 1, { twice: false, stopAfter: 1 });
     expect(violations, `${mutant.defect}: no seed of ${NUM_SEEDS} finds it`).toHaveLength(1);
   });
 }
@@ -25,25 +25,25 @@ test('the control survives', () => {
 });
 
 test('a mutation of the code under test is taken back after the run', () => {
-  const broken = findSubject('mutant/double-free');
+  const broken = findTestedDesign('mutant/double-free');
   expect(runSeeds(broken, 1, 101, { twice: false, stopAfter: 1 }).violations).toHaveLength(1);
-  expect(runSeeds(findSubject('deltas'), 1, 101, { twice: false, stopAfter: 1 }).violations).toEqual([]);
+  expect(runSeeds(findTestedDesign('deltas'), 1, 101, { twice: false, stopAfter: 1 }).violations).toEqual([]);
 });
 
-test('a failing seed shrinks to a small scenario that breaks the same law, and its story says who and what', () => {
-  const subject = findSubject('mutant/appended-twice');
-  const { violations } = runSeeds(subject, 1, 200, { twice: false, stopAfter: 1 });
+test('a failing seed shrinks to a small scenario that breaks the same law, and its report says what did what', () => {
+  const tested = findTestedDesign('mutant/appended-twice');
+  const { violations } = runSeeds(tested, 1, 200, { twice: false, stopAfter: 1 });
   const original = drawScenario(violations[0]!.seed);
-  const { scenario, violation } = shrink(original, subject)!;
+  const { scenario, violation } = shrink(original, tested)!;
   expect(violation.law).toBe(violations[0]!.law);
-  expect(runScenario(scenario, subject).violation?.message).toBe(violation.message);
+  expect(runScenario(scenario, tested).violation?.message).toBe(violation.message);
   expect(scenario.requests.length).toBeLessThanOrEqual(2);
   expect(JSON.stringify(scenario).length).toBeLessThan(JSON.stringify(original).length);
-  const story = tellStory(scenario, subject);
-  expect(story.at(-1)).toBe(`${violation.law} broken (wrong): ${violation.message}`);
-  expect(story.join('\n')).toContain('step 0 is begun');
+  const report = reportRun(scenario, tested);
+  expect(report.at(-1)).toBe(`${violation.law} broken (wrong): ${violation.message}`);
+  expect(report.join('\n')).toContain('step 0 is begun');
 });
 
 test('what keeps every law does not shrink', () => {
-  expect(shrink(drawScenario(1), findSubject('deltas'))).toBeNull();
+  expect(shrink(drawScenario(1), findTestedDesign('deltas'))).toBeNull();
 });

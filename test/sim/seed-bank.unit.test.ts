@@ -3,7 +3,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { readCase, writeCase } from '../../src/sim/case-file.ts';
-import { findSubject } from '../../src/sim/mutants/mutants.ts';
+import { findTestedDesign } from '../../src/sim/mutants/mutants.ts';
 import { runScenario } from '../../src/sim/run-scenario.ts';
 
 const BANK = new URL('bank/', import.meta.url);
@@ -16,10 +16,10 @@ test('the bank is not empty', () => {
 for (const name of names) {
   const saved = readCase(readFileSync(new URL(name, BANK), 'utf8'), name);
   test(`${name}: ${saved.note}`, () => {
-    const subject = findSubject(saved.design);
-    const { violation, hash } = runScenario(saved.scenario, subject);
+    const tested = findTestedDesign(saved.design);
+    const { violation, hash } = runScenario(saved.scenario, tested);
     expect(violation?.message ?? null, `fuzz --replay test/sim/bank/${name}`).toBeNull();
-    expect(runScenario(saved.scenario, subject).hash).toBe(hash);
+    expect(runScenario(saved.scenario, tested).hash).toBe(hash);
   });
 }
 

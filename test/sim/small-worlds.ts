@@ -10,15 +10,14 @@
  * time 0 are there from the start.
  */
 
-import type { Clock } from '../../src/sim/virtual/pace.ts';
-import { Phase } from '../../src/sim/virtual/event-heap.ts';
+import { Phase, type Clock } from '../../src/sim/virtual/event-heap.ts';
 import { EventLog } from '../../src/sim/event-log.ts';
 import { Judge } from '../../src/sim/laws/judge.ts';
 import { verdict } from '../../src/sim/run-scenario.ts';
 import type { Scenario } from '../../src/sim/scenario.ts';
 import { routerOf } from '../../src/sim/virtual/sim-kernels.ts';
 import { Storm } from '../../src/sim/storm.ts';
-import type { Subject } from '../../src/sim/subject.ts';
+import type { TestedDesign } from '../../src/sim/tested-design.ts';
 import type { Violation } from '../../src/sim/laws/violation.ts';
 import { World } from '../../src/sim/world.ts';
 
@@ -96,25 +95,25 @@ export type OrderLimits = Readonly<{
 }>;
 
 /** Runs a scenario in every order. Its times count only for the order of its clients. */
-export function exploreOrders(scenario: Scenario, subject: Subject, limits: OrderLimits): SmallWorldResult {
+export function exploreOrders(scenario: Scenario, tested: TestedDesign, limits: OrderLimits): SmallWorldResult {
   let choices: number[] | null = [];
   let numOrders = 0;
   while (choices !== null && numOrders < limits.mostOrders) {
     const clock = new ChoiceClock(choices, limits.mapsWait);
     numOrders += 1;
-    const violation = runOrder(scenario, subject, clock);
+    const violation = runOrder(scenario, tested, clock);
     if (violation !== null) return { numOrders, isComplete: false, violation, choices: clock.taken };
     choices = nextChoices(clock);
   }
   return { numOrders, isComplete: choices === null, violation: null, choices: [] };
 }
 
-function runOrder(scenario: Scenario, subject: Subject, clock: ChoiceClock): Violation | null {
-  const judge = new Judge(subject.gaps);
-  const uninstall = subject.mutation.install?.();
+function runOrder(scenario: Scenario, tested: TestedDesign, clock: ChoiceClock): Violation | null {
+  const judge = new Judge(tested.gaps);
+  const uninstall = tested.mutation.install?.();
   try {
-    const world = new World(scenario, subject, routerOf(scenario.model), judge, new EventLog(false), new Set());
-    const storm = new Storm(world, subject, clock);
+    const world = new World(scenario, tested, routerOf(scenario.model), judge, new EventLog(false), new Set());
+    const storm = new Storm(world, tested, clock);
     while (clock.runNext());
     storm.checkEnd();
     return null;

@@ -4,9 +4,9 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { readCase } from '../../src/sim/case-file.ts';
 import { Judge } from '../../src/sim/laws/judge.ts';
-import { findSubject } from '../../src/sim/mutants/mutants.ts';
-import type { Moment } from '../../src/sim/scenario.ts';
-import { tellStory } from '../../src/sim/story.ts';
+import { findTestedDesign } from '../../src/sim/mutants/mutants.ts';
+import type { Moment } from '../../src/sim/fault.ts';
+import { reportRun } from '../../src/sim/run-report.ts';
 import { VirtualLock } from '../../src/sim/virtual/virtual-lock.ts';
 
 describe('a lock', () => {
@@ -58,7 +58,7 @@ function stormWithHolder(when: Moment, ticks: number): string[] {
   const faults = saved.scenario.faults.map((fault) =>
     fault.kind === 'slow-lock-holder' ? { ...fault, when, ticks } : fault,
   );
-  return tellStory({ ...saved.scenario, faults }, findSubject('shm-flock'));
+  return reportRun({ ...saved.scenario, faults }, findTestedDesign('shm-flock'));
 }
 
 test.each([
@@ -66,7 +66,7 @@ test.each([
   ['the engine', { step: 1, phase: 'arrived' }],
 ] as const)('a slow lock holder holds up %s, and the storm goes on behind it', (name, when) => {
   expect(stormWithHolder(when, 0).join('\n')).not.toContain('stands still');
-  const story = stormWithHolder(when, 700);
-  expect(story.filter((line) => /stands still until tick \d+/.test(line))).toEqual([expect.stringContaining(name)]);
-  expect(story.at(-1)).toMatch(/all laws kept/);
+  const report = stormWithHolder(when, 700);
+  expect(report.filter((line) => /stands still until tick \d+/.test(line))).toEqual([expect.stringContaining(name)]);
+  expect(report.at(-1)).toMatch(/all laws kept/);
 });

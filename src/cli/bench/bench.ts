@@ -1,10 +1,10 @@
 /** The bench: every design at every share of opted-in requests, in one process, each row checked. */
 
 import type { CaptureLiveCounts } from '../../contract/capture.ts';
-import type { DesignName } from '../../contract/config.ts';
+import type { DesignReference } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
-import { designByName } from '../../capture/designs.ts';
+import { designByName, type DeclaredGap } from '../../capture/designs.ts';
 import { EngineCore } from '../../engine/engine-core.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import { optIn } from '../../workload/opt-in.ts';
@@ -23,8 +23,13 @@ import type { Verification } from './verify.ts';
 import { Verifier } from './verify.ts';
 import { WantedBytes } from './wanted-bytes.ts';
 
+/** A design of the caller's own, and what it gives up. */
+export type OwnDesign = Readonly<{ module: DesignReference; gaps: readonly DeclaredGap[] }>;
+
 export type BenchOptions = Readonly<{
-  designs: readonly DesignName[];
+  /** By name. Those that are not built in stand in `ownDesigns`. */
+  designs: readonly string[];
+  ownDesigns?: Readonly<Record<string, OwnDesign>>;
   optInShares: readonly number[];
   repeats: number;
   seed: number;
@@ -54,7 +59,7 @@ export type Accounting = Readonly<{
   lost: number;
 }>;
 
-export type RunResult = Readonly<{
+export type BenchRun = Readonly<{
   cell: Cell;
   repeat: number;
   /** See `PlannedRun`. */
@@ -76,7 +81,7 @@ export type BenchResult = Readonly<{
   environment: Environment;
   options: Omit<BenchOptions, 'workload'> & Readonly<{ workload: string }>;
   cells: readonly Cell[];
-  runs: readonly RunResult[];
+  runs: readonly BenchRun[];
   /** What was not as it must be, in any run. */
   problems: readonly string[];
 }>;
@@ -94,9 +99,9 @@ export async function runBench(
   const runs = planRuns(cells, options.repeats, options.seed);
   const { model, routing } = options.session;
   const verifier = new Verifier(model, routing?.kind === 'replay' ? routing.recording : null);
-  const sessions = new Map<DesignName, DesignSession>();
+  const sessions = new Map<string, DesignSession>();
   const labelled = new LabelledWorkloads(options.workload, model.vocabSize, routing?.kind === 'replay');
-  const results: RunResult[] = [];
+  const results: BenchRun[] = [];
   const problems: string[] = [];
   const total = runs.length + new Set(cells.map((cell) => cell.design)).size;
   let done = 0;
@@ -104,7 +109,8 @@ export async function runBench(
     for (const { design } of cells) {
       if (sessions.has(design)) continue;
       onProgress(done++, total, `${design}: start and warm-up`);
-      sessions.set(design, await DesignSession.start(design, options.session));
+      const reference = options.ownDesigns?.[design]?.module ?? designByName(design).name;
+      sessions.set(design, await DesignSession.start(reference, options.session));
       const warmUp: PlannedRun = { cell: { design, optInShare: 1 }, repeat: -1, group: -1, label: 0 };
       const result = await runCell(sessions.get(design)!, warmUp, labelled.of(warmUp), options, verifier);
       const { submitted, refused } = result.accounting;
@@ -139,7 +145,7 @@ async function runCell(
   workload: Workload,
   options: BenchOptions,
   verifier: Verifier,
-): Promise<RunResult> {
+): Promise<BenchRun> {
   const capture = session.engineHalf();
   const engine = new EngineCore(options.session.engine, capture);
   const wanted = new WantedBytes(options.session.model);
@@ -201,16 +207,18 @@ function planAborts(workload: Workload, share: number, seed: number): (number | 
 /**
  * Whether a request that ended by itself may lack rows: the design says so, or the policy under which `deltas` runs.
  */
-function mayMissRows({ design }: Cell, { session }: BenchOptions): boolean {
-  const policy = session.prefixRows ?? DEFAULT_PREFIX_ROWS;
+function mayMissRows({ design }: Cell, options: BenchOptions): boolean {
+  const policy = options.session.prefixRows ?? DEFAULT_PREFIX_ROWS;
   if (design === 'deltas') return policy === 'share' || policy === 'computed-only';
-  return designByName(design).gaps.some(
-    ({ missing }) => missing === 'prefix-hit' || missing === 'ended-without-blocks',
-  );
+  return gapsOf(design, options).some(({ missing }) => missing !== undefined && missing !== 'aborted');
+}
+
+function gapsOf(design: string, { ownDesigns }: BenchOptions): readonly DeclaredGap[] {
+  return (ownDesigns?.[design] ?? designByName(design)).gaps;
 }
 
 /** Everything that must be true of a run, or what is not. */
-export function problemsOf(run: RunResult, options: BenchOptions): string[] {
+export function problemsOf(run: BenchRun, options: BenchOptions): string[] {
   const { cell, served, wantedRowBytes, verification, accounting, leaks } = run;
   const problems: string[] = [];
   const { rowsMismatched, rowsImpossible, rowsMissingOfFinished, wrongTokens, requestsWithWrongCount, firstProblem } =
@@ -222,9 +230,12 @@ export function problemsOf(run: RunResult, options: BenchOptions): string[] {
   if (rowsImpossible > 0) problems.push(`${rowsImpossible} rows hold a layer without K distinct experts`);
   if (wrongTokens > 0) problems.push(`${wrongTokens} tokens differ from the oracle`);
   if (requestsWithWrongCount > 0) problems.push(`${requestsWithWrongCount} requests got a wrong number of rows (L1)`);
-  if (accounting.lost > 0) problems.push(`${accounting.lost} requests are unaccounted for`);
+  if (accounting.lost > 0) {
+    const reason = run.refusal === null ? '' : `: ${run.refusal}`;
+    problems.push(`${accounting.lost} requests are unaccounted for${reason}`);
+  }
   const { captureDeviceToHost } = served.transfers;
-  if (captureDeviceToHost > wantedRowBytes && designByName(cell.design).gaps.every(({ law }) => law !== 'L5')) {
+  if (captureDeviceToHost > wantedRowBytes && gapsOf(cell.design, options).every(({ law }) => law !== 'L5')) {
     problems.push(`${captureDeviceToHost} bytes left the devices, of which ${wantedRowBytes} are due (L5)`);
   }
   const held = Object.entries(leaks).filter(([, value]) => value !== 0);

@@ -3,14 +3,14 @@
 import { writeFileSync } from 'node:fs';
 import { SingleBar } from 'cli-progress';
 import { Command, Option } from 'commander';
-import { designByName, designNames } from '../../capture/designs.ts';
+import { designNames } from '../../capture/designs.ts';
 import {
   DEFAULT_PREFIX_ROWS,
   prefixRowsByName,
   prefixRowsNames,
   prefixRowsPolicies,
 } from '../../capture/deltas/prefix-rows.ts';
-import type { DesignName } from '../../contract/config.ts';
+import type { DesignReference } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../../kernels/model/kernel-shape.ts';
 import { DEFAULT_MODEL, MODEL_NAMES, modelPreset } from '../../kernels/model/model-presets.ts';
@@ -18,13 +18,14 @@ import { prepareAdapters } from '../../kernels/device/open-device.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import { recordingWorkload } from '../../workload/traces/recording.ts';
 import { workloadNames, workloads } from '../../workload/workloads.ts';
+import { designReference, isDesignModule, loadDesign } from '../../worker/design-module.ts';
 import { requireRows, routerConfig } from '../../worker/router-kinds.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread/thread-executor.ts';
 import { checkDraftFlags, finite, list, whole } from '../options.ts';
-import { runBench } from './bench.ts';
+import { runBench, type BenchOptions, type OwnDesign } from './bench.ts';
 import type { Defaults, Flags } from './settings.ts';
 import { DEFAULTS, faultOf, isSoftwareAdapter, makeEngineConfig, makeWorkload } from './settings.ts';
-import { recordedModel, recordingOf } from './replay.ts';
+import { recordedModel, recordingOf } from './recording-flags.ts';
 import { renderTable, toJson } from './report.ts';
 
 function byDevice(of: (defaults: Defaults) => number): string {
@@ -37,8 +38,8 @@ export function benchCommand(): Command {
   return new Command('bench')
     .description('Serve a workload with each capture design, check every returned row, compare with capture off')
     .addOption(
-      new Option('--design <names>', `designs to compare with off, of ${designNames.join(', ')}`)
-        .argParser(list(knownDesign))
+      new Option('--design <names>', `designs to compare with off, of ${designNames.join(', ')}; or modules: ./mine.ts`)
+        .argParser(list(designReference))
         .default([...designNames], 'all'),
     )
     .addOption(
@@ -151,6 +152,7 @@ async function bench(flags: Flags): Promise<void> {
   const recording = recordingOf(flags.routing, flags.recording);
   const router = routerConfig(flags.router, flags.routingReplay);
   for (const design of flags.design) requireRows(router, design);
+  const designs = await loadDesigns(flags.design);
   const model =
     recording === null ? modelPreset(flags.model, flags.gateWidth) : recordedModel(recording, flags.gateWidth);
   if (flags.device === 'cpu' && flags.adapter !== undefined) {
@@ -179,7 +181,7 @@ async function bench(flags: Flags): Promise<void> {
   try {
     const result = await runBench(
       {
-        designs: flags.design,
+        ...designs,
         optInShares: flags.optIn,
         repeats: flags.repeats ?? (flags.trace === undefined ? 5 : 1),
         seed: flags.seed,
@@ -213,8 +215,25 @@ async function bench(flags: Flags): Promise<void> {
   }
 }
 
-function knownDesign(name: string): DesignName {
-  return designByName(name).name;
+/** Throws BAD_DESIGN, also for two modules that export designs of one name. */
+async function loadDesigns(
+  references: readonly DesignReference[],
+): Promise<Pick<BenchOptions, 'designs' | 'ownDesigns'>> {
+  const designs: string[] = [];
+  const ownDesigns: Record<string, OwnDesign> = {};
+  for (const reference of new Set(references)) {
+    const { name, gaps } = await loadDesign(reference);
+    if (Object.hasOwn(ownDesigns, name)) {
+      throw RoutedExpertsError.of(
+        'BAD_DESIGN',
+        reference,
+        `its name, "${name}", is that of ${ownDesigns[name]!.module}`,
+      );
+    }
+    designs.push(name);
+    if (isDesignModule(reference)) ownDesigns[name] = { module: reference, gaps };
+  }
+  return Object.keys(ownDesigns).length === 0 ? { designs } : { designs, ownDesigns };
 }
 
 function writeJson(file: string, value: unknown): void {

@@ -1,10 +1,9 @@
 /** Which cells a bench runs, and in which order. */
 
-import type { DesignName } from '../../contract/config.ts';
 import { random } from '../../workload/random.ts';
 
 /** One design at one share of opted-in requests. */
-export type Cell = Readonly<{ design: DesignName; optInShare: number }>;
+export type Cell = Readonly<{ design: string; optInShare: number }>;
 
 const OFF: Cell = { design: 'off', optInShare: 0 };
 
@@ -16,8 +15,8 @@ const OFF: Cell = { design: 'off', optInShare: 0 };
 export type PlannedRun = Readonly<{ cell: Cell; repeat: number; group: number; label: number }>;
 
 /** Every design at every share; `off`, which knows no opt-in and is always among them, once. */
-export function planCells(designs: readonly DesignName[], optInShares: readonly number[]): readonly Cell[] {
-  const unique = [...new Set<DesignName>(['off', ...designs])];
+export function planCells(designs: readonly string[], optInShares: readonly number[]): readonly Cell[] {
+  const unique = [...new Set<string>(['off', ...designs])];
   return unique.flatMap((design): readonly Cell[] =>
     design === 'off' ? [OFF] : [...new Set(optInShares)].map((optInShare) => ({ design, optInShare })),
   );
@@ -36,7 +35,7 @@ export function planRuns(cells: readonly Cell[], repeats: number, seed: number):
   const mostRuns = Math.max(...groups.map((members) => members.length - 1), groups.length);
   for (let repeat = 0; repeat < repeats; repeat++) {
     const stream = random(seed, `bench/order/${repeat}`);
-    const numRuns = new Map<DesignName, number>();
+    const numRuns = new Map<string, number>();
     for (const place of stream.permutation(groups.length)) {
       const members = groups[place]!;
       const group = repeat * groups.length + place;

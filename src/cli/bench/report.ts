@@ -2,7 +2,7 @@
 
 import Table from 'cli-table3';
 import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
-import type { BenchResult, RunResult } from './bench.ts';
+import type { BenchResult, BenchRun } from './bench.ts';
 import type { Cell } from './plan.ts';
 import { cellName } from './plan.ts';
 import { median, quantile } from './statistics.ts';
@@ -40,7 +40,7 @@ export type CellReport = Readonly<{
   /** Draft tokens verified, and how many of them were right. */
   drafts: Readonly<{ tokens: number; accepted: number }>;
   rows: Readonly<{ delivered: number; verified: number; mismatched: number; missing: number }>;
-  requests: RunResult['accounting'];
+  requests: BenchRun['accounting'];
 }>;
 
 /** Of the longest of each repeat: what is usual, and the worst that the machine added to it. */
@@ -53,10 +53,10 @@ export function reportCells(result: BenchResult): readonly CellReport[] {
     const rates = runs.map(rateOf);
     const ratios = runs.map((run) => rateOf(run) / offRate.get(run.group)!);
     const steps = runs.flatMap((run) => run.served.stepMs);
-    const sum = (of: (run: RunResult) => number) => runs.reduce((total, run) => total + of(run), 0);
-    const mean = (of: (run: RunResult) => number) => sum(of) / runs.length;
-    const most = (of: (run: RunResult) => number) => Math.max(...runs.map(of));
-    const longest = (of: (run: RunResult) => number) => ({ median: median(runs.map(of)), max: most(of) });
+    const sum = (of: (run: BenchRun) => number) => runs.reduce((total, run) => total + of(run), 0);
+    const mean = (of: (run: BenchRun) => number) => sum(of) / runs.length;
+    const most = (of: (run: BenchRun) => number) => Math.max(...runs.map(of));
+    const longest = (of: (run: BenchRun) => number) => ({ median: median(runs.map(of)), max: most(of) });
     return {
       design: cell.design,
       optInShare: cell.optInShare,
@@ -217,11 +217,11 @@ function longestText({ median: usual, max }: Longest, { options }: BenchResult):
   return options.repeats === 1 ? max.toFixed(1) : `${usual.toFixed(1)} (${max.toFixed(1)})`;
 }
 
-function runsOf(result: BenchResult, cell: Cell): RunResult[] {
+function runsOf(result: BenchResult, cell: Cell): BenchRun[] {
   return result.runs.filter((run) => run.cell.design === cell.design && run.cell.optInShare === cell.optInShare);
 }
 
-function rateOf(run: RunResult): number {
+function rateOf(run: BenchRun): number {
   return run.outputTokens / (run.served.wallMs / 1000);
 }
 

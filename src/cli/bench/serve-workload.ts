@@ -22,7 +22,7 @@ export type ServedRequest = {
   readonly mostOutputTokens: number;
   readonly outputTokenIds: number[];
   finishReason: FinishReason | 'refused' | null;
-  /** Why it was refused. */
+  /** Why it was refused, or its design failed. */
   refusal: string | null;
   /** At its end: what came with its outputs, joined. */
   rows: RoutedRows | null;
@@ -119,6 +119,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
       return;
     }
     request.finishReason = output.finishReason;
+    request.refusal = output.failure?.message ?? null;
     request.rows = joiners.get(place)?.rows ?? null;
     joiners.delete(place);
     numInFlight--;

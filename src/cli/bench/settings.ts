@@ -4,7 +4,7 @@
 
 import type {
   DeviceKind,
-  DesignName,
+  DesignReference,
   EngineConfig,
   ModelConfig,
   PrefixRows,
@@ -31,7 +31,7 @@ export const DEFAULTS = {
 export type Defaults = (typeof DEFAULTS)[keyof typeof DEFAULTS];
 
 export type Flags = {
-  design: DesignName[];
+  design: DesignReference[];
   optIn: number[];
   repeats?: number;
   model: string;

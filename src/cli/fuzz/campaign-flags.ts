@@ -3,9 +3,11 @@
 import { availableParallelism } from 'node:os';
 import { SingleBar } from 'cli-progress';
 import type { Command } from 'commander';
-import { findSubject } from '../../sim/mutants/mutants.ts';
-import { subjectNames } from '../../sim/subject.ts';
+import { findTestedDesign } from '../../sim/mutants/mutants.ts';
+import { testedDesignNames } from '../../sim/tested-design.ts';
+import { isDesignModule } from '../../worker/design-module.ts';
 import { list, whole } from '../options.ts';
+import { loadDesigns } from './loaded-designs.ts';
 
 export type CampaignFlags = {
   seeds: number;
@@ -23,14 +25,21 @@ export function withCampaignFlags(command: Command, { seeds, defaultSeeds, seed,
     .option('--seeds <n>', seeds, whole(1, 10_000_000), defaultSeeds)
     .option('--from <seed>', 'first seed; 0x and a commit id draws fresh ones', whole(0), 1)
     .option('--seed <seed>', seed, whole(0))
-    .option('--design <names>', `all, or some of: ${subjectNames.join(', ')}`, list(knownSubject), [...defaultDesigns])
+    .option(
+      '--design <names>',
+      `all, or some of: ${testedDesignNames.join(', ')}, ./mine.ts`,
+      list(knownTestedDesign),
+      [...defaultDesigns],
+    )
     .option('--jobs <n>', 'threads', whole(1, 256), availableParallelism())
     .option('--json', 'print the result as JSON');
 }
 
-/** The subjects that `--design` names. */
-export function designsOf({ design }: Pick<CampaignFlags, 'design'>): readonly string[] {
-  return design.includes('all') ? subjectNames : design;
+/** The tested designs that `--design` names, loaded. Rejects with BAD_DESIGN. */
+export async function designsOf({ design }: Pick<CampaignFlags, 'design'>): Promise<readonly string[]> {
+  const own = design.filter(isDesignModule);
+  await loadDesigns(own);
+  return design.includes('all') ? [...testedDesignNames, ...own] : design;
 }
 
 /** A bar of `total` scenarios on a terminal; elsewhere nothing. */
@@ -50,6 +59,6 @@ export function progressBar(total: number): Readonly<{ add: (scenarios: number) 
   };
 }
 
-function knownSubject(name: string): string {
-  return name === 'all' ? name : findSubject(name).name;
+function knownTestedDesign(name: string): string {
+  return name === 'all' || isDesignModule(name) ? name : findTestedDesign(name).name;
 }

@@ -2,9 +2,9 @@
 
 import type { CampaignPart, SeedViolation } from '../../sim/campaign.ts';
 import type { Mutant } from '../../sim/mutants/mutant.ts';
-import { findSubject } from '../../sim/mutants/mutants.ts';
 import { LAWS, type LawName } from '../../sim/laws/violation.ts';
 import type { MutationResult } from './mutation-results.ts';
+import { loadedDesign } from './loaded-designs.ts';
 
 export type MatrixCell = Readonly<{
   law: LawName;
@@ -19,7 +19,7 @@ export type MutantRow = Readonly<{ mutant: Mutant; killedBy: SeedViolation | nul
 
 /** One cell per law, in their order. A law that is broken beyond what is declared is broken. */
 export function cellsOf(part: CampaignPart): MatrixCell[] {
-  const { gaps } = findSubject(part.design);
+  const { gaps } = loadedDesign(part.design);
   return LAWS.map((law) => {
     const broken = part.violations.filter((violation) => violation.law === law);
     const shown = part.declared[law];
@@ -129,7 +129,7 @@ function showCell({ state, seeds, first }: MatrixCell): string {
 }
 
 function gapRows(design: string): string[][] {
-  const { gaps } = findSubject(design);
+  const { gaps } = loadedDesign(design);
   return gaps.map(({ law, reason }, i) => [i === 0 ? `\`${design}\`` : '', law, reason]);
 }
 

@@ -3,8 +3,8 @@
 import Table from 'cli-table3';
 import type { CampaignPart, SeedViolation } from '../../sim/campaign.ts';
 import { COVERAGE_SCENARIOS, marksOf, rareMarks, type RareMark } from '../../sim/coverage.ts';
-import { findSubject } from '../../sim/mutants/mutants.ts';
 import { LAWS } from '../../sim/laws/violation.ts';
+import { loadedDesign } from './loaded-designs.ts';
 
 /** Exit codes of `fuzz`, beyond 0 (every law kept) and 2 (bad usage). */
 export const EXIT = { wrong: 1, stall: 3, crash: 4, thin: 5 } as const;
@@ -16,7 +16,7 @@ export type ThinPath = RareMark & Readonly<{ design: string }>;
 export function thinPathsOf(parts: readonly CampaignPart[], pd: boolean): ThinPath[] {
   return parts.flatMap(({ design, scenarios, marks: counts }) => {
     if (scenarios < COVERAGE_SCENARIOS) return [];
-    const rare = rareMarks({ design: findSubject(design).design.name, pd, scenarios, counts });
+    const rare = rareMarks({ design: loadedDesign(design).design.name, pd, scenarios, counts });
     return rare.map((each) => ({ design, ...each }));
   });
 }

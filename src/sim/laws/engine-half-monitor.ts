@@ -13,14 +13,14 @@ import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
-import type { DesignName, EngineConfig, ModelConfig } from '../../contract/config.ts';
+import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
 import { DEFAULT_PREFIX_ROWS, prefixRowsPolicies } from '../../capture/deltas/prefix-rows.ts';
 import { rowShape } from '../../capture/row-shape.ts';
 import type { SharedRows } from '../../capture/shm-flock/shared-rows.ts';
 import { copiedBytes } from './copy-meter.ts';
 import { FollowedBlocks } from './followed-blocks.ts';
 import type { Judge } from './judge.ts';
-import type { Subject } from '../subject.ts';
+import type { TestedDesign } from '../tested-design.ts';
 import type { VirtualLock } from '../virtual/virtual-lock.ts';
 
 export type Monitored = Readonly<{
@@ -33,7 +33,7 @@ export type Monitored = Readonly<{
 }>;
 
 export class EngineHalfMonitor implements CaptureEngineHalf {
-  readonly design: DesignName;
+  readonly design: string;
   readonly #half: CaptureEngineHalf;
   readonly #judge: Judge;
   readonly #bytesPerRow: number;
@@ -203,7 +203,7 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
 }
 
 type HalfOfStorm = Readonly<{
-  subject: Subject;
+  tested: TestedDesign;
   model: ModelConfig;
   engine: EngineConfig;
   judge: Judge;
@@ -211,16 +211,9 @@ type HalfOfStorm = Readonly<{
   sharedRows: () => SharedRows;
 }>;
 
-/** The subject's engine half, as its mutation changes it, under watch. `null`: the design captures nothing. */
-export function watchedHalf({
-  subject,
-  model,
-  engine,
-  judge,
-  lock,
-  sharedRows,
-}: HalfOfStorm): EngineHalfMonitor | null {
-  const { design, mutation, prefixRows } = subject;
+/** The tested design's engine half, as its mutation changes it, under watch. `null`: the design captures nothing. */
+export function watchedHalf({ tested, model, engine, judge, lock, sharedRows }: HalfOfStorm): EngineHalfMonitor | null {
+  const { design, mutation, prefixRows } = tested;
   const half = design.engineHalf(model, engine, { sharedRows, ...(prefixRows === null ? {} : { prefixRows }) });
   if (half === null) return null;
   const keepsRows = design.name === 'deltas' && prefixRowsPolicies[prefixRows ?? DEFAULT_PREFIX_ROWS].keeps;

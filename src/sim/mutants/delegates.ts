@@ -8,7 +8,6 @@ import type {
   DeviceRange,
   WorkerStep,
 } from '../../contract/capture.ts';
-import type { DesignName } from '../../contract/config.ts';
 import type { CommandRecorder } from '../../contract/device.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { ModelRunnerOutput, RoutedExpertDeltas } from '../../contract/model-runner-output.ts';
@@ -17,7 +16,7 @@ import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 
 export class DelegatingEngineHalf implements CaptureEngineHalf {
-  readonly design: DesignName;
+  readonly design: string;
   protected readonly half: CaptureEngineHalf;
 
   constructor(half: CaptureEngineHalf) {
@@ -99,7 +98,7 @@ export class DelegatingEngineHalf implements CaptureEngineHalf {
 }
 
 export class DelegatingWorkerHalf implements CaptureWorkerHalf {
-  readonly design: DesignName;
+  readonly design: string;
   readonly blockingReads?: BlockingReads;
   protected readonly half: CaptureWorkerHalf;
 

@@ -1,6 +1,6 @@
 /** A known defect as a small patch. */
 
-import type { Mutation } from '../subject.ts';
+import type { Mutation } from '../tested-design.ts';
 
 export type Mutant = Readonly<{
   /** In the list of known defects. */
@@ -9,7 +9,7 @@ export type Mutant = Readonly<{
   defect: string;
   /** Where it was found. */
   source: string;
-  /** The subject that is changed. */
+  /** The name of the tested design that is changed. */
   base: string;
   mutation: Mutation;
 }>;

@@ -6,7 +6,7 @@
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { LiveRequests } from '../../engine/live-requests.ts';
 import { ReadbackRing } from '../../worker/pipeline/readback-ring.ts';
-import { mutated, subjectByName, type Mutation, type Subject } from '../subject.ts';
+import { mutated, testedDesignByName, type Mutation, type TestedDesign } from '../tested-design.ts';
 import { AppendingEngineHalf } from './appending-engine-half.ts';
 import { captureMutants } from './capture-mutants.ts';
 import {
@@ -235,22 +235,25 @@ export const mutants: readonly Mutant[] = [
 ];
 
 /** Not a mutant: what two of them are made of, without the defect. It must survive. */
-export const CONTROL: Subject = mutated(subjectByName('deltas'), 'control/appending', { engineHalf: appending(true) }, [
-  { law: 'L1', reason: 'rows that are being computed again are not there yet', missing: 'aborted' },
-]);
+export const CONTROL: TestedDesign = mutated(
+  testedDesignByName('deltas'),
+  'control/appending',
+  { engineHalf: appending(true) },
+  [{ law: 'L1', reason: 'rows that are being computed again are not there yet', missing: 'aborted' }],
+);
 
 const PREFIX = 'mutant/';
 
-export function mutantSubject(mutant: Mutant): Subject {
-  const base = subjectByName(mutant.base);
+export function mutantDesign(mutant: Mutant): TestedDesign {
+  const base = testedDesignByName(mutant.base);
   return mutated(base, `${PREFIX}${mutant.name}`, mutant.mutation);
 }
 
-/** A subject, also `mutant/` and a mutant's name. Throws UNKNOWN_NAME. */
-export function findSubject(name: string): Subject {
-  if (!name.startsWith(PREFIX)) return subjectByName(name);
+/** The tested design of a name; `mutant/` and a mutant's name count as one. Throws UNKNOWN_NAME. */
+export function findTestedDesign(name: string): TestedDesign {
+  if (!name.startsWith(PREFIX)) return testedDesignByName(name);
   const mutant = mutants.find((each) => each.name === name.slice(PREFIX.length));
-  if (mutant !== undefined) return mutantSubject(mutant);
+  if (mutant !== undefined) return mutantDesign(mutant);
   throw RoutedExpertsError.of(
     'UNKNOWN_NAME',
     'mutant',

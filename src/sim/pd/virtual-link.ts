@@ -4,8 +4,7 @@
  */
 
 import { random, type Random } from '../../workload/random.ts';
-import { Phase } from '../virtual/event-heap.ts';
-import type { Clock } from '../virtual/pace.ts';
+import { Phase, type Clock } from '../virtual/event-heap.ts';
 import type { LinkTiming } from './pd-scenario.ts';
 
 export class VirtualLink {

@@ -4,13 +4,20 @@
 export const Phase = { device: 0, map: 1, worker: 2, wire: 3, client: 4, update: 5, begin: 6 } as const;
 export type Phase = (typeof Phase)[keyof typeof Phase];
 
+/** What decides which event runs next: virtual time, or a test that tries every order. */
+export interface Clock {
+  readonly now: number;
+  /** Plans `run` for `time` in ticks; events of one phase and one time run in the order in which they were planned. */
+  plan(time: number, phase: Phase, run: () => void): void;
+}
+
 type Event = { time: number; order: number; run: () => void };
 
 /** Orders of one phase: events in the order in which they were planned. */
 const ORDERS_PER_PHASE = 2 ** 40;
 
 /** A binary heap keyed (time, phase, id); ids count up as events are planned. Time is in ticks and never runs back. */
-export class EventHeap {
+export class EventHeap implements Clock {
   readonly #heap: Event[] = [];
   #now = 0;
   #nextId = 0;

@@ -11,9 +11,9 @@ import { packedBytes } from '../../kernels/model/kernel-shape.ts';
 import { StepPipeline, type PendingMap, type Submission, type TaskEnd } from '../../worker/pipeline/step-pipeline.ts';
 import { Phase } from './event-heap.ts';
 import type { Flight } from '../flight.ts';
-import type { Pace } from './pace.ts';
+import type { VirtualDurations } from './virtual-durations.ts';
 import { simKernels } from './sim-kernels.ts';
-import type { Subject } from '../subject.ts';
+import type { TestedDesign } from '../tested-design.ts';
 import { VirtualDevice, type VirtualBuffer } from './virtual-device.ts';
 import type { World } from '../world.ts';
 
@@ -45,7 +45,7 @@ export class VirtualRank {
   readonly number: number;
   isDead = false;
   readonly #world: World;
-  readonly #pace: Pace;
+  readonly #durations: VirtualDurations;
   readonly #events: RankEvents;
   readonly #device: VirtualDevice = new VirtualDevice();
   readonly #forward: ForwardPass;
@@ -60,12 +60,12 @@ export class VirtualRank {
   /** The submission made last, until it has run. */
   #lastFence: Fence | null = null;
 
-  constructor(number: number, world: World, subject: Subject, pace: Pace, events: RankEvents) {
+  constructor(number: number, world: World, tested: TestedDesign, durations: VirtualDurations, events: RankEvents) {
     const { model, engine, ringDepth } = world.scenario;
-    const { mutation, design } = subject;
+    const { mutation, design } = tested;
     this.number = number;
     this.#world = world;
-    this.#pace = pace;
+    this.#durations = durations;
     this.#events = events;
     const device = this.#device;
     const kernels: typeof simKernels = (m, shape, info) => {
@@ -134,7 +134,7 @@ export class VirtualRank {
       const task = this.#pipeline.advance();
       if (task === null) break;
       if (task.kind !== 'step' || this.#lastFence === fence) continue;
-      if (this.#pipeline.numQueued > 0) this.#plan(this.#pace.host(), Phase.worker, () => this.#pump());
+      if (this.#pipeline.numQueued > 0) this.#plan(this.#durations.host(), Phase.worker, () => this.#pump());
       return;
     }
     if (this.#pipeline.isRingFull) this.#world.marks.add('ring full');
@@ -153,7 +153,7 @@ export class VirtualRank {
     }
     this.#events.onPhase(this, flight, 'submitted');
     if (this.isDead) return;
-    this.#submitted(this.#pace.pass(), () => {
+    this.#submitted(this.#durations.pass(), () => {
       if (this.number === 0) {
         const { routedExperts, sampled, sampledLayout } = this.#forward;
         const routed = (routedExperts as VirtualBuffer).words;
@@ -167,7 +167,7 @@ export class VirtualRank {
   #submitted(duration: number, onExecuted: () => void): void {
     const fence: Fence = { onExecuted, maps: [] };
     this.#lastFence = fence;
-    this.#deviceFreeAt = Math.max(this.#deviceFreeAt, this.#pace.clock.now) + duration;
+    this.#deviceFreeAt = Math.max(this.#deviceFreeAt, this.#durations.clock.now) + duration;
     this.#planAt(this.#deviceFreeAt, Phase.device, () => {
       this.#device.executeNext();
       fence.onExecuted();
@@ -183,7 +183,7 @@ export class VirtualRank {
   }
 
   #planMap(map: PendingMap<RankTask>): void {
-    this.#mappedAt = Math.max(this.#mappedAt, this.#pace.clock.now + this.#pace.map());
+    this.#mappedAt = Math.max(this.#mappedAt, this.#durations.clock.now + this.#durations.map());
     this.#planAt(this.#mappedAt, Phase.map, () => this.#mapped(map));
   }
 
@@ -196,7 +196,7 @@ export class VirtualRank {
 
   /** Whether the rank's thread stands still: then `run` is planned for when it goes on. */
   #stands(phase: Phase, run: () => void): boolean {
-    if (this.#pace.clock.now >= this.#standsUntil) return false;
+    if (this.#durations.clock.now >= this.#standsUntil) return false;
     this.#planAt(this.#standsUntil, phase, run);
     return true;
   }
@@ -247,11 +247,11 @@ export class VirtualRank {
   }
 
   #plan(ticks: number, phase: Phase, run: () => void): void {
-    this.#planAt(this.#pace.clock.now + ticks, phase, run);
+    this.#planAt(this.#durations.clock.now + ticks, phase, run);
   }
 
   #planAt(time: number, phase: Phase, run: () => void): void {
-    this.#pace.clock.plan(time, phase, () => {
+    this.#durations.clock.plan(time, phase, () => {
       if (!this.isDead) run();
     });
   }

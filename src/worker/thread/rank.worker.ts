@@ -6,11 +6,11 @@
 import { parentPort } from 'node:worker_threads';
 import { move, transferableSymbol, valueSymbol, workerData } from 'piscina';
 import { BytePool } from '../../capture/byte-pool.ts';
-import { designByName } from '../../capture/designs.ts';
 import type { WorkerConfig } from '../../contract/config.ts';
 import type { Device } from '../../contract/device.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { openDevice } from '../../kernels/device/open-device.ts';
+import { loadDesign } from '../design-module.ts';
 import { designResources } from '../design-resources.ts';
 import { FaultInjector } from '../fault-injector.ts';
 import { ModelRunner } from '../model-runner.ts';
@@ -46,7 +46,7 @@ class RankWorker {
   static async start(): Promise<RankWorker> {
     const device = await openDevice(config.device, config.adapter);
     try {
-      const design = designByName(config.design);
+      const design = await loadDesign(config.design);
       const runner = await ModelRunner.create(device, config, kernelsOf(config), design, designResources(config));
       return new RankWorker(device, runner);
     } catch (error) {

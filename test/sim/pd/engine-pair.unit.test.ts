@@ -9,42 +9,43 @@ import type { FinishReason } from '../../../src/contract/engine-core-output.ts';
 import type { CaptureRequest } from '../../../src/contract/request.ts';
 import type { RoutedRows } from '../../../src/contract/routed-rows.ts';
 import { rowAt } from '../../../src/capture/routed-rows.ts';
+import { pdRowsWays, type PdRows } from '../../../src/handover/handed-rows.ts';
 import { runSeeds } from '../../../src/sim/campaign.ts';
-import { CLOSED_MARKS, rareMarks } from '../../../src/sim/coverage.ts';
+import { closedMarks, rareMarks } from '../../../src/sim/coverage.ts';
 import { drawPdScenario } from '../../../src/sim/pd/draw-pd-scenario.ts';
-import { ROW_WAYS, type PdScenario, type RowWay } from '../../../src/sim/pd/pd-scenario.ts';
+import type { PdScenario } from '../../../src/sim/pd/pd-scenario.ts';
 import { DelegatingEngineHalf } from '../../../src/sim/mutants/delegates.ts';
-import { findSubject } from '../../../src/sim/mutants/mutants.ts';
+import { findTestedDesign } from '../../../src/sim/mutants/mutants.ts';
 import { runScenario } from '../../../src/sim/run-scenario.ts';
 import { parseScenario, type Scenario, type ScenarioRequest } from '../../../src/sim/scenario.ts';
 import { shrink } from '../../../src/sim/shrink.ts';
-import { tellStory } from '../../../src/sim/story.ts';
-import { mutated, subjectByName, subjectNames, type Subject } from '../../../src/sim/subject.ts';
+import { reportRun } from '../../../src/sim/run-report.ts';
+import { mutated, testedDesignByName, testedDesignNames, type TestedDesign } from '../../../src/sim/tested-design.ts';
 
 /** Designs that take over KV are the ones to be hurt. */
-for (const name of subjectNames) {
+for (const name of testedDesignNames) {
   const NUM_SEEDS = name === 'deltas' ? 1000 : 400;
   test(`${name} keeps what it promises over ${NUM_SEEDS} storms with a prefill engine in front`, () => {
-    const { violations, marks } = runSeeds(subjectByName(name), 1, NUM_SEEDS + 1, {
+    const { violations, marks } = runSeeds(testedDesignByName(name), 1, NUM_SEEDS + 1, {
       pd: true,
       twice: false,
       stopAfter: 5,
     });
     const told = violations.map(({ seed, law, what }) => `${law}: ${what} (fuzz --pd --design ${name} --seed ${seed})`);
     expect(told).toEqual([]);
-    const { design } = subjectByName(name);
+    const { design } = testedDesignByName(name);
     expect(rareMarks({ design: design.name, pd: true, scenarios: NUM_SEEDS, counts: marks })).toEqual([]);
-    for (const mark of CLOSED_MARKS[design.name] ?? []) expect(marks[mark], mark).toBe(0);
+    for (const mark of closedMarks(design.name)) expect(marks[mark], mark).toBe(0);
   });
 }
 
 test('one seed writes one event log (L10), also if it went through a file', () => {
-  const subject = subjectByName('deltas');
-  expect(runSeeds(subject, 1, 101, { pd: true, twice: true, stopAfter: 0 }).violations).toEqual([]);
+  const tested = testedDesignByName('deltas');
+  expect(runSeeds(tested, 1, 101, { pd: true, twice: true, stopAfter: 0 }).violations).toEqual([]);
   for (let seed = 1; seed <= 30; seed += 1) {
     const scenario = drawPdScenario(seed);
     const read = parseScenario(JSON.stringify(scenario), 'scenario.json');
-    expect(runScenario(read, subject).hash).toBe(runScenario(scenario, subject, true).hash);
+    expect(runScenario(read, tested).hash).toBe(runScenario(scenario, tested, true).hash);
   }
 });
 
@@ -74,14 +75,14 @@ test('a file whose prefill engine makes no sense is refused by name', () => {
   }
 });
 
-test('a failing storm of two engines shrinks, and its story says which engine did what', () => {
-  const subject = findSubject('mutant/decode-prompt-rows');
-  const { seed } = runSeeds(subject, 1, 50, { twice: false, stopAfter: 1 }).violations[0]!;
-  const { scenario, violation } = shrink(drawPdScenario(seed), subject)!;
+test('a failing storm of two engines shrinks, and its report says which engine did what', () => {
+  const tested = findTestedDesign('mutant/decode-prompt-rows');
+  const { seed } = runSeeds(tested, 1, 50, { twice: false, stopAfter: 1 }).violations[0]!;
+  const { scenario, violation } = shrink(drawPdScenario(seed), tested)!;
   expect(scenario.requests.length).toBe(1);
-  const story = tellStory(scenario, subject).join('\n');
-  expect(story).toMatch(/P: "r\d+" .*arrives[\s\S]*D: "r\d+" .*waits for the KV of/);
-  expect(story).toContain(violation.message);
+  const report = reportRun(scenario, tested).join('\n');
+  expect(report).toMatch(/P: "r\d+" .*arrives[\s\S]*D: "r\d+" .*waits for the KV of/);
+  expect(report).toContain(violation.message);
 });
 
 const REQUEST: ScenarioRequest = {
@@ -100,7 +101,7 @@ const REQUEST: ScenarioRequest = {
 const PROMPT = Array.from({ length: 48 }, (_, i) => (i * 7) % 29);
 
 /** A prompt of 48 tokens, 32 of them cached by the decode engine, which computed them itself for `warm`. */
-function workedExample(rows: RowWay, changes: Partial<PdScenario> = {}): Scenario {
+function workedExample(rows: PdRows, changes: Partial<PdScenario> = {}): Scenario {
   const base = drawPdScenario(1);
   const engine = {
     ...base.engine,
@@ -155,8 +156,8 @@ function workedExample(rows: RowWay, changes: Partial<PdScenario> = {}): Scenari
 const same = (a: RoutedRows, b: RoutedRows, at: number): boolean => String(rowAt(a, at)) === String(rowAt(b, at));
 
 /** `deltas`, with what `watch` makes of each half. */
-const watched = (watch: (half: CaptureEngineHalf) => CaptureEngineHalf): Subject =>
-  mutated(subjectByName('deltas'), 'watched', { engineHalf: watch });
+const watched = (watch: (half: CaptureEngineHalf) => CaptureEngineHalf): TestedDesign =>
+  mutated(testedDesignByName('deltas'), 'watched', { engineHalf: watch });
 
 class Watching extends DelegatingEngineHalf {
   readonly loads: string[] = [];
@@ -174,15 +175,15 @@ class Watching extends DelegatingEngineHalf {
   }
 }
 
-test.each(ROW_WAYS)(
+test.each(pdRowsWays)(
   'the worked example, rows %s: 32 tokens are the decode engine’s, 15 loaded, the 48th computed again',
   (way) => {
     const halves: Watching[] = [];
-    const subject = watched((half) => {
+    const tested = watched((half) => {
       halves.push(new Watching(half));
       return halves.at(-1)!;
     });
-    const { violation } = runScenario(workedExample(way), subject);
+    const { violation } = runScenario(workedExample(way), tested);
     expect(violation?.message ?? null).toBeNull();
     const [p, d] = halves as [Watching, Watching];
     // `again` finds all full blocks but the last, whose last token is to be computed; `longer` finds those of `r`.
@@ -235,13 +236,13 @@ test.each([
   ['the last prompt token too', 32, 48, /position 47 /],
 ] as const)('the prefill engine’s rows for %s', (_, from, to, broken) => {
   const halves: Watching[] = [];
-  const subject = watched((half) => {
+  const tested = watched((half) => {
     halves.push(
       halves.length === 0 ? new Watching(half) : new Splicing(half, () => halves[0]!.taken.get('r'), from, to),
     );
     return halves.at(-1)!;
   });
-  const { violation } = runScenario(workedExample('with-kv'), subject);
+  const { violation } = runScenario(workedExample('with-kv'), tested);
   if (broken === null) expect(violation?.message ?? null).toBeNull();
   else expect(violation!.message).toMatch(broken);
 });
@@ -261,7 +262,7 @@ test('KV that never comes, comes too late, or is not what was sent, ends its req
     for (const onLoadFailure of ['recompute', 'fail'] as const) {
       const { violation, marks, lines } = runScenario(
         workedExample('with-kv', { ...changes, onLoadFailure }),
-        subjectByName('deltas'),
+        testedDesignByName('deltas'),
         true,
       );
       expect(violation?.message ?? null, JSON.stringify(changes)).toBeNull();

@@ -1,13 +1,14 @@
-/** A failing run as a reader wants it: the surroundings, who did what in which step, and what was expected instead. */
+/** A run as a reader wants it: the surroundings, what each part did in which step, and what was expected instead. */
 
 import type { PdScenario } from './pd/pd-scenario.ts';
 import { runScenario } from './run-scenario.ts';
-import { describeMoment, type Fault, type Scenario } from './scenario.ts';
-import type { Subject } from './subject.ts';
+import { describeMoment, type Fault } from './fault.ts';
+import type { Scenario } from './scenario.ts';
+import type { TestedDesign } from './tested-design.ts';
 
-/** Lines without a final newline. A line of the course begins with the step begun last. */
-export function tellStory(scenario: Scenario, subject: Subject): string[] {
-  const { violation, lines, hash } = runScenario(scenario, subject, true);
+/** Returns lines without their newlines. A line of an event begins with the number of the step begun last. */
+export function reportRun(scenario: Scenario, tested: TestedDesign): string[] {
+  const { violation, lines, hash } = runScenario(scenario, tested, true);
   const { engine, queueDepth, ringDepth, numRanks, model } = scenario;
   const features = [
     engine.asyncScheduling ? 'asynchronous' : 'synchronous',
@@ -19,7 +20,7 @@ export function tellStory(scenario: Scenario, subject: Subject): string[] {
     ...(scenario.hasEpochs ? ['epochs'] : []),
   ];
   return [
-    `${subject.name}: ${engine.numBlocks - 1} blocks of ${engine.blockSize}, ${engine.maxNumSeqs} sequences, ` +
+    `${tested.name}: ${engine.numBlocks - 1} blocks of ${engine.blockSize}, ${engine.maxNumSeqs} sequences, ` +
       `${engine.maxNumBatchedTokens} tokens a step, ${model.numLayers} layers, ${model.topK} of ${model.numExperts} experts; ${features.join(', ')}`,
     ...(scenario.pd === undefined ? [] : describePrefill(scenario.pd)),
     ...scenario.faults.map((fault) => `fault: ${describeFault(fault)}`),

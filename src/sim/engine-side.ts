@@ -1,12 +1,12 @@
-/** Where a world's engine stands: alone, or on one side of a hand-over. */
+/** Which side of a hand-over a world's engine is on: prefill, decode, or neither. */
 
 import type { FinishReason } from '../contract/engine-core-output.ts';
 import type { KvConnector } from '../contract/kv-connector.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
 import type { ScenarioRequest } from './scenario.ts';
 
-export type Site = Readonly<{
-  /** Before each line of its story. */
+export type EngineSide = Readonly<{
+  /** Before each line of its report. */
   prefix: string;
   /** Added to the number of a step to have that of its pass: no two engines share one. */
   firstEpoch: number;
@@ -17,4 +17,4 @@ export type Site = Readonly<{
   onEnd: ((spec: ScenarioRequest, finish: FinishReason | 'refused', rows: readonly RoutedRows[]) => void) | null;
 }>;
 
-export const ALONE: Site = { prefix: '', firstEpoch: 1, connector: null, rowsAreSpliced: false, onEnd: null };
+export const ALONE: EngineSide = { prefix: '', firstEpoch: 1, connector: null, rowsAreSpliced: false, onEnd: null };

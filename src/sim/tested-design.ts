@@ -1,7 +1,4 @@
-/**
- * What is put through the storm: a design under one of its policies, and what a mutant changes of it and of its
- * surroundings.
- */
+/** What a storm tests: a design under one of its policies, with what a mutant changes of it and of its surroundings. */
 
 import type { CaptureEngineHalf, CaptureWorkerContext, CaptureWorkerHalf } from '../contract/capture.ts';
 import type { EngineConfig, ModelConfig, PrefixRows } from '../contract/config.ts';
@@ -27,11 +24,11 @@ export type Mutation = Readonly<{
   output?: (output: ModelRunnerOutput, plan: SchedulerOutput) => ModelRunnerOutput;
   /** The defect is one of two engines: storms have a prefill engine in front. */
   inPd?: true;
-  /** Changes the code under test for the time of a run; answers how to change it back. */
+  /** Changes the code under test for the time of a run; returns the function that changes it back. */
   install?: () => () => void;
 }>;
 
-export type Subject = Readonly<{
+export type TestedDesign = Readonly<{
   /** `deltas`, or with a policy `deltas/share`. */
   name: string;
   design: Design;
@@ -50,30 +47,35 @@ const CACHED_ROWS_GAP: DeclaredGap = {
 };
 
 /** A design as it is: a built-in one, or one of the caller's own. */
-export function subjectOf(design: Design): Subject {
+export function testedDesignOf(design: Design): TestedDesign {
   return { name: design.name, design, gaps: design.gaps, prefixRows: null, mutation: NO_MUTATION };
 }
 
 /**
- * The subject of a name: a design's, or `deltas/` and a prefix-rows policy. Throws UNKNOWN_NAME, with the names there
- * are.
+ * Finds a tested design by its name: a design's, or `deltas/` and a prefix-rows policy. Throws UNKNOWN_NAME, with the
+ * names that exist.
  */
-export function subjectByName(name: string): Subject {
+export function testedDesignByName(name: string): TestedDesign {
   const slash = name.indexOf('/');
-  if (slash < 0) return subjectOf(designByName(name));
+  if (slash < 0) return testedDesignOf(designByName(name));
   const design = designByName(name.slice(0, slash));
-  if (design.name !== 'deltas') throw RoutedExpertsError.of('UNKNOWN_NAME', 'design', name, subjectNames);
+  if (design.name !== 'deltas') throw RoutedExpertsError.of('UNKNOWN_NAME', 'design', name, testedDesignNames);
   const prefixRows = prefixRowsByName(name.slice(slash + 1));
   const gaps = prefixRowsPolicies[prefixRows].recomputes ? design.gaps : [...design.gaps, CACHED_ROWS_GAP];
   return { name, design, gaps, prefixRows, mutation: NO_MUTATION };
 }
 
 /** Every design, and `deltas` under each of its other policies. */
-export const subjectNames: readonly string[] = [
+export const testedDesignNames: readonly string[] = [
   ...designNames,
   ...prefixRowsNames.filter((policy) => policy !== 'complete').map((policy) => `deltas/${policy}`),
 ];
 
-export function mutated(subject: Subject, name: string, mutation: Mutation, gaps?: readonly DeclaredGap[]): Subject {
-  return { ...subject, name, mutation, gaps: gaps ?? subject.gaps };
+export function mutated(
+  tested: TestedDesign,
+  name: string,
+  mutation: Mutation,
+  gaps?: readonly DeclaredGap[],
+): TestedDesign {
+  return { ...tested, name, mutation, gaps: gaps ?? tested.gaps };
 }

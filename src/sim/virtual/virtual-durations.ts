@@ -1,17 +1,10 @@
 /** How long things take: drawn from streams of their own, so that one more map does not change the time of a pass. */
 
 import { random, type Random } from '../../workload/random.ts';
-import type { Phase } from './event-heap.ts';
+import type { Clock } from './event-heap.ts';
 import type { Scenario, Timing } from '../scenario.ts';
 
-/** Who decides what happens next: time, or somebody who tries every order. */
-export interface Clock {
-  readonly now: number;
-  /** Plans `run` for `time` in ticks; events of one phase and one time run in the order in which they were planned. */
-  plan(time: number, phase: Phase, run: () => void): void;
-}
-
-export class Pace {
+export class VirtualDurations {
   readonly clock: Clock;
   readonly #timing: Timing;
   readonly #passes: Random;

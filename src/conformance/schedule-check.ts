@@ -1,7 +1,7 @@
 /**
- * Feeds a recording of vLLM's scheduler to ours, event by event, and compares every decision: who is scheduled, in what
- * order, as what, with how many tokens and which blocks; who is preempted; the running list; the free queue; every
- * emission; the final state.
+ * Feeds a recording of vLLM's scheduler to ours, event by event, and compares every decision: which requests are
+ * scheduled, in what order, as what, with how many tokens and which blocks; which are preempted; the running list; the
+ * free queue; every emission; the final state.
  */
 
 import type { CaptureEngineHalf } from '../contract/capture.ts';
@@ -11,16 +11,17 @@ import type { ModelRunnerOutput, RoutedExpertDeltas } from '../contract/model-ru
 import type { RoutedRows } from '../contract/routed-rows.ts';
 import { PLACEHOLDER_TOKEN, RequestKind, type SchedulerOutput } from '../contract/scheduler-output.ts';
 import type { BlockHasher } from '../engine/kv/block-hash.ts';
+import { LiveRequests } from '../engine/live-requests.ts';
 import { Request } from '../engine/request.ts';
 import { Scheduler } from '../engine/scheduler.ts';
 import { countPresent, rowAt } from '../capture/routed-rows.ts';
-import { FIRST_HASH, nextHash, recordedExpert, type ReplayedSpan } from './recorded-rows.ts';
-import type { RecordedEvent, RecordedRequest, Recording, RowModel } from './recorded-schedule.ts';
+import { FIRST_HASH, nextHash, recordedExpert, type RecordedSpan } from './recorded-rows.ts';
+import type { RecordedEvent, ScheduleRequest, RecordedSchedule, RowModel } from './recorded-schedule.ts';
 
-/** Where a replay first departs from its recording. `step` is the step scheduled last, −1 before the first. */
+/** Where the scheduler first departs from the recording. `step` is the step scheduled last, −1 before the first. */
 export type Difference = Readonly<{ step: number; field: string; expected: unknown; actual: unknown }>;
 
-export type ReplayOptions = Readonly<{
+export type ScheduleCheckOptions = Readonly<{
   hasher?: BlockHasher;
   /**
    * Builds the engine half whose emissions are compared with the recorded row counts and with the recording's row
@@ -28,7 +29,7 @@ export type ReplayOptions = Readonly<{
    */
   capture?: ((config: EngineConfig, rowModel: RowModel) => CaptureEngineHalf) | null;
   /** Makes what the worker half of that design would send, for the requests of a step in the worker's order. */
-  rows?: ((spans: readonly ReplayedSpan[], rowModel: RowModel, config: EngineConfig) => RoutedExpertDeltas) | null;
+  rows?: ((spans: readonly RecordedSpan[], rowModel: RowModel, config: EngineConfig) => RoutedExpertDeltas) | null;
 }>;
 
 const KIND_NAMES = { [RequestKind.running]: 'running', [RequestKind.new]: 'new', [RequestKind.resumed]: 'resumed' };
@@ -51,16 +52,17 @@ const same = (a: unknown, b: unknown): boolean => {
 const sorted = (ids: readonly string[]): string[] => ids.toSorted((a, b) => (a < b ? -1 : a > b ? 1 : 0));
 
 /** A step on its way: what a worker would remember of it. */
-type StepInFlight = Readonly<{ stepId: number; spans: Map<string, ReplayedSpan> }>;
+type StepInFlight = Readonly<{ stepId: number; spans: Map<string, RecordedSpan> }>;
 
 type Totals = { rows: number; finish: FinishReason | null };
 
-class Replay {
-  readonly #recording: Recording;
-  readonly #options: ReplayOptions;
+class ScheduleCheck {
+  readonly #recording: RecordedSchedule;
+  readonly #options: ScheduleCheckOptions;
+  readonly #live: LiveRequests;
   readonly #scheduler: Scheduler;
   readonly #capture: CaptureEngineHalf | null;
-  readonly #recorded = new Map<string, RecordedRequest>();
+  readonly #recorded = new Map<string, ScheduleRequest>();
   readonly #requests = new Map<string, Request>();
   readonly #byIndex: Request[] = [];
   readonly #totals = new Map<string, Totals>();
@@ -68,17 +70,19 @@ class Replay {
   readonly #tables = new Map<number, number[]>();
   #step = -1;
 
-  constructor(recording: Recording, options: ReplayOptions) {
+  constructor(recording: RecordedSchedule, options: ScheduleCheckOptions) {
     this.#recording = recording;
     this.#options = options;
     this.#capture = options.capture?.(recording.config, recording.rowModel) ?? null;
-    this.#scheduler = new Scheduler(recording.config, this.#capture, options.hasher);
+    const { hasher } = options;
+    this.#live = new LiveRequests(recording.config, this.#capture, hasher === undefined ? {} : { hasher });
+    this.#scheduler = new Scheduler(this.#live);
     for (const request of recording.requests) this.#recorded.set(request.id, request);
   }
 
   run(): Difference | null {
     try {
-      for (const event of this.#recording.timeline) this.#replay(event);
+      for (const event of this.#recording.timeline) this.#apply(event);
       this.#compareFinal();
       return null;
     } catch (error) {
@@ -105,10 +109,10 @@ class Replay {
   }
 
   #expectFreeQueue(op: string, expected: readonly number[]): void {
-    this.#expect(`${op}.freeQueue`, expected, this.#scheduler.kv.pool.freeQueue());
+    this.#expect(`${op}.freeQueue`, expected, this.#live.kv.pool.freeQueue());
   }
 
-  #replay(event: RecordedEvent): void {
+  #apply(event: RecordedEvent): void {
     switch (event.op) {
       case 'add':
         return this.#add(event.id);
@@ -128,10 +132,10 @@ class Replay {
         }
         return undefined;
       case 'abort':
-        this.#account(this.#scheduler.requests.abort(this.#request(event.id, 'abort.id')));
+        this.#account(this.#live.abort(this.#request(event.id, 'abort.id')));
         return this.#expectFreeQueue('abort', event.freeQueue);
       case 'resetPrefixCache':
-        this.#expect('resetPrefixCache.ok', event.ok, this.#scheduler.resetPrefixCache(event.resetRunning));
+        this.#expect('resetPrefixCache.ok', event.ok, this.#live.resetPrefixCache(event));
         return this.#expectFreeQueue('resetPrefixCache', event.freeQueue);
       default:
         return event satisfies never;
@@ -161,7 +165,7 @@ class Replay {
     this.#requests.set(id, request);
     this.#byIndex.push(request);
     this.#totals.set(id, { rows: 0, finish: null });
-    this.#scheduler.add(request);
+    this.#live.add(request);
   }
 
   #schedule(event: RecordedEvent & { op: 'schedule' }): void {
@@ -191,7 +195,7 @@ class Replay {
     const preempted = sorted(step.preemptedIndices.map((index) => this.#id(index)));
     this.#expect('preempted', sorted(event.preempted), preempted);
     this.#expect('finished', sorted(event.finished), sorted(step.finishedIndices.map((index) => this.#id(index))));
-    const running = this.#scheduler.requests.running.map(({ requestId }) => requestId);
+    const running = this.#live.running.map(({ requestId }) => requestId);
     this.#expect('running', event.running, running);
     this.#expectFreeQueue('schedule', event.freeQueue);
     this.#inFlight.push({ stepId: step.stepId, spans: this.#capture === null ? new Map() : this.#spans(step) });
@@ -201,8 +205,8 @@ class Replay {
    * What the workers would compute for each request of the step. Asynchronous drafts are read off the tokens that came
    * later.
    */
-  #spans(step: SchedulerOutput): Map<string, ReplayedSpan> {
-    const spans = new Map<string, ReplayedSpan>();
+  #spans(step: SchedulerOutput): Map<string, RecordedSpan> {
+    const spans = new Map<string, RecordedSpan>();
     for (let i = 0; i < step.numRequests; i += 1) {
       const index = step.requestIndices[i]!;
       const request = this.#byIndex[index]!;
@@ -231,7 +235,7 @@ class Replay {
     const { rows } = this.#options;
     let routedExpertDeltas: RoutedExpertDeltas | null = null;
     if (this.#capture !== null && rows && event.order.length > 0) {
-      const spans: ReplayedSpan[] = [];
+      const spans: RecordedSpan[] = [];
       for (const id of event.order) {
         const span = step!.spans.get(id);
         if (span === undefined) continue;
@@ -309,7 +313,7 @@ class Replay {
     }
     if (this.#capture === null) return;
     const { requests, bytes } = this.#capture.liveCounts();
-    const { running, waiting } = this.#scheduler.requests;
+    const { running, waiting } = this.#live;
     const isDrained = running.length + waiting.length === 0;
     if (isDrained) this.#expect('final.liveRequests', 0, requests);
     if (isDrained) this.#expect('final.liveBytes', 0, bytes);
@@ -317,5 +321,5 @@ class Replay {
 }
 
 /** The first difference between a recording and our scheduler, or `null` if there is none. */
-export const replayRecording = (recording: Recording, options: ReplayOptions = {}): Difference | null =>
-  new Replay(recording, options).run();
+export const checkSchedule = (recording: RecordedSchedule, options: ScheduleCheckOptions = {}): Difference | null =>
+  new ScheduleCheck(recording, options).run();
