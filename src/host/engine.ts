@@ -12,6 +12,7 @@ import { DesignSession } from './design-session.ts';
 import { engineSettings, type EngineOptions, type EngineSettings } from './engine-options.ts';
 import { LiveRequest, type GenerationResult, type GenerationUpdate } from './live-request.ts';
 
+/** How one request is sampled, and what comes back. */
 export type GenerateOptions = Partial<SamplingParams> &
   Readonly<{
     /** Unique among the requests alive; made up where it is left out. */
@@ -43,6 +44,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine> {
   }
 }
 
+/** An engine that runs until it is closed. */
 export class Engine {
   readonly #session: DesignSession;
   readonly #core: EngineCore;

@@ -12,6 +12,7 @@ import { checkBias, runRouter, wordsOf, type RoutedLogits } from './router/route
 import { chooseRouter, type RouterVariant } from './router/router-variant.ts';
 import { routingFunction } from './router/routing-function.ts';
 
+/** What a router is made for, beside its function. */
 export type GpuRouterOptions = Readonly<{
   /** Rows of a call, about: the kernel is chosen for so many, and is right for any number. Default 1024. */
   numTokens?: number;

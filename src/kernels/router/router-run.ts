@@ -10,6 +10,7 @@ import { checkSelectionBias } from './routing-function.ts';
 import { routerKernel, routerParams, routerWorkgroups } from './router-kernels.ts';
 import type { RouterVariant } from './router-variant.ts';
 
+/** The choices of T rows, the best expert of each row first. */
 export type RoutedLogits = Readonly<{
   /** `[T, K]` */
   ids: Uint32Array;

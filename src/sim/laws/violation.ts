@@ -1,7 +1,9 @@
 /** A broken promise. */
 
+/** The number of a law. */
 export type LawName = 'L1' | 'L2' | 'L3' | 'L4' | 'L5' | 'L6' | 'L7' | 'L8' | 'L9' | 'L10';
 
+/** All laws; docs/architecture.md says what each promises. */
 export const LAWS: readonly LawName[] = ['L1', 'L2', 'L3', 'L4', 'L5', 'L6', 'L7', 'L8', 'L9', 'L10'];
 
 /** A wrong answer; nothing moves any more; the code under test threw. */

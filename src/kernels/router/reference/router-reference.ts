@@ -8,6 +8,7 @@ import type { ExpertGroups } from '../../../contract/config.ts';
 import type { RoutingFunction } from '../../../contract/config.ts';
 import { selectsByLogit } from '../routing-function.ts';
 
+/** The choices of one row, and what they were made by. */
 export type RoutedRow = Readonly<{
   /** K ids, best choice first, of equals the smaller id first. */
   ids: readonly number[];
