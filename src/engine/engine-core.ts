@@ -25,6 +25,7 @@ import { LiveRequests, type LiveRequestsOptions } from './live-requests.ts';
 import { Request } from './request.ts';
 import { Scheduler } from './scheduler.ts';
 
+/** What an engine core holds and has done. */
 export type EngineStats = Readonly<{
   /** Waiting requests hold no blocks, unless their KV was loaded; running ones do. */
   numWaiting: number;
@@ -69,6 +70,7 @@ const failed = (output: EngineCoreOutput, failure: RoutedExpertsError): EngineCo
   failure,
 });
 
+/** One engine: synchronous, deterministic, without a thread or a device of its own. */
 export class EngineCore {
   readonly config: EngineConfig;
   readonly #requests: LiveRequests;

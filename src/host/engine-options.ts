@@ -15,6 +15,7 @@ import { ROUTER_KERNELS } from '../kernels/model/route/engine-router.ts';
 import { designReference } from '../worker/design-module.ts';
 import type { SessionConfig } from './design-session.ts';
 
+/** What an engine is made from; only `model` is needed. */
 export type EngineOptions = Readonly<{
   /** The name of a published model's shape (`MODEL_NAMES`), or a shape of the caller's own. */
   model: string | ModelConfig;

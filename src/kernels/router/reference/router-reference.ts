@@ -7,6 +7,7 @@
 import type { ExpertGroups, RoutingFunction } from '../../../contract/config.ts';
 import { selectsByLogit } from '../routing-function.ts';
 
+/** The choices of one row, and what they were made by. */
 export type RoutedRow = Readonly<{
   /** K ids, best choice first, of equals the smaller id first. */
   ids: readonly number[];
@@ -28,11 +29,11 @@ const SMALLEST = 2 ** -126;
 const flush = (value: number): number => (Math.abs(value) < SMALLEST ? 0 : value);
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
 
-/** Routes one row of E logits. */
+/** Routes one row: E logits, and E biases if the function has them. */
 export function routeRow(
   router: RoutingFunction,
   logits: ArrayLike<number>,
-  bias: ArrayLike<number> | null,
+  bias: ArrayLike<number> | null = null,
 ): RoutedRow {
   const ordered = Array.from(logits, (logit) => (Number.isNaN(logit) ? -Infinity : logit));
   const capped = ordered.map((logit) => {
