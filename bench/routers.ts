@@ -9,8 +9,8 @@ import type { Device } from '../src/contract/device.ts';
 import { ForwardPass } from '../src/kernels/model/forward-pass.ts';
 import { MODEL_NAMES, modelPreset } from '../src/kernels/model/model-presets.ts';
 import { openDevice } from '../src/kernels/device/open-device.ts';
-import type { EngineRouter } from '../src/kernels/router/router-variant.ts';
-import { chooseEngineRouter, engineRouterName, engineRouters } from '../src/kernels/router/router-variant.ts';
+import type { EngineRouter } from '../src/kernels/model/route/engine-router.ts';
+import { chooseEngineRouter, engineRouterName, engineRouters } from '../src/kernels/model/route/engine-router.ts';
 import { StepInput } from '../src/kernels/model/step-input.ts';
 import { wgslKernelsWith } from '../src/kernels/model/wgsl-kernels.ts';
 

@@ -8,6 +8,7 @@ import { Bench } from 'tinybench';
 import type { EngineConfig } from '../src/contract/config.ts';
 import type { ModelRunnerOutput } from '../src/contract/model-runner-output.ts';
 import { BlockPool } from '../src/engine/kv/block-pool.ts';
+import { LiveRequests } from '../src/engine/live-requests.ts';
 import { Request } from '../src/engine/request.ts';
 import { Scheduler } from '../src/engine/scheduler.ts';
 
@@ -73,10 +74,11 @@ class DecodeLoad {
   }
 
   #start(): Scheduler {
-    const scheduler = new Scheduler(configFor(this.#numRequests, this.#mode), null);
+    const requests = new LiveRequests(configFor(this.#numRequests, this.#mode), null);
+    const scheduler = new Scheduler(requests);
     for (let index = 0; index < this.#numRequests; index += 1) {
       const promptTokenIds = Uint32Array.from({ length: PROMPT_LENGTH }, (_, p) => index * PROMPT_LENGTH + p);
-      scheduler.add(
+      requests.add(
         new Request(index, {
           requestId: `r${index}`,
           promptTokenIds,

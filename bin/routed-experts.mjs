@@ -15,7 +15,8 @@ if (major > OLDEST[0] || (major === OLDEST[0] && minor >= OLDEST[1])) {
   const bundled = fileURLToPath(new URL('../node_modules/node/bin/node', import.meta.url));
   if (!existsSync(bundled)) {
     console.error(
-      `routed-experts needs Node ${OLDEST.join('.')} or newer, this is ${process.version}; run "npm ci" first`,
+      `routed-experts needs Node ${OLDEST.join('.')} or newer, this is ${process.version}; ` +
+        'install a newer one, or in a checkout run "npm ci", which brings one',
     );
     process.exit(2);
   }

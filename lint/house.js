@@ -9,8 +9,8 @@ const ROOMS = {
   contract: [],
   engine: ['contract'],
   'kernels/device': ['contract'],
-  'kernels/router': ['contract', 'kernels/device'],
-  'kernels/model': ['contract', 'kernels/device', 'kernels/router'],
+  'kernels/router': ['contract'],
+  'kernels/model': ['contract', 'kernels/router'],
   kernels: ['contract'],
   capture: ['contract', 'engine', 'kernels'],
   workload: ['contract'],
@@ -23,6 +23,7 @@ const ROOMS = {
   host: ['contract', 'engine', 'kernels', 'capture', 'worker', 'handover'],
   serve: ['contract', 'engine', 'kernels', 'capture', 'worker', 'handover', 'host', 'rows', 'workload'],
   cli: null,
+  entries: null,
 };
 
 /** Files that may import less than their room, by the end of their path. */
@@ -38,7 +39,9 @@ const WITHOUT_NODE = [
   'conformance',
   'worker/pipeline',
   'sim',
-  'kernels/reference',
+  'kernels/model',
+  'kernels/router',
+  'entries',
 ];
 const WITH_NODE = ['capture/shm-flock', 'rows/files'];
 

@@ -3,7 +3,7 @@
 import { Command } from 'commander';
 import { DEFAULT_MODEL, modelPreset } from '../kernels/model/model-presets.ts';
 import { listDevices, prepareAdapters } from '../kernels/device/open-device.ts';
-import { chooseEngineRouter, engineRouterName } from '../kernels/router/router-variant.ts';
+import { chooseEngineRouter, engineRouterName } from '../kernels/model/route/engine-router.ts';
 
 export function devicesCommand(): Command {
   return new Command('devices')

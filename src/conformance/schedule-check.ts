@@ -11,6 +11,7 @@ import type { ModelRunnerOutput, RoutedExpertDeltas } from '../contract/model-ru
 import type { RoutedRows } from '../contract/routed-rows.ts';
 import { PLACEHOLDER_TOKEN, RequestKind, type SchedulerOutput } from '../contract/scheduler-output.ts';
 import type { BlockHasher } from '../engine/kv/block-hash.ts';
+import { LiveRequests } from '../engine/live-requests.ts';
 import { Request } from '../engine/request.ts';
 import { Scheduler } from '../engine/scheduler.ts';
 import { countPresent, rowAt } from '../capture/routed-rows.ts';
@@ -58,6 +59,7 @@ type Totals = { rows: number; finish: FinishReason | null };
 class ScheduleCheck {
   readonly #recording: RecordedSchedule;
   readonly #options: ScheduleCheckOptions;
+  readonly #live: LiveRequests;
   readonly #scheduler: Scheduler;
   readonly #capture: CaptureEngineHalf | null;
   readonly #recorded = new Map<string, ScheduleRequest>();
@@ -72,7 +74,9 @@ class ScheduleCheck {
     this.#recording = recording;
     this.#options = options;
     this.#capture = options.capture?.(recording.config, recording.rowModel) ?? null;
-    this.#scheduler = new Scheduler(recording.config, this.#capture, options.hasher);
+    const { hasher } = options;
+    this.#live = new LiveRequests(recording.config, this.#capture, hasher === undefined ? {} : { hasher });
+    this.#scheduler = new Scheduler(this.#live);
     for (const request of recording.requests) this.#recorded.set(request.id, request);
   }
 
@@ -105,7 +109,7 @@ class ScheduleCheck {
   }
 
   #expectFreeQueue(op: string, expected: readonly number[]): void {
-    this.#expect(`${op}.freeQueue`, expected, this.#scheduler.kv.pool.freeQueue());
+    this.#expect(`${op}.freeQueue`, expected, this.#live.kv.pool.freeQueue());
   }
 
   #apply(event: RecordedEvent): void {
@@ -128,10 +132,10 @@ class ScheduleCheck {
         }
         return undefined;
       case 'abort':
-        this.#account(this.#scheduler.requests.abort(this.#request(event.id, 'abort.id')));
+        this.#account(this.#live.abort(this.#request(event.id, 'abort.id')));
         return this.#expectFreeQueue('abort', event.freeQueue);
       case 'resetPrefixCache':
-        this.#expect('resetPrefixCache.ok', event.ok, this.#scheduler.resetPrefixCache(event.resetRunning));
+        this.#expect('resetPrefixCache.ok', event.ok, this.#live.resetPrefixCache(event));
         return this.#expectFreeQueue('resetPrefixCache', event.freeQueue);
       default:
         return event satisfies never;
@@ -161,7 +165,7 @@ class ScheduleCheck {
     this.#requests.set(id, request);
     this.#byIndex.push(request);
     this.#totals.set(id, { rows: 0, finish: null });
-    this.#scheduler.add(request);
+    this.#live.add(request);
   }
 
   #schedule(event: RecordedEvent & { op: 'schedule' }): void {
@@ -191,7 +195,7 @@ class ScheduleCheck {
     const preempted = sorted(step.preemptedIndices.map((index) => this.#id(index)));
     this.#expect('preempted', sorted(event.preempted), preempted);
     this.#expect('finished', sorted(event.finished), sorted(step.finishedIndices.map((index) => this.#id(index))));
-    const running = this.#scheduler.requests.running.map(({ requestId }) => requestId);
+    const running = this.#live.running.map(({ requestId }) => requestId);
     this.#expect('running', event.running, running);
     this.#expectFreeQueue('schedule', event.freeQueue);
     this.#inFlight.push({ stepId: step.stepId, spans: this.#capture === null ? new Map() : this.#spans(step) });
@@ -309,7 +313,7 @@ class ScheduleCheck {
     }
     if (this.#capture === null) return;
     const { requests, bytes } = this.#capture.liveCounts();
-    const { running, waiting } = this.#scheduler.requests;
+    const { running, waiting } = this.#live;
     const isDrained = running.length + waiting.length === 0;
     if (isDrained) this.#expect('final.liveRequests', 0, requests);
     if (isDrained) this.#expect('final.liveBytes', 0, bytes);

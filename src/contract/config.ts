@@ -95,7 +95,19 @@ export type ModelConfig = Readonly<{
  * selection and expert work are one kernel, and no hook runs behind it: rows exist only if it is given the output
  * `routing_replay_out`.
  */
-export type RouterConfig = Readonly<{ kind: 'modular' }> | Readonly<{ kind: 'monolithic'; hasRoutingReplay: boolean }>;
+export type RouterConfig =
+  | Readonly<{
+      kind: 'modular';
+      /** Absent = `auto`. */
+      kernels?: RouterKernels;
+    }>
+  | Readonly<{ kind: 'monolithic'; hasRoutingReplay: boolean }>;
+
+/**
+ * `fused`: one kernel that makes its own logits. `gated`: a gate writes choices, and the router kernels that `kernels
+ * bench` measures select from them. `auto`: what the device and the model suggest. Rows are equal in all of them.
+ */
+export type RouterKernels = 'auto' | 'fused' | 'gated';
 
 /**
  * Element type of a row on its way to the user: `uint8` holds ids of up to 256 experts, `uint16` of up to 65,536. Only

@@ -22,14 +22,20 @@ export type BufferUsage = 'storage' | 'readback';
 
 export type KernelAccess = 'read' | 'read-write';
 
+/** The text of the shader file of that name: its path below `src/kernels`, without `.wgsl`. */
+export type ReadShader = (file: string) => string;
+
 /**
  * A kernel is plain data. Two kernels of one name are the same kernel: the name is the cache key, the label and the
  * bench row.
  */
 export type Kernel = Readonly<{
   name: string;
-  /** Complete WGSL, shape constants prepended; entry point `main`, bindings 0… in group 0. */
-  wgsl: string;
+  /**
+   * Complete WGSL, shape constants prepended; entry point `main`, bindings 0… in group 0. A device that compiles it says
+   * how shader files are read; so a kernel by itself needs no file system.
+   */
+  wgsl: (read: ReadShader) => string;
   /** Access of each binding. */
   bindings: readonly KernelAccess[];
   /** WebGPU features without which it does not compile. */

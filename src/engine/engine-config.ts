@@ -1,4 +1,4 @@
-/** What an engine configuration must satisfy. */
+/** Checks an engine configuration. */
 
 import type { EngineConfig } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -13,8 +13,7 @@ const flag = (name: keyof EngineConfig, value: unknown): void => {
 };
 
 /**
- * Checks every field; throws BAD_VALUE with the field's name, its value and what is wanted.
- * Limits keep every counter and every KV slot number inside 31 bits.
+ * Checks every field; throws BAD_VALUE with the field's name, its value and what is wanted. The limits keep every counter and every KV slot number inside 31 bits.
  */
 export const validateEngineConfig = (config: EngineConfig): void => {
   wholeNumber('blockSize', config.blockSize, 1, 2 ** 16);

@@ -1,60 +1,57 @@
 /**
- * The engine core: requests in, steps out, answers back. A state machine without time: a driver calls `beginStep`, has
- * the workers run the step, and hands their answer to `finishStep`; `addRequest` and `abort` may come between any two
- * calls. After `vllm/v1/engine/core.py`.
+ * The engine core: a state machine without time. A driver calls `beginStep`, has the workers run the step, and hands
+ * their output to `finishStep`; `addRequest` and `abort` may come between any two calls. Several steps may be in flight;
+ * they are finished in the order in which they were begun. After `vllm/v1/engine/core.py`.
  *
  *     addRequest ─▶ ┌────────────┐ ─▶ beginStep ─▶ SchedulerOutput ─▶ workers
  *     abort ──────▶ │ EngineCore │                                       │
  *                   └────────────┘ ◀─ finishStep ◀─ ModelRunnerOutput ◀──┘
  *
- * Several steps may be under way. Their outputs come in the order of the steps.
+ * It checks requests and knows them by their ids. `LiveRequests` holds their states, `Scheduler` plans their steps.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.ts';
 import type { EngineConfig } from '../contract/config.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import type { KvConnector, KvLoadOutcome } from '../contract/kv-connector.ts';
+import type { KvLoadOutcome } from '../contract/kv-connector.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { EngineRequest } from '../contract/request.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
-import { fastBlockHasher, type BlockHasher } from './kv/block-hash.ts';
 import { validateEngineConfig } from './engine-config.ts';
 import { checkIntegrity } from './integrity.ts';
+import { LiveRequests, type LiveRequestsOptions } from './live-requests.ts';
 import { Request } from './request.ts';
 import { Scheduler } from './scheduler.ts';
 
 export type EngineStats = Readonly<{
-  /** Requests that hold no blocks, and that do. */
+  /** Waiting requests hold no blocks, unless their KV was loaded; running ones do. */
   numWaiting: number;
   numRunning: number;
   numStepsInFlight: number;
-  /** KV blocks; free and used ones make up the pool without its null block. */
+  /** KV blocks; the free and the used ones are the pool without its null block. */
   numFreeBlocks: number;
   numUsedBlocks: number;
   /** Blocks, free or used, that a prefix lookup can find. */
   numCachedBlocks: number;
   /** Totals since the start. */
   numPreemptions: number;
-  /** Preempted requests that were in the step that was being planned. */
+  /** Preemptions of a request that was in the step being planned. */
   numWithdrawals: number;
   numScheduledTokens: number;
-  /** Tokens of admitted and resumed requests, and how many of them were found in the prefix cache. */
+  /** Tokens of admitted and resumed requests, and how many of these were found in the prefix cache. */
   numPrefixQueryTokens: number;
   numPrefixHitTokens: number;
-  /** Tokens that were cached but computed again, because no cached block has their rows. */
+  /** Cached tokens that were computed again, because no cached block has their rows. */
   numPrefixRefusedTokens: number;
   /**
-   * Requests that wait for KV from elsewhere (not counted as waiting), blocks kept for others to read, and tokens
+   * Requests that wait for KV from elsewhere (not counted as waiting), blocks kept for other engines to read, and tokens
    * loaded since the start.
    */
   numWaitingForRemoteKvs: number;
   numKeptBlocks: number;
   numExternalTokens: number;
-  /**
-   * Drafts that were verified, their tokens, and how many of these were right; since the start. See
-   * `SpeculationCounts`.
-   */
+  /** Verified drafts, their tokens, and how many of these were right, since the start. See `SpeculationCounts`. */
   numDrafts: number;
   numDraftTokens: number;
   numAcceptedTokens: number;
@@ -73,22 +70,16 @@ const failed = (output: EngineCoreOutput, failure: RoutedExpertsError): EngineCo
 
 export class EngineCore {
   readonly config: EngineConfig;
-  readonly #capture: CaptureEngineHalf | null;
+  readonly #requests: LiveRequests;
   readonly #scheduler: Scheduler;
-  readonly #requests = new Map<string, Request>();
+  readonly #byId = new Map<string, Request>();
   #nextIndex = 0;
 
   /**
    * @param capture the engine half of a capture design; `null` is design `off`
-   * @param connector where KV comes from and goes to; `null` = nowhere
    * @throws BAD_VALUE for the first field of `config` that is out of its range
    */
-  constructor(
-    config: EngineConfig,
-    capture: CaptureEngineHalf | null,
-    hasher: BlockHasher = fastBlockHasher,
-    connector: KvConnector | null = null,
-  ) {
+  constructor(config: EngineConfig, capture: CaptureEngineHalf | null, options: LiveRequestsOptions = {}) {
     validateEngineConfig(config);
     if (!config.enableChunkedPrefill && config.maxNumBatchedTokens < config.maxModelLen) {
       throw RoutedExpertsError.of(
@@ -99,22 +90,23 @@ export class EngineCore {
       );
     }
     this.config = config;
-    this.#capture = capture;
-    this.#scheduler = new Scheduler(config, capture, hasher, connector);
+    this.#requests = new LiveRequests(config, capture, options);
+    this.#scheduler = new Scheduler(this.#requests);
   }
 
   /**
-   * No request is alive, no step or load is in flight, and the workers know it. Blocks may still be kept for others.
+   * No request is live, no step or load is in flight, and the workers know it. Blocks may still be kept for other
+   * engines.
    */
   get isIdle(): boolean {
-    const { hasWork, numStepsInFlight, requests } = this.#scheduler;
-    const { handovers } = requests;
+    const { hasWork, numStepsInFlight } = this.#scheduler;
+    const { handovers } = this.#requests;
     return !hasWork && numStepsInFlight === 0 && (handovers === null || handovers.loading.size === 0);
   }
 
-  /** Ids of the requests alive: `abort(requestIds)` ends all of them. */
+  /** The ids of the live requests. */
   get requestIds(): readonly string[] {
-    return [...this.#requests.keys()];
+    return [...this.#byId.keys()];
   }
 
   /**
@@ -126,28 +118,33 @@ export class EngineCore {
   addRequest(request: EngineRequest): void {
     this.#check(request);
     const admitted = new Request(this.#nextIndex, request);
-    this.#scheduler.add(admitted);
+    this.#requests.add(admitted);
     this.#nextIndex += 1;
-    this.#requests.set(request.requestId, admitted);
+    this.#byId.set(request.requestId, admitted);
   }
 
   /**
-   * Ends requests at once, at any moment: waiting, running, or with steps in flight. Answers one output for each that
-   * was alive; an unknown or ended id is no error.
+   * Ends requests at once, at any moment: waiting, running, or with steps in flight. Returns one output for each live
+   * request; an unknown or ended id is no error.
    */
   abort(requestIds: Iterable<string>): EngineCoreOutput[] {
     const outputs: EngineCoreOutput[] = [];
     for (const id of requestIds) {
-      const request = this.#requests.get(id);
+      const request = this.#byId.get(id);
       if (request === undefined) continue;
-      this.#requests.delete(id);
-      outputs.push(this.#scheduler.requests.abort(request));
+      this.#byId.delete(id);
+      outputs.push(this.#requests.abort(request));
     }
     return this.#withFailures(outputs);
   }
 
+  /** Ends every request with finish reason `error`, as `abort` does with its own: nothing will run any more. */
+  failAll(): EngineCoreOutput[] {
+    return this.abort(this.requestIds).map((output) => ({ ...output, finishReason: 'error' }));
+  }
+
   /**
-   * Plans the next step, or answers `null` if there is nothing to run and nothing to tell the workers. With steps in
+   * Plans the next step, or returns `null` if there is nothing to run and nothing to tell the workers. With steps in
    * flight `null` means that only an output can bring work. The plan is reused after its `finishStep`.
    */
   beginStep(): SchedulerOutput | null {
@@ -158,34 +155,34 @@ export class EngineCore {
     return null;
   }
 
-  /** Takes in the workers' answer to the oldest step in flight. */
+  /** Takes in the workers' output of the oldest step in flight. */
   finishStep(output: ModelRunnerOutput): EngineCoreOutput[] {
     const outputs = this.#scheduler.update(output);
-    for (const { requestId, finishReason } of outputs) if (finishReason !== null) this.#requests.delete(requestId);
+    for (const { requestId, finishReason } of outputs) if (finishReason !== null) this.#byId.delete(requestId);
     return this.#withFailures(outputs);
   }
 
   /** A load has ended. See `KvHandovers.endLoad`. */
   finishLoad(loadId: number, outcome: KvLoadOutcome): EngineCoreOutput[] {
-    const output = this.#scheduler.finishLoad(loadId, outcome);
+    const output = this.#requests.finishLoad(loadId, outcome);
     if (output === null) return [];
-    this.#requests.delete(output.requestId);
+    this.#byId.delete(output.requestId);
     return this.#withFailures([output]);
   }
 
   /** See `KvHandovers.release`. */
   releaseBlocks(requestIndex: number): void {
-    this.#scheduler.requests.handovers!.release(requestIndex);
+    this.#requests.handovers!.release(requestIndex);
   }
 
-  /** See `Scheduler.resetPrefixCache`. */
-  resetPrefixCache(resetRunning: boolean): boolean {
-    return this.#scheduler.resetPrefixCache(resetRunning);
+  /** See `LiveRequests.resetPrefixCache`. */
+  resetPrefixCache(options: Readonly<{ resetRunning: boolean }>): boolean {
+    return this.#requests.resetPrefixCache(options);
   }
 
   /**
    * The workers died, and with them every step in flight and all KV. Every running request is preempted and computed
-   * again on new workers; nothing is delivered twice. Do not finish the steps that were in flight.
+   * again on new workers; nothing is delivered twice. The driver must not finish the steps that were in flight.
    */
   onWorkersLost(): void {
     this.#scheduler.onWorkersLost();
@@ -193,7 +190,7 @@ export class EngineCore {
 
   stats(): EngineStats {
     const scheduler = this.#scheduler;
-    const { requests } = scheduler;
+    const requests = this.#requests;
     const { pool } = requests.kv;
     return {
       numWaiting: requests.waiting.length,
@@ -211,20 +208,20 @@ export class EngineCore {
       numWaitingForRemoteKvs: requests.handovers?.numWaiting ?? 0,
       numKeptBlocks: requests.handovers?.numKeptBlocks ?? 0,
       numExternalTokens: requests.handovers?.numExternalTokens ?? 0,
-      numDrafts: requests.speculation.numDrafts,
-      numDraftTokens: requests.speculation.numDraftTokens,
-      numAcceptedTokens: requests.speculation.numAcceptedTokens,
-      capture: this.#capture === null ? null : this.#capture.liveCounts(),
+      numDrafts: scheduler.speculation.numDrafts,
+      numDraftTokens: scheduler.speculation.numDraftTokens,
+      numAcceptedTokens: scheduler.speculation.numAcceptedTokens,
+      capture: requests.capture?.liveCounts() ?? null,
     };
   }
 
-  /** See `integrity.ts`; also counts the requests alive. */
+  /** Checks what `integrity.ts` says, and that every live request runs or waits. */
   checkIntegrity(): void {
-    checkIntegrity(this.#scheduler);
-    const { running, waiting, handovers } = this.#scheduler.requests;
+    checkIntegrity(this.#requests);
+    const { running, waiting, handovers } = this.#requests;
     const counted = running.length + waiting.length + (handovers?.numWaiting ?? 0);
-    if (counted === this.#requests.size) return;
-    throw RoutedExpertsError.of('INVARIANT', `${this.#requests.size} requests are alive, ${counted} run or wait`);
+    if (counted === this.#byId.size) return;
+    throw RoutedExpertsError.of('INVARIANT', `${this.#byId.size} requests are alive, ${counted} run or wait`);
   }
 
   /**
@@ -232,17 +229,17 @@ export class EngineCore {
    * have failed in any call since the last outputs.
    */
   #withFailures(outputs: EngineCoreOutput[]): EngineCoreOutput[] {
-    const failures = this.#capture?.takeFailures?.() ?? null;
+    const failures = this.#requests.capture?.takeFailures?.() ?? null;
     if (failures === null) return outputs;
     const all = outputs.map((output) => {
       const failure = output.finishReason === null ? undefined : failures.get(output.requestId);
       return failure === undefined ? output : failed(output, failure);
     });
     for (const [id, failure] of failures) {
-      const request = this.#requests.get(id);
+      const request = this.#byId.get(id);
       if (request === undefined) continue;
-      this.#requests.delete(id);
-      all.push(failed(this.#scheduler.requests.abort(request), failure));
+      this.#byId.delete(id);
+      all.push(failed(this.#requests.abort(request), failure));
     }
     return all;
   }
@@ -251,7 +248,7 @@ export class EngineCore {
     const { requestId: id, sampling } = request;
     const { blockSize, maxModelLen, numSpeculativeTokens, numBlocks } = this.config;
     const promptLength = request.promptTokenIds.length;
-    if (this.#requests.has(id)) throw RoutedExpertsError.of('DUPLICATE_REQUEST', id);
+    if (this.#byId.has(id)) throw RoutedExpertsError.of('DUPLICATE_REQUEST', id);
     if (promptLength === 0) throw RoutedExpertsError.of('EMPTY_PROMPT', id);
     const { maxTokens, minTokens, routedExpertsPromptStart: start } = sampling;
     if (!Number.isSafeInteger(maxTokens) || maxTokens < 1) throw RoutedExpertsError.of('BAD_MAX_TOKENS', id, maxTokens);
@@ -275,8 +272,8 @@ export class EngineCore {
         throw RoutedExpertsError.of('BAD_VALUE', `request "${id}": ${name}`, value, 'a number');
     }
     if (promptLength >= maxModelLen) throw RoutedExpertsError.of('PROMPT_TOO_LONG', id, promptLength, maxModelLen);
-    // The last token is never an input. A step keeps room for the drafts of the step behind it. A request that runs
-    // alone and finds no room for its own drafts besides is preempted, and resumes without drafts.
+    // The last token is never an input. A step keeps room for the drafts of the step after it. A request that runs
+    // alone and has no room for its own drafts as well is preempted, and resumes without drafts.
     const mostTokens = Math.min(promptLength + maxTokens - 1 + numSpeculativeTokens, maxModelLen);
     const needed = Math.ceil(mostTokens / blockSize);
     if (needed > numBlocks - 1) throw RoutedExpertsError.of('EXCEEDS_POOL', id, needed, numBlocks - 1);

@@ -1,8 +1,8 @@
-/** Counts everything again. For tests and simulations, between any two calls of the engine. */
+/** Counts blocks and requests anew. For tests and simulations, between any two calls of the engine. */
 
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { QueueName, RequestStatus } from './request.ts';
-import type { Scheduler } from './scheduler.ts';
+import type { LiveRequests } from './live-requests.ts';
 
 const must = (holds: boolean, what: () => string): void => {
   if (!holds) throw RoutedExpertsError.of('INVARIANT', what());
@@ -10,10 +10,9 @@ const must = (holds: boolean, what: () => string): void => {
 
 /**
  * Throws INVARIANT if a block's holders and its reference count differ, if a block is both held and free or neither, if
- * a request is in two lists, or if one that waits holds blocks. O(requests · blocks).
+ * a request is in two lists, or if a waiting request holds blocks without loaded KV. O(requests · blocks).
  */
-export const checkIntegrity = (scheduler: Scheduler): void => {
-  const { kv, running, waiting, handovers } = scheduler.requests;
+export const checkIntegrity = ({ config, kv, running, waiting, handovers }: LiveRequests): void => {
   const { pool } = kv;
   const holders = new Int32Array(pool.numBlocks);
   for (const request of running) {
@@ -21,7 +20,7 @@ export const checkIntegrity = (scheduler: Scheduler): void => {
     must(request.status === RequestStatus.running, () => `${name} has status ${request.status}`);
     must(request.queueName === QueueName.none, () => `${name} is also in a queue`);
     for (const id of request.blockIds) holders[id]! += 1;
-    const numSlots = request.blockIds.length * scheduler.config.blockSize;
+    const numSlots = request.blockIds.length * config.blockSize;
     must(
       request.numComputedTokens <= numSlots,
       () => `${name} has computed ${request.numComputedTokens} tokens in ${numSlots} slots`,

@@ -1,5 +1,5 @@
 /**
- * The requests whose KV is on its way in, has come in, or is kept for somebody else, and the blocks that they hold
+ * The requests whose KV is being loaded, was loaded, or is kept for another engine, and the blocks that they hold
  * meanwhile.
  */
 
@@ -11,12 +11,19 @@ import type { KVCacheManager } from './kv/kv-cache-manager.ts';
 import { RequestStatus, type Request } from './request.ts';
 import type { WaitingRequests } from './waiting-requests.ts';
 
+type KvHandoverParts = Readonly<{
+  connector: KvConnector;
+  kv: KVCacheManager;
+  capture: CaptureEngineHalf | null;
+  waiting: WaitingRequests;
+}>;
+
 /**
  *     waiting ──▶ loading ──▶ loaded ──▶ running ──▶ kept
  *                    │ aborted: stays here, finished, until its load has ended
  *
- * Invariant: a request is in at most one of the three, and holds its blocks as long as it is in one. Loaded ones wait
- * to be admitted, too.
+ * Invariant: a request is in at most one of the three, and holds its blocks as long as it is in one. A loaded request
+ * also waits to be admitted.
  */
 export class KvHandovers {
   /** By request index, which is also the load's id. */
@@ -30,7 +37,7 @@ export class KvHandovers {
   readonly #capture: CaptureEngineHalf | null;
   readonly #waiting: WaitingRequests;
 
-  constructor(connector: KvConnector, kv: KVCacheManager, capture: CaptureEngineHalf | null, waiting: WaitingRequests) {
+  constructor({ connector, kv, capture, waiting }: KvHandoverParts) {
     this.#connector = connector;
     this.#kv = kv;
     this.#capture = capture;
@@ -50,12 +57,12 @@ export class KvHandovers {
     return count;
   }
 
-  /** Somebody outside the engine writes to blocks or reads them: they cannot be taken back. */
+  /** Blocks are written or read from outside the engine: they cannot be taken back. */
   get isUnderWay(): boolean {
     return this.loading.size + this.kept.size > 0;
   }
 
-  /** There is KV elsewhere behind the `numComputed` tokens that are cached here, and the request may use it. */
+  /** Whether there is KV elsewhere behind the `numComputed` tokens that are cached here, and the request may use it. */
   canLoad(request: Request, numComputed: number): boolean {
     if (request.externalTokens < 0) request.externalTokens = this.#numExternal(request);
     // The last token is computed here in any case.
@@ -69,7 +76,7 @@ export class KvHandovers {
     return Math.min(external.numTokens, request.numTokens);
   }
 
-  /** The request has left the queue and has its blocks; those of the positions from `from` on are to be filled. */
+  /** The request has left the queue and has its blocks; the load fills those of the positions from `from` on. */
   beginLoad(request: Request, from: number, blockSize: number): void {
     const to = request.externalTokens;
     request.status = RequestStatus.waitingForRemoteKvs;
@@ -87,10 +94,10 @@ export class KvHandovers {
   }
 
   /**
-   * A load has ended: its request waits at the front. Answers a request that has to end instead, or `null`. Throws
-   * INVARIANT for a load that is not in flight.
+   * A load has ended: its request waits at the front of the queue. Returns the request if it has to end instead, else
+   * `null`. Throws INVARIANT for a load that is not in flight.
    *
-   * On a full hit the last token is computed again: only computing a token yields the one behind it.
+   * On a full hit the last token is computed again: only computing a token yields the next one.
    */
   endLoad(loadId: number, outcome: KvLoadOutcome): Request | null {
     const request = this.loading.get(loadId);
@@ -117,9 +124,9 @@ export class KvHandovers {
   }
 
   /**
-   * Nothing else runs, and loaded requests hold the blocks that `request` needs: the one of them that came last gives
-   * them back and computes its tokens instead. Without it two of them could wait for each other for ever. `false`:
-   * there is none.
+   * Nothing else runs, and loaded requests hold the blocks that `request` needs. The request that was loaded last gives
+   * its blocks back and computes its tokens instead; otherwise two requests could wait for each other forever. `false`:
+   * no other request is loaded.
    */
   dropOneFor(request: Request): boolean {
     let victim: Request | null = null;
@@ -137,8 +144,8 @@ export class KvHandovers {
   }
 
   /**
-   * A request ends. `true`: its blocks are not to be freed now, since a load still writes to them or somebody is going
-   * to read them.
+   * A request ends. `true`: its blocks must not be freed yet, since a load still writes to them or another engine is
+   * going to read them.
    */
   keepsBlocks(request: Request, finishReason: FinishReason): boolean {
     this.loaded.delete(request);
@@ -150,7 +157,7 @@ export class KvHandovers {
     return true;
   }
 
-  /** Nobody reads the blocks of an ended request any more. Unknown indices are ignored. */
+  /** The kept blocks of an ended request are not needed any more. Unknown indices are ignored. */
   release(requestIndex: number): void {
     const request = this.kept.get(requestIndex);
     if (request === undefined) return;
@@ -159,8 +166,8 @@ export class KvHandovers {
   }
 
   /**
-   * The workers died: what was loaded is gone, what is being loaded has nowhere to go, and nobody can read what was
-   * kept.
+   * The workers died: loaded KV is gone, KV that is being loaded has nowhere to go, and kept blocks cannot be read any
+   * more.
    */
   onWorkersLost(): void {
     for (const request of this.kept.values()) this.#kv.free(request);

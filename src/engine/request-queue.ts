@@ -9,13 +9,13 @@ import { QueueName, type Request } from './request.ts';
 
 export interface RequestQueue {
   readonly length: number;
-  /** Behind those that came before; under `priority` where its rank says. */
+  /** Adds a request at the end; under `priority` at the place of its rank. */
   add(request: Request): void;
-  /** To the front; under `priority` where its rank says. */
+  /** Adds a request at the front; under `priority` at the place of its rank. */
   prepend(request: Request): void;
   /** The next request, or `null`. */
   peek(): Request | null;
-  /** Takes a request out, wherever it stands. Throws if this queue does not hold it. */
+  /** Takes a request out of any place. Throws if this queue does not hold it. */
   remove(request: Request): void;
   /** For checks, in order: O(n log n). */
   toArray(): Request[];
@@ -91,7 +91,7 @@ export class FcfsRequestQueue implements RequestQueue {
   }
 }
 
-/** A binary heap; each request knows its place in it. */
+/** A binary heap; each request holds its index in it. */
 export class PriorityRequestQueue implements RequestQueue {
   readonly #name: QueueName;
   readonly #heap: Request[] = [];

@@ -1,4 +1,4 @@
-/** One request inside the engine core: its tokens, its blocks, and how far it has come. After `vllm/v1/request.py`. */
+/** One request inside the engine core: its tokens, its blocks and its progress. After `vllm/v1/request.py`. */
 
 import type { EngineRequest, CaptureRequest, SamplingParams } from '../contract/request.ts';
 
@@ -27,11 +27,11 @@ export class Request implements CaptureRequest {
   readonly numPromptTokens: number;
   readonly returnRoutedExperts: boolean;
   readonly routedExpertsPromptStart: number;
-  /** The capture design wants its rows. */
+  /** The capture design wants this request's rows. */
   wanted = false;
 
   status: RequestStatus = RequestStatus.waiting;
-  /** Prompt, then outputs; `numTokens` of them. Never changed once written, so others may read it. */
+  /** Prompt, then outputs; `numTokens` of them. A written token never changes, so that others may read the array. */
   tokenIds: Uint32Array;
   numTokens: number;
   /** Tokens whose KV is computed or scheduled to be, hits included. Runs ahead of the device. */
@@ -40,13 +40,13 @@ export class Request implements CaptureRequest {
   numInFlightTokens = 0;
   /** Steps in flight, not stale, that will sample for this request. Each brings at least one token. */
   numInFlightSamples = 0;
-  /** Asynchronous scheduling: tokens that steps in flight may bring, drafts included. */
+  /** Asynchronous scheduling: how many tokens steps in flight may bring, drafts included. */
   numOutputPlaceholders = 0;
-  /** The share of `numInFlightTokens` that was scheduled before the last preemption. */
+  /** How many of `numInFlightTokens` were scheduled before the last preemption. */
   numStaleOutputTokens = 0;
   /** Stale outputs are thrown away instead of delivered (after a cache reset). */
   dropStaleOutput = false;
-  /** The last scheduled step did not reach the end of the known tokens, and samples nothing. */
+  /** The last scheduled step does not reach the end of the known tokens, and samples nothing. */
   isPrefillChunk = false;
   /** Drafts for the next step; `numDraftTokens` of them. */
   draftTokenIds: Uint32Array = NO_DRAFTS;
@@ -55,12 +55,10 @@ export class Request implements CaptureRequest {
   blockIds: number[] = [];
   /** Blocks from the front of the table that bear a hash. */
   numCachedBlocks = 0;
-  /**
-   * Hashes of the full blocks of `tokenIds`, whether there is a KV block for them or not; `numHashedBlocks` of them.
-   */
+  /** Hashes of `numHashedBlocks` full blocks of `tokenIds`, with or without a KV block. */
   blockHashes: Uint32Array = NO_HASHES;
   numHashedBlocks = 0;
-  /** u32 words of one hash; 0 as long as there is none. */
+  /** u32 words of one hash; 0 before the first hash. */
   blockHashWords = 0;
 
   numPreemptions = 0;
@@ -68,20 +66,20 @@ export class Request implements CaptureRequest {
   numCachedTokens = -1;
   stopReason: number | null = null;
 
-  /** Tokens whose KV is elsewhere; −1 as long as nobody was asked, 0 once they were loaded. */
+  /** Tokens whose KV is elsewhere; −1 until the connector is asked, 0 once they are loaded. */
   externalTokens = -1;
   /** The positions of its load. */
   loadFrom = 0;
   loadTo = 0;
 
-  /** What the step being scheduled gives it. Meaningful while `scheduledStepId` is that step. */
+  /** What the step being scheduled gives this request. Meaningful while `scheduledStepId` is that step. */
   scheduledStepId = -1;
   stepKind = 0;
   stepNumTokens = 0;
   stepNumDrafts = 0;
   stepFirstNewBlock = 0;
 
-  /** Its place in a request queue: links of a list, or the index in a heap. */
+  /** This request's place in a queue: links of a list, or the index in a heap. */
   queueName: QueueName = QueueName.none;
   queueNext: Request | null = null;
   queuePrevious: Request | null = null;
@@ -110,8 +108,8 @@ export class Request implements CaptureRequest {
   }
 
   /**
-   * A step is planned that computes `stepNumTokens` more tokens: the counters run ahead to its end. Answers whether it
-   * samples, which it does if it reaches the end of the known tokens.
+   * A step is planned that computes `stepNumTokens` more tokens: the counters run ahead to its end. Returns whether the
+   * step samples, which it does if it reaches the end of the known tokens.
    */
   runAhead(asyncScheduling: boolean): boolean {
     this.numComputedTokens += this.stepNumTokens;
@@ -125,7 +123,7 @@ export class Request implements CaptureRequest {
     return true;
   }
 
-  /** An output has arrived that is not stale, and in which `numRejected` drafts were wrong. */
+  /** An output that is not stale has arrived, and `numRejected` drafts in it were wrong. */
   fallBack(numRejected: number, asyncScheduling: boolean): void {
     this.numComputedTokens -= numRejected;
     if (!asyncScheduling) return;
@@ -134,8 +132,8 @@ export class Request implements CaptureRequest {
   }
 
   /**
-   * Its KV is gone: everything is to be computed again. Outputs on their way become stale; with `dropStaleOutput` they
-   * are to be thrown away.
+   * The KV is gone: every token must be computed again. Outputs in flight become stale; with `dropStaleOutput` they will
+   * be thrown away.
    */
   startOver(dropStaleOutput: boolean): void {
     this.status = RequestStatus.preempted;
@@ -143,20 +141,20 @@ export class Request implements CaptureRequest {
     this.numDraftTokens = 0;
     this.numOutputPlaceholders = 0;
     this.numInFlightSamples = 0;
-    // A share that is being dropped stays dropped: its positions have been sampled again.
+    // Stale outputs that are to be dropped stay so: their positions have been sampled again.
     this.dropStaleOutput = dropStaleOutput || (this.dropStaleOutput && this.numStaleOutputTokens > 0);
     this.numStaleOutputTokens = this.numInFlightTokens;
     this.numPreemptions += 1;
   }
 
-  /** Outputs on their way will never arrive. */
+  /** Outputs in flight will never arrive. */
   forgetInFlight(): void {
     this.numInFlightTokens = 0;
     this.numStaleOutputTokens = 0;
     this.dropStaleOutput = false;
   }
 
-  /** A copy of the output tokens. */
+  /** Returns a copy of the output tokens. */
   outputTokenIds(): number[] {
     return Array.from(this.tokenIds.subarray(this.numPromptTokens, this.numTokens));
   }
@@ -172,9 +170,9 @@ export class Request implements CaptureRequest {
   }
 
   /**
-   * Synchronous speculative decoding: the first `limit` of the drafts `tokens[from … to)` are to be verified in the
-   * next step. Drafts follow the last token: they are void if the request lost its KV meanwhile, or if steps in flight
-   * will bring more tokens.
+   * Synchronous speculative decoding: the next step verifies the first `limit` of the drafts `tokens[from … to)`. Drafts
+   * follow the last token: they are void if the request lost its KV meanwhile, or if steps in flight will bring more
+   * tokens.
    */
   setDrafts(tokens: Uint32Array, from: number, to: number, limit: number): void {
     const areNext = this.status === RequestStatus.running && this.numInFlightTokens === 0 && !this.isPrefillChunk;
@@ -184,7 +182,7 @@ export class Request implements CaptureRequest {
     this.numDraftTokens = count;
   }
 
-  /** The next `count` drafts are known to the device only. */
+  /** Only the device knows the next `count` drafts. */
   setDraftPlaceholders(count: number, placeholder: number): void {
     if (this.draftTokenIds.length < count) this.draftTokenIds = new Uint32Array(count);
     this.draftTokenIds.fill(placeholder, 0, count);

@@ -1,10 +1,9 @@
 /**
- * One step between `schedule` and `update`: the requests that it runs, and the message to the workers that says so.
- * Steps are pooled: a step at steady state allocates nothing.
+ * One step between `schedule` and `update`: the requests that it runs, and the message about them to the workers. Steps
+ * are pooled: a step at steady state allocates nothing.
  */
 
-import type { SchedulerOutput } from '../contract/scheduler-output.ts';
-import { RequestKind } from '../contract/scheduler-output.ts';
+import { RequestKind, type SchedulerOutput } from '../contract/scheduler-output.ts';
 import { Request } from './request.ts';
 
 /** Fills the unused places of pooled lists, so that they keep no ended request alive. */
@@ -51,9 +50,9 @@ export class ScheduledStep {
   /** The scheduled requests, in the scheduler's order; `count` of them. */
   readonly requests: Request[] = [];
   count = 0;
-  /** 1 if the step samples for the request: it reaches the end of the known tokens. */
+  /** 1 if the step samples for the request, since it reaches the end of the known tokens. */
   samples: Uint8Array = new Uint8Array(16);
-  /** Those of `requests` that the capture design wants, and their places. */
+  /** The requests that the capture design wants, and their places in `requests`. */
   readonly wanted: Request[] = [];
   readonly wantedPositions: number[] = [];
 
@@ -75,7 +74,7 @@ export class ScheduledStep {
     this.count += 1;
   }
 
-  /** Takes a request out again that was added to this step. */
+  /** Takes out a request that was added to this step. */
   withdraw(request: Request): void {
     const at = this.requests.indexOf(request);
     this.requests.copyWithin(at, at + 1, this.count);
@@ -83,13 +82,13 @@ export class ScheduledStep {
     this.requests[this.count] = NO_REQUEST;
   }
 
-  /** What the workers are to forget. */
+  /** Adds what the workers are to forget. */
   tell(preemptedIndices: readonly number[], finishedIndices: readonly number[]): void {
     for (const index of preemptedIndices) this.output.preemptedIndices.push(index);
     for (const index of finishedIndices) this.output.finishedIndices.push(index);
   }
 
-  /** Writes the message about `requests`, and runs their counters ahead to the end of the step. */
+  /** Writes the message about `requests` and runs their counters ahead to the end of the step. */
   dispatch(numTokens: number, asyncScheduling: boolean): void {
     const { output, count, requests } = this;
     this.reserve();
@@ -116,7 +115,7 @@ export class ScheduledStep {
     this.samples = new Uint8Array(length);
   }
 
-  /** Writes entry `i` of the message, behind the entries before it. */
+  /** Writes entry `i` of the message; the entries before it are written. */
   write(i: number, request: Request): void {
     const { output } = this;
     output.requestIndices[i] = request.index;

@@ -1,31 +1,30 @@
 /**
- * Decides, step by step, which tokens of which requests the workers compute next, and takes in what they answer. Its
+ * Decides, step by step, which tokens of which requests the workers compute next, and takes in their outputs. Its
  * decisions are those of `vllm/v1/core/sched/scheduler.py` and `async_scheduler.py`, one for one.
  *
- * There is no prefill and no decode phase: each request has tokens that are known and tokens that are computed, and
- * every step lets the second catch up with the first within the step's token budget.
+ * There is no prefill and no decode phase: a request has known tokens and computed tokens, and every step lets the
+ * computed ones catch up with the known ones within the step's token budget.
  *
- *     live-requests.ts        where each request stands, and what it holds
- *     kv-cache-manager.ts     its blocks
- *     scheduled-step.ts       a step between `schedule` and `update`
+ *     live-requests.ts           the state of each request, and what it holds
+ *     kv/kv-cache-manager.ts     its blocks
+ *     scheduled-step.ts          a step between `schedule` and `update`
  */
 
 import type { CaptureEngineHalf } from '../contract/capture.ts';
 import type { EngineConfig } from '../contract/config.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import type { KvConnector, KvLoadOutcome } from '../contract/kv-connector.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../contract/request.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import { PLACEHOLDER_TOKEN, RequestKind } from '../contract/scheduler-output.ts';
-import { fastBlockHasher, type BlockHasher } from './kv/block-hash.ts';
 import { NO_HITS, type KVCacheManager } from './kv/kv-cache-manager.ts';
 import type { KvHandovers } from './kv-handovers.ts';
-import { LiveRequests } from './live-requests.ts';
+import type { LiveRequests } from './live-requests.ts';
 import { PrefixLookup } from './kv/prefix-lookup.ts';
 import { RequestStatus, type Request } from './request.ts';
 import { ScheduledStep } from './scheduled-step.ts';
+import { SpeculationCounts } from './speculation-counts.ts';
 import { checkStop } from './stop-check.ts';
 import { WorkerOrder } from './worker-order.ts';
 
@@ -35,8 +34,9 @@ export class Scheduler {
   readonly kv: KVCacheManager;
   /** Since the start. */
   numScheduledTokens = 0;
-  /** Requests that were taken out of the step that was being planned again, since the start. */
+  /** How often a request was taken out again of the step being planned, since the start. */
   numWithdrawals = 0;
+  readonly speculation: SpeculationCounts = new SpeculationCounts();
   readonly prefixes: PrefixLookup;
 
   readonly #capture: CaptureEngineHalf | null;
@@ -49,16 +49,12 @@ export class Scheduler {
   readonly #live: (requestIndex: number) => CaptureRequest | null;
   #updatingStep: ScheduledStep | null = null;
 
-  constructor(
-    config: EngineConfig,
-    capture: CaptureEngineHalf | null,
-    hasher: BlockHasher = fastBlockHasher,
-    connector: KvConnector | null = null,
-  ) {
+  constructor(requests: LiveRequests) {
+    const { config, capture, kv } = requests;
     this.config = config;
-    this.requests = new LiveRequests(config, capture, hasher, connector);
-    this.kv = this.requests.kv;
-    this.prefixes = new PrefixLookup(config, this.kv, capture);
+    this.requests = requests;
+    this.kv = kv;
+    this.prefixes = new PrefixLookup(config, kv, capture);
     this.#capture = capture;
     this.#live = (requestIndex) => {
       const place = this.#order.placeOf(requestIndex);
@@ -73,15 +69,10 @@ export class Scheduler {
     return this.#inFlight.length;
   }
 
-  /** Something to schedule or to tell the workers may be left. */
+  /** Whether there may be something to schedule or to tell the workers. */
   get hasWork(): boolean {
     const { running, waiting, preemptedIndices, finishedIndices } = this.requests;
     return running.length + waiting.length + preemptedIndices.length + finishedIndices.length > 0;
-  }
-
-  /** Takes in a request, which must be valid and able to fit the pool alone. */
-  add(request: Request): void {
-    this.requests.add(request);
   }
 
   /**
@@ -100,25 +91,25 @@ export class Scheduler {
     return step.output;
   }
 
-  /** Takes back the step planned last, which runs no request: its id and what it told are given to the next one. */
+  /** Takes back the step planned last, which runs no request and tells the workers nothing. The next one gets its id. */
   undoEmptySchedule(): void {
     const step = this.#inFlight.pop()!;
     this.#nextStepId -= 1;
     this.#spareSteps.push(step);
   }
 
-  /** Running requests first, in their order. Answers what is left of the token budget. */
+  /** Plans the running requests, in their order. Returns what is left of the token budget. */
   #scheduleRunning(step: ScheduledStep): number {
     const { config, requests } = this;
     const { running, handovers } = requests;
-    const { maxModelLen, longPrefillTokenThreshold, numSpeculativeTokens } = config;
+    const { maxModelLen, longPrefillTokenThreshold } = config;
     const { stepId } = step.output;
     let budget = config.maxNumBatchedTokens;
     let next = 0;
     this.#prefillScheduled = false;
     while (next < running.length && budget > 0) {
       const request = running[next]!;
-      // Steps in flight are sure to bring the last token: one more would compute nothing that anybody reads.
+      // Steps in flight are sure to bring the last token: one more would compute nothing of use.
       if (
         request.numInFlightSamples > 0 &&
         request.numTokens + request.numInFlightSamples >= request.numPromptTokens + request.maxTokens
@@ -137,9 +128,9 @@ export class Scheduler {
       }
       const firstNewBlock = request.blockIds.length;
       let fits = true;
-      while (!this.kv.allocateSlots(request, numNew, numSpeculativeTokens)) {
-        // Who runs alone would preempt itself, and again, for as long as loaded requests that cannot run hold the
-        // blocks it needs.
+      while (!this.kv.allocateSlots(request, numNew)) {
+        // A request that runs alone would preempt itself forever while loaded requests hold the blocks it needs, so one
+        // of them gives its blocks back.
         if (running.length === 1 && handovers !== null && handovers.dropOneFor(request)) continue;
         const at = requests.victim();
         const victim = running[at]!;
@@ -153,9 +144,9 @@ export class Scheduler {
         }
         running.splice(at, 1);
         if (at < next) next -= 1;
-        requests.preempt(victim, false);
-        // Its place in the free list stays that of a cached block, as in vLLM, where it also keeps its hash: a later
-        // hit would attend to KV that nobody computed (L9).
+        requests.preempt(victim, { dropStaleOutput: false });
+        // An uncomputed block keeps the place of a cached block in the free list, as in vLLM. There it also keeps its
+        // hash; here it loses it, since a later hit would attend to KV that was never computed (L9).
         for (const id of uncomputed) this.kv.pool.evict(id);
         if (victim === request) {
           fits = false;
@@ -182,7 +173,7 @@ export class Scheduler {
     return budget;
   }
 
-  /** Then waiting requests, until one does not fit. Answers what is left of the token budget. */
+  /** Plans waiting requests, until one does not fit. Returns what is left of the token budget. */
   #scheduleWaiting(step: ScheduledStep, leftBudget: number): number {
     const { config, requests } = this;
     const isDecodeOnly = step.count > 0 && !this.#prefillScheduled;
@@ -192,12 +183,12 @@ export class Scheduler {
     while (budget > 0 && running.length < config.maxNumSeqs) {
       const request = waiting.peek();
       if (request === null) break;
-      // Preempted with outputs on their way: resumed before they have arrived, it could sample a token a second time.
+      // It was preempted with outputs in flight. Resumed before they arrive, it could sample a token a second time.
       if (request.numStaleOutputTokens > 0 && !request.dropStaleOutput) {
         waiting.hold(request);
         continue;
       }
-      // KV that came from elsewhere stands in the request's own blocks, and what is cached of its prefix too.
+      // A loaded request holds blocks already: the cached ones of its prefix, and those that the load filled.
       const isLoaded = request.blockIds.length > 0;
       const hits = isLoaded ? NO_HITS : this.prefixes.find(request);
       const numComputed = isLoaded ? request.numComputedTokens : hits.length * config.blockSize;
@@ -206,8 +197,8 @@ export class Scheduler {
         continue;
       }
       let numNew = request.numTokens - numComputed;
-      // A request that needs one token joins a batch of decodes in their shape, with drafts that stand for nothing and
-      // are rejected. It waits rather than break the shape, which only the threshold narrows.
+      // A request that needs one token joins a batch of decodes in the batch's shape, with padding in place of drafts,
+      // which the worker rejects. It waits rather than break the shape, which only the threshold narrows.
       const isPadded = numNew === 1 && isDecodeOnly && numSpeculativeTokens > 0;
       if (isPadded) {
         numNew += numSpeculativeTokens;
@@ -221,7 +212,7 @@ export class Scheduler {
       }
       const reserveTokens = requests.tokensToReserve(request);
       const admission = { hits, reserveTokens, reserveBlocks: isLoaded ? 0 : this.#blocksToSpare };
-      if (!this.kv.allocateSlots(request, numNew, numSpeculativeTokens, admission)) {
+      if (!this.kv.allocateSlots(request, numNew, admission)) {
         if (handovers !== null && running.length === 0 && handovers.dropOneFor(request)) continue;
         break;
       }
@@ -247,7 +238,7 @@ export class Scheduler {
   }
 
   /**
-   * Blocks that an admission leaves to the requests that run. Without any it leaves none, or a large request could
+   * Blocks that an admission leaves to the running requests. If none runs it leaves no block, or a large request could
    * never run.
    */
   get #blocksToSpare(): number {
@@ -255,8 +246,8 @@ export class Scheduler {
   }
 
   /**
-   * The request gets the blocks that its KV is loaded into, and leaves the queue until it has come. `false`: there are
-   * too few.
+   * The request gets the blocks that its KV is loaded into, and leaves the queue until the load ends. `false`: there are
+   * too few blocks.
    */
   #beginLoad(handovers: KvHandovers, request: Request, hits: readonly number[]): boolean {
     const { config, kv } = this;
@@ -272,12 +263,6 @@ export class Scheduler {
     return true;
   }
 
-  /** A load has ended, see `KvHandovers.endLoad`. Answers the request's last output if that ends it. */
-  finishLoad(loadId: number, outcome: KvLoadOutcome): EngineCoreOutput | null {
-    const failed = this.requests.handovers!.endLoad(loadId, outcome);
-    return failed === null ? null : this.requests.emit(failed, [], 'error');
-  }
-
   /** Fills the message to the workers and runs the requests' counters ahead to the end of the step. */
   #dispatch(step: ScheduledStep, numTokens: number): void {
     const { asyncScheduling, numSpeculativeTokens } = this.config;
@@ -288,8 +273,8 @@ export class Scheduler {
     if (finishedIndices.length > 0) finishedIndices.length = 0;
     step.dispatch(numTokens, asyncScheduling);
     if (asyncScheduling && numSpeculativeTokens > 0) {
-      // A request that samples in this step has drafts from it. A request that is left out keeps the drafts of the last
-      // step that it was in: the device keeps them with its batch slot.
+      // A request that samples in this step has drafts from it. A request that is left out of the step keeps its earlier
+      // drafts: the device keeps them with its batch slot.
       for (let i = 0; i < step.count; i += 1) {
         if (step.samples[i] === 1) step.requests[i]!.setDraftPlaceholders(numSpeculativeTokens, PLACEHOLDER_TOKEN);
       }
@@ -299,8 +284,8 @@ export class Scheduler {
 
   /**
    * Takes in the output of the oldest step in flight. Tokens of a request that was preempted meanwhile still count,
-   * except after a cache reset; those of an ended one do not. Throws INVARIANT, and changes nothing, if it is not the
-   * output of that step.
+   * except after a cache reset; tokens of an ended request do not. Throws INVARIANT, and changes nothing, if it is the
+   * output of another step.
    */
   update(modelRunnerOutput: ModelRunnerOutput): EngineCoreOutput[] {
     const step = this.#inFlight[0];
@@ -338,8 +323,8 @@ export class Scheduler {
       const to = sampledOffsets[at + 1]!;
       const numDrafts = draftOffsets[i + 1]! - draftOffsets[i]!;
       const numAccepted = to - from - 1;
-      // A request that joins has padding where others have drafts.
-      if (kinds[i] === RequestKind.running) this.requests.speculation.add(numDrafts, numAccepted);
+      // A request that joins the batch has padding in place of drafts.
+      if (kinds[i] === RequestKind.running) this.speculation.add(numDrafts, numAccepted);
       if (!isStale) request.fallBack(numDrafts - numAccepted, asyncScheduling);
       const firstToken = sampledTokenIds[from]!;
       request.appendToken(firstToken);
@@ -373,18 +358,8 @@ export class Scheduler {
   }
 
   /**
-   * Forgets every cached prefix. With `resetRunning` all running requests are preempted first, and their outputs in
-   * flight are thrown away; who has loaded KV and was not admitted yet gives it up. Answers `false`, and nothing has
-   * happened, if blocks stay held: by a running request, or, with `resetRunning`, by a load that is under way or for
-   * others to read. Ask again once that has ended.
-   */
-  resetPrefixCache(resetRunning: boolean): boolean {
-    return this.requests.resetPrefixCache(resetRunning);
-  }
-
-  /**
-   * Every step in flight is void and all KV is gone. Requests stay, with the tokens that were delivered, and are
-   * computed again.
+   * The workers died: every step in flight is void and all KV is gone. Requests keep the tokens that were delivered and
+   * are computed again.
    */
   onWorkersLost(): void {
     let wasWanted = false;
@@ -396,7 +371,7 @@ export class Scheduler {
     }
     const { requests } = this;
     requests.handovers?.onWorkersLost();
-    requests.resetPrefixCache(true);
+    requests.resetPrefixCache({ resetRunning: true });
     if (wasWanted) this.#capture!.onStepsLost?.();
     // New workers have nothing to forget.
     requests.preemptedIndices.length = 0;

@@ -5,7 +5,7 @@ import { comesBefore, createRequestQueue, type RequestQueue } from './request-qu
 import { QueueName, type Request } from './request.ts';
 
 /**
- *     skipped   looked at first: they were passed over, since outputs of theirs were on their way
+ *     skipped   looked at first: passed over in an earlier step, since their outputs were in flight
  *     waiting   all others
  *     held      taken out of both while one step is scheduled, then put in front of the skipped ones
  */
@@ -33,7 +33,7 @@ export class WaitingRequests {
     this.#waiting.prepend(request);
   }
 
-  /** The next to be looked at, or `null`. */
+  /** Returns the request that is looked at next, or `null`. */
   peek(): Request | null {
     const skipped = this.#skipped.peek();
     if (skipped === null) return this.#waiting.peek();
@@ -42,7 +42,7 @@ export class WaitingRequests {
     return waiting !== null && comesBefore(waiting, skipped) ? waiting : skipped;
   }
 
-  /** Takes a request out, if it waits. */
+  /** Takes out a request, if it waits. */
   remove(request: Request): void {
     if (request.queueName === QueueName.waiting) this.#waiting.remove(request);
     else if (request.queueName === QueueName.skipped) this.#skipped.remove(request);

@@ -1,5 +1,5 @@
 /**
- * Where each request of a step stands in the worker's output, whose order is the worker's own.
+ * Finds the place of each request of a step in the worker's output, whose order is the worker's own.
  *
  *     request index ──table──▶ place in the scheduler's order ──positions──▶ place in the worker's order
  *
@@ -21,8 +21,8 @@ export class WorkerOrder {
   #isIndexed = false;
 
   /**
-   * Takes in a worker's output. Throws INVARIANT, before anything of the engine has changed, if it is not the output of
-   * this step: other requests, a token too many, or none where the step samples.
+   * Reads a worker's output. Throws INVARIANT, before anything of the engine has changed, if it cannot be the output of
+   * this step: it has other requests, a token too many, or no token where the step samples.
    */
   read(step: ScheduledStep, output: ModelRunnerOutput): void {
     const { count } = step;
@@ -51,7 +51,7 @@ export class WorkerOrder {
     }
   }
 
-  /** The place of a request in the scheduler's order, or −1. */
+  /** Returns the place of a request in the scheduler's order, or −1. */
   placeOf(index: number): number {
     if (!this.#isIndexed) this.#buildTable();
     const mask = this.#places.length - 1;

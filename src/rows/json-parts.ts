@@ -1,5 +1,7 @@
 /** A JSON value that is written a part at a time. The parts, joined, are the value's JSON text. */
 
+import { encodeBase64 } from './base64.ts';
+
 export type JsonParts = Iterable<string>;
 
 /**
@@ -8,9 +10,7 @@ export type JsonParts = Iterable<string>;
  */
 export function* base64String(pieces: Iterable<Uint8Array>, prefix: string = ''): Generator<string> {
   yield `"${prefix}`;
-  for (const piece of pieces) {
-    yield Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength).toString('base64');
-  }
+  for (const piece of pieces) yield encodeBase64(piece);
   yield '"';
 }
 

@@ -4,12 +4,22 @@
  */
 
 import type { RoutedRows } from '../contract/routed-rows.ts';
+import type { JsonObject } from './json-object.ts';
+import { isObject } from './json-object.ts';
 import type { JsonParts } from './json-parts.ts';
 import { base64String, objectWith } from './json-parts.ts';
 import { rowPieces } from './row-pieces.ts';
+import type { WireElements } from './wire-elements.ts';
+import { wireBytes } from './wire-elements.ts';
 
 /** One member, `meta_info`, with `routed_experts` and `routed_experts_dtype`. */
 export function* sglangMembers(rows: RoutedRows): Generator<readonly [string, JsonParts]> {
   const data = base64String(rowPieces(rows, 'int32', -1));
   yield ['meta_info', objectWith({ routed_experts_dtype: 'int32' }, [['routed_experts', data]])];
+}
+
+/** Throws an Error for what is not of this form. */
+export function readSglang({ meta_info: meta }: JsonObject): WireElements {
+  if (!isObject(meta)) throw new Error('it has no meta_info');
+  return { dtype: 'int32', bytes: wireBytes(meta['routed_experts']), shape: null, start: null };
 }

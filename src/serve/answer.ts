@@ -2,6 +2,7 @@
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { countPositions } from '../capture/routed-rows.ts';
+import { RoutedExpertsError } from '../contract/errors.ts';
 import type { Dialect } from './dialect.ts';
 import type { Choice, Generation } from './generation.ts';
 import type { GenerationJob } from './body/generation-job.ts';
@@ -164,6 +165,6 @@ function usage({ choices }: Generation): Readonly<Record<string, unknown>> {
 }
 
 async function failureOf({ whyDead }: AnswerContext, { failure }: Choice): Promise<HttpError> {
-  if (failure !== null) return new HttpError(failure);
-  return HttpError.of('ENGINE_DEAD', null, await whyDead());
+  if (failure !== null) return failure;
+  return HttpError.from(RoutedExpertsError.of('ENGINE_DEAD', await whyDead()));
 }

@@ -28,6 +28,7 @@ import { Limited } from './kv/limited.ts';
 import type { TransferParams } from './kv/transfer-params.ts';
 import type { Choice } from './generation.ts';
 import { Generation } from './generation.ts';
+import { HttpError } from './http-error.ts';
 
 export type EngineHostOptions = Readonly<{
   /** How rows get from the workers to the engine. */
@@ -106,7 +107,7 @@ export class EngineHost {
     this.#observer = observer;
     const capture = session.engineHalf();
     this.kv = options.kv === null ? null : this.#makeExchange(options.kv, capture);
-    this.#core = new EngineCore(options.engine, capture, undefined, this.kv);
+    this.#core = new EngineCore(options.engine, capture, { connector: this.kv });
     this.#driver = new EngineDriver({
       engine: this.#core,
       executor,
@@ -241,7 +242,7 @@ export class EngineHost {
     return new KvExchange(options, model, engine, (requestId, error) => {
       const choice = this.#generations.get(requestId)?.choiceOf(requestId);
       if (choice !== undefined && options.onLoadFailure === 'fail') {
-        choice.failure = RoutedExpertsError.of('KV_LOAD_FAILED', error.message);
+        choice.failure = HttpError.of('KV_LOAD_FAILED', null, error.message);
       }
       this.#observer.onKvFailure(requestId, error);
     });

@@ -5,8 +5,8 @@
 
 import { RowJoiner } from '../capture/row-joiner.ts';
 import type { EngineCoreOutput, FinishReason, PrefillStatistics } from '../contract/engine-core-output.ts';
-import type { RoutedExpertsError } from '../contract/errors.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
+import { HttpError } from './http-error.ts';
 import type { TransferAnswer } from './kv/transfer-params.ts';
 
 /** One choice. Its tokens are those that came so far; everything else is set at its end. */
@@ -22,7 +22,7 @@ export type Choice = {
   /** For the proxy: where the KV of this choice can be fetched. */
   kvTransfer: TransferAnswer | null;
   /** Why it ended with `error`, if that is its own affair and not the engine's. */
-  failure: RoutedExpertsError | null;
+  failure: HttpError | null;
 };
 
 /** What came of one choice since it was last asked for. */
@@ -83,7 +83,7 @@ export class Generation {
     if (output.routedExperts !== null) this.#joiner(place).add(output.routedExperts);
     if (output.finishReason !== null) {
       choice.finishReason = output.finishReason;
-      choice.failure ??= output.failure ?? null;
+      if (output.failure !== undefined) choice.failure = HttpError.from(output.failure);
       choice.stopReason = output.stopReason;
       choice.kvTransfer = kvTransfer;
       choice.prefill = output.prefill;

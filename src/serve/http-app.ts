@@ -124,14 +124,14 @@ function answerError(config: ShellConfig, error: unknown, request: FastifyReques
 /** What Fastify and the engine throw, in the words of the error table. */
 function toHttpError(config: ShellConfig, error: unknown, { headers }: FastifyRequest): HttpError {
   if (error instanceof HttpError) return error;
-  if (error instanceof RoutedExpertsError) return new HttpError(error);
+  if (error instanceof RoutedExpertsError) return HttpError.from(error);
   const { code, statusCode, message } = error as Partial<FastifyError>;
   if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return HttpError.of('BODY_TOO_LARGE', null, config.limits.bodyBytes);
   if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE') {
     return HttpError.of('BAD_MEDIA_TYPE', null, `content-type ${(headers['content-type'] ?? 'none').slice(0, 40)}`);
   }
   if (statusCode !== undefined && statusCode < 500) return HttpError.of('BAD_HTTP', null, message ?? 'unknown');
-  return HttpError.of('INVARIANT', null, message ?? String(error));
+  return HttpError.from(RoutedExpertsError.of('INVARIANT', message ?? String(error)));
 }
 
 /** What is no HTTP, or comes too slowly: there is no request yet, so the socket is answered. */

@@ -1,17 +1,48 @@
-/**
- * What a client is told when its request is not served: status and OpenAI's error body, for every code of the error
- * table.
- */
+/** What a client is told when its request is not served: status and OpenAI's error body, for every error. */
 
-import type { ErrorCode, ErrorDetails } from '../contract/errors.ts';
-import { RoutedExpertsError } from '../contract/errors.ts';
+import type { RoutedExpertsError, ErrorCode } from '../contract/errors.ts';
 
 type Answer = Readonly<{ status: number; type: string; code: string | null }>;
 
 const invalid = (status = 400, code: string | null = null): Answer => ({ status, type: 'invalid_request_error', code });
+const unavailable = (code: string): Answer => ({ status: 503, type: 'service_unavailable', code });
+const failed = (status: number, code: string): Answer => ({ status, type: 'server_error', code });
+
+/** Errors that only the server makes. Each message names the value, the limit and what to do. */
+const messages = {
+  BAD_FIELD: (name: string, shown: string, wanted: string) => `${name} is ${shown}; give ${wanted}`,
+  UNSUPPORTED_FIELD: (name: string, shown: string, instead: string) => `${name} ${shown} is not supported; ${instead}`,
+  BAD_JSON: (problem: string) => `the body is not a JSON object that can be read: ${problem}`,
+  BAD_MEDIA_TYPE: (what: string) => `${what} is not supported; send application/json in UTF-8, not compressed`,
+  BAD_HTTP: (problem: string) => `the request is not valid HTTP: ${problem}`,
+  BODY_TOO_LARGE: (limit: number) => `the body is longer than ${limit} bytes; shorten it or raise --max-body-bytes`,
+  HEADERS_TOO_LARGE: (limit: number) => `the request line and headers are longer than ${limit} bytes`,
+  TOO_SLOW: (seconds: number) => `the request did not arrive within ${seconds} s`,
+  UNAUTHORIZED: () => 'the API key is missing or wrong; send the header "Authorization: Bearer KEY"',
+  UNKNOWN_MODEL: (name: string, served: string) => `the model "${name}" does not exist; this server serves "${served}"`,
+  UNKNOWN_ROUTE: (method: string, path: string) =>
+    `there is no ${method} ${path}; see docs/serving.md for what there is`,
+  WRONG_METHOD: (method: string, path: string, allowed: string) => `${path} does not answer ${method}; use ${allowed}`,
+  OVERLOADED: (limit: number) => `${limit} requests are being served, as many as may be; try again soon`,
+  TOO_MANY_CHOICES: (wanted: number, limit: number) =>
+    `prompts times n is ${wanted}, at most ${limit} can be served at once; split the request`,
+  DRAINING: () => 'the server is shutting down and takes no new requests; send it to another one',
+  NO_BACKEND: (role: string, urls: string) =>
+    `no ${role} server is up (${urls}); start one, or name another with --${role}`,
+  BACKEND_FAILED: (role: string, url: string, problem: string) =>
+    `the ${role} server ${url} gave no answer that can be used: ${problem}; try again, or look at its log`,
+  BACKEND_TOO_SLOW: (role: string, url: string, problem: string) =>
+    `the ${role} server ${url} was given up: ${problem}; try again, or raise --${role}-timeout`,
+  KV_LOAD_FAILED: (reason: string) => `the KV that this request begins with could not be loaded: ${reason}`,
+  CACHE_IN_USE: (holders: string, resetRunning: boolean): string =>
+    `the prefix cache was not reset: its blocks are held by ${holders}; ask again once they are free` +
+    (resetRunning ? '' : ', or with reset_running_requests=true, which computes running requests anew'),
+} as const;
+
+type HttpErrorCode = keyof typeof messages;
 
 /** Codes that are not here are this server's own faults: 500. */
-const answers: Readonly<Partial<Record<ErrorCode, Answer>>> = {
+const answers: Readonly<Partial<Record<ErrorCode, Answer>> & Record<HttpErrorCode, Answer>> = {
   BAD_FIELD: invalid(),
   BAD_VALUE: invalid(),
   UNSUPPORTED_FIELD: invalid(400, 'unsupported_value'),
@@ -34,34 +65,44 @@ const answers: Readonly<Partial<Record<ErrorCode, Answer>>> = {
   BAD_MEDIA_TYPE: invalid(415, 'unsupported_media_type'),
   HEADERS_TOO_LARGE: invalid(431, 'headers_too_large'),
   OVERLOADED: { status: 429, type: 'rate_limit_error', code: 'overloaded' },
-  DRAINING: { status: 503, type: 'service_unavailable', code: 'draining' },
-  BACKEND_FAILED: { status: 502, type: 'server_error', code: 'bad_gateway' },
-  NO_BACKEND: { status: 503, type: 'service_unavailable', code: 'no_backend' },
-  BACKEND_TOO_SLOW: { status: 504, type: 'server_error', code: 'gateway_timeout' },
-  DESIGN_FAILED: { status: 500, type: 'server_error', code: 'design_failed' },
-  KV_LOAD_FAILED: { status: 500, type: 'server_error', code: 'kv_load_failed' },
-  ENGINE_DEAD: { status: 503, type: 'service_unavailable', code: 'engine_dead' },
+  DESIGN_FAILED: failed(500, 'design_failed'),
+  KV_LOAD_FAILED: failed(500, 'kv_load_failed'),
+  BACKEND_FAILED: failed(502, 'bad_gateway'),
+  BACKEND_TOO_SLOW: failed(504, 'gateway_timeout'),
+  DRAINING: unavailable('draining'),
+  NO_BACKEND: unavailable('no_backend'),
+  ENGINE_DEAD: unavailable('engine_dead'),
 };
 
 export type ErrorBody = Readonly<{
   error: Readonly<{ message: string; type: string; param: string | null; code: string | null }>;
 }>;
 
-/** An error of the table on its way to a client. */
+/** An error on its way to a client. */
 export class HttpError extends Error {
   readonly status: number;
   readonly body: ErrorBody;
 
-  /** `param`: the field of the request that it is about. */
-  constructor(cause: RoutedExpertsError, param: string | null = null) {
-    super(cause.message, { cause });
+  private constructor(errorCode: HttpErrorCode | ErrorCode, message: string, param: string | null, cause?: Error) {
+    super(message, { cause });
     this.name = 'HttpError';
-    const { status, type, code } = answers[cause.code] ?? { status: 500, type: 'server_error', code: null };
+    const { status, type, code } = answers[errorCode] ?? { status: 500, type: 'server_error', code: null };
     this.status = status;
-    this.body = { error: { message: cause.message, type, param, code } };
+    this.body = { error: { message, type, param, code } };
   }
 
-  static of<C extends ErrorCode>(code: C, param: string | null, ...details: ErrorDetails<C>): HttpError {
-    return new HttpError(RoutedExpertsError.of(code, ...details), param);
+  /** `param`: the field of the request that it is about. */
+  static of<C extends HttpErrorCode>(
+    code: C,
+    param: string | null,
+    ...details: Parameters<(typeof messages)[C]>
+  ): HttpError {
+    const format = messages[code] as (...details: unknown[]) => string;
+    return new HttpError(code, format(...details), param);
+  }
+
+  /** What a client is told of an error of the engine. */
+  static from(cause: RoutedExpertsError): HttpError {
+    return new HttpError(cause.code, cause.message, null, cause);
   }
 }

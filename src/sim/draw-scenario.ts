@@ -7,7 +7,8 @@
 import type { EngineConfig, ModelConfig } from '../contract/config.ts';
 import { Oracle } from '../kernels/model/oracle.ts';
 import { random, type Random } from '../workload/random.ts';
-import { STEP_PHASES, type Fault, type Moment, type Scenario, type ScenarioRequest, type Timing } from './scenario.ts';
+import { STEP_PHASES, type Fault, type Moment } from './fault.ts';
+import type { Scenario, ScenarioRequest, Timing } from './scenario.ts';
 import { routerOf } from './virtual/sim-kernels.ts';
 
 const model = (numLayers: number, numExperts: number, topK: number, vocabSize: number): ModelConfig => ({

@@ -2,7 +2,8 @@
 
 import type { PdScenario } from './pd/pd-scenario.ts';
 import { runScenario } from './run-scenario.ts';
-import { describeMoment, type Fault, type Scenario } from './scenario.ts';
+import { describeMoment, type Fault } from './fault.ts';
+import type { Scenario } from './scenario.ts';
 import type { TestedDesign } from './tested-design.ts';
 
 /** Returns lines without their newlines. A line of an event begins with the number of the step begun last. */

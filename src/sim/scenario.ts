@@ -1,12 +1,13 @@
 /**
  * One run of the simulator as data: everything but the code. A scenario can be drawn from a seed, shrunk, saved as JSON
- * and replayed. Times are in ticks of virtual time; a forward pass takes about a hundred.
+ * and run again. Times are in ticks of virtual time; a forward pass takes about a hundred.
  */
 
 import type { EngineConfig, ModelConfig } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { checkModel } from '../kernels/model/kernel-shape.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
+import { FAULT_KINDS, type Fault } from './fault.ts';
 import { checkPdScenario, type PdScenario } from './pd/pd-scenario.ts';
 
 export type ScenarioRequest = Readonly<{
@@ -24,25 +25,6 @@ export type ScenarioRequest = Readonly<{
   priority: number;
   salt: string | null;
 }>;
-
-/** How far a step has come; a fault can wait for a step to get there. */
-export const STEP_PHASES = ['begun', 'submitted', 'executed', 'mapped', 'arrived', 'updated'] as const;
-export type StepPhase = (typeof STEP_PHASES)[number];
-
-/** An instant, or the moment at which a step gets somewhere. */
-export type Moment = Readonly<{ at: number }> | Readonly<{ step: number; phase: StepPhase }>;
-
-export type Fault = Readonly<{ when: Moment }> &
-  (
-    | Readonly<{ kind: 'abort'; ids: readonly string[] }>
-    | Readonly<{ kind: 'reset-cache'; preempt: boolean }>
-    /** The rank dies with everything on it. */
-    | Readonly<{ kind: 'kill'; rank: number }>
-    /** A process takes the lock of shared memory and keeps it for so long. Most designs have no lock. */
-    | Readonly<{ kind: 'slow-lock-holder'; ticks: number }>
-  );
-
-export type FaultKind = Fault['kind'];
 
 /** Durations in ticks; shares in [0, 1] of the steps, factors by which they take longer. */
 export type Timing = Readonly<{
@@ -84,8 +66,6 @@ export type Scenario = Readonly<{
   /** A prefill engine in front: `engine` and `faults` are those of the decode engine. Absent: one engine does both. */
   pd?: PdScenario;
 }>;
-
-const FAULT_KINDS: readonly FaultKind[] = ['abort', 'reset-cache', 'kill', 'slow-lock-holder'];
 
 const LIMIT = { requests: 10_000, faults: 10_000, prompt: 1_000_000 } as const;
 
@@ -133,11 +113,6 @@ export function parseScenario(text: string, file: string): Scenario {
   }
   checkModel(model);
   validateEngineConfig(engine);
-  if (scenario.pd !== undefined) checkPdScenario(scenario.pd, scenario, bad);
+  if (scenario.pd !== undefined) checkPdScenario(scenario.pd, engine, bad);
   return scenario;
-}
-
-/** A moment as a reader sees it. */
-export function describeMoment(when: Moment): string {
-  return 'at' in when ? `at ${when.at}` : `when step ${when.step} is ${when.phase}`;
 }

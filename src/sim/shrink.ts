@@ -3,7 +3,8 @@
 import type { EngineConfig } from '../contract/config.ts';
 import type { PdScenario } from './pd/pd-scenario.ts';
 import { runScenario } from './run-scenario.ts';
-import type { Fault, Scenario, ScenarioRequest } from './scenario.ts';
+import type { Fault } from './fault.ts';
+import type { Scenario, ScenarioRequest } from './scenario.ts';
 import type { TestedDesign } from './tested-design.ts';
 import type { Violation } from './laws/violation.ts';
 

@@ -1,13 +1,17 @@
 /**
- * Drives a world and its ranks as the engine's driver does, in virtual time, with clients that come and go and faults
- * that strike at their moment: the batch queue of `EngineDriver`, without promises.
+ * Drives a world and its ranks in virtual time, with clients that come and go and faults that strike at their moment.
+ * The batch queue is the one that serves: where `EngineDriver` waits for promises, the storm plans events.
  */
 
+import { RoutedExpertsError } from '../contract/errors.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
+import { BatchQueue } from '../worker/pipeline/batch-queue.ts';
+import { rankDifference } from '../worker/pipeline/rank-agreement.ts';
 import { Phase, type Clock } from './virtual/event-heap.ts';
 import type { Flight } from './flight.ts';
 import { VirtualDurations } from './virtual/virtual-durations.ts';
-import type { Fault, Scenario, ScenarioRequest, StepPhase } from './scenario.ts';
+import type { Fault, StepPhase } from './fault.ts';
+import type { Scenario, ScenarioRequest } from './scenario.ts';
 import type { TestedDesign } from './tested-design.ts';
 import { VirtualRank, type KvTask, type RankEvents } from './virtual/virtual-rank.ts';
 import type { World } from './world.ts';
@@ -22,20 +26,18 @@ export class Storm implements RankEvents {
   readonly #durations: VirtualDurations;
   readonly #clock: Clock;
   readonly #faultsByStep: Map<number, Fault[]> = new Map();
+  readonly #queue: BatchQueue<Flight>;
   #ranks: VirtualRank[] = [];
-  #restartsLeft: number;
-  #isRespawning = false;
-  /** Lost for good: nothing is taken in any more. */
-  #isOver = false;
   #updateIsPlanned = false;
   #fillIsPlanned = false;
   #acceptedAt = 0;
   /** The engine's thread stands still until then: a slow process holds the lock that its step has asked for. */
   #standsUntil = 0;
   #numSteps = 0;
+  #numKills = 0;
   #progressSeen = 0;
   #stepsSinceProgress = 0;
-  /** Buffers of rows that a consumer who does not read keeps. */
+  /** Buffers of rows that are kept by a consumer that does not read. */
   readonly #unread: (() => void)[] = [];
 
   constructor(world: World, tested: TestedDesign, clock: Clock) {
@@ -44,7 +46,8 @@ export class Storm implements RankEvents {
     this.#tested = tested;
     this.#clock = clock;
     this.#durations = new VirtualDurations(clock, world.scenario);
-    this.#restartsLeft = world.scenario.maxRestarts;
+    const { queueDepth, maxRestarts } = world.scenario;
+    this.#queue = new BatchQueue({ engine: world, queueDepth, maxRestarts });
     for (const fault of world.scenario.faults) {
       const { when } = fault;
       if ('at' in when) clock.plan(when.at, Phase.client, () => this.#strike(fault));
@@ -60,6 +63,11 @@ export class Storm implements RankEvents {
 
   get numSteps(): number {
     return this.#numSteps;
+  }
+
+  /** The workers are lost for good: no request is taken in any more. */
+  get #isOver(): boolean {
+    return this.#queue.state === 'failed';
   }
 
   /** A client hands in a request. */
@@ -89,11 +97,10 @@ export class Storm implements RankEvents {
   checkEnd(): void {
     const world = this.#world;
     for (const release of this.#unread) release();
-    if (world.numAlive > 0 || !(this.#isOver || world.engine.isIdle)) {
-      world.judge.stall(
-        'L8',
-        `nothing happens any more, and ${world.numAlive} requests are alive: ${world.aliveIds.join(', ')}`,
-      );
+    this.#queue.stop();
+    if (world.numAlive > 0 || !(this.#isOver || this.#queue.state === 'stopped')) {
+      const alive = `${world.numAlive} requests are alive: ${world.requestIds.join(', ')}`;
+      world.judge.stall('L8', `nothing happens any more, and ${alive}`);
     }
     world.checkDrained();
     if (!this.#isOver) for (const rank of this.#ranks) rank.checkDrained();
@@ -114,8 +121,9 @@ export class Storm implements RankEvents {
       flight.outputs[rank.number] = answer;
       flight.numArrived += 1;
       if (flight.numArrived < this.#scenario.numRanks) return;
-      this.#reach(flight.stepId, 'arrived');
-      this.#planUpdate();
+      this.#compareRanks(flight);
+      this.#queue.arrived(flight, flight.outputs[0]!);
+      this.#reachAndUpdate(flight.stepId, 'arrived');
     });
   }
 
@@ -137,8 +145,7 @@ export class Storm implements RankEvents {
 
   /** Something may have given the engine work. */
   wakeUp(): void {
-    const isFull = this.#world.flights.length >= this.#scenario.queueDepth;
-    if (isFull || this.#fillIsPlanned || this.#isRespawning || this.#isOver) return;
+    if (this.#fillIsPlanned || !this.#queue.canBegin) return;
     this.#fillIsPlanned = true;
     this.#clock.plan(this.#clock.now + this.#durations.engine(), Phase.begin, () => this.#fill());
   }
@@ -147,9 +154,8 @@ export class Storm implements RankEvents {
   #fill(): void {
     if (this.#waits(Phase.begin, () => this.#fill())) return;
     this.#fillIsPlanned = false;
-    const world = this.#world;
-    if (this.#isRespawning || this.#isOver || world.flights.length >= this.#scenario.queueDepth) return;
-    const flight = world.begin();
+    if (!this.#queue.canBegin) return;
+    const flight = this.#queue.begin();
     this.#noteWait();
     if (flight === null) return;
     this.#numSteps += 1;
@@ -159,7 +165,7 @@ export class Storm implements RankEvents {
     this.wakeUp();
   }
 
-  /** A step that brings nobody nearer to its end is no progress, however many there are. */
+  /** Steps that bring no request nearer to its end are no progress, however many there are. */
   #countProgress(): void {
     const world = this.#world;
     if (world.progress > this.#progressSeen) {
@@ -169,12 +175,14 @@ export class Storm implements RankEvents {
     }
     this.#stepsSinceProgress += 1;
     if (this.#stepsSinceProgress <= STEPS_WITHOUT_PROGRESS) return;
-    world.judge.stall('L8', `${STEPS_WITHOUT_PROGRESS} steps ran, and nobody came nearer to its end`);
+    world.judge.stall('L8', `${STEPS_WITHOUT_PROGRESS} steps ran, and no request came nearer to its end`);
   }
 
-  #planUpdate(): void {
-    const oldest = this.#world.flights[0];
-    if (this.#updateIsPlanned || oldest === undefined || oldest.numArrived < this.#scenario.numRanks) return;
+  /** An output that has arrived wakes the engine's thread, whatever a fault of this moment makes of the step. */
+  #reachAndUpdate(stepId: number, phase: StepPhase): void {
+    const isDue = this.#queue.canFinish;
+    this.#reach(stepId, phase);
+    if (!isDue || this.#updateIsPlanned) return;
     this.#updateIsPlanned = true;
     this.#clock.plan(this.#clock.now + this.#durations.update(), Phase.update, () => this.#update());
   }
@@ -182,13 +190,8 @@ export class Storm implements RankEvents {
   #update(): void {
     if (this.#waits(Phase.update, () => this.#update())) return;
     this.#updateIsPlanned = false;
-    if (this.#isRespawning || this.#isOver) return;
-    const world = this.#world;
-    const flight = world.flights[0];
-    if (flight === undefined || flight.numArrived < this.#scenario.numRanks) return;
-    this.#compareRanks(flight);
-    const { outputs, stepId } = flight;
-    world.finish();
+    if (!this.#queue.canFinish) return;
+    const { outputs, stepId } = this.#queue.finish()!.step;
     this.#noteWait();
     const ranks = this.#ranks;
     const recycle = (): void => {
@@ -199,20 +202,16 @@ export class Storm implements RankEvents {
     };
     if (this.#scenario.readsAtOnce) recycle();
     else this.#unread.push(recycle);
-    this.#reach(stepId, 'updated');
-    this.#planUpdate();
+    this.#reachAndUpdate(stepId, 'updated');
     this.wakeUp();
   }
 
   /** Ranks run the same model on the same tokens: they must agree. */
   #compareRanks({ outputs, stepId }: Flight): void {
-    const first = outputs[0]!;
-    for (const [rank, other] of outputs.entries()) {
-      if (rank === 0) continue;
-      const isEqual =
-        sameWords(first.sampledTokenIds, other!.sampledTokenIds) &&
-        sameWords(first.requestIndices, other!.requestIndices);
-      if (!isEqual) this.#world.judge.wrong('L2', `ranks 0 and ${rank} answer step ${stepId} differently`);
+    for (const [rank, output] of outputs.entries()) {
+      const difference = rankDifference(outputs[0]!, output!);
+      if (difference === null) continue;
+      this.#world.judge.wrong('L2', `rank ${rank} differs from rank 0 in step ${stepId}: ${difference}`);
     }
   }
 
@@ -267,33 +266,26 @@ export class Storm implements RankEvents {
       this.#world.say(`the engine stands still until tick ${until}, behind a slow lock holder`);
   }
 
-  /** A rank dies. The driver shuts the others down, starts new ones, and only then tells the engine. */
+  /** A rank dies, and the others are shut down. */
   #kill(rank: number): void {
-    if (this.#isRespawning || rank >= this.#ranks.length) return;
     const world = this.#world;
-    if (world.log.isTracing) world.say(`rank ${rank} dies, ${this.#restartsLeft} restarts left`);
+    const queue = this.#queue;
+    if (queue.state === 'restarting' || rank >= this.#ranks.length) return;
+    this.#numKills += 1;
+    if (world.log.isTracing) world.say(`rank ${rank} dies, ${queue.restartsLeft} restarts left`);
+    queue.lose(RoutedExpertsError.of('WORKER_LOST', rank, 'a fault'));
     for (const each of this.#ranks) each.isDead = true;
-    if (this.#restartsLeft === 0) {
-      this.#isOver = true;
-      world.marks.add('worker lost for good');
-      world.abort(world.aliveIds, 'error');
-      world.loseWorkers();
-      return;
-    }
-    this.#restartsLeft -= 1;
-    this.#isRespawning = true;
-    this.#clock.plan(this.#clock.now + this.#durations.respawn, Phase.worker, () => this.#respawn());
+    queue.workersGone();
+    const due = this.#numKills > this.#scenario.maxRestarts ? 'failed' : 'restarting';
+    if (queue.state !== due) world.judge.wrong('L8', `after kill ${this.#numKills} the queue is ${queue.state}`);
+    if (due === 'failed') world.marks.add('worker lost for good');
+    else this.#clock.plan(this.#clock.now + this.#durations.respawn, Phase.worker, () => this.#respawn());
   }
 
   #respawn(): void {
     if (this.#waits(Phase.worker, () => this.#respawn())) return;
-    this.#isRespawning = false;
     this.#startRanks();
-    this.#world.loseWorkers();
+    this.#queue.restarted();
     this.wakeUp();
   }
-}
-
-function sameWords(a: Uint32Array, b: Uint32Array): boolean {
-  return a.length === b.length && a.every((word, i) => word === b[i]);
 }

@@ -1,13 +1,13 @@
 /**
- * The engine core under watch: every call that a driver may make, each with the checks of what it answers and of what
- * it leaves behind. Knows no time; who calls what when is the storm's business.
+ * The engine core under watch: every call that a driver may make, each with checks of what it returns and of what it
+ * leaves behind. It knows no time: when a call is made, the storm and its batch queue decide.
  *
- *     add · abort · resetCache ─▶ ┌───────┐ ─begin─▶ Flight ─▶ ranks ─▶ outputs ─finish─▶ ledger says what must have come
- *     loseWorkers ──────────────▶ │ World │
+ *     add · abort · resetCache ─▶ ┌───────┐ ─beginStep─▶ Flight ─▶ ranks ─▶ output ─finishStep─▶ what the ledger says
+ *     failAll · onWorkersLost ──▶ │ World │
  *                                 └───────┘ after each: requests and blocks conserved, buffers bounded
  */
 
-import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
+import type { EngineCoreOutput, FinishReason } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { KvLoad, KvLoadOutcome } from '../contract/kv-connector.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
@@ -15,6 +15,7 @@ import type { CaptureRequest } from '../contract/request.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
 import { EngineCore } from '../engine/engine-core.ts';
 import type { Router } from '../kernels/model/route/route.ts';
+import type { BatchedEngine } from '../worker/pipeline/batch-queue.ts';
 import { CountCheck } from './laws/count-check.ts';
 import type { Mark } from './coverage.ts';
 import { watchedHalf, type EngineHalfMonitor } from './laws/engine-half-monitor.ts';
@@ -22,6 +23,7 @@ import type { EventLog } from './event-log.ts';
 import type { Flight } from './flight.ts';
 import type { Judge } from './laws/judge.ts';
 import { Ledger } from './laws/ledger.ts';
+import { OutputCheck } from './laws/output-check.ts';
 import { PlanCheck } from './laws/plan-check.ts';
 import { describeRequest, engineRequest, expectedRefusal } from './laws/request-rules.ts';
 import { RowCheck } from './laws/row-check.ts';
@@ -31,7 +33,7 @@ import type { TestedDesign } from './tested-design.ts';
 import { Flag, TrackedRequest, type LoadedKv } from './laws/tracked-request.ts';
 import { VirtualLock, VirtualSharedRows } from './virtual/virtual-lock.ts';
 
-export class World {
+export class World implements BatchedEngine<Flight> {
   readonly scenario: Scenario;
   readonly engine: EngineCore;
   readonly ledger: Ledger;
@@ -50,6 +52,7 @@ export class World {
   readonly #rowCheck: RowCheck;
   readonly #plans: PlanCheck;
   readonly #counts: CountCheck;
+  readonly #outputs: OutputCheck;
   /** By index: the engine numbers requests in the order in which it takes them in. */
   readonly #requests: TrackedRequest[] = [];
   readonly #byId = new Map<string, TrackedRequest>();
@@ -85,10 +88,11 @@ export class World {
       side.rowsAreSpliced,
       this.#requests,
     );
+    this.#outputs = new OutputCheck(engine.maxModelLen, judge);
     this.#plans = new PlanCheck(engine, judge, marks, this.#requests);
     const sharedRows = (): VirtualSharedRows => this.sharedRows('engine');
     this.#half = watchedHalf({ tested, model, engine, judge, lock: this.lock, sharedRows });
-    this.engine = new EngineCore(engine, this.#half, undefined, side.connector);
+    this.engine = new EngineCore(engine, this.#half, { connector: side.connector });
     this.#counts = new CountCheck({
       scenario,
       engine: this.engine,
@@ -136,7 +140,15 @@ export class World {
   }
 
   /** Aborts by id, as a client does; unknown and ended ids are no error. */
-  abort(ids: readonly string[], finish: 'abort' | 'error' = 'abort'): void {
+  abort(ids: readonly string[]): void {
+    this.#endEarly(ids, 'abort');
+  }
+
+  failAll(): readonly EngineCoreOutput[] {
+    return this.#endEarly(this.requestIds, 'error');
+  }
+
+  #endEarly(ids: readonly string[], finish: 'abort' | 'error'): readonly EngineCoreOutput[] {
     const due: TrackedRequest[] = [];
     for (const id of ids) {
       const request = this.#byId.get(id);
@@ -147,22 +159,21 @@ export class World {
       const isBetween = this.flights.some((f) => f.isExecuted && f.entries.some((e) => e.request === request));
       if (isBetween) this.marks.add('abort between execute and update');
     }
-    const outputs = this.engine.abort(ids);
+    const outputs = finish === 'abort' ? this.engine.abort(ids) : this.engine.failAll();
     this.log.word(3);
-    this.#expectOutputs(outputs, due);
+    this.#outputs.requests(outputs, due);
     for (const [i, request] of due.entries()) {
       const output = outputs[i]!;
-      if (output.newTokenIds.length > 0 || output.finishReason !== 'abort') {
-        this.judge.wrong('L8', `abort answered ${output.newTokenIds.length} tokens and "${output.finishReason}"`);
-      }
+      this.#outputs.earlyEnd(request, output, finish);
       this.#end(request, finish, output);
     }
     this.checkCounts();
+    return outputs;
   }
 
   resetCache(preempt: boolean): void {
     const { numUsedBlocks } = this.engine.stats();
-    const isDone = this.engine.resetPrefixCache(preempt);
+    const isDone = this.engine.resetPrefixCache({ resetRunning: preempt });
     this.log.word(4);
     if (this.log.isTracing)
       this.say(`the prefix cache is reset${preempt ? ', running requests preempted' : ''}: ${isDone}`);
@@ -173,8 +184,7 @@ export class World {
     this.checkCounts();
   }
 
-  /** Plans a step. `null`: there is nothing to run. */
-  begin(): Flight | null {
+  beginStep(): Flight | null {
     const plan = this.engine.beginStep();
     if (plan === null) {
       this.#plans.onNoPlan();
@@ -185,6 +195,8 @@ export class World {
     const epoch = this.scenario.hasEpochs ? this.#side.firstEpoch + plan.stepId : 0;
     const flight = this.#plans.onPlan(plan, this.flights, this.scenario, epoch);
     this.flights.push(flight);
+    const { queueDepth } = this.scenario;
+    if (this.flights.length > queueDepth) this.judge.wrong('L8', `${this.flights.length} of ${queueDepth} steps run`);
     this.log.word(5);
     this.log.word(plan.stepId);
     this.log.words(plan.requestIndices, plan.numRequests);
@@ -200,7 +212,7 @@ export class World {
     return this.#requests[index]!;
   }
 
-  /** Inside `begin`: a request waits for KV, which goes to the blocks of `view`. */
+  /** Inside `beginStep`: a request waits for KV, which goes to the blocks of `view`. */
   onLoadBegun(load: KvLoad, view: CaptureRequest): void {
     const request = this.#requests[load.loadId]!;
     this.#plans.onLoadBegun(request, view, load.from);
@@ -219,13 +231,13 @@ export class World {
     this.log.word(9);
     this.log.word(loadId);
     this.#plans.onLoadEnded(request, kv);
-    this.#expectOutputs(outputs, due);
+    this.#outputs.requests(outputs, due);
     for (const each of due) this.#end(each, 'error', outputs[0]!);
     this.progress += 1;
     this.checkCounts();
   }
 
-  /** Inside the last `finish` of a request: its blocks stay. */
+  /** Inside the last `finishStep` of a request: its blocks stay. */
   onKept(requestIndex: number): void {
     this.#plans.onKept(this.#requests[requestIndex]!);
   }
@@ -240,10 +252,9 @@ export class World {
     this.checkCounts();
   }
 
-  /** The oldest step's output is taken in, and everybody gets what the ledger says. Answers the output. */
-  finish(): ModelRunnerOutput {
+  /** Every request gets what the ledger says. */
+  finishStep(output: ModelRunnerOutput): readonly EngineCoreOutput[] {
     const flight = this.flights.shift()!;
-    const output = flight.outputs[0]!;
     const due: TrackedRequest[] = [];
     for (const { request, sampled, from, to, isDropped, isStale } of flight.entries) {
       if (!request.isAlive) continue;
@@ -261,7 +272,7 @@ export class World {
     }
     const outputs = this.engine.finishStep(output);
     this.log.word(6);
-    this.#expectOutputs(outputs, due);
+    this.#outputs.requests(outputs, due);
     let next = 0;
     for (const { request, sampled, isDropped } of flight.entries) {
       if (!request.isAlive || isDropped || sampled.length === 0) continue;
@@ -269,11 +280,10 @@ export class World {
       next += 1;
     }
     this.checkCounts();
-    return output;
+    return outputs;
   }
 
-  /** Every step in flight is void, and so is all KV. */
-  loseWorkers(): void {
+  onWorkersLost(): void {
     // No pass has read what a request that waits with its blocks was given: its rows may not be delivered.
     for (const request of this.#requests) if (request.isAlive && !request.waitsWithBlocks) this.#noteHits(request);
     this.#plans.loseAll(this.flights);
@@ -294,8 +304,13 @@ export class World {
     this.#half?.close();
   }
 
-  get aliveIds(): readonly string[] {
+  /** Ids of the requests that must be alive. */
+  get requestIds(): readonly string[] {
     return this.#requests.filter(({ isAlive }) => isAlive).map(({ spec }) => spec.id);
+  }
+
+  get isIdle(): boolean {
+    return this.engine.isIdle;
   }
 
   /** See `CountCheck.check`. */
@@ -303,46 +318,18 @@ export class World {
     this.#counts.check(this.numAlive);
   }
 
-  #expectOutputs(outputs: readonly EngineCoreOutput[], due: readonly TrackedRequest[]): void {
-    const got = outputs.map(({ requestId }) => requestId);
-    const wanted = due.map(({ spec }) => spec.id);
-    if (got.length === wanted.length && got.every((id, i) => id === wanted[i])) return;
-    this.judge.wrong('L3', `outputs came for [${got.join(', ')}], due were [${wanted.join(', ')}]`);
-  }
-
   #deliver(request: TrackedRequest, sampled: readonly number[], output: EngineCoreOutput): void {
-    const { maxModelLen } = this.scenario.engine;
-    let end: ReturnType<TrackedRequest['stopCheck']> = null;
-    let count = 0;
-    while (count < sampled.length && end === null) {
-      request.tokens.push(sampled[count]!);
-      count += 1;
-      end = request.stopCheck(maxModelLen);
-    }
-    this.progress += count;
+    const numBefore = request.tokens.length;
+    const finish = this.#outputs.tokens(request, sampled, output);
+    this.progress += request.tokens.length - numBefore;
     this.log.word(request.index);
     this.log.words(output.newTokenIds);
-    const { newTokenIds } = output;
-    const isRight = newTokenIds.length === count && newTokenIds.every((token, i) => token === sampled[i]);
-    if (!isRight) {
-      this.judge.wrong(
-        'L2',
-        `${request.name} was given tokens [${newTokenIds}], sampled were [${sampled.slice(0, count)}]`,
-      );
-    }
-    const finish = end?.finish ?? null;
-    if (output.finishReason !== finish || output.stopReason !== (end?.stopReason ?? null)) {
-      this.judge.wrong(
-        'L8',
-        `${request.name} ended with ${output.finishReason}/${output.stopReason}, due was ${finish}/${end?.stopReason ?? null}`,
-      );
-    }
     if (finish === 'stop') this.marks.add('stopped by a token');
     if (finish !== null) this.#end(request, finish, output);
     else this.#rows(request, output);
   }
 
-  #end(request: TrackedRequest, finish: 'abort' | 'error' | 'stop' | 'length', output: EngineCoreOutput): void {
+  #end(request: TrackedRequest, finish: FinishReason, output: EngineCoreOutput): void {
     request.endedWithBlocks = request.state === 'running';
     this.#noteHits(request);
     this.#plans.end(request);

@@ -1,14 +1,14 @@
-/** Drives an engine core in real time: begins steps, awaits an executor, finishes steps, hands outputs out. */
+/** Drives an engine core in real time: its steps go to an executor, its outputs to a listener. */
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import type { RoutedExpertsError } from '../contract/errors.ts';
 import type { KvLoadOutcome } from '../contract/kv-connector.ts';
-import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { EngineRequest } from '../contract/request.ts';
+import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import type { EngineCore } from '../engine/engine-core.ts';
 import type { Executor } from './executor.ts';
-import { isLoss } from './loss.ts';
+import { BatchQueue, type BatchedEngine } from './pipeline/batch-queue.ts';
 
 /** What the driver measured of one step; times in ms. */
 export type StepTiming = Readonly<{
@@ -33,35 +33,39 @@ export type EngineDriverOptions = Readonly<{
   maxRestarts?: number;
 }>;
 
-type StepInFlight = {
-  readonly result: Promise<ModelRunnerOutput>;
+type TimedStep = {
+  readonly plan: SchedulerOutput;
+  /** What `beginStep` took, in ms. */
+  readonly planMs: number;
   readonly dispatchedAt: number;
+  arrivedAt: number;
+  /** The plan is the engine's again when `onStep` is called. */
   readonly numRequests: number;
   readonly numTokens: number;
-  schedulerMs: number;
 };
 
 /**
- * The batch queue of vLLM's `step_with_batch_queue`: schedule and dispatch while fewer than `queueDepth` steps are in
- * flight, else wait for the oldest output. `add` and `abort` take effect at once: whenever they run, the engine is
+ * Drives the batch queue with promises: what an executor's promise settles with arrives in the queue, and a queue that
+ * has nothing to do sleeps until it is woken. `add` and `abort` take effect at once: whenever they run, the engine is
  * between two calls.
  */
 export class EngineDriver {
   readonly #options: EngineDriverOptions;
-  readonly #inFlight: StepInFlight[] = [];
+  readonly #queue: BatchQueue<TimedStep>;
   #executor: Executor;
-  #restartsLeft: number;
-  /** Of a worker, and not yet recovered from. */
-  #loss: RoutedExpertsError | null = null;
   #wake: (() => void) | null = null;
-  #stopping = false;
   #lastOutputAt = 0;
 
   constructor(options: EngineDriverOptions) {
     this.#options = options;
+    const { queueDepth, restart, maxRestarts = 0 } = options;
+    this.#queue = new BatchQueue({
+      engine: timedEngine(options.engine),
+      queueDepth,
+      maxRestarts: restart === undefined ? 0 : maxRestarts,
+    });
     this.#executor = options.executor;
     this.#watch();
-    this.#restartsLeft = options.maxRestarts ?? 0;
   }
 
   get executor(): Executor {
@@ -94,14 +98,14 @@ export class EngineDriver {
 
   /** See `Scheduler.resetPrefixCache`. */
   resetPrefixCache(resetRunning: boolean): boolean {
-    const isReset = this.#options.engine.resetPrefixCache(resetRunning);
+    const isReset = this.#options.engine.resetPrefixCache({ resetRunning });
     this.#wakeUp();
     return isReset;
   }
 
   /** Lets `run` return once nothing is left to do. */
   stop(): void {
-    this.#stopping = true;
+    this.#queue.stop();
     this.#wakeUp();
   }
 
@@ -110,100 +114,88 @@ export class EngineDriver {
    * then been handed out with finish reason `error`.
    */
   async run(): Promise<void> {
+    const queue = this.#queue;
     for (;;) {
-      try {
-        if (this.#loss !== null) throw this.#loss;
-        this.#fill();
-        const oldest = this.#inFlight[0];
-        if (oldest !== undefined) {
-          await this.#finish(oldest);
-          this.#fill();
-          // A message port hands out messages for as long as there are any, up to a thousand: without a turn of the
-          // event loop a worker that answers faster than its outputs are handled keeps sockets and timers waiting.
-          await nextTurn();
-        } else if (this.#stopping && this.#options.engine.isIdle) return;
-        else await new Promise<void>((resolve) => (this.#wake = resolve));
-      } catch (error) {
-        await this.#recover(error);
+      const { state } = queue;
+      switch (state) {
+        case 'running':
+          await this.#step();
+          break;
+        case 'lost':
+          await this.#executor.shutdown();
+          this.#handOut(queue.workersGone());
+          break;
+        case 'restarting':
+          await this.#restart(queue.loss!);
+          break;
+        case 'stopped':
+          return;
+        case 'failed':
+          throw queue.failure;
+        default:
+          state satisfies never;
       }
     }
   }
 
-  #fill(): void {
-    while (this.#inFlight.length < this.#options.queueDepth) {
-      const startedAt = performance.now();
-      const step = this.#options.engine.beginStep();
-      if (step === null) return;
-      const dispatchedAt = performance.now();
-      const result = this.#executor.execute(step);
-      // A rejection is met when its turn comes; until then it must not count as unhandled.
-      result.catch(() => {});
-      this.#inFlight.push({
-        result,
-        dispatchedAt,
-        numRequests: step.numRequests,
-        numTokens: step.totalNumScheduledTokens,
-        schedulerMs: dispatchedAt - startedAt,
-      });
+  /** Takes in the oldest output, or waits for news. */
+  async #step(): Promise<void> {
+    const queue = this.#queue;
+    try {
+      this.#fill();
+      if (queue.canFinish) {
+        this.#finish();
+        this.#fill();
+        // A message port hands out messages for as long as there are any, up to a thousand: without a turn of the event
+        // loop a worker that replies faster than its outputs are handled keeps sockets and timers waiting.
+        await nextTurn();
+      } else if (queue.state === 'running') await new Promise<void>((resolve) => (this.#wake = resolve));
+    } catch (error) {
+      queue.lose(error);
     }
   }
 
-  async #finish(step: StepInFlight): Promise<void> {
-    const output = await step.result;
-    const arrivedAt = performance.now();
-    this.#inFlight.shift();
-    const outputs = this.#options.engine.finishStep(output);
-    const finishedAt = performance.now();
+  #fill(): void {
+    for (let step = this.#queue.begin(); step !== null; step = this.#queue.begin()) void this.#execute(step);
+  }
+
+  async #execute(step: TimedStep): Promise<void> {
+    try {
+      const output = await this.#executor.execute(step.plan);
+      step.arrivedAt = performance.now();
+      this.#queue.arrived(step, output);
+    } catch (error) {
+      this.#queue.notArrived(step, error);
+    }
+    this.#wakeUp();
+  }
+
+  #finish(): void {
+    const startedAt = performance.now();
+    const finished = this.#queue.finish();
+    if (finished === null) return;
+    const finishMs = performance.now() - startedAt;
+    const { step, output, outputs } = finished;
     this.#executor.recycle(output);
     this.#handOut(outputs);
     this.#options.onStep?.({
       numRequests: step.numRequests,
       numTokens: step.numTokens,
-      stepMs: arrivedAt - Math.max(step.dispatchedAt, this.#lastOutputAt),
-      schedulerMs: step.schedulerMs + (finishedAt - arrivedAt),
+      stepMs: step.arrivedAt - Math.max(step.dispatchedAt, this.#lastOutputAt),
+      schedulerMs: step.planMs + finishMs,
     });
-    this.#lastOutputAt = arrivedAt;
+    this.#lastOutputAt = step.arrivedAt;
   }
 
-  /**
-   * A lost worker takes no request with it: a new one starts without KV, and everything that ran is recomputed (L8).
-   */
-  async #recover(error: unknown): Promise<void> {
-    const { engine } = this.#options;
-    this.#inFlight.length = 0;
-    await this.#executor.shutdown();
-    this.#loss = null;
-    const failure = isLoss(error) ? await this.#restart(error) : error;
-    if (failure === null) return;
-    this.#handOut(engine.abort(engine.requestIds).map((output) => ({ ...output, finishReason: 'error' })));
-    // Steps that will never be answered hold buffers of rows (L7).
-    engine.onWorkersLost();
-    throw failure;
-  }
-
-  /**
-   * Returns `null` if the engine can go on, else why it cannot. Without requests there is nothing to start new workers
-   * for before a stop.
-   */
-  async #restart(loss: RoutedExpertsError): Promise<unknown> {
-    const { engine } = this.#options;
-    if (this.#stopping && engine.requestIds.length === 0) {
-      engine.onWorkersLost();
-      return null;
+  async #restart(loss: RoutedExpertsError): Promise<void> {
+    try {
+      this.#executor = await this.#options.restart!(loss);
+    } catch (error) {
+      this.#handOut(this.#queue.notRestarted(error));
+      return;
     }
-    let failure: unknown = loss;
-    while (this.#options.restart && this.#restartsLeft > 0) {
-      this.#restartsLeft--;
-      try {
-        this.#executor = await this.#options.restart(loss);
-        this.#watch();
-        engine.onWorkersLost();
-        return null;
-      } catch (error) {
-        failure = error;
-      }
-    }
-    return failure;
+    this.#watch();
+    this.#queue.restarted();
   }
 
   /** An executor that is idle has no step whose rejection could tell of a loss. */
@@ -211,7 +203,7 @@ export class EngineDriver {
     const executor = this.#executor;
     void executor.lost.then((loss) => {
       if (executor !== this.#executor) return;
-      this.#loss = loss;
+      this.#queue.lose(loss);
       this.#wakeUp();
     });
   }
@@ -236,4 +228,26 @@ export class EngineDriver {
     this.#wake?.();
     this.#wake = null;
   }
+}
+
+function timedEngine(engine: EngineCore): BatchedEngine<TimedStep> {
+  return {
+    get isIdle() {
+      return engine.isIdle;
+    },
+    get requestIds() {
+      return engine.requestIds;
+    },
+    beginStep: () => {
+      const startedAt = performance.now();
+      const plan = engine.beginStep();
+      if (plan === null) return null;
+      const { numRequests, totalNumScheduledTokens: numTokens } = plan;
+      const dispatchedAt = performance.now();
+      return { plan, planMs: dispatchedAt - startedAt, dispatchedAt, arrivedAt: 0, numRequests, numTokens };
+    },
+    finishStep: (output) => engine.finishStep(output),
+    onWorkersLost: () => engine.onWorkersLost(),
+    failAll: () => engine.failAll(),
+  };
 }

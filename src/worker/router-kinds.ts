@@ -4,9 +4,8 @@ import type { RouterConfig, WorkerConfig } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { KernelSetFactory } from '../kernels/model/kernel-set.ts';
 import { replayKernels } from '../kernels/model/replay/replay-kernels.ts';
-import { MODULAR } from '../kernels/router/router-variant.ts';
+import { MODULAR } from '../kernels/model/route/engine-router.ts';
 import { wgslKernels, wgslKernelsFor } from '../kernels/model/wgsl-kernels.ts';
-import { wgslSource } from '../kernels/device/wgsl-source.ts';
 
 /**
  * What the flags `--router` and `--no-routing-replay` ask for. Throws BAD_VALUE for a modular router without routing
@@ -33,5 +32,5 @@ export function kernelsOf({ routing, router }: Pick<WorkerConfig, 'routing' | 'r
   if (router?.kind === 'monolithic') {
     throw RoutedExpertsError.of('BAD_VALUE', 'router', router.kind, 'modular: a recording is replayed by its router');
   }
-  return replayKernels(wgslKernels, routing.recording, wgslSource);
+  return replayKernels(routing.recording);
 }

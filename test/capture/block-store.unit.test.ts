@@ -9,7 +9,7 @@ import type { WorkerStep } from '../../src/contract/capture.ts';
 import { rowShape } from '../../src/capture/row-shape.ts';
 import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
 import { ForwardPass } from '../../src/kernels/model/forward-pass.ts';
-import { referenceKernels } from '../../src/kernels/model/kernel-set.ts';
+import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { memorySharedRows } from './memory-shared-rows.ts';
 import { BASE_ENGINE } from './scenarios.ts';
@@ -63,7 +63,7 @@ function step(index: number): WorkerStep {
 
 test('rows of blocks that nobody holds are kept for twice the KV pool, and no more', async () => {
   const device = new CpuDevice();
-  const forward = await ForwardPass.create(device, { model, engine, ballastMs: 0, kernels: referenceKernels });
+  const forward = await ForwardPass.create(device, { model, engine, ballastMs: 0, kernels: wgslKernels });
   const { slotMapping, rows } = forward;
   const context = { rank: 0, device, model, engine, slotMapping, ...rows! };
   const half = designs['block-store'].workerHalf(context, memorySharedRows(0))!;

@@ -16,7 +16,7 @@ import { RequestKind, type SchedulerOutput } from '../../src/contract/scheduler-
 import { EngineCore } from '../../src/engine/engine-core.ts';
 import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
 import type { KernelSetFactory } from '../../src/kernels/model/kernel-set.ts';
-import { referenceKernels } from '../../src/kernels/model/kernel-set.ts';
+import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
 import { packedBytes } from '../../src/kernels/model/kernel-shape.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import type { WorkerLiveCounts } from '../../src/worker/executor.ts';
@@ -194,7 +194,7 @@ class DesignRun {
         return half;
       },
     };
-    const kernels = this.#options.kernels ?? referenceKernels;
+    const kernels = this.#options.kernels ?? wgslKernels;
     const runner = await ModelRunner.create(this.#device, config, kernels, watched, this.#sharedRows);
     this.#executor = new InlineExecutor(runner, this.#device.info);
   }
@@ -208,7 +208,7 @@ class DesignRun {
     } else if (this.#chance(scenario.abort)) {
       this.#abort();
     } else if (this.#chance(scenario.resetCache)) {
-      if (this.#engine.resetPrefixCache(true)) this.#happened.resets++;
+      if (this.#engine.resetPrefixCache({ resetRunning: true })) this.#happened.resets++;
       for (const step of this.#inFlight) step.spans = [];
     } else if (this.#chance(scenario.loseWorkers)) {
       await this.#loseWorkers();

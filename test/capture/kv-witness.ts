@@ -13,7 +13,7 @@ import type { ModelConfig } from '../../src/contract/config.ts';
 import type { SchedulerOutput } from '../../src/contract/scheduler-output.ts';
 import { RequestKind } from '../../src/contract/scheduler-output.ts';
 import type { KernelSetFactory } from '../../src/kernels/model/kernel-set.ts';
-import { referenceKernels } from '../../src/kernels/model/kernel-set.ts';
+import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
 import { Oracle } from '../../src/kernels/model/oracle.ts';
 import { Router } from '../../src/kernels/model/route/route.ts';
 import { FROM_DEVICE, HEADER_WORDS, Header, REQUEST_WORDS, RequestField } from '../../src/kernels/model/step-input.ts';
@@ -62,7 +62,7 @@ export class KvWitness {
 
   /** The reference kernels, watched. */
   readonly kernels: KernelSetFactory = (model, shape, info) => {
-    const set = referenceKernels(model, shape, info);
+    const set = wgslKernels(model, shape, info);
     const { kernel, grid } = set.attendWrite;
     const reference: typeof kernel.reference = (buffers, workgroups) => {
       this.#tokens = tokensOf(buffers[0]!, buffers[2]!, shape.numSpeculativeTokens);

@@ -12,7 +12,7 @@ import type { DesignName, EngineConfig, ModelConfig, WorkerConfig } from '../../
 import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
 import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
-import { referenceKernels } from '../../src/kernels/model/kernel-set.ts';
+import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { InlineExecutor } from '../../src/worker/inline-executor.ts';
 import { ModelRunner } from '../../src/worker/model-runner.ts';
@@ -77,7 +77,7 @@ class Waves {
     };
     const resources = memorySharedRows(engine.numBlocks * engine.blockSize * ROW_BYTES);
     const device = new CpuDevice();
-    const runner = await ModelRunner.create(device, config, referenceKernels, design, resources);
+    const runner = await ModelRunner.create(device, config, wgslKernels, design, resources);
     const core = new EngineCore(engine, design.engineHalf(model, engine, resources));
     return new Waves(core, new InlineExecutor(runner, device.info));
   }
@@ -97,7 +97,7 @@ class Waves {
       } else isOver = true;
     }
     expect(this.#core.isIdle).toBe(true);
-    expect(this.#core.resetPrefixCache(false)).toBe(true);
+    expect(this.#core.resetPrefixCache({ resetRunning: false })).toBe(true);
   }
 
   async close(): Promise<void> {

@@ -9,7 +9,7 @@ import type { WorkerStep } from '../../src/contract/capture.ts';
 import type { EngineConfig, ModelConfig } from '../../src/contract/config.ts';
 import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
 import { ForwardPass } from '../../src/kernels/model/forward-pass.ts';
-import { referenceKernels } from '../../src/kernels/model/kernel-set.ts';
+import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { writeMetadata } from '../../src/capture/block-store/messages.ts';
 import { memorySharedRows } from './memory-shared-rows.ts';
@@ -50,7 +50,7 @@ const ownRows = Array.from({ length: step.numTokens }, (_, i) => Array.from({ le
 describe.each(Object.values(designs).filter(({ name }) => name !== 'off'))('$name', (design) => {
   test('captures the rank’s own rows only', async () => {
     const device = new CpuDevice();
-    const kernels = referenceKernels;
+    const kernels = wgslKernels;
     const forward = await ForwardPass.create(device, { model, engine, ballastMs: 0, kernels });
     const { routedExperts, slotMapping, rows: rowSource } = forward;
     const seen = new Uint32Array(12 * WIDTH).fill(FOREIGN);

@@ -243,7 +243,7 @@ class Run {
   }
 
   #reset(): void {
-    if (!this.#engine.resetPrefixCache(this.#chance(0.7))) return;
+    if (!this.#engine.resetPrefixCache({ resetRunning: this.#chance(0.7) })) return;
     this.#happened.resets++;
     for (const step of this.#inFlight) step.isReset = true;
     if ((this.#half.liveCounts().cachedBytes ?? 0) > 0) this.#brokenBound ??= 'rows of cached blocks survive a reset';

@@ -6,7 +6,7 @@ import type { SharedRows } from '../../src/capture/shm-flock/shared-rows.ts';
 import type { WorkerConfig } from '../../src/contract/config.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
 import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
-import { referenceKernels } from '../../src/kernels/model/kernel-set.ts';
+import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { ModelRunner } from '../../src/worker/model-runner.ts';
 import { BASE_ENGINE } from './scenarios.ts';
@@ -45,7 +45,7 @@ test.each([
     fault: null,
   };
   const design = designs['shm-flock'];
-  const runner = await ModelRunner.create(new CpuDevice(), config, referenceKernels, design, { sharedRows });
+  const runner = await ModelRunner.create(new CpuDevice(), config, wgslKernels, design, { sharedRows });
   const core = new EngineCore(engine, design.engineHalf(model, engine, { sharedRows: countedRows().sharedRows }));
   core.addRequest({
     requestId: 'a',

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { runConformance } from '../../src/cli/conformance.ts';
-import { Sha256BlockHasher } from '../../src/engine/kv/block-hash.ts';
+import { Sha256BlockHasher } from '../../src/engine/kv/sha256-block-hasher.ts';
 import { recordedSlotRows } from '../../src/conformance/recorded-rows.ts';
 import { parseSchedule } from '../../src/conformance/recorded-schedule.ts';
 import { checkSchedule, type ScheduleCheckOptions } from '../../src/conformance/schedule-check.ts';

@@ -7,7 +7,8 @@ import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { bytesToHex } from '@noble/hashes/utils.js';
-import { blockHashHex, fastBlockHasher, Sha256BlockHasher, type BlockHasher } from '../../src/engine/kv/block-hash.ts';
+import { fastBlockHasher, type BlockHasher } from '../../src/engine/kv/block-hash.ts';
+import { Sha256BlockHasher } from '../../src/engine/kv/sha256-block-hasher.ts';
 
 const chain = (hasher: BlockHasher, tokens: readonly number[], blockSize: number, salt: string | null): string[] => {
   const numBlocks = tokens.length / blockSize;
@@ -16,7 +17,10 @@ const chain = (hasher: BlockHasher, tokens: readonly number[], blockSize: number
     const from = i * blockSize;
     hasher.hash(Uint32Array.from(tokens), from, from + blockSize, i === 0 ? salt : null, hashes, i * hasher.words);
   }
-  return Array.from({ length: numBlocks }, (_, i) => blockHashHex(hashes, i * hasher.words, hasher.words));
+  const wordsOf = (i: number): Uint32Array => hashes.subarray(i * hasher.words, (i + 1) * hasher.words);
+  return Array.from({ length: numBlocks }, (_, i) =>
+    Array.from(wordsOf(i), (word) => word.toString(16).padStart(8, '0')).join(''),
+  );
 };
 
 describe('sha256_cbor gives the hashes of vLLM with PYTHONHASHSEED=0', () => {

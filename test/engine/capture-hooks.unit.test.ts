@@ -76,7 +76,7 @@ test('nobody opted in: the design is asked once per request and never called aga
   const { keeper, engine, add, step, drain } = setUp();
   for (const id of ['a', 'b', 'c', 'd']) add(id, count(9), 6, false);
   step();
-  engine.resetPrefixCache(true);
+  engine.resetPrefixCache({ resetRunning: true });
   engine.abort(['b']);
   drain();
   expect(engine.stats().numPreemptions).toBeGreaterThan(0);
@@ -150,7 +150,7 @@ describe('what ends or voids a request in flight', () => {
     add('a', count(5), 9);
     const output = worker.execute(engine.beginStep()!);
     keeper.calls.length = 0;
-    expect(engine.resetPrefixCache(true)).toBe(true);
+    expect(engine.resetPrefixCache({ resetRunning: true })).toBe(true);
     expect(engine.finishStep(output)).toEqual([]);
     expect(keeper.calls).toEqual(['onPreempt a 2', 'onCacheReset', 'onStepOutput 0']);
     expect(keeper.liveCounts().bytes).toBe(0);
@@ -160,7 +160,7 @@ describe('what ends or voids a request in flight', () => {
     add('a', count(5), 9);
     engine.beginStep();
     keeper.calls.length = 0;
-    expect(engine.resetPrefixCache(false)).toBe(false);
+    expect(engine.resetPrefixCache({ resetRunning: false })).toBe(false);
     expect(keeper.calls).toEqual([]);
   });
 });
@@ -185,7 +185,7 @@ describe('after the first opted-in request (L5)', () => {
     add('plain', count(9), 9, false);
     step();
     keeper.calls.length = 0;
-    for (let i = 0; i < 3; i += 1) expect(engine.resetPrefixCache(true)).toBe(true);
+    for (let i = 0; i < 3; i += 1) expect(engine.resetPrefixCache({ resetRunning: true })).toBe(true);
     engine.onWorkersLost();
     expect(keeper.calls).toEqual(['onCacheReset']);
   });

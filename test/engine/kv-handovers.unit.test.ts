@@ -105,7 +105,7 @@ class Fixture {
   readonly outputs: EngineCoreOutput[] = [];
 
   constructor(engine: EngineConfig = config) {
-    this.engine = new EngineCore(engine, null, undefined, this.connector);
+    this.engine = new EngineCore(engine, null, { connector: this.connector });
   }
 
   /** One step; `null` if there was none. A copy of what it scheduled. */
@@ -282,11 +282,11 @@ describe('a cache reset that preempts', () => {
     f.step();
     const before = f.engine.stats();
     expect(before).toMatchObject({ numWaitingForRemoteKvs: 1, numRunning: 1 });
-    expect(f.engine.resetPrefixCache(true)).toBe(false);
+    expect(f.engine.resetPrefixCache({ resetRunning: true })).toBe(false);
     expect(f.engine.stats()).toEqual(before);
     expect(f.step()).toMatchObject({ computed: [6], scheduled: [1] });
     f.engine.finishLoad(f.connector.loads[0]!.loadId, { kind: 'loaded', rows: null });
-    expect(f.engine.resetPrefixCache(true)).toBe(true);
+    expect(f.engine.resetPrefixCache({ resetRunning: true })).toBe(true);
     f.engine.checkIntegrity();
     expect(f.engine.stats()).toMatchObject({ numUsedBlocks: 0, numCachedBlocks: 0, numPreemptions: 1, numWaiting: 2 });
     // What was loaded before the reset is not used behind it.
@@ -306,12 +306,12 @@ describe('a cache reset that preempts', () => {
     f.engine.addRequest(makeRequest('b', 6, 5, 1));
     f.step();
     f.engine.abort(['a']);
-    expect(f.engine.resetPrefixCache(true)).toBe(false);
+    expect(f.engine.resetPrefixCache({ resetRunning: true })).toBe(false);
     f.engine.releaseBlocks(f.connector.kept[0]!);
-    expect(f.engine.resetPrefixCache(true)).toBe(false);
+    expect(f.engine.resetPrefixCache({ resetRunning: true })).toBe(false);
     expect(f.engine.stats()).toMatchObject({ numRunning: 1, numPreemptions: 0 });
     f.engine.finishLoad(f.connector.loads[0]!.loadId, { kind: 'recompute' });
-    expect(f.engine.resetPrefixCache(true)).toBe(true);
+    expect(f.engine.resetPrefixCache({ resetRunning: true })).toBe(true);
     expect(f.engine.stats()).toMatchObject({ numRunning: 0, numPreemptions: 1, numUsedBlocks: 0 });
   });
 });
@@ -386,7 +386,7 @@ test('any order of arrivals, steps, ends of loads, aborts, releases and losses l
       } else if (each.kind === 'lose') f.engine.onWorkersLost();
       else if (each.kind === 'reset') {
         const before = f.engine.stats();
-        const isReset = f.engine.resetPrefixCache(each.preempts);
+        const isReset = f.engine.resetPrefixCache({ resetRunning: each.preempts });
         if (!isReset) expect(f.engine.stats()).toEqual(before);
         else expect(f.engine.stats()).toMatchObject({ numUsedBlocks: 0, numCachedBlocks: 0, numRunning: 0 });
       }

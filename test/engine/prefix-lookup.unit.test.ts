@@ -97,7 +97,7 @@ class Copies {
 
   compute(wanted: boolean, numTokens: number = PROMPT.length): readonly number[] {
     const request = this.request(wanted);
-    expect(this.kv.allocateSlots(request, numTokens, 0)).toBe(true);
+    expect(this.kv.allocateSlots(request, numTokens)).toBe(true);
     this.tables.push([...request.blockIds]);
     return request.blockIds;
   }

@@ -122,7 +122,7 @@ describe.each([true, false])('asyncScheduling %s', (asyncScheduling) => {
     run.engine.addRequest(requestOf('a', [1, 2, 3], 9));
     run.step();
     run.finish();
-    expect(run.engine.resetPrefixCache(true)).toBe(true);
+    expect(run.engine.resetPrefixCache({ resetRunning: true })).toBe(true);
     expect(run.step()).toEqual(['joins 0: 4+0']);
     run.drain(50);
     expect(run.answers.get('a')).toEqual(answerTo([1, 2, 3], 9));

@@ -107,7 +107,7 @@ class Run {
     if (dice < 0.2) this.#send();
     else if (dice < 0.24) this.#abort();
     else if (dice < 0.255) {
-      if (this.#engine.resetPrefixCache(this.#chance(0.7))) totals.resets += 1;
+      if (this.#engine.resetPrefixCache({ resetRunning: this.#chance(0.7) })) totals.resets += 1;
     } else if (dice < 0.265) this.#loseWorkers();
     else if (this.#inFlight.length === this.#depth || dice < 0.4) this.#finish();
     else if (!this.#begin() && this.#inFlight.length > 0) this.#finish();

@@ -8,14 +8,13 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Device, Kernel } from '../../src/contract/device.ts';
 import { CpuDevice, DESTROYED } from '../../src/kernels/device/cpu-device.ts';
 import { ForwardPass } from '../../src/kernels/model/forward-pass.ts';
-import { referenceKernels } from '../../src/kernels/model/kernel-set.ts';
 import { kernelShape } from '../../src/kernels/model/kernel-shape.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { Oracle } from '../../src/kernels/model/oracle.ts';
 import { gateSeed } from '../../src/kernels/model/mix/mix.ts';
 import { expertWork } from '../../src/kernels/model/route/monolithic-route.ts';
 import { Router } from '../../src/kernels/model/route/route.ts';
-import { engineRouterName, engineRouters } from '../../src/kernels/router/router-variant.ts';
+import { engineRouterName, engineRouters } from '../../src/kernels/model/route/engine-router.ts';
 import { StepInput } from '../../src/kernels/model/step-input.ts';
 import { wgslKernels, wgslKernelsFor, wgslKernelsWith } from '../../src/kernels/model/wgsl-kernels.ts';
 import { DEVICES, engineConfig, expectSame, model, randomNumbers, randomWords, readWords, wordsOf } from './harness.ts';
@@ -24,7 +23,7 @@ import { ToyEngine } from './toy-engine.ts';
 
 const addOne: Kernel = {
   name: 'test/add-one',
-  wgsl: `@group(0) @binding(0) var<storage, read_write> values: array<u32>;
+  wgsl: () => `@group(0) @binding(0) var<storage, read_write> values: array<u32>;
     @compute @workgroup_size(1) fn main(@builtin(workgroup_id) id: vec3u) { values[id.x] += 1u; }`,
   bindings: ['read-write'],
   requires: [],
@@ -118,7 +117,7 @@ describe.each(DEVICES)('$name', ({ open }) => {
 
   runKernelCases(() => device);
 
-  test('every forward pass of a random engine equals the oracle: chunked prefill, decode, shared blocks, lost KV', async () => {
+  test('passes of a random engine equal the oracle: chunked prefill, decode, shared blocks, lost KV', async () => {
     const engine = await ToyEngine.create(device, model(), engineConfig(), wgslKernels, 1);
     await engine.run(150);
     expect(engine.rows).toBeGreaterThan(500);
@@ -126,7 +125,7 @@ describe.each(DEVICES)('$name', ({ open }) => {
     expect(engine.shares).toBeGreaterThan(3);
   });
 
-  test('a context of 32,768 tokens: a prompt in chunks of 2,048, in scattered blocks, then a step that decodes', async () => {
+  test('a context of 32,768 tokens: a prompt in chunks of 2,048, scattered blocks, then a step that decodes', async () => {
     const length = 32_768;
     const blockSize = 16;
     const numBlocks = (length + blockSize) / blockSize;
@@ -313,7 +312,7 @@ describe('webgpu only', () => {
 
   test('wrong WGSL rejects with the numbered source, and says so to everybody who asks for that kernel', async () => {
     const device = await open();
-    const wrong: Kernel = { ...addOne, name: 'test/wrong', wgsl: 'fn main() {\n  let x: u32 = 1.5;\n}' };
+    const wrong: Kernel = { ...addOne, name: 'test/wrong', wgsl: () => 'fn main() {\n  let x: u32 = 1.5;\n}' };
     const buffer = device.createBuffer('b', 16, 'storage');
     await expect(device.bind(wrong, [buffer])).rejects.toThrow(
       /test\/wrong does not compile:[^]*2 \|   let x: u32 = 1\.5;/,
@@ -335,11 +334,10 @@ describe('webgpu only', () => {
     await device.destroy();
   });
 
-  test('the same engine on both devices and with kernels without WGSL: the references are the kernels', async () => {
-    for (const { name, open: openOne } of DEVICES) {
+  test('the same engine on both devices: the references are the kernels', async () => {
+    for (const { open: openOne } of DEVICES) {
       const device = await openOne();
-      const kernels = name === 'cpu' ? referenceKernels : wgslKernels;
-      const engine = await ToyEngine.create(device, model(), engineConfig(), kernels, 4);
+      const engine = await ToyEngine.create(device, model(), engineConfig(), wgslKernels, 4);
       await engine.run(20);
       expect(engine.rows).toBeGreaterThan(50);
       await device.destroy();

@@ -9,7 +9,7 @@ import type { Kernel } from '../../src/contract/device.ts';
 import { kernelShape } from '../../src/kernels/model/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../../src/kernels/model/model-presets.ts';
 import type { RouterConfig } from '../../src/contract/config.ts';
-import { engineRouters } from '../../src/kernels/router/router-variant.ts';
+import { engineRouters } from '../../src/kernels/model/route/engine-router.ts';
 import { wgslKernelsWith } from '../../src/kernels/model/wgsl-kernels.ts';
 import { engineConfig } from './harness.ts';
 import { nullDevice } from './null-device.ts';
@@ -60,7 +60,13 @@ describe.each(MODEL_NAMES)('%s', (name) => {
 });
 
 test('wrong WGSL is refused here as well, with its source', async () => {
-  const kernel: Kernel = { name: 'wrong', wgsl: 'let x = ;', bindings: [], requires: [], reference: () => undefined };
+  const kernel: Kernel = {
+    name: 'wrong',
+    wgsl: () => 'let x = ;',
+    bindings: [],
+    requires: [],
+    reference: () => undefined,
+  };
   await expect(validate(kernel)).rejects.toThrow(/wrong does not compile:[^]*1 \| let x = ;/);
 });
 

@@ -6,7 +6,7 @@
 import { describe, expect, test } from 'vitest';
 import { FROM_DEVICE, Header, StepInput } from '../../src/kernels/model/step-input.ts';
 import type { ModelConfig, RouterConfig } from '../../src/contract/config.ts';
-import { packGate } from '../../src/kernels/model/gate/gate-kernels.ts';
+import { packGate } from '../../src/kernels/model/gate/gate-kernel.ts';
 import { checkModel, kernelShape, packedBytes } from '../../src/kernels/model/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { Oracle, oracle } from '../../src/kernels/model/oracle.ts';
@@ -14,7 +14,7 @@ import { draftToken, gateSeed, gateWord, nextToken, scramble } from '../../src/k
 import { pack } from '../../src/kernels/model/pack/pack.ts';
 import { gateWeights } from '../../src/kernels/model/gate/gate.ts';
 import { Router } from '../../src/kernels/model/route/route.ts';
-import { chooseEngineRouter, engineRouterName, engineRouters } from '../../src/kernels/router/router-variant.ts';
+import { chooseEngineRouter, engineRouterName, engineRouters } from '../../src/kernels/model/route/engine-router.ts';
 import { SampledLayout } from '../../src/kernels/model/sample/sampled-layout.ts';
 import { engineConfig, expectSame, model, randomNumbers } from './harness.ts';
 
@@ -207,7 +207,7 @@ describe('router', () => {
   test('a pair of experts shares an f32 from which both come back', () => {
     const shape = model();
     const plain = gateWeights(shape);
-    const pairs = new Float32Array(packGate(shape, true).buffer);
+    const pairs = new Float32Array(packGate(shape, 2).buffer);
     for (let expert = 0; expert < shape.numExperts; expert++) {
       const value = pairs[(expert >> 1) * 8]!;
       expect((expert % 2 === 0 ? value % 2048 : Math.floor(value / 2048)) - 8).toBe(plain[expert * 8]);

@@ -5,10 +5,9 @@ import { describe, expect, test } from 'vitest';
 import type { ModelConfig } from '../../src/contract/config.ts';
 import type { RecordedRequest, RecordedRouting } from '../../src/contract/recorded-routing.ts';
 import { kernelShape } from '../../src/kernels/model/kernel-shape.ts';
-import { referenceKernels } from '../../src/kernels/model/kernel-set.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { openNullAdapter } from '../../src/kernels/device/gpu.ts';
-import { NO_SOURCE, replayKernels } from '../../src/kernels/model/replay/replay-kernels.ts';
+import { replayKernels } from '../../src/kernels/model/replay/replay-kernels.ts';
 import {
   Bucket,
   bucketOf,
@@ -20,8 +19,6 @@ import { hiddenX, hiddenY, keyBase, keyX, keyY, termX, termY } from '../../src/k
 import { replayRoute } from '../../src/kernels/model/replay/replay.ts';
 import { Header } from '../../src/kernels/model/step-input.ts';
 import { WebGpuDevice } from '../../src/kernels/device/webgpu-device.ts';
-import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
-import { wgslSource } from '../../src/kernels/device/wgsl-source.ts';
 import { engineConfig } from './harness.ts';
 
 const model: ModelConfig = { ...modelPreset('tiny'), numLayers: 1, topK: 2, numExperts: 8 };
@@ -111,7 +108,7 @@ describe('refused', () => {
   });
 
   test('speculative decoding', () => {
-    const kernels = replayKernels(referenceKernels, recordingOf(request('a', [1], [2])), NO_SOURCE);
+    const kernels = replayKernels(recordingOf(request('a', [1], [2])));
     const shape = kernelShape(model, engineConfig({ numSpeculativeTokens: 2 }));
     expect(() => kernels(model, shape, { isSoftware: true } as never)).toThrow(/numSpeculativeTokens is 2; give 0/);
   });
@@ -125,7 +122,7 @@ test('what parts inside a prompt is no contradiction: prompts are given', () => 
 
 test('both WGSL kernels compile', async () => {
   const device = await WebGpuDevice.on(await openNullAdapter());
-  const factory = replayKernels(wgslKernels, recordingOf(request('a', [1], [2])), wgslSource);
+  const factory = replayKernels(recordingOf(request('a', [1], [2])));
   const set = factory(model, kernelShape(model, engineConfig({})), device.info);
   for (const { kernel } of [set.route, set.sample]) {
     const buffers = kernel.bindings.map((_, i) => device.createBuffer(`${kernel.name} ${i}`, 256, 'storage'));

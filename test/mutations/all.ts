@@ -1,3 +1,4 @@
+import { batchQueueMutations } from './batch-queue.ts';
 import { captureMutations } from './capture.ts';
 import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
@@ -8,6 +9,7 @@ import type { SourceMutation } from './source-mutation.ts';
 import { workersMutations } from './workers.ts';
 
 export const allMutations: readonly SourceMutation[] = [
+  ...batchQueueMutations,
   ...captureMutations,
   ...pdMutations,
   ...pipelineMutations,

@@ -97,8 +97,8 @@ export const serveMutations: readonly SourceMutation[] = [
     name: 'padding-counted-as-drafts',
     defect: 'the padding of a request that joins decodes counts as drafts that were refused',
     file: 'src/engine/scheduler.ts',
-    find: 'if (kinds[i] === RequestKind.running) this.requests',
-    replace: 'this.requests',
+    find: 'if (kinds[i] === RequestKind.running) this.speculation',
+    replace: 'this.speculation',
     killedBy: { test: 'test/engine/speculation-counts.unit.test.ts' },
   },
   {

@@ -112,21 +112,11 @@ describe.each(rowFormats)('%s', (format) => {
 
 test.each([
   // Made with numpy 2.4.6: np.lib.format.write_array_header_1_0.
-  [
-    '|u1',
-    [3, 2, 2],
-    "{'descr': '|u1', 'fortran_order': False, 'shape': (3, 2, 2), }                                                       \n",
-  ],
-  [
-    '<u2',
-    [12345, 36, 4],
-    "{'descr': '<u2', 'fortran_order': False, 'shape': (12345, 36, 4), }                                                  \n",
-  ],
-  [
-    '|u1',
-    [999999999, 48, 8],
-    "{'descr': '|u1', 'fortran_order': False, 'shape': (999999999, 48, 8), }                                              \n",
-  ],
+  ['|u1', [3, 2, 2], "{'descr': '|u1', 'fortran_order': False, 'shape': (3, 2, 2), }"],
+  ['<u2', [12345, 36, 4], "{'descr': '<u2', 'fortran_order': False, 'shape': (12345, 36, 4), }"],
+  ['|u1', [999999999, 48, 8], "{'descr': '|u1', 'fortran_order': False, 'shape': (999999999, 48, 8), }"],
 ] as const)('the .npy header of %s %j is NumPy’s, byte for byte', (descr, shape, text) => {
-  expect(Buffer.from(npyHeader(descr, shape)).toString('latin1')).toBe(`\u{93}NUMPY\u{1}\u{0}v\u{0}${text}`);
+  expect(Buffer.from(npyHeader(descr, shape)).toString('latin1')).toBe(
+    `\u{93}NUMPY\u{1}\u{0}v\u{0}${text.padEnd(117)}\n`,
+  );
 });

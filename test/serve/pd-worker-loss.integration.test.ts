@@ -9,7 +9,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import type { DeviceKind, WorkerFault } from '../../src/contract/config.ts';
 import { prepareAdapters } from '../../src/kernels/device/open-device.ts';
 import type { Server } from '../../src/serve/server.ts';
-import { isLoss } from '../../src/worker/loss.ts';
+import { isLoss } from '../../src/worker/pipeline/loss.ts';
 import { random } from '../../src/workload/random.ts';
 import {
   closeAfterTest,

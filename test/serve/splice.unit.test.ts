@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import type { PositionRange, RoutedRows } from '../../src/contract/routed-rows.ts';
 import { Splicer } from '../../src/serve/proxy/splice.ts';
 import { splicedEvents, splicedJson } from '../../src/serve/proxy/spliced-answer.ts';
-import { readWireRows } from '../../src/serve/proxy/wire-rows.ts';
+import { readRows } from '../../src/rows/read-rows.ts';
 import type { RowFormat } from '../../src/rows/row-formats.ts';
 import { rowFormats, rowMembers } from '../../src/rows/row-formats.ts';
 
@@ -44,7 +44,7 @@ function choiceOf(format: RowFormat, rows: RoutedRows, numExperts: number): Reco
 
 /** The tag of each row, −1 = missing. */
 function tagsOf(format: RowFormat, choice: Record<string, unknown>, start: number): number[] {
-  const { rows } = readWireRows(format, choice, start, { numLayers: L, topK: K }, 0);
+  const { rows } = readRows(format, choice, { start, rowShape: { numLayers: L, topK: K } });
   const chunk = rows.chunks[0]!;
   return Array.from({ length: rows.count }, (_, i) => {
     const isMissing = rows.missing.some(([from, to]) => start + i >= from && start + i < to);
@@ -119,7 +119,8 @@ describe.each(rowFormats)('%s', (format) => {
     expect(whole).toMatchObject({ id: 'é', choices: [{ routed_experts_missing: [] }, { index: 1, text: 'no rows' }] });
     const plain = 'data: {"choices":[{"text":"é"}]}\n\n';
     const events = `${plain}data: ${JSON.stringify(object)}\n\n${plain}data: [DONE]\n\n`;
-    const expected = `${plain}data: ${await join(await splicedJson(cut(bytes, 1e9), splicer))}\n\n${plain}data: [DONE]\n\n`;
+    const spliced = await join(await splicedJson(cut(bytes, 1e9), splicer));
+    const expected = `${plain}data: ${spliced}\n\n${plain}data: [DONE]\n\n`;
     for (const size of [1, 2, 3, 10, 1e6]) {
       expect(await join(splicedEvents(cut(Buffer.from(events), size), splicer))).toBe(expected);
     }
@@ -139,7 +140,7 @@ describe.each(rowFormats)('%s', (format) => {
       { ...good, routed_experts: { data: 'AAAA', shape: [7, 7, 7], dtype: 'uint8' }, meta_info: null },
       { ...good, routed_experts: 'nrlre1:int8:9x9x9:AAAA', meta_info: { routed_experts: 'AAAA' } },
     ];
-    for (const choice of bad) expect(() => splicer.choice(choice)).toThrow(/^its? /);
+    for (const choice of bad) expect(() => splicer.choice(choice)).toThrow(/^(?:no rows in the form "\w+": )?its? /);
     await expect(splicedJson(cut(Buffer.from('{"choices":'), 5), splicer)).rejects.toThrow();
     await expect(splicedJson(cut(Buffer.from('{"choices":5}'), 5), splicer)).rejects.toThrow(/no choices/);
     await expect(splicedJson(broken(), splicer)).rejects.toThrow(/cut off/);

@@ -3,7 +3,8 @@
  * 2.
  */
 
-import type { Fault, Scenario, ScenarioRequest } from '../../src/sim/scenario.ts';
+import type { Fault } from '../../src/sim/fault.ts';
+import type { Scenario, ScenarioRequest } from '../../src/sim/scenario.ts';
 
 /** What can befall: each alone, and each two of them in either order. */
 const EVENTS = {

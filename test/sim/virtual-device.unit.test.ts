@@ -8,7 +8,7 @@ import { VirtualDevice } from '../../src/sim/virtual/virtual-device.ts';
 
 const addOne: Kernel = {
   name: 'addOne',
-  wgsl: '',
+  wgsl: () => '',
   bindings: ['read-write'],
   requires: [],
   reference: (b) => void (b[0]![0]! += 1),

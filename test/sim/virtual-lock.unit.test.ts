@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { readCase } from '../../src/sim/case-file.ts';
 import { Judge } from '../../src/sim/laws/judge.ts';
 import { findTestedDesign } from '../../src/sim/mutants/mutants.ts';
-import type { Moment } from '../../src/sim/scenario.ts';
+import type { Moment } from '../../src/sim/fault.ts';
 import { reportRun } from '../../src/sim/run-report.ts';
 import { VirtualLock } from '../../src/sim/virtual/virtual-lock.ts';
 

@@ -79,7 +79,7 @@ function startDriver(): {
   running: Promise<void>;
 } {
   const connector = new Connector();
-  const engine = new EngineCore(config, null, undefined, connector);
+  const engine = new EngineCore(config, null, { connector });
   const worker = new FakeWorker(config, () => 0);
   const executor = {
     lost: new Promise<never>(() => undefined),

@@ -6,7 +6,7 @@ import type { WorkerConfig } from '../../src/contract/config.ts';
 import { RoutedExpertsError } from '../../src/contract/errors.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
 import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
-import { referenceKernels } from '../../src/kernels/model/kernel-set.ts';
+import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { EngineDriver } from '../../src/worker/engine-driver.ts';
 import { InlineExecutor } from '../../src/worker/inline-executor.ts';
@@ -33,7 +33,7 @@ test('every request ends with an error, and no step, block or row is left', asyn
     fault: null,
   };
   const device = new CpuDevice();
-  const runner = await ModelRunner.create(device, config, referenceKernels, designs.deltas, memorySharedRows(0));
+  const runner = await ModelRunner.create(device, config, wgslKernels, designs.deltas, memorySharedRows(0));
   const executor = new InlineExecutor(runner, device.info);
   const execute = executor.execute.bind(executor);
   executor.execute = (step) =>

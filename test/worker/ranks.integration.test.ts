@@ -3,7 +3,7 @@
 
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
-import { requireAgreement } from '../../src/worker/thread/rank-agreement.ts';
+import { requireAgreement } from '../../src/worker/pipeline/rank-agreement.ts';
 import { RankThread } from '../../src/worker/thread/rank-thread.ts';
 import { closeAfterTest, decodeNpy, expectNothingLeft, expectOracle, post, startServer } from '../serve/helpers.ts';
 import { decode, prefill, promptOf, startKvServer, withRows } from '../serve/pd-helpers.ts';

@@ -9,7 +9,7 @@ import type { DeviceBuffer } from '../../src/contract/device.ts';
 import type { SchedulerOutput } from '../../src/contract/scheduler-output.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
 import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
-import { referenceKernels } from '../../src/kernels/model/kernel-set.ts';
+import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { ModelRunner } from '../../src/worker/model-runner.ts';
 
@@ -109,7 +109,7 @@ async function fresh(): Promise<void> {
       throw new Error('not for this design');
     },
   };
-  runner = await ModelRunner.create(device, config, referenceKernels, designByName('off'), resources);
+  runner = await ModelRunner.create(device, config, wgslKernels, designByName('off'), resources);
 }
 
 beforeEach(async () => {

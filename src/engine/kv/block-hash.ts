@@ -1,15 +1,12 @@
 /**
  * Hashes of full KV blocks, chained: a block's hash stands for every token up to its end.
  *
- *     H(block i) = H(parent = H(block i − 1), tokens of block i, extra keys)      extra keys: the cache salt, first block only
+ *     H(block i) = H(parent = H(block i − 1), tokens of block i, extra keys)
+ *     extra keys: the cache salt, in the first block only
  *
  * A hash is `words` u32 in a caller's array, so that hashing a block allocates nothing. Two hashers: `fastBlockHasher`
- * for the scheduler, `sha256BlockHasher` where hashes leave the process (`vllm/v1/core/kv_cache_utils.py`,
- * `sha256_cbor`).
+ * for the scheduler, `Sha256BlockHasher` where hashes leave the process.
  */
-
-import { sha256 } from '@noble/hashes/sha2.js';
-import { bytesToHex } from '@noble/hashes/utils.js';
 
 export interface BlockHasher {
   readonly name: string;
@@ -17,7 +14,8 @@ export interface BlockHasher {
   readonly words: number;
   /**
    * Hashes `tokens[from … to)` and writes `words` u32 to `hashes` at `at`. The parent's hash stands right before it, at
-   * `at − words`; `at = 0` is a first block. `salt` is the extra key, or `null`.
+   * `at − words`; `at = 0` is a first block. `salt` is the extra key, or `null`. Positional, since a hash is to allocate
+   * nothing.
    */
   hash(tokens: Uint32Array, from: number, to: number, salt: string | null, hashes: Uint32Array, at: number): void;
 }
@@ -31,8 +29,8 @@ const finalMix = (value: number): number => {
 
 /**
  * 128 bits in four u32 lanes, in the manner of MurmurHash3. Among 2^32 different prefixes a collision has probability
- * 2^-65. It is not cryptographic: where tenants who may attack each other share one cache, give each a salt or use
- * `sha256BlockHasher`.
+ * 2^-65. It is not cryptographic: where tenants that may attack each other share one cache, give each a salt or use
+ * `Sha256BlockHasher`.
  */
 export const fastBlockHasher: BlockHasher = {
   name: 'fast128',
@@ -82,93 +80,4 @@ export const fastBlockHasher: BlockHasher = {
     hashes[at + 2] = c + a;
     hashes[at + 3] = d + a;
   },
-};
-
-/** Appends the head of a canonical CBOR item: major type and length or value, in the fewest bytes. */
-const cborHead = (out: number[], major: number, value: number): void => {
-  const type = major << 5;
-  if (value < 24) out.push(type | value);
-  else if (value < 0x100) out.push(type | 24, value);
-  else if (value < 0x1_0000) out.push(type | 25, value >>> 8, value & 0xff);
-  else out.push(type | 26, value >>> 24, (value >>> 16) & 0xff, (value >>> 8) & 0xff, value & 0xff);
-};
-
-const cborText = (out: number[], text: string): void => {
-  const bytes = utf8(text);
-  cborHead(out, 3, bytes.length);
-  out.push(...bytes);
-};
-
-/** UTF-8 without TextEncoder, which not every host of the engine has. A lone surrogate becomes U+FFFD. */
-const utf8 = (text: string): number[] => {
-  const out: number[] = [];
-  for (const character of text) {
-    const point = character.codePointAt(0)!;
-    const code = point >= 0xd800 && point < 0xe000 ? 0xfffd : point;
-    if (code < 0x80) out.push(code);
-    else if (code < 0x800) out.push(0xc0 | (code >> 6), 0x80 | (code & 63));
-    else if (code < 0x1_0000) out.push(0xe0 | (code >> 12), 0x80 | ((code >> 6) & 63), 0x80 | (code & 63));
-    else {
-      out.push(0xf0 | (code >> 18), 0x80 | ((code >> 12) & 63), 0x80 | ((code >> 6) & 63), 0x80 | (code & 63));
-    }
-  }
-  return out;
-};
-
-/** The parent of every first block: SHA-256 over the CBOR of the text `seed`; vLLM's PYTHONHASHSEED=0 is `'0'`. */
-const firstParent = (seed: string): Uint8Array => {
-  const text: number[] = [];
-  cborText(text, seed);
-  return sha256(Uint8Array.from(text));
-};
-
-/**
- * SHA-256 over canonical CBOR `[parent, [token ids], null | [extra keys]]`: vLLM's portable form, the same on every
- * machine.
- */
-export class Sha256BlockHasher implements BlockHasher {
-  readonly name = 'sha256_cbor';
-  readonly words = 8;
-  /** Bytes of the parent of a first block. */
-  readonly firstParent: Uint8Array;
-
-  constructor(seed = '0') {
-    this.firstParent = firstParent(seed);
-  }
-
-  hash(tokens: Uint32Array, from: number, to: number, salt: string | null, hashes: Uint32Array, at: number): void {
-    const bytes: number[] = [0x83, 0x58, 0x20];
-    if (at === 0) bytes.push(...this.firstParent);
-    else {
-      for (let i = at - 8; i < at; i += 1) {
-        const word = hashes[i]!;
-        bytes.push(word >>> 24, (word >>> 16) & 0xff, (word >>> 8) & 0xff, word & 0xff);
-      }
-    }
-    cborHead(bytes, 4, to - from);
-    for (let i = from; i < to; i += 1) cborHead(bytes, 0, tokens[i]!);
-    if (salt === null) bytes.push(0xf6);
-    else {
-      cborHead(bytes, 4, 1);
-      cborText(bytes, salt);
-    }
-    const digest = sha256(Uint8Array.from(bytes));
-    for (let i = 0; i < 8; i += 1) {
-      const j = i * 4;
-      hashes[at + i] = (digest[j]! << 24) | (digest[j + 1]! << 16) | (digest[j + 2]! << 8) | digest[j + 3]!;
-    }
-  }
-}
-
-/** A hash as it is shown: big-endian hexadecimal. */
-export const blockHashHex = (hashes: Uint32Array, at: number, words: number): string => {
-  const bytes = new Uint8Array(words * 4);
-  for (let i = 0; i < words; i += 1) {
-    const word = hashes[at + i]!;
-    bytes[i * 4] = word >>> 24;
-    bytes[i * 4 + 1] = word >>> 16;
-    bytes[i * 4 + 2] = word >>> 8;
-    bytes[i * 4 + 3] = word;
-  }
-  return bytesToHex(bytes);
 };

@@ -1,9 +1,9 @@
 /**
- * The KV blocks of a device: who is free, who is shared, and which full block holds which prefix.
+ * The KV blocks of a device: which are free, which are shared, and which full block holds which prefix.
  * After `vllm/v1/core/block_pool.py`.
  *
- *     free list    head ⇄ 5 ⇄ 9 ⇄ 2 ⇄ tail      next to be taken first; doubly linked, so a hit leaves its middle in O(1)
- *     hash map     bucket(hash) → 5 ⇄ 7 ⇄ …      in the order of insertion, so that the first inserted of one hash wins
+ *     free list    head ⇄ 5 ⇄ 9 ⇄ 2 ⇄ tail    next to be taken first; doubly linked: a hit leaves its middle in O(1)
+ *     hash map     bucket(hash) → 5 ⇄ 7 ⇄ …    in the order of insertion: the first inserted of one hash wins
  *
  * Invariant: a block other than 0 is on the free list if and only if its reference count is 0. Block 0, the null block,
  * is never on it.
@@ -95,7 +95,7 @@ export class BlockPool {
     return id;
   }
 
-  /** A cached block loses its hash: nobody can hit it any more. */
+  /** A cached block loses its hash: no request can hit it any more. */
   evict(blockId: number): void {
     this.#uncache(blockId);
     if (this.#isFollowed[blockId] === 0) return;
@@ -110,9 +110,9 @@ export class BlockPool {
   }
 
   /**
-   * A request gives up `blockIds`, its block table, from the tail to the head. Blocks that nobody holds any more become
-   * free: those without a hash, which nobody can hit, go to the front as one group in the order given, those with one
-   * to the end.
+   * A request gives up `blockIds`, its block table, from the tail to the head. Blocks that no request holds any more
+   * become free. Those without a hash, which cannot be hit, go to the front as one group in the order given; those with
+   * a hash go to the end.
    */
   freeTable(blockIds: readonly number[]): void {
     const end = this.numBlocks;
@@ -149,7 +149,7 @@ export class BlockPool {
     this.#bucketLast[bucket] = blockId;
   }
 
-  /** The eviction of this cached block is told. */
+  /** `onEvicted` is to be called for this cached block. */
   follow(blockId: number): void {
     this.#isFollowed[blockId] = 1;
   }

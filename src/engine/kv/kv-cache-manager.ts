@@ -14,7 +14,7 @@ export const NO_HITS: readonly number[] = [];
 
 /** What a request begins with, and what its admission leaves to others. */
 export type AdmissionTerms = Readonly<{
-  /** Cached blocks with which a request without blocks begins. */
+  /** Cached blocks that a request without blocks begins with. */
   hits: readonly number[];
   /** Tokens for which there must be room although they are not allocated; 0 = none. */
   reserveTokens: number;
@@ -22,7 +22,7 @@ export type AdmissionTerms = Readonly<{
   reserveBlocks: number;
 }>;
 
-/** A request that runs takes what it needs. */
+/** A running request takes what it needs. */
 const IS_RUNNING: AdmissionTerms = { hits: NO_HITS, reserveTokens: 0, reserveBlocks: 0 };
 
 export class KVCacheManager {
@@ -30,6 +30,8 @@ export class KVCacheManager {
   readonly #hasher: BlockHasher;
   readonly #blockSize: number;
   readonly #maxModelLen: number;
+  /** Slots behind the tokens of a step: room for the drafts of the step after it. */
+  readonly #numLookaheadTokens: number;
   readonly #enableCaching: boolean;
   /** Blocks that admission leaves free. */
   readonly watermarkBlocks: number;
@@ -41,6 +43,7 @@ export class KVCacheManager {
     this.#hasher = hasher;
     this.#blockSize = config.blockSize;
     this.#maxModelLen = config.maxModelLen;
+    this.#numLookaheadTokens = config.numSpeculativeTokens;
     this.#enableCaching = config.enablePrefixCaching;
     this.watermarkBlocks = Math.floor(config.watermark * config.numBlocks);
     this.#follower = capture?.followsBlocks === true ? capture : null;
@@ -54,22 +57,17 @@ export class KVCacheManager {
   }
 
   /**
-   * Makes room for `numNewTokens` more tokens, and `numLookaheadTokens` behind them: appends blocks to the request's
-   * table and gives the blocks that become full their hashes, before their KV is computed, so that a later request of
-   * the same step can hit them.
+   * Makes room for `numNewTokens` more tokens and for drafts behind them: appends blocks to the request's table. Blocks
+   * that become full get their hashes before their KV is computed, so that a later request of the same step can hit
+   * them.
    *
    * @returns `false`, and nothing happens, if there are too few free blocks
    */
-  allocateSlots(
-    request: Request,
-    numNewTokens: number,
-    numLookaheadTokens: number,
-    admission: AdmissionTerms = IS_RUNNING,
-  ): boolean {
+  allocateSlots(request: Request, numNewTokens: number, admission: AdmissionTerms = IS_RUNNING): boolean {
     const blockSize = this.#blockSize;
     const { hits, reserveTokens } = admission;
     const numTokens = request.numComputedTokens + hits.length * blockSize + numNewTokens;
-    const numSlots = Math.min(numTokens + numLookaheadTokens, this.#maxModelLen);
+    const numSlots = Math.min(numTokens + this.#numLookaheadTokens, this.#maxModelLen);
     if (hits.length > 0 || reserveTokens > 0 || numSlots > request.blockIds.length * blockSize) {
       if (!this.takeBlocks(request, numSlots, admission)) return false;
     }
@@ -77,14 +75,14 @@ export class KVCacheManager {
     return true;
   }
 
-  /** The first `numTokens` tokens' KV was loaded: the blocks that they fill can be hit. */
+  /** The KV of the first `numTokens` tokens was loaded: the blocks that they fill can be hit. */
   cacheLoadedBlocks(request: Request, numTokens: number): void {
     const numFull = Math.floor(numTokens / this.#blockSize);
     if (!this.#enableCaching || numFull <= request.numCachedBlocks) return;
     this.#cacheFull(request, numFull);
   }
 
-  /** Gives the blocks that the first `numTokens` tokens fill their hashes. All of these tokens are known. */
+  /** Gives hashes to the blocks that the first `numTokens` tokens fill. All of these tokens are known. */
   cacheBlocks(request: Request, numTokens: number): void {
     const cached = request.numCachedBlocks;
     if (!this.#enableCaching || numTokens < (cached + 1) * this.#blockSize) return;
@@ -92,7 +90,7 @@ export class KVCacheManager {
     if (request.wanted && this.#follower !== null) this.#follower.onBlocksCached?.(request, cached);
   }
 
-  /** Takes all blocks of a request back, tail first. Cached ones can be hit until they are given away. */
+  /** Takes all blocks of a request back, tail first. Cached blocks can be hit until another request takes them. */
   free(request: Request): void {
     if (request.blockIds.length === 0) return;
     this.pool.freeTable(request.blockIds);
@@ -101,8 +99,8 @@ export class KVCacheManager {
   }
 
   /**
-   * The blocks that got a hash for tokens which are not going to be computed after all: those of a request that is
-   * taken out of the step that would have computed them.
+   * Returns the blocks that got a hash for tokens that will not be computed: those of a request that is taken out of
+   * the step that would have computed them.
    */
   uncomputedBlocks(request: Request): number[] {
     return request.blockIds.slice(Math.floor(request.numComputedTokens / this.#blockSize), request.numCachedBlocks);
@@ -116,7 +114,7 @@ export class KVCacheManager {
     const blockSize = this.#blockSize;
     const pool = this.pool;
     const blockIds = request.blockIds;
-    // A hit that nobody holds is on the free list, and leaves it too.
+    // A hit that no request holds is on the free list, and leaves it too.
     let numFreeHits = 0;
     for (let i = 0; i < hits.length; i += 1) if (pool.refCount(hits[i]!) === 0) numFreeHits += 1;
     const numHeld = blockIds.length + hits.length;
@@ -133,7 +131,7 @@ export class KVCacheManager {
     return true;
   }
 
-  /** Gives the request's blocks up to ordinal `numFull` their hashes. */
+  /** Gives hashes to the request's blocks before ordinal `numFull`. */
   #cacheFull(request: Request, numFull: number): void {
     const { pool } = this;
     const { words } = this.#hasher;

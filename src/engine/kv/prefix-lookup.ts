@@ -1,4 +1,4 @@
-/** What is cached of a request's tokens, which of it the request may use, and how much that was. */
+/** Which cached blocks a request may begin with, and how many tokens that saved. */
 
 import type { CaptureEngineHalf } from '../../contract/capture.ts';
 import type { EngineConfig } from '../../contract/config.ts';
@@ -12,7 +12,7 @@ const MISS = -1;
  *     cached, first inserted    5      9      2      8         block 9 was computed for a request that wanted no rows
  *     cached later              –      4 r    –      –         r: with rows
  *     ordinary request          5      9      2      8         as vLLM chooses
- *     request that wants rows   5 r    4 r    miss   refused   nobody has rows of block 2; block 3 stands behind a miss
+ *     request that wants rows   5 r    4 r    miss   refused   block 2 has no rows; block 3 stands behind a miss
  */
 export class PrefixLookup {
   /**
@@ -63,7 +63,7 @@ export class PrefixLookup {
     return hits;
   }
 
-  /** The request was given the `numHits` blocks that the last lookup found for it. */
+  /** The request has taken the first `numHits` blocks that the last lookup found for it. */
   take(request: Request, numHits: number): void {
     this.numQueryTokens += request.numTokens;
     this.numHitTokens += numHits * this.#blockSize;

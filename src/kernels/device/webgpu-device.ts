@@ -16,40 +16,10 @@ import { RoutedExpertsError } from '../../contract/errors.ts';
 import { DESTROYED } from './cpu-device.ts';
 import type { OpenAdapter } from './gpu.ts';
 import { BufferUsage, MapMode, ShaderStage, openAdapter } from './gpu.ts';
-import { numberedSource } from './numbered-source.ts';
+import { readShader } from './shader-files.ts';
 import { TimestampQueries } from './timestamp-queries.ts';
 import { WebGpuRecorder } from './webgpu-recorder.ts';
-
-export class WebGpuBuffer implements DeviceBuffer {
-  readonly label: string;
-  readonly byteLength: number;
-  readonly gpu: GPUBuffer;
-  readonly #forget: (buffer: WebGpuBuffer) => void;
-
-  constructor(gpu: GPUBuffer, forget: (buffer: WebGpuBuffer) => void) {
-    this.label = gpu.label;
-    this.byteLength = gpu.size;
-    this.gpu = gpu;
-    this.#forget = forget;
-  }
-
-  destroy(): void {
-    this.#forget(this);
-    this.gpu.destroy();
-  }
-}
-
-export class WebGpuBound implements BoundKernel {
-  readonly kernel: Kernel;
-  readonly pipeline: GPUComputePipeline;
-  readonly group: GPUBindGroup;
-
-  constructor(kernel: Kernel, pipeline: GPUComputePipeline, group: GPUBindGroup) {
-    this.kernel = kernel;
-    this.pipeline = pipeline;
-    this.group = group;
-  }
-}
+import { WebGpuBound, WebGpuBuffer } from './webgpu-resources.ts';
 
 const STORAGE = BufferUsage.STORAGE | BufferUsage.COPY_SRC | BufferUsage.COPY_DST;
 const READBACK = BufferUsage.MAP_READ | BufferUsage.COPY_DST;
@@ -215,8 +185,9 @@ export class WebGpuDevice implements Device {
 
   async #compile(kernel: Kernel): Promise<GPUComputePipeline> {
     const gpu = this.#gpu;
+    const code = kernel.wgsl(readShader);
     gpu.pushErrorScope('validation');
-    const module = gpu.createShaderModule({ label: kernel.name, code: kernel.wgsl });
+    const module = gpu.createShaderModule({ label: kernel.name, code });
     const layout = gpu.createBindGroupLayout({
       label: kernel.name,
       entries: kernel.bindings.map((access, binding) => ({
@@ -237,9 +208,7 @@ export class WebGpuDevice implements Device {
     const { messages } = await module.getCompilationInfo();
     const problems = messages.map(({ lineNum, linePos, message }) => `${lineNum}:${linePos} ${message}`);
     if (problems.length === 0) problems.push(scope?.message ?? String(result));
-    throw new Error(
-      `kernel ${kernel.name} does not compile:\n${problems.join('\n')}\n\n${numberedSource(kernel.wgsl)}`,
-    );
+    throw new Error(`kernel ${kernel.name} does not compile:\n${problems.join('\n')}\n\n${numbered(code)}`);
   }
 
   #track<T>(work: Promise<T>): Promise<T> {
@@ -269,4 +238,11 @@ function describe({ name, backend, isSoftware, adapter }: OpenAdapter, gpu: GPUD
     hasTimestamps: gpu.features.has('timestamp-query'),
     maxStorageBufferBytes: Math.min(gpu.limits.maxBufferSize, gpu.limits.maxStorageBufferBindingSize),
   };
+}
+
+/** The source as a compile error quotes it. */
+function numbered(source: string): string {
+  const lines = source.split('\n');
+  const width = String(lines.length).length;
+  return lines.map((line, i) => `${String(i + 1).padStart(width)} | ${line}`).join('\n');
 }

@@ -5,7 +5,7 @@
 
 import type { BoundKernel, CommandRecorder, DeviceBuffer } from '../../contract/device.ts';
 import type { TimestampQueries } from './timestamp-queries.ts';
-import type { WebGpuBound, WebGpuBuffer } from './webgpu-device.ts';
+import type { WebGpuBound, WebGpuBuffer } from './webgpu-resources.ts';
 
 export class WebGpuRecorder implements CommandRecorder {
   readonly #encoder: GPUCommandEncoder;

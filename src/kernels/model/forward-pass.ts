@@ -20,7 +20,7 @@ import type { GateKernel, KernelSet, KernelSetFactory, StepKernel, StepSizes } f
 import type { KernelShape } from './kernel-shape.ts';
 import { kernelShape, packedBytes } from './kernel-shape.ts';
 import { routingReplayWords } from './routing-replay/routing-replay.ts';
-import { MODULAR } from '../router/router-variant.ts';
+import { MODULAR } from './route/engine-router.ts';
 import { SampledLayout } from './sample/sampled-layout.ts';
 import type { StepInput } from './step-input.ts';
 import { stepInputWords } from './step-input.ts';
@@ -32,7 +32,6 @@ export type ForwardPassOptions = Readonly<{
   ballastMs: number;
   /** How likely a draft is right, in [0, 1]; absent = `DRAFT_ACCEPTANCE_RATE`. */
   draftAcceptanceRate?: number;
-  /** `wgslKernels`, or `referenceKernels` where there is no file system. */
   kernels: KernelSetFactory;
 }>;
 

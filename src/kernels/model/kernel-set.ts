@@ -1,7 +1,4 @@
-/**
- * The kernels of one forward pass, and how many workgroups each wants for a step. What builds them is in
- * `wgsl-kernels.ts` and here.
- */
+/** The kernels of one forward pass, and how many workgroups each wants for a step. `wgsl-kernels.ts` builds them. */
 
 import type { ModelConfig, RouterConfig } from '../../contract/config.ts';
 import type { DeviceInfo, Kernel, KernelAccess } from '../../contract/device.ts';
@@ -17,7 +14,8 @@ import { Router, route } from './route/route.ts';
 import { expandRoutingReplay, packRoutingReplay } from './routing-replay/routing-replay.ts';
 import { sample } from './sample/sample.ts';
 import { select } from '../router/reference/select.ts';
-import { MODULAR, selectionOf } from '../router/router-variant.ts';
+import { wgslModule } from '../router/wgsl-module.ts';
+import { MODULAR, selectionOf } from './route/engine-router.ts';
 
 /** Sizes of one step; a `StepInput` is one. */
 export type StepSizes = Readonly<{ numTokens: number; numRequests: number; numTableUpdates: number }>;
@@ -107,24 +105,7 @@ export function references(
   };
 }
 
-/** Kernels without WGSL, for the `cpu` device where there is no file system to load it from. */
-export const referenceKernels: KernelSetFactory = (model, shape) => {
-  const reference = references(model, shape);
-  const kernel = (name: KernelRole): Kernel => ({
-    name: `${name}/reference`,
-    wgsl: '',
-    bindings: BINDINGS[name],
-    requires: [],
-    reference: reference[name],
-  });
-  const once = (name: KernelRole): StepKernel => ({ kernel: kernel(name), grid: () => [1, 1] });
-  return {
-    attendWrite: once('attendWrite'),
-    attend: once('attend'),
-    route: once('route'),
-    sample: once('sample'),
-    pack: kernel('pack'),
-    ballast: kernel('ballast'),
-    gateWeights: () => new Uint32Array(4),
-  };
-};
+/** The shader `model/<file>.wgsl`, behind the functions of `mix.wgsl`. */
+export function modelShader(file: string, constants: Readonly<Record<string, number>>): Kernel['wgsl'] {
+  return wgslModule(['model/mix/mix', `model/${file}`], constants);
+}

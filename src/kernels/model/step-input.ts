@@ -4,7 +4,8 @@
  *     word 0         8            8+T            8+2T            8+2T+8R               8+2T+8R+2U
  *     ├ header (8) ──┼ tokenIds T ┼ tokenRequests T ┼ requests R × 8 ┼ tableUpdates U × 2 ┤
  *
- *     header        numTokens · numRequests · numTableUpdates · epoch · start of tokenRequests · of requests · of tableUpdates · 0
+ *     header        numTokens · numRequests · numTableUpdates · epoch,
+ *                   then where tokenRequests, requests and tableUpdates start, and 0
  *     request       batchSlot · tokenStart · tokenCount · rowStart · numDrafts · samples (0/1) · 0 · 0
  *     tableUpdate   flat index into the block table [maxNumSeqs, maxBlocksPerSeq] · block id
  *
@@ -200,8 +201,8 @@ export class StepInput {
     ) {
       throw RoutedExpertsError.of(
         'INVARIANT',
-        `step input announced ${this.#numTokens} tokens, ${this.#numRequests} requests, ${this.#numTableUpdates} table updates; ` +
-          `got ${this.#addedTokens}, ${this.#addedRequests}, ${this.#addedTableUpdates}`,
+        `step input announced ${this.#numTokens} tokens, ${this.#numRequests} requests, ` +
+          `${this.#numTableUpdates} table updates; got ${this.#addedTokens}, ${this.#addedRequests}, ${this.#addedTableUpdates}`,
       );
     }
   }

@@ -2,16 +2,16 @@
 
 import type { DeviceInfo, Kernel } from '../../contract/device.ts';
 import type { ModelConfig, RouterConfig } from '../../contract/config.ts';
-import { chunkTokens, fusedKernel, gateGrid, gateKernel, packGate } from './gate/gate-kernels.ts';
+import { chunkTokens, gateGrid, gateKernel, packGate } from './gate/gate-kernel.ts';
 import type { KernelSet, KernelSetFactory, StepKernel } from './kernel-set.ts';
-import { BINDINGS, THREADS, references } from './kernel-set.ts';
+import { BINDINGS, THREADS, modelShader, references } from './kernel-set.ts';
 import type { KernelShape } from './kernel-shape.ts';
 import { rowDtype } from './kernel-shape.ts';
 import { routerKernel, routerWorkgroups, selectingPorts } from '../router/router-kernels.ts';
-import type { EngineRouter } from '../router/router-variant.ts';
-import { MODULAR, chooseEngineRouter, selectionOf } from '../router/router-variant.ts';
+import type { EngineRouter } from './route/engine-router.ts';
+import { MODULAR, chooseEngineRouter, selectionOf, weightsPerWord } from './route/engine-router.ts';
+import { fusedGrid, fusedKernel } from './route/fused-kernel.ts';
 import { FROM_DEVICE, HEADER_WORDS, Header, REQUEST_WORDS, RequestField } from './step-input.ts';
-import { wgslSource } from '../device/wgsl-source.ts';
 
 const LAYOUT = {
   FROM_DEVICE,
@@ -67,7 +67,7 @@ export function wgslKernelsWith(
     constants: Record<string, number>,
   ): Kernel => ({
     name,
-    wgsl: wgslSource(file, constants),
+    wgsl: modelShader(file, constants),
     bindings: BINDINGS[role],
     requires: [],
     reference: reference[role],
@@ -102,7 +102,7 @@ export function wgslKernelsWith(
     },
     pack: packKernel(shape, router, reference.pack),
     ballast: kernel('ballast', 'ballast/ballast', 'ballast', {}),
-    gateWeights: () => packGate(model, engineRouter.variant.algorithm === 'pairs'),
+    gateWeights: () => packGate(model, weightsPerWord(engineRouter.variant)),
     router,
     expand: expandKernel(shape, router, reference.expand),
   };
@@ -137,23 +137,6 @@ function routerKernels(
   };
 }
 
-function fusedGrid(
-  variant: Extract<EngineRouter, { isFused: true }>['variant'],
-  numTokens: number,
-  numLayers: number,
-): readonly [x: number, y: number] {
-  switch (variant.algorithm) {
-    case 'pairs':
-      return [ceilGrid(numTokens, 4 * variant.threads), numLayers];
-    case 'rounds':
-      return [ceilGrid(numTokens, Math.max(1, variant.threads / variant.leastLanes)), numLayers];
-    case 'portable':
-      return [routerWorkgroups(variant, numTokens * numLayers), 1];
-    default:
-      return variant satisfies never;
-  }
-}
-
 function packKernel(shape: KernelShape, router: RouterConfig, reference: Kernel['reference']): Kernel {
   const { numLayers, numExperts, topK, maxNumBatchedTokens } = shape;
   const quads = (numLayers * topK) % 4 === 0 ? 'pack-quads' : 'pack';
@@ -167,7 +150,7 @@ function packKernel(shape: KernelShape, router: RouterConfig, reference: Kernel[
   };
   return {
     name: `${file}/l${numLayers}-e${numExperts}-k${topK}${replaySuffix(shape, router)}`,
-    wgsl: wgslSource(`${hasReplay(router) ? 'routing-replay' : 'pack'}/${file}`, constants),
+    wgsl: modelShader(`${hasReplay(router) ? 'routing-replay' : 'pack'}/${file}`, constants),
     bindings: BINDINGS.pack,
     requires: [],
     reference,
@@ -179,7 +162,7 @@ function expandKernel(shape: KernelShape, router: RouterConfig, reference: Kerne
   const { numLayers, topK, maxNumBatchedTokens } = shape;
   const kernel: Kernel = {
     name: `expand-routing-replay/l${numLayers}-k${topK}-m${maxNumBatchedTokens}`,
-    wgsl: wgslSource('routing-replay/expand-routing-replay', {
+    wgsl: modelShader('routing-replay/expand-routing-replay', {
       ...LAYOUT,
       NUM_LAYERS: numLayers,
       TOP_K: topK,

@@ -4,8 +4,9 @@
  * text, on arrays a test.
  *
  *     in a lane     quads are sorted, then merged; a list keeps the `length` best
- *     between two   lists shorter than `width` are merged whole, over twice the lanes; of longer ones the better half stays, and each lane
- *     groups        keeps half as many: max(Aᵢ, Bₙ₋₁₋ᵢ) are the n best of both, and bitonic, which log n compare-exchanges sort
+ *     between two   lists shorter than `width` are merged whole, over twice the lanes; of longer ones the better half
+ *     groups        stays, and each lane keeps half as many: max(Aᵢ, Bₙ₋₁₋ᵢ) are the n best of both, a bitonic
+ *                   sequence that log n compare-exchanges sort
  *
  * At last lane p of the row holds the keys of the places p · slots to p · slots + slots − 1, best first.
  */

@@ -5,10 +5,10 @@
  */
 
 import type { Kernel } from '../../contract/device.ts';
-import { wgslModule } from '../device/wgsl-source.ts';
 import type { RoutingFunction } from '../../contract/config.ts';
 import { selectsByLogit } from './routing-function.ts';
 import { assembleRouter } from './router-kernels.ts';
+import { wgslModule } from './wgsl-module.ts';
 
 export type BaselineName = 'bitonic' | 'thread' | 'bubble';
 

@@ -2,14 +2,14 @@
 
 import type { Kernel, KernelAccess } from '../../contract/device.ts';
 import { routeRow } from './reference/router-reference.ts';
-import { wgslModule } from '../device/wgsl-source.ts';
 import type { LaneNetwork } from './lane-network-wgsl.ts';
 import { laneNetworkWgsl } from './lane-network-wgsl.ts';
 import { rowLayout } from './lane-network.ts';
 import type { RoutingFunction } from '../../contract/config.ts';
 import { hasFixedKeys, routingFunctionName, selectsByLogit } from './routing-function.ts';
-import type { FusedVariant, RouterVariant, SubgroupVariant } from './router-variant.ts';
+import type { RouterVariant, SubgroupVariant } from './router-variant.ts';
 import { placesOf, routerVariantName, shareOf } from './router-variant.ts';
+import { wgslModule } from './wgsl-module.ts';
 
 /** params: `routerParams`, logits f32 `[T, E]`, ids u32 `[T, K]`, weights f32 `[T, K]`, selectionBias f32 `[E]` */
 const ROUTER_BINDINGS: readonly KernelAccess[] = ['read', 'read', 'read-write', 'read-write', 'read'];
@@ -84,7 +84,7 @@ export function selectingPorts(router: RoutingFunction, reference: Kernel['refer
  */
 export function routerKernel(
   router: RoutingFunction,
-  variant: RouterVariant | FusedVariant,
+  variant: RouterVariant,
   ports: RouterPorts = weightedPorts(router),
 ): Kernel {
   const name = routerVariantName(variant);
@@ -93,22 +93,6 @@ export function routerKernel(
     case 'portable': {
       const constants = { GUARDED: 0, LIST: variant.list, THREADS };
       return assembleRouter(router, { name, files: ['select/list', 'select/portable'].map(ownFile), constants }, ports);
-    }
-    case 'pairs':
-      return assembleRouter(
-        router,
-        {
-          name,
-          files: [ownFile('select/list'), 'model/route/fused-pairs'],
-          constants: { LIST: variant.list, THREADS },
-        },
-        ports,
-      );
-    case 'rounds': {
-      const { leastLanes, lanes: LANES, keys: KEYS_PER_LANE } = variant;
-      const constants = { THREADS, LANES, KEYS_PER_LANE, SLOTS: Math.ceil(router.topK / leastLanes) };
-      const kernel = assembleRouter(router, { name, files: ['model/route/fused-rounds'], constants }, ports);
-      return { ...kernel, requires: ['subgroups'] };
     }
     case 'wide':
       return assembleRouter(
@@ -155,7 +139,7 @@ function subgroupKernel(router: RoutingFunction, variant: SubgroupVariant, ports
     layout.slots === 1 ? 'select/settle-by-rank' : 'select/settle-many',
   ].map(ownFile);
   const kernel = assembleRouter(router, { name: routerVariantName(variant), files, constants }, ports);
-  return { ...kernel, wgsl: kernel.wgsl + laneNetworkWgsl(network), requires: ['subgroups'] };
+  return { ...kernel, wgsl: (read) => kernel.wgsl(read) + laneNetworkWgsl(network), requires: ['subgroups'] };
 }
 
 /** What an algorithm brings: its name and files, and the constants that these want. */

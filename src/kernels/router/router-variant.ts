@@ -3,9 +3,9 @@
  * for every answer.
  */
 
-import type { ModelConfig, RouterConfig, RoutingFunction } from '../../contract/config.ts';
+import type { RoutingFunction } from '../../contract/config.ts';
 import type { DeviceInfo } from '../../contract/device.ts';
-import { hasFixedKeys, routingFunction } from './routing-function.ts';
+import { hasFixedKeys } from './routing-function.ts';
 
 export type RouterVariant =
   /** An invocation a row. */
@@ -29,30 +29,13 @@ export type SubgroupVariant = Readonly<{
 
 export type RouterAlgorithm = RouterVariant['algorithm'];
 
-/** Algorithms that make their own logits: gate and selection in one kernel. */
-export type FusedVariant =
-  /** Four tokens an invocation, two experts a multiplication. */
-  | Readonly<{ algorithm: 'pairs'; threads: number; list: number }>
-  /**
-   * A subgroup of at least `leastLanes` a row, K rounds of one maximum. `lanes`: of all subgroups, or 0 where they
-   * differ. `keys`: most experts of a lane.
-   */
-  | Readonly<{ algorithm: 'rounds'; threads: number; leastLanes: number; lanes: number; keys: number }>;
-
-/** How the engine routes: in one kernel that makes its own logits, or by a gate and a router kernel behind it. */
-export type EngineRouter =
-  | Readonly<{ isFused: true; variant: FusedVariant | Extract<RouterVariant, { algorithm: 'portable' }> }>
-  | Readonly<{ isFused: false; variant: RouterVariant }>;
-
-export const MODULAR: RouterConfig = { kind: 'modular' };
-
 /** What the choice of a variant looks at. */
 export type RouterHost = Pick<DeviceInfo, 'isSoftware' | 'subgroupSizes'>;
 
 type Subgroups = DeviceInfo['subgroupSizes'];
 
 /** A multiple of every subgroup size that there is (4–128). */
-const SUBGROUP_THREADS = 128;
+export const SUBGROUP_THREADS: number = 128;
 
 /** Most experts of a lane. */
 const MAX_SHARE = 32;
@@ -83,7 +66,7 @@ export function portableRouter(
 }
 
 /** Places of an invocation's list. */
-function listOf(topK: number): number {
+export function listOf(topK: number): number {
   return Math.max(4, powerOfTwo(topK));
 }
 
@@ -159,12 +142,6 @@ function powerOfTwo(atLeast: number): number {
   return 2 ** Math.ceil(Math.log2(atLeast));
 }
 
-/** Subgroups under this size win nothing over an invocation for four tokens. */
-const MIN_USEFUL_SUBGROUP = 16;
-
-/** Tokens of a step, about: what a kernel that serves steps of any size is chosen for. */
-const TYPICAL_TOKENS = 64;
-
 /**
  * Experts and rows from which subgroups are faster on software, too: their kernel takes a second longer to compile, and
  * twice as long for 16 rows.
@@ -204,14 +181,10 @@ export function routerVariants(router: RoutingFunction, info: RouterHost, numTok
 }
 
 /** e.g. `subgroup-l8-m4x-q4`: lanes, length of their lists, whether exact, quads at once. */
-export function routerVariantName(variant: RouterVariant | FusedVariant): string {
+export function routerVariantName(variant: RouterVariant): string {
   switch (variant.algorithm) {
     case 'portable':
       return `portable-t${variant.threads}`;
-    case 'pairs':
-      return `pairs-t${variant.threads}`;
-    case 'rounds':
-      return `rounds-s${variant.leastLanes}${variant.lanes > 0 ? '' : '+'}`;
     case 'wide':
       return `wide-t${variant.threads}`;
     case 'subgroup':
@@ -219,72 +192,4 @@ export function routerVariantName(variant: RouterVariant | FusedVariant): string
     default:
       return variant satisfies never;
   }
-}
-
-type RoutedModel = Pick<ModelConfig, 'numLayers' | 'numExperts' | 'topK' | 'gateWidth' | 'routingFunction'>;
-
-/** What is left to select behind the gate, whose choices hold scores and biases. */
-export function selectionOf({ numExperts, topK, routingFunction: given }: RoutedModel): RoutingFunction {
-  return routingFunction({ numExperts, topK, scoring: 'identity', groups: given?.groups ?? null });
-}
-
-/** `null`: the gate is too wide, or a group has an odd number of experts. */
-function pairsRouter(model: RoutedModel, isSoftware: boolean): FusedVariant | null {
-  const { numExperts, topK, gateWidth, routingFunction: given } = model;
-  const isNarrow = gateWidth === 8 && (numExperts / (given?.groups?.count ?? 1)) % 2 === 0;
-  return isNarrow ? { algorithm: 'pairs', threads: isSoftware ? 16 : 64, list: listOf(topK) } : null;
-}
-
-/** `null`: groups of experts get an equal number of lanes each, and there are no subgroups, or with too few. */
-function roundsRouter({ numExperts, routingFunction: given }: RoutedModel, subgroups: Subgroups): FusedVariant | null {
-  const numGroups = given?.groups?.count ?? 1;
-  if (subgroups === null || subgroups[0] % numGroups !== 0) return null;
-  const [leastLanes, mostLanes] = subgroups;
-  return {
-    algorithm: 'rounds',
-    threads: SUBGROUP_THREADS,
-    leastLanes,
-    lanes: leastLanes === mostLanes ? leastLanes : 0,
-    keys: Math.ceil(numExperts / numGroups / (leastLanes / numGroups)),
-  };
-}
-
-/**
- * One kernel where there is one that is made for the device: a launch more costs a small step a fifth, and the choices'
- * way through memory costs a large one about what a faster selection saves. A monolithic router is one kernel always.
- */
-export function chooseEngineRouter(model: RoutedModel, info: RouterHost, router: RouterConfig = MODULAR): EngineRouter {
-  const { isSoftware, subgroupSizes } = info;
-  const isUseful = !isSoftware && subgroupSizes !== null && subgroupSizes[0] >= MIN_USEFUL_SUBGROUP;
-  const fused = (isUseful ? roundsRouter(model, subgroupSizes) : null) ?? pairsRouter(model, isSoftware);
-  if (fused !== null) return { isFused: true, variant: fused };
-  const selection = selectionOf(model);
-  if (router.kind === 'monolithic') return { isFused: true, variant: portableRouter(selection, isSoftware) };
-  return { isFused: false, variant: chooseRouter(selection, info, model.numLayers * TYPICAL_TOKENS) };
-}
-
-/** Every way that a device can go, the chosen one first. */
-export function engineRouters(
-  model: RoutedModel,
-  info: RouterHost,
-  router: RouterConfig = MODULAR,
-): readonly EngineRouter[] {
-  const selection = selectionOf(model);
-  const fused = [roundsRouter(model, info.subgroupSizes), pairsRouter(model, info.isSoftware)];
-  const all: EngineRouter[] = [
-    chooseEngineRouter(model, info, router),
-    ...fused.flatMap((variant): EngineRouter[] => (variant === null ? [] : [{ isFused: true, variant }])),
-    { isFused: true, variant: portableRouter(selection, info.isSoftware) },
-  ];
-  if (router.kind === 'modular') {
-    const variants = routerVariants(selection, info, model.numLayers * TYPICAL_TOKENS);
-    for (const variant of variants) all.push({ isFused: false, variant });
-  }
-  const names = all.map(engineRouterName);
-  return all.filter((_, i) => names.indexOf(names[i]!) === i);
-}
-
-/** e.g. `gate+subgroup-l8-m4-q4`, `fused-rounds-s32`, `fused-pairs-t16`. */
-export function engineRouterName({ isFused, variant }: EngineRouter): string {
-  return `${isFused ? 'fused-' : 'gate+'}${routerVariantName(variant)}`;
 }

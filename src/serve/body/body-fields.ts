@@ -1,5 +1,6 @@
 /** Reads the fields of a JSON object by name and type. `null` counts as absent, as it does for OpenAI's clients. */
 
+import { isObject } from '../../rows/json-object.ts';
 import { HttpError } from '../http-error.ts';
 
 const SHOWN_CHARACTERS = 80;
@@ -19,10 +20,6 @@ export function show(value: unknown): string {
 
 export function badField(name: string, value: unknown, wanted: string): HttpError {
   return HttpError.of('BAD_FIELD', name, name, show(value), wanted);
-}
-
-export function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** Every method throws BAD_FIELD with the field's full name. Fields that nobody asked for are in `unread`. */

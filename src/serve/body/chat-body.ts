@@ -1,7 +1,8 @@
 /** The body of `POST /v1/chat/completions`. */
 
 import type { BodyFields } from './body-fields.ts';
-import { badField, isObject } from './body-fields.ts';
+import { isObject } from '../../rows/json-object.ts';
+import { badField } from './body-fields.ts';
 import type { GenerationJob, JobLimits } from './generation-job.ts';
 import { encodeText } from './prompt-text.ts';
 import { readJob } from './read-job.ts';

@@ -1,7 +1,7 @@
 /** Parses request bodies: JSON objects in UTF-8, of bounded depth. */
 
 import { isUtf8 } from 'node:buffer';
-import { isObject } from './body-fields.ts';
+import { isObject } from '../../rows/json-object.ts';
 import { HttpError } from '../http-error.ts';
 
 const MAX_DEPTH = 32;

@@ -6,7 +6,7 @@ import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
 import type { EngineCoreOutput } from '../../contract/engine-core-output.ts';
 import type { ExternalKv, KvConnector, KvLoad, KvLoadOutcome } from '../../contract/kv-connector.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
-import { isLoss } from '../../worker/loss.ts';
+import { isLoss } from '../../worker/pipeline/loss.ts';
 import { completeRows } from './carried-rows.ts';
 import { KeptKv } from './kept-kv.ts';
 import { shapeOf } from './kv-frames.ts';

@@ -12,15 +12,15 @@
 import { PositionRanges } from '../../capture/position-ranges.ts';
 import { countPositions } from '../../capture/routed-rows.ts';
 import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
+import type { RowArray } from '../../capture/row-shape.ts';
+import type { JsonObject } from '../../rows/json-object.ts';
 import type { JsonParts } from '../../rows/json-parts.ts';
 import { objectWith } from '../../rows/json-parts.ts';
 import type { RowFormat } from '../../rows/row-formats.ts';
 import { rowMembers } from '../../rows/row-formats.ts';
+import type { ReadRowsOptions, WireRows } from '../../rows/read-rows.ts';
+import { readRows } from '../../rows/read-rows.ts';
 import { presentRanges } from '../../rows/row-pieces.ts';
-import type { WireRows } from './wire-rows.ts';
-import { entriesOf, readWireRows } from './wire-rows.ts';
-
-type Json = Readonly<Record<string, unknown>>;
 
 export type SpliceCounts = { numSpliced: number; numMissing: number };
 
@@ -41,17 +41,14 @@ export class Splicer {
    * From the first server's choice, for a prompt of `numPromptTokens`. Throws an Error if its rows are not there or not
    * of the form.
    */
-  static from(format: RowFormat, start: number, numPromptTokens: number, choice: Json): Splicer {
-    return new Splicer(format, start, readWireRows(format, choice, start, null, numPromptTokens - start));
+  static from(format: RowFormat, start: number, numPromptTokens: number, choice: JsonObject): Splicer {
+    return new Splicer(format, start, declaredRows(format, choice, { start, numRows: numPromptTokens - start }));
   }
 
   /** A choice of the second server in parts, with as few rows missing as can be. Throws an Error as `from` does. */
-  choice(choice: Json): JsonParts {
+  choice(choice: JsonObject): JsonParts {
     const { numLayers, topK } = this.#prefilled.rows;
-    const decoded = readWireRows(this.#format, choice, this.#start, { numLayers, topK }, 0);
-    if (decoded.rows.numLayers !== numLayers || decoded.rows.topK !== topK) {
-      throw new Error('its rows are of another model');
-    }
+    const decoded = declaredRows(this.#format, choice, { start: this.#start, rowShape: { numLayers, topK } });
     const rows = this.#fill(decoded.rows);
     const numExperts = Math.min(decoded.numExperts, this.#prefilled.numExperts);
     const { routed_experts: _, routed_experts_missing: __, meta_info: ___, ...rest } = choice;
@@ -82,4 +79,15 @@ export class Splicer {
     const dtype = source.dtype === decoded.dtype ? decoded.dtype : 'int32';
     return { ...decoded, dtype, chunks: [target], missing };
   }
+}
+
+/** What a server does not declare missing, it must not be taken for (L4). Throws an Error as `readRows` does. */
+function declaredRows(format: RowFormat, choice: JsonObject, options: ReadRowsOptions): WireRows {
+  if (choice['routed_experts_missing'] === undefined) throw new Error('it does not say which rows are missing');
+  return readRows(format, choice, options);
+}
+
+/** The one array that `readRows` makes. */
+function entriesOf(rows: RoutedRows): RowArray {
+  return rows.chunks[0]!;
 }

@@ -4,7 +4,7 @@
  */
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { isObject } from '../body/body-fields.ts';
+import { isObject } from '../../rows/json-object.ts';
 import type { JsonParts } from '../../rows/json-parts.ts';
 import { objectWith } from '../../rows/json-parts.ts';
 import type { Splicer } from './splice.ts';

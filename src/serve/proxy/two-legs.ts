@@ -1,6 +1,7 @@
 /** One client's request as two: to the server that prefills, and to the one that decodes (vLLM's NIXL pull flow). */
 
-import { badField, isObject } from '../body/body-fields.ts';
+import { isObject } from '../../rows/json-object.ts';
+import { badField } from '../body/body-fields.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 

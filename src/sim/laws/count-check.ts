@@ -56,7 +56,7 @@ export class CountCheck {
       judge.wrong('L7', `${plans.numUntold} ended requests were never told to the workers`);
     }
     // Rows that live with cached blocks go with them.
-    engine.resetPrefixCache(false);
+    engine.resetPrefixCache({ resetRunning: false });
     const counts: CaptureLiveCounts = half?.liveCounts() ?? { requests: 0, bytes: 0 };
     const cachedBytes = counts.cachedBytes ?? 0;
     if (counts.requests !== 0 || counts.bytes !== 0 || cachedBytes !== 0) {

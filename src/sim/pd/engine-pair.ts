@@ -19,7 +19,8 @@ import type { TestedDesign } from '../tested-design.ts';
 import { World } from '../world.ts';
 import { KvKeeper } from './kv-keeper.ts';
 import { KvLoader } from './kv-loader.ts';
-import { decodeScenario, prefillScenario, type PdScenario } from './pd-scenario.ts';
+import type { PdScenario } from './pd-scenario.ts';
+import { decodeScenario, prefillScenario } from './side-scenarios.ts';
 import { VirtualLink } from './virtual-link.ts';
 import { VirtualProxy } from './virtual-proxy.ts';
 

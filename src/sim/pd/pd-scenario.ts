@@ -3,7 +3,7 @@
 import type { EngineConfig } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { validateEngineConfig } from '../../engine/engine-config.ts';
-import type { Fault, Scenario, ScenarioRequest } from '../scenario.ts';
+import type { Fault } from '../fault.ts';
 
 /**
  * How the rows of loaded positions come: with the blocks, with the request, or not at all, to be spliced from the
@@ -57,27 +57,8 @@ export type PdScenario = Readonly<{
   proxy?: ProxyFailure;
 }>;
 
-/** Every request that is handed over, for its prompt only. */
-export function prefillScenario(scenario: Scenario, pd: PdScenario): Scenario {
-  const { engine, queueDepth, ringDepth, numRanks = 1, faults, direct, rowless = [] } = pd;
-  const requests = scenario.requests
-    .filter(({ id }) => !direct.includes(id))
-    .map((request) => prefillOf(request, !rowless.includes(request.id)));
-  // Passes of the two take times of their own.
-  return { ...scenario, seed: scenario.seed + 2 ** 32, engine, queueDepth, ringDepth, numRanks, faults, requests };
-}
-
-/** What comes to the decode engine by itself; the others come when their prefill is over. */
-export function decodeScenario(scenario: Scenario, { direct }: PdScenario): Scenario {
-  return { ...scenario, requests: scenario.requests.filter(({ id }) => direct.includes(id)) };
-}
-
-function prefillOf(request: ScenarioRequest, asksForRows: boolean): ScenarioRequest {
-  return { ...request, rows: request.rows && asksForRows, maxTokens: 1, minTokens: Math.min(request.minTokens, 1) };
-}
-
 /** Throws what `bad` makes, or BAD_VALUE for a field of the engine's configuration. */
-export function checkPdScenario(pd: PdScenario, { engine }: Scenario, bad: (problem: string) => Error): void {
+export function checkPdScenario(pd: PdScenario, decode: EngineConfig, bad: (problem: string) => Error): void {
   if (typeof pd !== 'object' || pd === null) throw bad('"pd" is no object');
   for (const name of ['queueDepth', 'ringDepth', 'leaseTicks', 'loadTicks'] as const) {
     if (!Number.isInteger(pd[name]) || pd[name] < 1) throw bad(`"pd.${name}" is not a whole number ≥ 1`);
@@ -100,11 +81,11 @@ export function checkPdScenario(pd: PdScenario, { engine }: Scenario, bad: (prob
     throw bad('"pd.proxy" holds something that is no number ≥ 0');
   validateEngineConfig(pd.engine);
   const { blockSize } = pd.engine;
-  if (blockSize === engine.blockSize) return;
+  if (blockSize === decode.blockSize) return;
   throw RoutedExpertsError.of(
     'BAD_VALUE',
     'pd.engine.blockSize',
     blockSize,
-    `that of the decode engine, ${engine.blockSize}`,
+    `that of the decode engine, ${decode.blockSize}`,
   );
 }

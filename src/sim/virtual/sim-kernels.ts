@@ -28,14 +28,14 @@ const NO_WEIGHTS = new Uint32Array(4);
 const ONE_WORKGROUP = [1, 1] as const;
 
 function kernel(role: KernelRole, reference: Kernel['reference']): Kernel {
-  return { name: `${role}/simulated`, wgsl: '', bindings: BINDINGS[role], requires: [], reference };
+  return { name: `${role}/simulated`, wgsl: () => '', bindings: BINDINGS[role], requires: [], reference };
 }
 
 function step(role: KernelRole, reference: Kernel['reference']): StepKernel {
   return { kernel: kernel(role, reference), grid: () => ONE_WORKGROUP };
 }
 
-/** As `referenceKernels`, with a shared router and without a ballast. */
+/** As `wgslKernels`, with a shared router, without shaders and without a ballast. */
 export const simKernels: KernelSetFactory = (model, shape) => {
   const router = routerOf(model);
   return {

@@ -4,7 +4,7 @@ import { Piscina } from 'piscina';
 import type { WorkerConfig } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { abandon } from './abandoned-threads.ts';
-import { isLoss } from '../loss.ts';
+import { isLoss } from '../pipeline/loss.ts';
 import { moduleBeside } from '../module-beside.ts';
 import type { LossNotice, RankReply, RankTask } from './rank-protocol.ts';
 

@@ -9,7 +9,7 @@ import { BytePool } from '../../capture/byte-pool.ts';
 import { rowShape } from '../../capture/row-shape.ts';
 import type { Executor, TransferCounts, WorkerLiveCounts } from '../executor.ts';
 import { outputMessageLength, readOutputMessage } from './output-message.ts';
-import { requireAgreement } from './rank-agreement.ts';
+import { requireAgreement } from '../pipeline/rank-agreement.ts';
 import type { ExecuteReply, RankReply, RankTask } from './rank-protocol.ts';
 import { RankThread } from './rank-thread.ts';
 import { stepMessageLength, writeStepMessage } from './step-message.ts';

@@ -8,7 +8,7 @@ import { designs } from '../../../src/capture/designs.ts';
 import { toArray } from '../../../src/capture/routed-rows.ts';
 import type { RoutedRows } from '../../../src/contract/routed-rows.ts';
 import { oracle } from '../../../src/kernels/model/oracle.ts';
-import { brokenDesign, type Fault } from './broken-design.ts';
+import { brokenDesign, type Fault, type Hook } from './broken-design.ts';
 import { GuardedEngine, model, NOTHING_LEFT, type Ran } from './guarded-engine.ts';
 
 const numbers = (from: number, count: number): number[] => Array.from({ length: count }, (_, i) => (from + i) % 97);
@@ -27,7 +27,7 @@ async function serve(fault: Fault): Promise<{ engine: GuardedEngine; of: (id: st
   engine.add('victim', [...SHARED, 50, 51], true);
   engine.add('other', [...SHARED, 60], true);
   await engine.run(3);
-  engine.core.resetPrefixCache(true);
+  engine.core.resetPrefixCache({ resetRunning: true });
   await engine.run(3);
   await engine.loseWorkers();
   await engine.run();
@@ -232,7 +232,7 @@ test('an abort of a request whose hook has failed ends it once, with the error',
   engine.add('victim', SHARED, true);
   engine.add('other', SHARED, true);
   await engine.run(2);
-  engine.core.resetPrefixCache(true);
+  engine.core.resetPrefixCache({ resetRunning: true });
   engine.abort('other');
   expect(engine.requests.get('other')!.finish).toBe('abort');
   expectFailed(engine.requests.get('victim')!, 'engineHalf.onPreempt');
@@ -241,7 +241,7 @@ test('an abort of a request whose hook has failed ends it once, with the error',
 });
 
 /** A half whose books are wrong may well fail again, and for all: this one's stay right. */
-const worksAndThrows: Fault['breaks'] = (work, ...args) => {
+const worksAndThrows = (work: Hook, ...args: unknown[]): never => {
   work(...args);
   throw new Error('boom');
 };

@@ -9,8 +9,8 @@ import type { ModelRunnerOutput } from '../../../src/contract/model-runner-outpu
 import type { RoutedRows } from '../../../src/contract/routed-rows.ts';
 import { EngineCore } from '../../../src/engine/engine-core.ts';
 import { CpuDevice } from '../../../src/kernels/device/cpu-device.ts';
-import { referenceKernels } from '../../../src/kernels/model/kernel-set.ts';
 import { modelPreset } from '../../../src/kernels/model/model-presets.ts';
+import { wgslKernels } from '../../../src/kernels/model/wgsl-kernels.ts';
 import { InlineExecutor } from '../../../src/worker/inline-executor.ts';
 import { ModelRunner } from '../../../src/worker/model-runner.ts';
 import { memorySharedRows } from '../memory-shared-rows.ts';
@@ -59,7 +59,7 @@ export class GuardedEngine {
       fault: null,
     };
     const device = new CpuDevice();
-    const runner = await ModelRunner.create(device, config, referenceKernels, this.#design, this.#resources);
+    const runner = await ModelRunner.create(device, config, wgslKernels, this.#design, this.#resources);
     this.#executor = new InlineExecutor(runner, device.info);
   }
 

@@ -1,8 +1,10 @@
 /**
  * The gate in TypeScript: what every expert's choice is for a hidden state, as `gate*.wgsl` compute it.
  *
- *     gate inputs x[G] = nibbles − 8 of hashes of (hidden, layer)      weights w[L, E, G] = nibbles − 8 of hashes of their place
- *     logit[e] = Σ x[g] · w[layer, e, g]                               choice = what expert-scores.ts makes of it
+ *     gate inputs  x[G] = nibbles − 8 of hashes of (hidden, layer)
+ *     weights      w[L, E, G] = nibbles − 8 of hashes of their place
+ *     logit[e]     Σ x[g] · w[layer, e, g]
+ *     choice[e]    what expert-scores.ts makes of the logit
  */
 
 import type { ModelConfig } from '../../../contract/config.ts';

@@ -1,11 +1,12 @@
 /**
- * The hash functions that stand in for a transformer: `mix.wgsl` in TypeScript, bit for bit. Every function takes
- * and answers 32-bit patterns as *signed* numbers, which the JIT keeps in registers; a caller that needs the unsigned
- * value writes `x >>> 0`.
+ * The hash functions that stand in for a transformer: `mix.wgsl` in TypeScript, bit for bit. Every function takes and
+ * returns 32-bit patterns as *signed* numbers, which the JIT keeps in registers; a caller that needs the unsigned value
+ * writes `x >>> 0`.
  *
- *     token, position ──► key ──► term ─┐ Σ over positions ≤ own, wrapping ──► hidden ──► next token
- *                                       └ position enters twice: a permuted block table changes the sum      └──► gate inputs of each layer
+ *     token, position ──► key ──► term ──► Σ over positions ≤ own, wrapping ──► hidden ──► next token
+ *                                                                                    └───► gate inputs of each layer
  *
+ * The position enters key and term, so that a permuted block table changes the sum.
  * A key and a hidden state have two lanes, x and y.
  */
 

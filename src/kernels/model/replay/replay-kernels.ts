@@ -7,31 +7,20 @@ import type { Kernel, KernelAccess } from '../../../contract/device.ts';
 import { RoutedExpertsError } from '../../../contract/errors.ts';
 import type { RecordedRouting } from '../../../contract/recorded-routing.ts';
 import type { KernelSetFactory } from '../kernel-set.ts';
-import { BINDINGS, THREADS } from '../kernel-set.ts';
+import { BINDINGS, THREADS, modelShader } from '../kernel-set.ts';
 import { BUCKET_WORDS, Bucket, TABLE_HEADER, replayTable, unknownExpert } from './replay-table.ts';
 import { replayRoute, replaySample } from './replay.ts';
 import { Header, REQUEST_WORDS, RequestField } from '../step-input.ts';
-
-/**
- * Text of a complete module from `model/<name>.wgsl` and its constants: `wgslSource`, or nothing where only references
- * run.
- */
-export type SourceOf = (name: string, constants: Readonly<Record<string, number>>) => string;
-
-export const NO_SOURCE: SourceOf = () => '';
+import { wgslKernels } from '../wgsl-kernels.ts';
 
 /** stepInput, hidden, sampled, lastTokens, table: a sampler with a fifth binding is given what the router reads. */
 const SAMPLE_BINDINGS: readonly KernelAccess[] = [...BINDINGS.sample, 'read'];
 
 /**
- * `base` with its router and its sampler replaced. Its factory throws BAD_VALUE for a recording of another shape than
- * the model's, or speculative decoding, for which a recording has no drafts.
+ * `wgslKernels` with router and sampler replaced. The factory throws BAD_VALUE for a recording whose shape is not the
+ * model's, and for speculative decoding, since a recording has no drafts.
  */
-export function replayKernels(
-  base: KernelSetFactory,
-  recording: RecordedRouting,
-  sourceOf: SourceOf,
-): KernelSetFactory {
+export function replayKernels(recording: RecordedRouting): KernelSetFactory {
   return (model, shape, info) => {
     if (shape.numSpeculativeTokens > 0) {
       const wanted = '0 with a recording, which has no drafts';
@@ -64,20 +53,20 @@ export function replayKernels(
     };
     const route: Kernel = {
       name: `replay-route/l${numLayers}-e${numExperts}-k${topK}`,
-      wgsl: sourceOf('replay/replay-route', routeConstants),
+      wgsl: modelShader('replay/replay-route', routeConstants),
       bindings: BINDINGS.route,
       requires: [],
       reference: (b) => replayRoute(model, b[0]!, b[1]!, b[2]!, b[3]!),
     };
     const sample: Kernel = {
       name: 'replay-sample',
-      wgsl: sourceOf('replay/replay-sample', constants),
+      wgsl: modelShader('replay/replay-sample', constants),
       bindings: SAMPLE_BINDINGS,
       requires: [],
       reference: (b) => replaySample(shape, b[0]!, b[1]!, b[2]!, b[3]!, b[4]!),
     };
     return {
-      ...base(model, shape, info),
+      ...wgslKernels(model, shape, info),
       gate: null,
       route: { kernel: route, grid: ({ numTokens }) => [Math.ceil(numTokens / THREADS), numLayers] },
       sample: { kernel: sample, grid: ({ numRequests }) => [Math.ceil(numRequests / THREADS), 1] },

@@ -1,7 +1,9 @@
 // Keys of choices that are sigmoids, with the selection bias where there is one, hold them in fixed point, in steps of
 // 2⁻¹⁹: what an id of eight bits takes from a float near one is sixteen times that.
 //
-//     params[1] − 6  …  params[1] + 2        params[1]: a whole number that no bias is under by more than 6, nor over by 1
+//     params[1] − 6  …  params[1] + 2
+//
+// params[1] is a whole number; each bias lies at most 6 under it, and less than 1 over it.
 //
 // A row in which a bound is met, or with a logit that is no number or infinite, is selected anew; so another number
 // makes rows slow, not wrong.

@@ -1,10 +1,11 @@
 // Router without subgroups for wide rows: a workgroup a row, whose K-th choice is found by counting, four bits of the
 // order at a time.
 //
-//     digit   counts of the orders that start like the K-th      the K-th's digit is where the counts, from the top, reach K
-//     7 … 0   [16]                                               with the eighth digit its whole order is known
+//     digit   counts of the orders that start like the K-th
+//     7 … 0   [16]
 //
-// Then come all experts above it, and of its equals those with the smallest ids; each finds its place by counting who
+// The digit of the K-th is where the counts, from the top, reach K; with the eighth digit its whole order is known. Then
+// come all experts above it, and of its equals those with the smallest ids; each finds its place by counting who
 // is ahead.
 
 // The orders, as unsigned numbers; of groups that were not kept, 0, which no order is.

@@ -1,10 +1,10 @@
-/**
- * The engine's routers as WGSL: a gate that writes choices and a router kernel that selects from them; or gate and
- * selection fused. Both read what `packGate` makes of a model.
- */
+/** The gate as WGSL, and what gates and fused routers read of a model. */
 
-import type { ModelConfig, RouterConfig } from '../../../contract/config.ts';
+import type { ModelConfig } from '../../../contract/config.ts';
 import type { DeviceInfo, Kernel, KernelAccess } from '../../../contract/device.ts';
+import { routingFunctionName, routingFunctionOf } from '../../router/routing-function.ts';
+import { wgslModule } from '../../router/wgsl-module.ts';
+import { Header } from '../step-input.ts';
 import {
   ChoiceKind,
   RECIPROCAL_ONE,
@@ -15,13 +15,6 @@ import {
   selectionBias,
 } from './expert-scores.ts';
 import { gateWeights } from './gate.ts';
-import type { RouterPorts } from '../../router/router-kernels.ts';
-import { routerKernel } from '../../router/router-kernels.ts';
-import type { EngineRouter } from '../../router/router-variant.ts';
-import { selectionOf } from '../../router/router-variant.ts';
-import { routingFunctionName, routingFunctionOf } from '../../router/routing-function.ts';
-import { Header } from '../step-input.ts';
-import { wgslModule } from '../../device/wgsl-source.ts';
 
 /** stepInput, hidden, gateWeights, params, choices */
 const GATE_BINDINGS: readonly KernelAccess[] = ['read', 'read', 'read', 'read-write', 'read-write'];
@@ -32,17 +25,19 @@ const TILE = 16;
 /** Most bytes of choices at once. A chunk more is two launches more. */
 const MAX_CHUNK_BYTES = 2 ** 28;
 
-function gateConstants(model: ModelConfig, numWeights: number): Readonly<Record<string, number>> {
+/** `weightsPerWord`: 2 where a word of the packed gate holds the weights of two experts. */
+export function gateConstants(model: ModelConfig, weightsPerWord: 1 | 2): Readonly<Record<string, number>> {
   const { numLayers, numExperts, gateWidth } = model;
   const kind = choiceKind(model);
+  const weightWords = (numLayers * numExperts * gateWidth) / weightsPerWord;
   return {
     H_NUM_TOKENS: Header.numTokens,
     NUM_LAYERS: numLayers,
     NUM_EXPERTS: numExperts,
     GATE_WIDTH: gateWidth,
     LOWEST_LOGIT: lowestLogit(gateWidth),
-    TABLE: numWeights,
-    BIASES: numWeights + scoreTable(model).length,
+    TABLE: weightWords,
+    BIASES: weightWords + scoreTable(model).length,
     RECIPROCAL_ONE,
     SCORE_SHIFT,
     HAS_BIAS: Number(routingFunctionOf(model).hasSelectionBias),
@@ -51,13 +46,14 @@ function gateConstants(model: ModelConfig, numWeights: number): Readonly<Record<
   };
 }
 
-function gateFiles(model: ModelConfig): readonly string[] {
+/** From hidden state and weights to the score of an expert. */
+export function gateFiles(model: ModelConfig): readonly string[] {
   const scores = choiceKind(model) === ChoiceKind.softmax ? 'score-table-softmax' : 'score-table';
   return ['model/mix/mix', 'model/gate/gate', `model/gate/${scores}`, 'model/gate/score-fixed'];
 }
 
 /** Distinct for models whose gates differ. */
-function gateName(model: ModelConfig): string {
+export function gateName(model: ModelConfig): string {
   return `l${model.numLayers}-g${model.gateWidth}-${routingFunctionName(routingFunctionOf(model))}`;
 }
 
@@ -65,8 +61,8 @@ function gateName(model: ModelConfig): string {
  * All that gates and fused routers read of a model: weights in f32, `[L, E, G]` or of pairs of experts `[L, E / 2, G]`;
  * as i32, the table of scores and the selection biases `[L, E]`.
  */
-export function packGate(model: ModelConfig, inPairs: boolean): Uint32Array {
-  const weights = inPairs ? pairWeights(model) : gateWeights(model);
+export function packGate(model: ModelConfig, weightsPerWord: 1 | 2): Uint32Array {
+  const weights = weightsPerWord === 2 ? pairWeights(model) : gateWeights(model);
   const table = scoreTable(model);
   const bias = selectionBias(model);
   const packed = new Uint32Array(Math.ceil((weights.length + table.length + bias.length) / 4) * 4);
@@ -103,17 +99,11 @@ export function gateKernel(
   maxTokens: number,
   reference: Kernel['reference'],
 ): Kernel {
-  const { numLayers, numExperts, gateWidth } = model;
+  const { numExperts } = model;
   const maxThreads = info.isSoftware ? 16 : 128;
   const span = Math.min(maxThreads, 2 ** Math.ceil(Math.log2(Math.ceil(numExperts / 4))));
   const threads = Math.min(maxThreads, Math.max(TILE, span * 4));
-  const constants = {
-    ...gateConstants(model, numLayers * numExperts * gateWidth),
-    THREADS: threads,
-    SPAN: span,
-    TILE,
-    CHUNK_TOKENS: maxTokens,
-  };
+  const constants = { ...gateConstants(model, 1), THREADS: threads, SPAN: span, TILE, CHUNK_TOKENS: maxTokens };
   const choices = numExperts % 4 === 0 ? 'model/gate/choices-quads' : 'model/gate/choices-words';
   return {
     name: `gate/${gateName(model)}-t${threads}-c${maxTokens}`,
@@ -127,39 +117,4 @@ export function gateKernel(
 /** Workgroups for `numTokens` tokens of a chunk. */
 export function gateGrid({ numLayers }: Pick<ModelConfig, 'numLayers'>, numTokens: number): readonly [number, number] {
   return [Math.ceil(numTokens / TILE), numLayers];
-}
-
-const OUTPUTS = {
-  modular: { files: ['model/route/put-routed-experts'], bindings: ['read-write'] },
-  monolithic: { files: ['model/route/put-expert-output', 'model/route/no-routing-replay'], bindings: ['read-write'] },
-  replay: {
-    files: ['model/route/put-expert-output', 'model/route/routing-replay-out'],
-    bindings: ['read-write', 'read-write'],
-  },
-} as const;
-
-/** Gate and selection in one kernel: stepInput, hidden, gateWeights, then what a router of that kind puts out. */
-export function fusedKernel(
-  model: ModelConfig,
-  variant: Extract<EngineRouter, { isFused: true }>['variant'],
-  router: RouterConfig,
-  maxTokens: number,
-  reference: Kernel['reference'],
-): Kernel {
-  const output = router.kind === 'modular' ? 'modular' : router.hasRoutingReplay ? 'replay' : 'monolithic';
-  const isPairs = variant.algorithm === 'pairs';
-  const isComposed = variant.algorithm === 'portable';
-  const numWeights = (model.numLayers * model.numExperts * model.gateWidth) / (isPairs ? 2 : 1);
-  const byLogit = choiceKind(model) === ChoiceKind.logit;
-  const choose = byLogit ? 'router/wgsl/choose/choose-logit' : 'router/wgsl/choose/choose-score';
-  const ports: RouterPorts = {
-    // Kernels that know the layout of `routing_replay_out` are made for a number of rows.
-    name: `-fused-${gateName(model)}-${output}${output === 'replay' ? `-m${maxTokens}` : ''}`,
-    files: [...gateFiles(model), ...(isComposed ? ['model/route/logits-gate', choose] : []), ...OUTPUTS[output].files],
-    keys: byLogit ? 'choose-logit-keys' : 'choose-score-keys',
-    constants: { ...gateConstants(model, numWeights), MAX_TOKENS: maxTokens, WEIGHS: 0 },
-    bindings: ['read', 'read', 'read', ...OUTPUTS[output].bindings],
-    reference,
-  };
-  return routerKernel(selectionOf(model), variant, ports);
 }

@@ -7,12 +7,13 @@ import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 export function requireAgreement(outputs: readonly ModelRunnerOutput[]): void {
   const first = outputs[0]!;
   for (let rank = 1; rank < outputs.length; rank++) {
-    const what = differenceOf(first, outputs[rank]!);
+    const what = rankDifference(first, outputs[rank]!);
     if (what !== null) throw RoutedExpertsError.of('RANKS_DIFFER', rank, first.stepId, what);
   }
 }
 
-function differenceOf(a: ModelRunnerOutput, b: ModelRunnerOutput): string | null {
+/** What another rank did otherwise than rank 0. `null`: nothing. */
+export function rankDifference(a: ModelRunnerOutput, b: ModelRunnerOutput): string | null {
   const n = a.numRequests;
   if (b.stepId !== a.stepId) return `it ran step ${b.stepId}`;
   if (b.numRequests !== n) return `it ran ${b.numRequests} requests, rank 0 ran ${n}`;
