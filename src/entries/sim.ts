@@ -2,7 +2,7 @@
  * `routed-experts/sim`: the engine and a capture design in virtual time, under seeded storms, with every law checked at
  * every step. Nothing of Node, no clock: the same seed is the same run on every machine.
  *
- *     const tested = testedDesign(myDesign);             or testedDesignByName('deltas/share')
+ *     const tested = testedDesignOf(myDesign);           or testedDesignByName('deltas/share')
  *     const { violation, hash } = runScenario(drawScenario(7), tested);
  *     const { violations } = runSeeds(tested, 0, 2000, { twice: false, stopAfter: 1 });
  *     const shrunk = shrink(drawScenario(violations[0].seed), tested);
@@ -21,4 +21,4 @@ export type { Fault } from '../sim/fault.ts';
 export type { Scenario, ScenarioRequest } from '../sim/scenario.ts';
 export { shrink, type Shrunk } from '../sim/shrink.ts';
 export { reportRun } from '../sim/run-report.ts';
-export { testedDesign, testedDesignByName, testedDesignNames, type TestedDesign } from '../sim/tested-design.ts';
+export { testedDesignOf, testedDesignByName, testedDesignNames, type TestedDesign } from '../sim/tested-design.ts';

@@ -13,6 +13,7 @@ import type { CaptureEngineHalf } from '../contract/capture.ts';
 import type { DeviceInfo } from '../contract/device.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
+import { HttpError } from './http-error.ts';
 import type { EngineRequest } from '../contract/request.ts';
 import type { EngineStats } from '../engine/engine-core.ts';
 import { EngineCore } from '../engine/engine-core.ts';

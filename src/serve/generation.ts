@@ -83,7 +83,7 @@ export class Generation {
     if (output.routedExperts !== null) this.#joiner(place).add(output.routedExperts);
     if (output.finishReason !== null) {
       choice.finishReason = output.finishReason;
-      if (output.failure !== undefined) choice.failure = HttpError.from(output.failure);
+      if (output.failure !== undefined) choice.failure ??= HttpError.from(output.failure);
       choice.stopReason = output.stopReason;
       choice.kvTransfer = kvTransfer;
       choice.prefill = output.prefill;

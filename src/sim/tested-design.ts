@@ -47,7 +47,7 @@ const CACHED_ROWS_GAP: DeclaredGap = {
 };
 
 /** A design as it is: a built-in one, or one of the caller's own. */
-export function testedDesign(design: Design): TestedDesign {
+export function testedDesignOf(design: Design): TestedDesign {
   return { name: design.name, design, gaps: design.gaps, prefixRows: null, mutation: NO_MUTATION };
 }
 
@@ -57,7 +57,7 @@ export function testedDesign(design: Design): TestedDesign {
  */
 export function testedDesignByName(name: string): TestedDesign {
   const slash = name.indexOf('/');
-  if (slash < 0) return testedDesign(designByName(name));
+  if (slash < 0) return testedDesignOf(designByName(name));
   const design = designByName(name.slice(0, slash));
   if (design.name !== 'deltas') throw RoutedExpertsError.of('UNKNOWN_NAME', 'design', name, testedDesignNames);
   const prefixRows = prefixRowsByName(name.slice(slash + 1));

@@ -4,30 +4,32 @@
 import { expect, onTestFinished, test } from 'vitest';
 import { Router } from 'zeromq';
 import { rowShape } from '../../src/capture/row-shape.ts';
-import type { RoutedRows } from '../../src/contract/routed-rows.ts';
 import type { KvLoad } from '../../src/contract/kv-connector.ts';
-import { KeptKv } from '../../src/serve/kv/kept-kv.ts';
-import { KvClient } from '../../src/serve/kv/kv-client.ts';
+import type { RoutedRows } from '../../src/contract/routed-rows.ts';
+import { KvKeeper } from '../../src/handover/kv-keeper.ts';
+import type { KvAnswer, KvQuestion } from '../../src/handover/kv-message.ts';
+import { KvClient, type Fetch } from '../../src/serve/kv/kv-client.ts';
+import { KvExchange } from '../../src/serve/kv/kv-exchange.ts';
 import { checksumOf, PROTOCOL, shapeOf, tokenDigest, type ReadHeader } from '../../src/serve/kv/kv-frames.ts';
-import { KvLoader, type LoadedKv, type RemoteHandover } from '../../src/serve/kv/kv-loader.ts';
 import { KvServer } from '../../src/serve/kv/kv-server.ts';
-import { tiny } from './helpers.ts';
+import type { HostedKv } from '../../src/serve/kv/transfer-params.ts';
+import { smallEngine, smallKv, tiny } from './helpers.ts';
 
 const BLOCK_SIZE = 4;
 const NUM_TOKENS = 10;
 const ENOUGH_MS = 30_000;
 const SHAPE = shapeOf(tiny, BLOCK_SIZE);
 const PROMPT = Uint32Array.from({ length: NUM_TOKENS }, (_, i) => i + 1);
-const { numLayers, topK, dtype, bytesPerRow, entriesPerRow } = rowShape(tiny);
+const shape = rowShape(tiny);
+const { numLayers, topK, dtype, bytesPerRow, entriesPerRow } = shape;
 
-type Question = Omit<ReadHeader, 'protocol' | 'kind' | 'id'>;
-
-const question: Question = {
+const question: KvQuestion = {
   engineId: 'e',
-  requestId: 'r',
+  requestId: 'r/0',
   from: 4,
   to: NUM_TOKENS,
   rowsStart: null,
+  rowsDigest: null,
   shape: SHAPE,
   tokens: tokenDigest(PROMPT, NUM_TOKENS),
 };
@@ -44,44 +46,62 @@ const ROWS: RoutedRows = {
   missing: [],
 };
 
+const remoteAt = (port: number): HostedKv => {
+  const [host, engineId, requestId] = ['127.0.0.1', 'e', 'r/0'];
+  return { kind: 'remote', host, port, engineId, requestId, numTokens: NUM_TOKENS, hasRows: true, carried: null };
+};
+
+type Ask = (question: KvQuestion) => Promise<KvAnswer>;
+
 /** An engine that keeps the KV of request `r`, and a connection to it. Reads tell which blocks they were of. */
-async function keeper(rows: RoutedRows | null = ROWS): Promise<{ client: KvClient; reads: (readonly number[])[] }> {
-  const kept = new KeptKv(() => undefined);
-  const blockIds = [3, 1, 2];
-  const expiresAt = Date.now() + ENOUGH_MS;
-  kept.keep('r', { requestIndex: 0, blockIds, promptTokenIds: PROMPT, numTokens: NUM_TOKENS, expiresAt, rows });
+async function keeper(rows: RoutedRows | null = ROWS): Promise<{ ask: Ask; reads: (readonly number[])[] }> {
   const reads: (readonly number[])[] = [];
-  const server = await KvServer.listen({
-    host: '127.0.0.1',
-    port: 0,
-    engineId: 'e',
-    shape: SHAPE,
-    blockSize: BLOCK_SIZE,
-    kept,
-    readKv: (ids) => {
-      reads.push(ids);
-      return Promise.resolve(new Uint32Array(ids.length * BLOCK_SIZE * 2));
+  const core: KvKeeper = new KvKeeper(
+    { engineId: 'e', blockSize: BLOCK_SIZE, shape: SHAPE, rows: 'with-kv', leaseMs: ENOUGH_MS, tokenDigest },
+    {
+      wakeAt: () => undefined,
+      prepare: (read) => core.prepared(read, 'the digest of the kept rows'),
+      readKv: (read, ids) => {
+        reads.push(ids);
+        core.keysRead(read, new Uint32Array(ids.length * BLOCK_SIZE * 2));
+      },
+      giveBack: () => undefined,
     },
+  );
+  core.announce('r', PROMPT);
+  const request = { requestId: 'r', index: 0, numTokens: NUM_TOKENS + 1, numPromptTokens: NUM_TOKENS };
+  core.keepsBlocks({ ...request, blockIds: [3, 1, 2] }, 0);
+  core.ended('r', rows);
+  const server = await KvServer.listen(core, { host: '127.0.0.1', port: 0 });
+  const { promise, resolve, reject } = Promise.withResolvers<KvAnswer>();
+  const client = new KvClient({ host: '127.0.0.1', port: server.port }, shape, {
+    answered: (_, answer, isIntact) => (isIntact ? resolve(answer) : reject(new Error('garbled'))),
+    refused: (_, reason) => reject(new Error(reason)),
   });
-  const client = new KvClient('127.0.0.1', server.port);
   onTestFinished(() => {
     client.close();
     server.close();
-    kept.forgetAll();
   });
-  return { client, reads };
+  const remote = remoteAt(server.port);
+  const handover = { remote, promptTokenIds: PROMPT, rowsStart: null, way: null, readers: new Set<string>() };
+  const ask: Ask = ({ rowsDigest, ...asked }) => {
+    const fetch: Fetch = { id: 0, handover, question: asked, carried: null, deadline: 0, loads: [] };
+    client.ask(fetch, rowsDigest);
+    return promise;
+  };
+  return { ask, reads };
 }
 
 test('a right question gets the blocks of its range, and the rows from where they are wanted', async () => {
-  const { client, reads } = await keeper();
-  const answer = await client.read({ ...question, rowsStart: 5 }, ENOUGH_MS);
+  const { ask, reads } = await keeper();
+  const { keys, rows } = await ask({ ...question, rowsStart: 5 });
   expect(reads).toEqual([[1, 2]]);
-  expect(answer.keys).toHaveLength(2 * BLOCK_SIZE * 2);
-  expect([answer.rowsStart, answer.rowsEnd]).toEqual([5, NUM_TOKENS]);
-  expect(Array.from(answer.rows)).toEqual(Array.from((ROWS.chunks[0] as Uint8Array).subarray(5 * entriesPerRow)));
+  expect(keys).toHaveLength(2 * BLOCK_SIZE * 2);
+  expect(rows).toMatchObject({ start: 5, count: NUM_TOKENS - 5, missing: [] });
+  expect(rows!.chunks).toEqual([(ROWS.chunks[0] as Uint8Array).subarray(5 * entriesPerRow)]);
 });
 
-test.each<readonly [string, Partial<Question>, RegExp]>([
+test.each<readonly [string, Partial<KvQuestion>, RegExp]>([
   ['of an engine that was here before', { engineId: 'f' }, /engine f is not here/],
   ['for another model', { shape: shapeOf({ ...tiny, name: 'tinier' }, BLOCK_SIZE) }, /the KV here is of/],
   ['for another block size', { shape: shapeOf(tiny, 2 * BLOCK_SIZE) }, /the KV here is of/],
@@ -92,10 +112,10 @@ test.each<readonly [string, Partial<Question>, RegExp]>([
   ['of no token', { from: 4, to: 4 }, /is not within 10 tokens/],
   ['of half a token', { to: 9.5 }, /is not within 10 tokens/],
   ['of other tokens', { tokens: tokenDigest(PROMPT.toReversed(), NUM_TOKENS) }, /has other tokens here/],
-  ['with the digest of other rows', { rowsDigest: 'x' }, /are not those of request r/],
+  ['with the digest of other rows', { rowsDigest: 'x' }, /are not those of request r\/0/],
 ])('a question %s is refused, and nothing is read', async (_, wrong, message) => {
-  const { client, reads } = await keeper();
-  await expect(client.read({ ...question, ...wrong }, ENOUGH_MS)).rejects.toThrow(message);
+  const { ask, reads } = await keeper();
+  await expect(ask({ ...question, ...wrong })).rejects.toThrow(message);
   expect(reads).toEqual([]);
 });
 
@@ -105,9 +125,9 @@ test.each<readonly [string, RoutedRows | null]>([
   ['an early end', { ...ROWS, count: 9 }],
   ['nothing', null],
 ])('rows with %s are not sent: a part of them would be taken for all', async (_, rows) => {
-  const { client } = await keeper(rows);
-  const answer = await client.read({ ...question, rowsStart: 5 }, ENOUGH_MS);
-  expect([answer.rowsStart, answer.rowsEnd, answer.rows.length]).toEqual([0, 0, 0]);
+  const { ask } = await keeper(rows);
+  const answer = await ask({ ...question, rowsStart: 5 });
+  expect(answer.rows).toMatchObject({ start: 0, count: 0 });
   expect(answer.keys).toHaveLength(2 * BLOCK_SIZE * 2);
 });
 
@@ -120,7 +140,9 @@ test('every part of a model that shapes its KV or its rows shapes the name that 
 
 type Reply = Readonly<{ keys: Uint8Array; rows: Uint8Array; rowsStart: number; rowsEnd: number; checksum?: number }>;
 
-/** Loads [4, 10) from an engine that answers `reply`. */
+type LoadedKv = Readonly<{ keys: Uint32Array; rows: RoutedRows | null }>;
+
+/** Loads [4, 10) from an engine that answers `reply`. Rejects with the reason for which the load fails. */
 async function loadFrom(reply: Reply): Promise<LoadedKv> {
   const router = new Router({ linger: 0 });
   await router.bind('tcp://127.0.0.1:*');
@@ -128,35 +150,36 @@ async function loadFrom(reply: Reply): Promise<LoadedKv> {
   const header = { protocol: PROTOCOL, error: null, checksum: checksumOf(keys, rows), ...range };
   void (async () => {
     for await (const [peer, frame] of router) {
-      const { id } = JSON.parse(frame!.toString()) as ReadHeader;
-      await router.send([peer!, JSON.stringify({ ...header, id }), keys, rows]);
+      const { id, kind } = JSON.parse(frame!.toString()) as ReadHeader;
+      if (kind === 'read') await router.send([peer!, JSON.stringify({ ...header, id }), keys, rows]);
     }
   })();
-  const common = { model: tiny, blockSize: BLOCK_SIZE, shape: SHAPE, loadMs: ENOUGH_MS };
-  const loader = await KvLoader.open({ ...common, rows: 'with-kv' });
+  const { promise, resolve, reject } = Promise.withResolvers<LoadedKv>();
+  const options = { ...smallKv, role: 'decode', loadMs: ENOUGH_MS } as const;
+  const exchange = new KvExchange(options, tiny, { ...smallEngine, blockSize: BLOCK_SIZE }, (_, error) =>
+    reject(error),
+  );
+  let written = new Uint32Array(0);
+  await exchange.open({
+    finishLoad: (_, outcome) => {
+      if (outcome.kind === 'loaded') resolve({ keys: written, rows: outcome.rows });
+    },
+    releaseBlocks: () => undefined,
+    readKv: () => Promise.reject(new Error('nothing is kept here')),
+    writeKv: (_, words) => {
+      written = words;
+      return Promise.resolve();
+    },
+  });
   onTestFinished(() => {
-    loader.close();
+    exchange.close();
     router.close();
   });
   const port = Number(/:(\d+)$/.exec(router.lastEndpoint!)![1]);
-  const handover: RemoteHandover = {
-    remote: {
-      kind: 'remote',
-      engineId: 'e',
-      requestId: 'r',
-      host: '127.0.0.1',
-      port,
-      numTokens: NUM_TOKENS,
-      hasRows: true,
-      carried: null,
-    },
-    promptTokenIds: PROMPT,
-    rowsStart: 0,
-    readers: new Set(['d']),
-    reads: new Map(),
-  };
+  exchange.announce(['d'], remoteAt(port), PROMPT, 0);
   const load: KvLoad = { loadId: 0, requestId: 'd', from: 4, to: NUM_TOKENS, blockIds: [8, 9] };
-  return loader.load(load, handover);
+  exchange.startLoad(load);
+  return promise;
 }
 
 const good: Reply = {

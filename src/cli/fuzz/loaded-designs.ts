@@ -1,7 +1,7 @@
 /** Tested designs by name, those among them that modules of the caller's own export: loaded once in each thread. */
 
 import { findTestedDesign } from '../../sim/mutants/mutants.ts';
-import { testedDesign, type TestedDesign } from '../../sim/tested-design.ts';
+import { testedDesignOf, type TestedDesign } from '../../sim/tested-design.ts';
 import { designReference, importDesign, isDesignModule } from '../../worker/design-module.ts';
 
 /** By the name with which each was asked for: `./mine.ts`. */
@@ -12,7 +12,7 @@ export async function loadDesigns(names: readonly string[]): Promise<void> {
   for (const name of names) {
     if (!isDesignModule(name) || ownDesigns.has(name)) continue;
     const design = await importDesign(designReference(name));
-    ownDesigns.set(name, { ...testedDesign(design), name });
+    ownDesigns.set(name, { ...testedDesignOf(design), name });
   }
 }
 

@@ -1,7 +1,8 @@
 /**
  * Rows in `kv_transfer_params` (`--pd-rows carry`):
  *
- *     "remote_routed_experts": {"shape": [S, L, K], "start": n, "dtype": "uint8" | "uint16", "data": base64, "crc32": of the bytes}
+ *     "remote_routed_experts": {"shape": [S, L, K], "start": n, "dtype": "uint8" | "uint16",
+ *                               "data": base64, "crc32": of the bytes}
  *
  * They end where the KV ends: S = remote_num_tokens − start. An engine that lacks one of them carries none.
  */
@@ -10,24 +11,18 @@ import { createHash } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import type { RowShape } from '../../capture/row-shape.ts';
-import { viewRows } from '../../capture/row-shape.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
+import { rowsOfBytes } from '../../handover/handed-rows.ts';
 import type { BodyFields } from '../body/body-fields.ts';
 import { badField } from '../body/body-fields.ts';
 import type { JsonParts } from '../../rows/json-parts.ts';
 import { base64String, objectWith } from '../../rows/json-parts.ts';
 import { rowPieces } from '../../rows/row-pieces.ts';
 
-/** The rows up to position `end` if all of them are there, else `null`. */
-export function completeRows(rows: RoutedRows | null, end: number): RoutedRows | null {
-  if (rows === null || rows.missing.length > 0 || rows.start + rows.count < end) return null;
-  return { ...rows, count: Math.max(0, end - rows.start) };
-}
-
 /** The JSON object, in parts. The rows must be complete. */
 export function carriedParts(rows: RoutedRows): JsonParts {
   const { count, numLayers, topK, start } = rows;
-  const dtype = unsigned(rows);
+  const dtype = wireDtype(rows);
   let checksum = 0;
   const summed = function* (): Generator<Uint8Array> {
     for (const piece of rowPieces(rows, dtype, 0)) {
@@ -60,31 +55,25 @@ export function readCarriedRows(fields: BodyFields, shape: RowShape, numTokens: 
   const checksum = fields.whole('crc32', 0, 2 ** 32 - 1);
   const found = crc32(bytes);
   if (checksum !== found) throw badField(fields.nameOf('crc32'), checksum ?? undefined, `that of the data, ${found}`);
-  // A pooled buffer may begin anywhere.
-  const aligned = new Uint8Array(bytes);
-  return {
-    start,
-    count,
-    numLayers: shape.numLayers,
-    topK: shape.topK,
-    dtype: shape.dtype,
-    rowsPerChunk: Math.max(1, count),
-    chunkOrigin: start,
-    chunks: [viewRows(shape, aligned, count)],
-    missing: [],
-  };
+  // A pooled buffer may begin anywhere: the copy is aligned.
+  return rowsOfBytes(shape, { start, end: numTokens, bytes: new Uint8Array(bytes) })!;
 }
 
-/** By which the engine that has the KV tells whether rows that came by another way are its own. */
+/** By this the engine that has the KV tells whether rows that came by another way are its own. */
 export async function rowsDigest(rows: RoutedRows): Promise<string> {
   const hash = createHash('sha256');
-  for (const piece of rowPieces(rows, unsigned(rows), 0)) {
-    hash.update(piece);
-    await nextTurn();
-  }
+  for await (const piece of bytesInTurns(rows)) hash.update(piece);
   return hash.digest('base64');
 }
 
-function unsigned({ dtype }: RoutedRows): 'uint8' | 'uint16' {
+/** Bytes of rows that are all there, a piece at a time: the event loop has its turn in between (L6). */
+export async function* bytesInTurns(rows: RoutedRows): AsyncGenerator<Uint8Array> {
+  for (const piece of rowPieces(rows, wireDtype(rows), 0)) {
+    yield piece;
+    await nextTurn();
+  }
+}
+
+function wireDtype({ dtype }: RoutedRows): 'uint8' | 'uint16' {
   return dtype === 'uint8' ? 'uint8' : 'uint16';
 }

@@ -1,4 +1,7 @@
-/** The server's KV connector: keeps blocks for engines that will ask, fetches blocks from engines that have them. */
+/**
+ * The server's KV connector: keeps blocks for engines that will ask, fetches blocks from engines that have them. What
+ * happens when is decided in `handover/`; here are its sockets, timers and promises.
+ */
 
 import { randomUUID } from 'node:crypto';
 import { rowShape } from '../../capture/row-shape.ts';
@@ -6,26 +9,27 @@ import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
 import type { EngineCoreOutput } from '../../contract/engine-core-output.ts';
 import type { ExternalKv, KvConnector, KvLoad, KvLoadOutcome } from '../../contract/kv-connector.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
+import type { PdRows } from '../../handover/handed-rows.ts';
+import { KvKeeper } from '../../handover/kv-keeper.ts';
+import { KvLoader, type LoadCounts } from '../../handover/kv-loader.ts';
 import { isLoss } from '../../worker/pipeline/loss.ts';
-import { completeRows } from './carried-rows.ts';
-import { KeptKv } from './kept-kv.ts';
-import { shapeOf } from './kv-frames.ts';
-import type { RemoteHandover } from './kv-loader.ts';
-import { KvLoader } from './kv-loader.ts';
+import { rowsDigest } from './carried-rows.ts';
+import { shapeOf, tokenDigest } from './kv-frames.ts';
+import type { KvPeers } from './kv-peers.ts';
 import type { KvServer } from './kv-server.ts';
-import type { KvRole, PdRows, TransferAnswer, TransferParams, TransferRules } from './transfer-params.ts';
+import type { HostedKv, KvRole, TransferAnswer, TransferParams, TransferRules } from './transfer-params.ts';
 
 export type KvExchangeOptions = Readonly<{
   role: KvRole;
-  /** How rows are handed over; as the one that loads, whether they are taken over at all. */
+  /** How rows are handed over; on the side that loads, whether they are taken over at all. */
   rows: PdRows;
   /** Where the KV of this engine is handed out; loopback unless others are to come. */
   host: string;
   /** 0: any free one. An engine that only decodes opens none. */
   port: number;
-  /** How long blocks are kept for somebody to fetch them, ms. */
+  /** How long blocks are kept for another engine to fetch them, ms. */
   leaseMs: number;
-  /** How long a load may take, ms. */
+  /** How long a load may wait for the other engine, ms. */
   loadMs: number;
   /** What becomes of a request whose load fails. */
   onLoadFailure: 'recompute' | 'fail';
@@ -41,34 +45,18 @@ export type EngineSide = Readonly<{
   writeKv: (blockIds: readonly number[], keys: Uint32Array<ArrayBuffer>) => Promise<void>;
 }>;
 
-/** A request whose KV is to be kept. */
-type KeptHandover = {
-  readonly promptTokenIds: Uint32Array;
-  /** By what others ask for it. A client may use an id again while the KV of the one before is still kept. */
-  keptId: string | null;
-};
-
-export type KvCounts = { loads: number; failedLoads: number; tokensLoaded: number };
-
 const LOOPBACK = ['127.0.0.1', '::1', 'localhost'];
 
 export class KvExchange implements KvConnector {
   readonly engineId: string = randomUUID();
   readonly options: KvExchangeOptions;
-  readonly counts: KvCounts = { loads: 0, failedLoads: 0, tokensLoaded: 0 };
-  readonly #model: ModelConfig;
-  readonly #blockSize: number;
-  readonly #shape: string;
-  readonly #kept: KeptKv;
-  /** By the requests of the engine. */
-  readonly #keeping: Map<string, KeptHandover> = new Map();
-  readonly #loading: Map<string, RemoteHandover> = new Map();
-  readonly #onFailure: (requestId: string, error: Error) => void;
+  readonly rules: TransferRules;
+  readonly #keeper: KvKeeper;
+  readonly #loader: KvLoader<HostedKv>;
   #engine: EngineSide | null = null;
   #server: KvServer | null = null;
-  #loader: KvLoader | null = null;
-  /** Counts up when the workers are lost: what began before is void. */
-  #generation = 0;
+  #peers: KvPeers | null = null;
+  #onDrained: (() => void) | null = null;
 
   constructor(
     options: KvExchangeOptions,
@@ -76,46 +64,75 @@ export class KvExchange implements KvConnector {
     engine: EngineConfig,
     onFailure: (requestId: string, error: Error) => void,
   ) {
+    const { role, rows, leaseMs, loadMs, onLoadFailure, peers } = options;
+    const { blockSize } = engine;
+    const common = { blockSize, shape: shapeOf(model, blockSize), rows, tokenDigest };
+    const isPeer = (host: string): boolean => LOOPBACK.includes(host) || peers.includes(host);
     this.options = options;
-    this.#model = model;
-    this.#blockSize = engine.blockSize;
-    this.#shape = shapeOf(model, engine.blockSize);
-    this.#onFailure = onFailure;
-    this.#kept = new KeptKv((requestIndex) => this.#engine!.releaseBlocks(requestIndex));
+    this.rules = { role, isPeer, rowShape: rowShape(model) };
+    this.#keeper = new KvKeeper(
+      { ...common, engineId: this.engineId, leaseMs },
+      {
+        wakeAt: (time) => callAt(time, () => this.#keeper.expire(time)),
+        prepare: (read, carried) => {
+          if (carried === null) this.#keeper.prepared(read, null);
+          else void rowsDigest(carried).then((digest) => this.#keeper.prepared(read, digest));
+        },
+        readKv: (read, blockIds) => {
+          this.#engine!.readKv(blockIds).then(
+            (keys) => this.#keeper.keysRead(read, keys),
+            (error: Error) => this.#keeper.notRead(read, error.message),
+          );
+        },
+        giveBack: (requestIndex) => {
+          this.#engine!.releaseBlocks(requestIndex);
+          this.#noteDrained();
+        },
+      },
+    );
+    this.#loader = new KvLoader(
+      { ...common, rowShape: this.rules.rowShape, loadMs, onLoadFailure },
+      {
+        wakeAt: (time) => callAt(time, () => this.#loader.expire(time)),
+        ask: (fetch) => this.#peers!.ask(fetch),
+        cancel: (fetch) => this.#peers!.cancel(fetch),
+        release: (remote) => this.#peers!.release(remote),
+        writeKv: (load, keys) => void this.#writeKv(load, keys.slice()),
+        finishLoad: (loadId, outcome) => this.#engine!.finishLoad(loadId, outcome),
+        onFailure: (requestId, reason) => onFailure(requestId, new Error(reason)),
+      },
+    );
   }
 
   /** Before the first request. Rejects if the port is taken. */
   async open(engine: EngineSide): Promise<void> {
     this.#engine = engine;
-    const { host, port, role, rows, loadMs } = this.options;
-    const common = { blockSize: this.#blockSize, shape: this.#shape };
-    this.#loader = await KvLoader.open({ ...common, model: this.#model, rows, loadMs });
-    if (role === 'decode') return;
+    // Only engines that share KV need ZeroMQ.
+    const { KvPeers } = await import('./kv-peers.ts');
+    this.#peers = new KvPeers(this.rules.rowShape, this.#loader);
+    if (this.options.role === 'decode') return;
     const { KvServer } = await import('./kv-server.ts');
-    const { readKv } = engine;
-    this.#server = await KvServer.listen({ ...common, host, port, engineId: this.engineId, kept: this.#kept, readKv });
+    this.#server = await KvServer.listen(this.#keeper, this.options);
+  }
+
+  get counts(): LoadCounts {
+    return this.#loader.counts;
   }
 
   get numKept(): number {
-    return this.#kept.size;
+    return this.#keeper.numKept;
   }
 
   get numExpired(): number {
-    return this.#kept.numExpired;
+    return this.#keeper.numExpired;
   }
 
   get numBytesSent(): number {
-    return this.#server?.numBytesSent ?? 0;
+    return this.#server?.numBytes ?? 0;
   }
 
   get numBytesLoaded(): number {
-    return this.#loader?.numBytes ?? 0;
-  }
-
-  get rules(): TransferRules {
-    const { role, peers } = this.options;
-    const isPeer = (host: string): boolean => LOOPBACK.includes(host) || peers.includes(host);
-    return { role, isPeer, rowShape: rowShape(this.#model) };
+    return this.#peers?.numBytes ?? 0;
   }
 
   /**
@@ -128,117 +145,82 @@ export class KvExchange implements KvConnector {
     promptTokenIds: Uint32Array,
     rowsStart: number | null,
   ): void {
-    if (params.kind === 'keep') {
-      this.#keeping.set(requestIds[0]!, { promptTokenIds, keptId: null });
-      return;
-    }
-    const readers = new Set(requestIds);
-    const handover: RemoteHandover = { remote: params, promptTokenIds, rowsStart, readers, reads: new Map() };
-    for (const requestId of requestIds) this.#loading.set(requestId, handover);
+    if (params.kind === 'keep') this.#keeper.announce(requestIds[0]!, promptTokenIds);
+    else this.#loader.announce(requestIds, { remote: params, promptTokenIds, rowsStart });
   }
 
   /**
-   * An output of the engine, in passing. Answers what the proxy is to be told, with the last output of a request that
-   * is kept.
+   * Sees each output of the engine. With the last output of a request that is kept it returns what the proxy is to be
+   * told.
    */
-  onOutput(output: EngineCoreOutput): TransferAnswer | null {
-    if (output.finishReason === null) return null;
-    const { requestId } = output;
-    const remote = this.#loading.get(requestId);
-    if (remote !== undefined) {
-      this.#loading.delete(requestId);
-      this.#loader!.release(remote, requestId);
-    }
-    const keptId = this.#keeping.get(requestId)?.keptId ?? null;
-    this.#keeping.delete(requestId);
-    const kept = keptId === null ? null : this.#kept.get(keptId);
-    if (keptId === null || kept === null) return null;
-    kept.rows = output.routedExperts;
-    const { rows } = this.options;
-    const complete = completeRows(kept.rows, kept.numTokens);
+  onOutput({ requestId, finishReason, routedExperts }: EngineCoreOutput): TransferAnswer | null {
+    if (finishReason === null) return null;
+    this.#loader.ended(requestId);
+    const offer = this.#keeper.ended(requestId, routedExperts);
+    if (offer === null) return null;
     const params = {
       do_remote_prefill: true,
       do_remote_decode: false,
-      remote_engine_id: this.engineId,
-      remote_request_id: keptId,
-      remote_block_ids: [kept.blockIds],
+      remote_engine_id: offer.engineId,
+      remote_request_id: offer.requestId,
+      remote_block_ids: [offer.blockIds],
       remote_host: this.options.host,
       remote_port: this.#server!.port,
       tp_size: 1,
-      remote_num_tokens: kept.numTokens,
-      remote_blocks_expiry_time: kept.expiresAt / 1e3,
+      remote_num_tokens: offer.numTokens,
+      remote_blocks_expiry_time: offer.expiresAt / 1e3,
       transfer_mode: 'pull',
-      remote_rows: rows === 'with-kv' && complete !== null,
+      remote_rows: offer.hasRows,
     } as const;
-    return { params, carried: rows === 'carry' ? complete : null };
+    return { params, carried: offer.carried };
   }
 
   externalKv(request: CaptureRequest): ExternalKv | null {
-    const remote = this.#loading.get(request.requestId)?.remote;
-    if (remote === undefined) return null;
-    // To be spliced is to be declared missing: whoever asked for that wants the KV all the same.
-    const hasRows = this.options.rows === 'splice' || remote.carried !== null || remote.hasRows;
-    return { numTokens: Math.min(remote.numTokens, request.numPromptTokens), hasRows };
+    return this.#loader.externalKv(request);
   }
 
   startLoad(load: KvLoad): void {
-    void this.#load(load, this.#generation);
+    this.#loader.startLoad(load, Date.now());
   }
 
   keepsBlocks(request: CaptureRequest): boolean {
-    const handover = this.#keeping.get(request.requestId);
-    if (handover === undefined) return false;
-    // The last sampled token was never an input: it has no KV.
-    const numTokens = Math.min(request.numTokens - 1, request.numPromptTokens);
-    handover.keptId = `${request.requestId}/${request.index}`;
-    this.#kept.keep(handover.keptId, {
-      requestIndex: request.index,
-      blockIds: request.blockIds.slice(0, Math.ceil(numTokens / this.#blockSize)),
-      promptTokenIds: handover.promptTokenIds,
-      numTokens,
-      expiresAt: Date.now() + this.options.leaseMs,
-      rows: null,
-    });
-    return true;
+    return this.#keeper.keepsBlocks(request, Date.now());
   }
 
   onWorkersLost(): void {
-    this.#generation++;
-    this.#kept.forgetAll();
+    this.#keeper.onWorkersLost();
+    this.#loader.onWorkersLost();
+    this.#noteDrained();
   }
 
-  /** Resolves once nobody can come for blocks any more. */
-  drained(): Promise<void> {
-    return this.#kept.emptied();
+  /** Resolves once no other engine can come for blocks any more. */
+  async drained(): Promise<void> {
+    if (this.numKept > 0) await new Promise<void>((resolve) => (this.#onDrained = resolve));
   }
 
   close(): void {
-    this.#kept.forgetAll();
+    this.onWorkersLost();
     this.#server?.close();
-    this.#loader?.close();
+    this.#peers?.close();
   }
 
-  /** Never rejects: whatever goes wrong is the end of this load, and of nothing else. */
-  async #load(load: KvLoad, generation: number): Promise<void> {
-    const engine = this.#engine!;
-    const handover = this.#loading.get(load.requestId);
-    let outcome: KvLoadOutcome;
-    this.counts.loads++;
+  async #writeKv(load: KvLoad, keys: Uint32Array<ArrayBuffer>): Promise<void> {
     try {
-      if (handover === undefined) throw new Error('its request is gone');
-      const { keys, rows } = await this.#loader!.load(load, handover);
-      if (generation !== this.#generation) return;
-      await engine.writeKv(load.blockIds, keys);
-      this.counts.tokensLoaded += load.to - load.from;
-      outcome = { kind: 'loaded', rows };
-      this.#loader!.release(handover, load.requestId);
+      await this.#engine!.writeKv(load.blockIds, keys);
     } catch (error) {
       // The engine's own workers are lost: `onWorkersLost` makes the load void, or every request ends with the engine.
-      if (isLoss(error)) return;
-      this.counts.failedLoads++;
-      this.#onFailure(load.requestId, error as Error);
-      outcome = { kind: this.options.onLoadFailure };
+      if (!isLoss(error)) this.#loader.notWritten(load, (error as Error).message);
+      return;
     }
-    if (generation === this.#generation) engine.finishLoad(load.loadId, outcome);
+    this.#loader.written(load);
   }
+
+  #noteDrained(): void {
+    if (this.numKept === 0) this.#onDrained?.();
+  }
+}
+
+/** `time` in ms since 1970. The process does not wait for it. */
+function callAt(time: number, run: () => void): void {
+  setTimeout(run, Math.max(0, time - Date.now())).unref();
 }

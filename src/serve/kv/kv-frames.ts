@@ -2,9 +2,9 @@
  * The messages between two engines, multipart over ZeroMQ. The first frame is JSON; numbers in the others are
  * little-endian.
  *
- *     read      DEALER ─▶ ROUTER   [ header ]                          what is wanted, and of which model, tokens, block size
- *     answer    DEALER ◀─ ROUTER   [ header ][ keys ][ rows ]          or [ header ] with an error
- *     release   DEALER ─▶ ROUTER   [ header ]                          nobody reads these blocks any more; no answer
+ *     read      DEALER ─▶ ROUTER   [ header ]                    the question: see `KvQuestion`
+ *     answer    DEALER ◀─ ROUTER   [ header ][ keys ][ rows ]    the other frames are empty if there is an error
+ *     release   DEALER ─▶ ROUTER   [ header ]                    the blocks are read no more; there is no answer
  *
  * keys: `[blocks of [from, to), blockSize, 2]` u32. rows: `[rowsEnd − rowsStart, L, K]` u8 or u16, or empty.
  */
@@ -12,34 +12,22 @@
 import { createHash } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import type { ModelConfig } from '../../contract/config.ts';
+import type { KvQuestion } from '../../handover/kv-message.ts';
 import { routingFunctionName, routingFunctionOf } from '../../kernels/router/routing-function.ts';
 
 export const PROTOCOL = 1;
 
-export type ReadHeader = Readonly<{
-  protocol: number;
-  kind: 'read';
-  /** The asker's; comes back with the answer. */
-  id: number;
-  engineId: string;
-  requestId: string;
-  from: number;
-  to: number;
-  /** Rows are wanted from this position on; `null`: none. */
-  rowsStart: number | null;
-  /** Digest of rows that came by another way and are used only if they are this request's; absent: there are none. */
-  rowsDigest?: string;
-  shape: string;
-  /** Digest of the tokens `[0, to)`. */
-  tokens: string;
-}>;
+/** Without a digest of rows there is no `rowsDigest`. */
+export type ReadHeader = Readonly<{ protocol: number; kind: 'read'; id: number; rowsDigest?: string }> &
+  Omit<KvQuestion, 'rowsDigest'>;
 
 export type ReleaseHeader = Readonly<{ protocol: number; kind: 'release'; engineId: string; requestId: string }>;
 
 export type AnswerHeader = Readonly<{
   protocol: number;
+  /** That of the question. */
   id: number;
-  /** `null`: the other frames follow. */
+  /** Why there is no KV; `null`: the other frames hold it. */
   error: string | null;
   checksum: number;
   /** The rows are those of `[rowsStart, rowsEnd)`. */
@@ -72,6 +60,22 @@ export function tokenDigest(tokens: Uint32Array, numTokens: number): string {
 
 export function checksumOf(keys: Uint8Array, rows: Uint8Array): number {
   return crc32(rows, crc32(keys));
+}
+
+/** The question of a header, which may lack anything: what is missing fits nothing that is kept. */
+export function questionOf(header: Readonly<Record<string, unknown>>): KvQuestion {
+  const text = (name: string): string => (typeof header[name] === 'string' ? header[name] : '');
+  const number = (name: string): number => (typeof header[name] === 'number' ? header[name] : NaN);
+  return {
+    engineId: text('engineId'),
+    requestId: text('requestId'),
+    from: number('from'),
+    to: number('to'),
+    rowsStart: Number.isInteger(header['rowsStart']) ? number('rowsStart') : null,
+    rowsDigest: header['rowsDigest'] === undefined ? null : text('rowsDigest'),
+    shape: text('shape'),
+    tokens: text('tokens'),
+  };
 }
 
 /** The object that a frame holds, or `null`. What a peer sends may be anything. */

@@ -5,10 +5,13 @@
 
 import type { RowShape } from '../../capture/row-shape.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
+import type { RemoteKv } from '../../handover/kv-message.ts';
 import type { BodyFields } from '../body/body-fields.ts';
 import { badField } from '../body/body-fields.ts';
 import { HttpError } from '../http-error.ts';
 import { readCarriedRows } from './carried-rows.ts';
+
+export { pdRowsWays, type PdRows } from '../../handover/handed-rows.ts';
 
 const MAX_ID_LENGTH = 512;
 const MAX_TOKENS = 2 ** 31 - 1;
@@ -21,16 +24,6 @@ const unused = ['remote_block_ids', 'tp_size', 'remote_blocks_expiry_time', 'tra
 /** What a server does for others: keeps KV for them, fetches KV from them. */
 export const kvRoles = ['prefill', 'decode', 'both'] as const;
 export type KvRole = (typeof kvRoles)[number];
-
-/**
- * How the rows of a prompt get from the engine that prefills to the client of the one that decodes.
- *
- *     with-kv   over the same socket as the KV that they belong to
- *     carry     in `kv_transfer_params`, through the proxy
- *     splice    in the first answer; the second declares them missing, and the proxy puts them in
- */
-export const pdRowsWays = ['with-kv', 'carry', 'splice'] as const;
-export type PdRows = (typeof pdRowsWays)[number];
 
 /** What parameters are read against. */
 export type TransferRules = Readonly<{
@@ -51,21 +44,9 @@ export type KeepKv = Readonly<{
 }>;
 
 /** Begin with the KV of a request that another engine served. */
-export type RemoteKv = Readonly<{
-  kind: 'remote';
-  engineId: string;
-  requestId: string;
-  host: string;
-  port: number;
-  /** Tokens from the front of the prompt whose KV is there. */
-  numTokens: number;
-  /** Their rows are there too. Not of vLLM: an engine that has no rows leaves it out. */
-  hasRows: boolean;
-  /** Their rows, up to `numTokens`, if they came along. */
-  carried: RoutedRows | null;
-}>;
+export type HostedKv = RemoteKv & Readonly<{ kind: 'remote'; host: string; port: number }>;
 
-export type TransferParams = KeepKv | RemoteKv;
+export type TransferParams = KeepKv | HostedKv;
 
 /** What goes to the proxy, and with its next request to the engine that decodes. */
 export type TransferAnswer = Readonly<{
@@ -112,7 +93,7 @@ function checkRole(fields: BodyFields, name: string, fits: boolean, role: KvRole
   throw HttpError.of('UNSUPPORTED_FIELD', full, full, 'true', `this server was started with --role ${role}`);
 }
 
-function readRemote(fields: BodyFields, { isPeer, rowShape }: TransferRules): RemoteKv {
+function readRemote(fields: BodyFields, { isPeer, rowShape }: TransferRules): HostedKv {
   const required = <T>(name: string, value: T | null, wanted: string): T => {
     if (value === null) throw badField(fields.nameOf(name), undefined, wanted);
     return value;

@@ -1,7 +1,8 @@
 /** Defects of a hand-over of KV between two engines, as patches of the simulator's two sides of it. */
 
-import { KvKeeper } from '../pd/kv-keeper.ts';
-import { KvLoader } from '../pd/kv-loader.ts';
+import { KvKeeper } from '../../handover/kv-keeper.ts';
+import { KvLoader } from '../../handover/kv-loader.ts';
+import type { RemoteKv } from '../../handover/kv-message.ts';
 import { Storm } from '../storm.ts';
 import { World } from '../world.ts';
 import type { Mutant } from './mutant.ts';
@@ -11,9 +12,9 @@ import type { Mutant } from './mutant.ts';
  */
 function installUncountedReaders(): () => void {
   const original = KvKeeper.prototype.read;
-  KvKeeper.prototype.read = function read(this: KvKeeper, requestId, from, to, answer) {
-    original.call(this, requestId, from, to, answer);
-    const kept = this.get(requestId);
+  KvKeeper.prototype.read = function read(this: KvKeeper, question, reply) {
+    original.call(this, question, reply);
+    const kept = this.find(question.requestId);
     if (kept !== null) kept.numReaders = 0;
   };
   return () => {
@@ -52,7 +53,7 @@ function installSilentRelease(): () => void {
 /** Rows are promised with all KV, whether they are all there or not. */
 function installRowsPromisedUnseen(): () => void {
   const original = KvLoader.prototype.externalKv;
-  KvLoader.prototype.externalKv = function externalKv(this: KvLoader, request) {
+  KvLoader.prototype.externalKv = function externalKv(this: KvLoader<RemoteKv>, request) {
     const external = original.call(this, request);
     return external === null ? null : { ...external, hasRows: true };
   };

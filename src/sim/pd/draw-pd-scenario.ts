@@ -1,8 +1,9 @@
 /** The storm of a seed, with a prefill engine in front. */
 
+import { pdRowsWays } from '../../handover/handed-rows.ts';
 import { Draw, drawEngine, drawFaults, drawScenario } from '../draw-scenario.ts';
 import type { Scenario, ScenarioRequest } from '../scenario.ts';
-import { LOAD_FAILURES, ROW_WAYS, type LinkTiming, type ProxyFailure } from './pd-scenario.ts';
+import { LOAD_FAILURES, type LinkTiming, type ProxyFailure } from './pd-scenario.ts';
 
 /**
  * The same on every machine and for every design. Requests, decode engine and its faults are those of
@@ -32,7 +33,7 @@ export function drawPdScenario(seed: number): Scenario {
       ringDepth: draw.int(1, queueDepth + 1),
       numRanks,
       faults: draw.chance(0.5) ? [] : drawFaults(seed + 1, draw, requests, numRanks),
-      rows: draw.pick(ROW_WAYS),
+      rows: draw.pick(pdRowsWays),
       onLoadFailure: draw.pick(LOAD_FAILURES),
       direct: requests.filter(() => draw.chance(directShare)).map(({ id }) => id),
       leaseTicks: draw.pick([100, 1000, 10_000]),

@@ -2,8 +2,8 @@
  * Two engines and what is between them, in one virtual time.
  *
  *     clients ─▶ P: World, Storm, ranks ──ends──▶ proxy ──▶ D: World, Storm, ranks ─▶ outputs
- *                      │ KvKeeper ◀───── link: read, release ─────── KvLoader │
- *                      └───────── link: keys, rows ─────────────────▶─────────┘
+ *                   VirtualKeeper ◀───── link: question, release ───── VirtualLoader
+ *                      └──────────────── link: keys, rows ──────────────────▶┘
  *
  * Passes of P and of D have epochs that differ: a row of D's tells whose it is (L9).
  */
@@ -17,8 +17,8 @@ import type { Scenario } from '../scenario.ts';
 import { Storm } from '../storm.ts';
 import type { TestedDesign } from '../tested-design.ts';
 import { World } from '../world.ts';
-import { KvKeeper } from './kv-keeper.ts';
-import { KvLoader } from './kv-loader.ts';
+import { VirtualKeeper, type LedgerKv } from './virtual-keeper.ts';
+import { VirtualLoader } from './virtual-loader.ts';
 import type { PdScenario } from './pd-scenario.ts';
 import { decodeScenario, prefillScenario } from './side-scenarios.ts';
 import { VirtualLink } from './virtual-link.ts';
@@ -28,11 +28,12 @@ import { VirtualProxy } from './virtual-proxy.ts';
 const FIRST_PREFILL_EPOCH = 1_000_000;
 
 export class EnginePair {
-  readonly #keeper: KvKeeper;
-  readonly #loader: KvLoader;
+  readonly #keeper: VirtualKeeper;
+  readonly #loader: VirtualLoader;
   readonly #prefill: Storm;
   readonly #decode: Storm;
   readonly #judge: Judge;
+  readonly #marks: ReadonlySet<Mark>;
 
   constructor(
     scenario: Scenario,
@@ -45,9 +46,11 @@ export class EnginePair {
     marks: Set<Mark>,
   ) {
     this.#judge = judge;
+    this.#marks = marks;
     const link = new VirtualLink(clock, pd.link, scenario.seed);
-    this.#keeper = new KvKeeper(clock, pd, marks);
-    this.#loader = new KvLoader(clock, link, this.#keeper, pd, marks);
+    const ledgerKv: LedgerKv = new WeakMap();
+    this.#keeper = new VirtualKeeper(clock, pd, ledgerKv, marks);
+    this.#loader = new VirtualLoader({ clock, link, keeper: this.#keeper, ledgerKv, marks }, pd, scenario);
     const proxy = new VirtualProxy({
       clock,
       link,
@@ -70,7 +73,7 @@ export class EnginePair {
       firstEpoch: 1,
       connector: this.#loader,
       rowsAreSpliced: pd.rows === 'splice',
-      onEnd: ({ id }) => this.#loader.forget(id),
+      onEnd: ({ id }) => this.#loader.ended(id),
     });
     this.#prefill = new Storm(prefill, tested, clock);
     this.#decode = new Storm(decode, tested, clock);
@@ -87,10 +90,16 @@ export class EnginePair {
   checkEnd(): void {
     this.#prefill.checkEnd();
     this.#decode.checkEnd();
-    if (this.#keeper.numKept === 0 && this.#loader.numPending === 0) return;
-    this.#judge.wrong(
-      'L7',
-      `${this.#keeper.numKept} requests keep blocks and ${this.#loader.numPending} loads are pending after the drain`,
-    );
+    const [{ core: keeper }, { core: loader }] = [this.#keeper, this.#loader];
+    const { numKept, numReads } = keeper;
+    const { numLoads } = loader;
+    if (numKept + numReads + numLoads > 0) {
+      const left = `${numKept} requests keep blocks, ${numReads} reads and ${numLoads} loads are under way`;
+      this.#judge.wrong('L7', `${left} after the drain`);
+    }
+    // Requests that come to an engine whose workers are lost for good are never taken in.
+    if (this.#marks.has('worker lost for good') || keeper.numRequests + loader.numRequests === 0) return;
+    const remembered = `${keeper.numRequests} requests to keep and ${loader.numRequests} to load for`;
+    this.#judge.wrong('L7', `${remembered} are remembered after the drain`);
   }
 }

@@ -4,13 +4,7 @@ import type { EngineConfig } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { validateEngineConfig } from '../../engine/engine-config.ts';
 import type { Fault } from '../fault.ts';
-
-/**
- * How the rows of loaded positions come: with the blocks, with the request, or not at all, to be spliced from the
- * prefill engine's answer.
- */
-export const ROW_WAYS = ['with-kv', 'carry', 'splice'] as const;
-export type RowWay = (typeof ROW_WAYS)[number];
+import { pdRowsWays, type PdRows } from '../../handover/handed-rows.ts';
 
 export const LOAD_FAILURES = ['recompute', 'fail'] as const;
 
@@ -41,7 +35,7 @@ export type PdScenario = Readonly<{
   queueDepth: number;
   ringDepth: number;
   faults: readonly Fault[];
-  rows: RowWay;
+  rows: PdRows;
   onLoadFailure: (typeof LOAD_FAILURES)[number];
   /** Ids of the requests that go to the decode engine alone. */
   direct: readonly string[];
@@ -66,7 +60,7 @@ export function checkPdScenario(pd: PdScenario, decode: EngineConfig, bad: (prob
   for (const name of ['faults', 'direct', 'rowless'] as const) {
     if (!Array.isArray(name === 'rowless' ? (pd.rowless ?? []) : pd[name])) throw bad(`"pd.${name}" is no list`);
   }
-  if (!ROW_WAYS.includes(pd.rows)) throw bad(`"pd.rows" is none of ${ROW_WAYS.join(', ')}`);
+  if (!pdRowsWays.includes(pd.rows)) throw bad(`"pd.rows" is none of ${pdRowsWays.join(', ')}`);
   if (!LOAD_FAILURES.includes(pd.onLoadFailure)) throw bad(`"pd.onLoadFailure" is none of ${LOAD_FAILURES.join(', ')}`);
   if (
     typeof pd.link !== 'object' ||

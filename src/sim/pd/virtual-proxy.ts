@@ -6,21 +6,22 @@
 
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
+import type { RemoteKv } from '../../handover/kv-message.ts';
 import { random, type Random } from '../../workload/random.ts';
 import type { Mark } from '../coverage.ts';
 import { Phase, type Clock } from '../virtual/event-heap.ts';
 import type { ScenarioRequest } from '../scenario.ts';
 import type { Storm } from '../storm.ts';
-import type { KvKeeper } from './kv-keeper.ts';
-import type { KvLoader, RemoteKv } from './kv-loader.ts';
 import type { ProxyFailure } from './pd-scenario.ts';
+import type { VirtualKeeper } from './virtual-keeper.ts';
 import type { VirtualLink } from './virtual-link.ts';
+import type { VirtualLoader } from './virtual-loader.ts';
 
 export type ProxySurroundings = Readonly<{
   clock: Clock;
   link: VirtualLink;
-  keeper: KvKeeper;
-  loader: KvLoader;
+  keeper: VirtualKeeper;
+  loader: VirtualLoader;
   /** As the clients sent them, by id. */
   requests: ReadonlyMap<string, ScenarioRequest>;
   /** `null`: its leg to the prefill engine never fails. */
@@ -58,15 +59,13 @@ export class VirtualProxy {
    * KV if there is some.
    */
   onPrefilled({ id }: ScenarioRequest, finish: FinishReason | 'refused', pieces: readonly RoutedRows[]): void {
+    const { link, keeper, failure, marks } = this.#around;
+    const remote = keeper.core.ended(id, pieces.length === 1 ? pieces[0]! : null);
     if (this.#settled.has(id)) return;
     if (finish === 'abort') {
       this.#settled.add(id);
       return;
     }
-    const { link, keeper, requests, failure, marks } = this.#around;
-    const kept = keeper.get(id);
-    if (kept !== null) kept.rows = completeRows(pieces, requests.get(id)!.rowsFrom, kept.numTokens);
-    const remote = kept === null ? null : { numTokens: kept.numTokens, rows: kept.rows };
     if (failure !== null && this.#stream.nextFloat() < failure.lostShare) {
       marks.add('answer of the prefill engine lost');
       return;
@@ -87,15 +86,8 @@ export class VirtualProxy {
     if (this.#settled.has(id)) return;
     this.#settled.add(id);
     const { loader, requests } = this.#around;
-    if (remote !== null) loader.announce(id, remote);
-    this.#decode!.arrive(requests.get(id)!);
+    const request = requests.get(id)!;
+    if (remote !== null) loader.announce(request, remote);
+    this.#decode!.arrive(request);
   }
-}
-
-/** Rows `[from, to)` without a gap, or `null`. */
-function completeRows(pieces: readonly RoutedRows[], from: number, to: number): RoutedRows | null {
-  const [rows] = pieces;
-  if (pieces.length !== 1 || rows!.start !== from || rows!.missing.length > 0 || rows!.start + rows!.count < to)
-    return null;
-  return rows!;
 }

@@ -9,10 +9,11 @@ import type { FinishReason } from '../../../src/contract/engine-core-output.ts';
 import type { CaptureRequest } from '../../../src/contract/request.ts';
 import type { RoutedRows } from '../../../src/contract/routed-rows.ts';
 import { rowAt } from '../../../src/capture/routed-rows.ts';
+import { pdRowsWays, type PdRows } from '../../../src/handover/handed-rows.ts';
 import { runSeeds } from '../../../src/sim/campaign.ts';
 import { closedMarks, rareMarks } from '../../../src/sim/coverage.ts';
 import { drawPdScenario } from '../../../src/sim/pd/draw-pd-scenario.ts';
-import { ROW_WAYS, type PdScenario, type RowWay } from '../../../src/sim/pd/pd-scenario.ts';
+import type { PdScenario } from '../../../src/sim/pd/pd-scenario.ts';
 import { DelegatingEngineHalf } from '../../../src/sim/mutants/delegates.ts';
 import { findTestedDesign } from '../../../src/sim/mutants/mutants.ts';
 import { runScenario } from '../../../src/sim/run-scenario.ts';
@@ -100,7 +101,7 @@ const REQUEST: ScenarioRequest = {
 const PROMPT = Array.from({ length: 48 }, (_, i) => (i * 7) % 29);
 
 /** A prompt of 48 tokens, 32 of them cached by the decode engine, which computed them itself for `warm`. */
-function workedExample(rows: RowWay, changes: Partial<PdScenario> = {}): Scenario {
+function workedExample(rows: PdRows, changes: Partial<PdScenario> = {}): Scenario {
   const base = drawPdScenario(1);
   const engine = {
     ...base.engine,
@@ -174,7 +175,7 @@ class Watching extends DelegatingEngineHalf {
   }
 }
 
-test.each(ROW_WAYS)(
+test.each(pdRowsWays)(
   'the worked example, rows %s: 32 tokens are the decode engine’s, 15 loaded, the 48th computed again',
   (way) => {
     const halves: Watching[] = [];
