@@ -29,7 +29,6 @@ import { Limited } from './kv/limited.ts';
 import type { TransferParams } from './kv/transfer-params.ts';
 import type { Choice } from './generation.ts';
 import { Generation } from './generation.ts';
-import { HttpError } from './http-error.ts';
 
 export type EngineHostOptions = Readonly<{
   /** How rows get from the workers to the engine. */
