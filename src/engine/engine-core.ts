@@ -8,7 +8,6 @@
  *                   └────────────┘ ◀─ finishStep ◀─ ModelRunnerOutput ◀──┘
  *
  * It checks requests and knows them by their ids. `LiveRequests` holds their states, `Scheduler` plans their steps.
- * Several steps may be under way. Their outputs come in the order of the steps.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.ts';
