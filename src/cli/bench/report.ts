@@ -185,7 +185,7 @@ const ROUNDING_ERROR = 1e-9;
 
 const legend = [
   'tokens/s: output tokens, median of the runs',
-  'vs off: median ratio to the off run of the same seconds ± half its 95 % interval, which holds whenever the bench ends',
+  'vs off: median ratio to the off run of the same seconds ± half its 95 % interval, whatever ended the bench',
   'slower, faster: the interval lies below 0.98, above 1.02 · pairs: and what ended them, if not a narrow interval',
   'sched: engine time per request and step · engine: its longest step',
   'stall: the longest that the main thread’s event loop stood still; both of a run: median over the runs, and longest',
@@ -198,8 +198,10 @@ function headline({ environment: e, options }: BenchResult): string {
   const { model } = session;
   const device = `${e.device}${e.isSoftwareDevice ? ': software, says nothing about a GPU' : ''}`;
   return [
-    `${model.name} (${model.numLayers} layers, ${model.numExperts} experts, top-${model.topK}) · ${session.router?.kind ?? 'modular'} router · ${options.workload} · seed ${options.seed}`,
-    `device ${device} · ballast ${session.ballastMs} ms · queue depth ${session.queueDepth} · ${endingText(options.ending)}`,
+    `${model.name} (${model.numLayers} layers, ${model.numExperts} experts, top-${model.topK}) · ` +
+      `${session.router?.kind ?? 'modular'} router · ${options.workload} · seed ${options.seed}`,
+    `device ${device} · ballast ${session.ballastMs} ms · queue depth ${session.queueDepth} · ` +
+      endingText(options.ending),
     `${e.cpu} × ${e.numCpus} · Node ${e.node} · webgpu ${e.packages['webgpu']} · commit ${e.commit ?? 'unknown'}`,
   ].join('\n');
 }
@@ -216,7 +218,8 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string[] {
     (what) => `${total((report) => report.requests[what])} ${what}`,
   );
   lines.push(
-    `requests: ${requests.join(', ')} · preemptions: ${result.runs.reduce((sum, run) => sum + run.served.engineStats.numPreemptions, 0)}` +
+    `requests: ${requests.join(', ')} · preemptions: ` +
+      `${result.runs.reduce((sum, run) => sum + run.served.engineStats.numPreemptions, 0)}` +
       ` · rows: ${total((r) => r.rows.delivered)} delivered, ${total((r) => r.rows.mismatched)} mismatched`,
   );
   reports.forEach(({ drafts }, i) => {
