@@ -3,7 +3,14 @@
 import { Command, Option } from 'commander';
 import { designNames } from '../capture/designs.ts';
 import { DEFAULT_PREFIX_ROWS, prefixRowsByName, prefixRowsNames } from '../capture/deltas/prefix-rows.ts';
-import type { DesignReference, DeviceKind, EngineConfig, PrefixRows, SchedulingPolicy } from '../contract/config.ts';
+import type {
+  DesignReference,
+  DeviceKind,
+  EngineConfig,
+  PrefixRows,
+  RouterKernels,
+  SchedulingPolicy,
+} from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { engineConfig } from '../host/engine-options.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../kernels/model/kernel-shape.ts';
@@ -18,7 +25,7 @@ import { designReference } from '../worker/design-module.ts';
 import { requireRows, routerConfig } from '../worker/router-kinds.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../worker/thread/thread-executor.ts';
 import { endAtOnce, endProcess } from './end-process.ts';
-import { checkDraftFlags, finite, list, whole } from './options.ts';
+import { checkDraftFlags, finite, list, routerKernelsOption, whole } from './options.ts';
 import { nextSignal } from './signals.ts';
 
 /** One of the smaller published models: on a software adapter a token of a large one takes its time. */
@@ -46,6 +53,7 @@ type Flags = {
   ballastMs: number;
   router: 'modular' | 'monolithic';
   routingReplay: boolean;
+  routerKernels: RouterKernels;
   numSpeculativeTokens: number;
   draftAcceptanceRate: number;
   maxRestarts: number;
@@ -106,6 +114,7 @@ export function serveCommand(): Command {
         .default('modular'),
     )
     .option('--no-routing-replay', 'without routing_replay_out: a monolithic router then writes no rows at all')
+    .addOption(routerKernelsOption())
     .option('--ballast-ms <ms>', 'stretch each forward pass on the device', finite(0, 60_000), 0)
     .option('--num-speculative-tokens <n>', 'draft tokens per request and step', whole(0, 64), 0)
     .option(
@@ -130,7 +139,8 @@ export function serveCommand(): Command {
     .addOption(
       new Option(
         '--role <role>',
-        'share KV with other servers: keep it for those that decode, fetch it from those that prefill (default: both with --kv-port, else none)',
+        'share KV with other servers: keep it for those that decode, fetch it from those that prefill ' +
+          '(default: both with --kv-port, else none)',
       ).choices(kvRoles),
     )
     .addOption(
@@ -203,8 +213,9 @@ function checkKvFlags({ role, kvPort }: Flags, command: Command): void {
   }
 }
 
-function checkDesign({ design, prefixRows, router, routingReplay }: Flags, command: Command): void {
-  requireRows(routerConfig(router, routingReplay), design);
+function checkDesign(flags: Flags, command: Command): void {
+  const { design, prefixRows } = flags;
+  requireRows(routerConfig(flags), design);
   if (design === 'deltas' || command.getOptionValueSource('prefixRows') !== 'cli') return;
   const wanted = 'it with --design deltas only: the other designs have no policy';
   throw RoutedExpertsError.of('BAD_VALUE', '--prefix-rows', prefixRows, wanted);
@@ -244,7 +255,7 @@ function toConfig(flags: Flags): ServeConfig {
       numRanks: flags.ranks,
       queueDepth: flags.queueDepth,
       ballastMs: flags.ballastMs,
-      router: routerConfig(flags.router, flags.routingReplay),
+      router: routerConfig(flags),
       prefixRows: flags.prefixRows,
       draftAcceptanceRate: flags.draftAcceptanceRate,
       maxRestarts: flags.maxRestarts,

@@ -1,12 +1,21 @@
 /** What an engine of the library is made from, with the defaults of what is left out. */
 
-import type { DesignReference, DeviceKind, EngineConfig, ModelConfig, PrefixRows } from '../contract/config.ts';
+import type {
+  DesignReference,
+  DeviceKind,
+  EngineConfig,
+  ModelConfig,
+  PrefixRows,
+  RouterKernels,
+} from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
 import { modelPreset } from '../kernels/model/model-presets.ts';
+import { ROUTER_KERNELS } from '../kernels/model/route/engine-router.ts';
 import { designReference } from '../worker/design-module.ts';
 import type { SessionConfig } from './design-session.ts';
 
+/** What an engine is made from; only `model` is needed. */
 export type EngineOptions = Readonly<{
   /** The name of a published model's shape (`MODEL_NAMES`), or a shape of the caller's own. */
   model: string | ModelConfig;
@@ -15,8 +24,13 @@ export type EngineOptions = Readonly<{
   /** Part of the name of the WebGPU adapter to use. */
   adapter?: string;
   /**
-   * How rows leave the device: the name of a built-in design, or the path (relative to the working directory) or `file:`
-   * URL of a module that exports one; default `deltas`.
+   * Route in one kernel (`fused`), or in a gate and a router kernel behind it (`gated`); default `auto`, the faster way
+   * as far as it was measured. Rows are the same.
+   */
+  routerKernels?: RouterKernels;
+  /**
+   * How rows leave the device: the name of a built-in design, or the path (relative to the working directory) or
+   * `file:` URL of a module that exports one; default `deltas`.
    */
   design?: string | URL;
   /** Rows of prefix-cached tokens under `deltas`; default `complete`. */
@@ -50,7 +64,9 @@ export function engineSettings(options: EngineOptions): EngineSettings {
   requireWhole('queueDepth', queueDepth, 1, 16);
   requireWhole('numRanks', numRanks, 1, 16);
   requireWhole('maxRestarts', maxRestarts, 0, 1000);
-  const { stepTimeoutMs, prefixRows } = options;
+  const { stepTimeoutMs, prefixRows, routerKernels = 'auto' } = options;
+  if (!ROUTER_KERNELS.includes(routerKernels))
+    throw RoutedExpertsError.of('UNKNOWN_NAME', 'routerKernels', routerKernels, ROUTER_KERNELS);
   return {
     design: reference,
     maxRestarts,
@@ -63,6 +79,7 @@ export function engineSettings(options: EngineOptions): EngineSettings {
       queueDepth,
       ballastMs: options.ballastMs ?? 0,
       fault: null,
+      router: { kind: 'modular', kernels: routerKernels },
       ...(stepTimeoutMs === undefined ? {} : { stepTimeoutMs }),
       ...(prefixRows === undefined ? {} : { prefixRows }),
     },

@@ -11,6 +11,7 @@ import { engineSettings, type EngineOptions } from './engine-options.ts';
 import { LiveEngine } from './live-engine.ts';
 import { LiveRequest, type GenerationResult, type GenerationUpdate } from './live-request.ts';
 
+/** How one request is sampled, and what comes back. */
 export type GenerateOptions = Partial<SamplingParams> &
   Readonly<{
     /** Unique among the requests alive; made up where it is left out. */
@@ -41,6 +42,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine> {
   }
 }
 
+/** An engine that runs until it is closed. */
 export class Engine {
   readonly #session: DesignSession;
   readonly #live: LiveEngine;

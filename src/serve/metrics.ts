@@ -208,7 +208,7 @@ export class Metrics {
     );
     this.#total('routed_experts:kv_loads_total', 'Loads begun', () => kv.counts.loads);
     this.#total('routed_experts:kv_failed_loads_total', 'Loads that failed', () => kv.counts.failedLoads);
-    this.#total('routed_experts:kv_loaded_bytes_total', 'Bytes of KV and rows that came', () => kv.numBytesLoaded);
+    this.#total('routed_experts:kv_loaded_bytes_total', 'Bytes of KV and rows that came', () => kv.counts.bytesLoaded);
     this.#total('routed_experts:kv_sent_bytes_total', 'Bytes of KV and rows handed out', () => kv.numBytesSent);
     this.#total('routed_experts:kv_expired_leases_total', 'Leases that ran out', () => kv.numExpired);
   }

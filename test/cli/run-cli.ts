@@ -49,5 +49,5 @@ export async function runHere(...args: readonly string[]): Promise<Ended> {
 
 /** Without the lines that tell how far a run has got. */
 function withoutProgress(stderr: string): string {
-  return stderr.replaceAll(/^run \d+ of \d+: .*\n/gm, '');
+  return stderr.replaceAll(/^(run|second) \d+ of \d+: .*\n/gm, '');
 }

@@ -141,7 +141,7 @@ describe.each(pdRowsWays)('%s', (rows) => {
   test('to several choices, which fetch the KV once', async () => {
     const prompt = promptOf(3, 61);
     const params = await prefill(p1, prompt, { n: 2 });
-    const before = d.host.kv!.numBytesLoaded;
+    const before = d.host.kv!.counts.bytesLoaded;
     const answer = await decode(d, prompt, params, { n: 4 });
     for (let choice = 0; choice < 4; choice++) {
       expectAnswer(
@@ -156,7 +156,7 @@ describe.each(pdRowsWays)('%s', (rows) => {
       );
     }
     const numBytes = 64 * 8 + (rows === 'with-kv' ? 61 * WIDTH : 0);
-    expect(d.host.kv!.numBytesLoaded - before).toBe(numBytes);
+    expect(d.host.kv!.counts.bytesLoaded - before).toBe(numBytes);
     expect(d.host.kv!.counts.failedLoads).toBe(0);
   });
 

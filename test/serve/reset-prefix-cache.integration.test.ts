@@ -76,7 +76,7 @@ describe('with requests running', () => {
     expect((await reset(server)).status).toBe(200);
   });
 
-  test('resets them too when told to: they are computed anew, and their clients get every token and row once', async () => {
+  test('resets them too when told to: they are computed anew, and clients get every token and row once', async () => {
     const server = closeAfterTest(await startServer());
     const answer = post(server, '/v1/completions', { ...long, n: 3 });
     await vi.waitFor(() => expect(server.host.engine.stats().numCachedBlocks).toBeGreaterThan(7), { interval: 1 });

@@ -17,7 +17,7 @@ describe.each([
   ['cpu', 2],
   ['webgpu', 1],
 ] as const)('on %s, %d ranks', (device, numRanks) => {
-  test('a worker that is lost while idle, of any rank and in any way, is started again before the next request', async () => {
+  test('a worker that is lost while idle, of any rank, in any way, is replaced before the next request', async () => {
     const server = closeAfterTest(await startServer({ host: { device, numRanks, maxRestarts: 100 } }));
     let numRestarts = 0;
     for (const kind of ['exit-thread', 'throw', 'reject', 'lose-device'] as const) {
