@@ -86,7 +86,7 @@ export async function servePd(
   try {
     await new PdExchange(request, services, path, body, controller.signal).serve(reply);
   } catch (error) {
-    // Nobody is there to be told.
+    // The client is gone: there is no one to answer.
     if (controller.signal.aborted && reply.raw.destroyed) reply.hijack();
     else if (reply.raw.headersSent) {
       // Half an answer is no answer: its client must see that it was cut.
@@ -126,7 +126,7 @@ class PdExchange {
 
   async serve(reply: FastifyReply): Promise<void> {
     const { metrics, decode } = this.#services;
-    // KV that nobody can come for is not made.
+    // KV that no decode server can fetch is not made.
     decode.requireUp();
     if (!canBeSplit(this.#body)) {
       metrics.unsplit();
@@ -176,7 +176,7 @@ class PdExchange {
     }
   }
 
-  /** `null` where nobody asked for rows. Throws an Error if those that were asked for did not come. */
+  /** Returns `null` if no rows were asked for. Throws an Error if rows were asked for and did not come. */
   #splicer(answer: Json, params: unknown): Splicer | null {
     const fields = new BodyFields(this.#body);
     const isGenerate = this.#path === '/inference/v1/generate';

@@ -81,7 +81,7 @@ export class ThreadExecutor implements Executor {
   }
 
   async execute(step: SchedulerOutput): Promise<ModelRunnerOutput> {
-    // All ranks run in step, as collectives make them: the slowest one is the step. Rank 0 answers for all.
+    // Collectives make all ranks run in step, so the slowest rank ends the step. The output is that of rank 0.
     const outputs = await all(this.#ranks.map((rank) => this.#dispatch(rank, step)));
     requireAgreement(outputs);
     for (const output of outputs.slice(1)) this.recycle(output);
@@ -96,7 +96,7 @@ export class ThreadExecutor implements Executor {
     if (origin.rows !== null) origin.rank.returnedRows.push(origin.rows);
   }
 
-  /** All ranks hold the same KV; rank 0 answers. */
+  /** Reads from rank 0: all ranks hold the same KV. */
   async readKv(blockIds: readonly number[]): Promise<Uint32Array> {
     const { keys } = await ask(this.#ranks[0]!, { kind: 'read-kv', blockIds: Uint32Array.from(blockIds) }, 'kv');
     this.#acrossThreads += keys.byteLength;
@@ -185,7 +185,7 @@ async function ask<K extends RankReply['kind']>(
   return reply as RankReply & { kind: K };
 }
 
-/** Waits for every one, then rejects with the first rejection there is: no work of a call outlives it. */
+/** Waits for all promises, then rejects with the first rejection: no work of a call outlives it. */
 async function all<T>(works: readonly Promise<T>[]): Promise<T[]> {
   const settled = await Promise.allSettled(works);
   return settled.map((result) => {
