@@ -16,7 +16,8 @@ import type { KvExchangeOptions } from '../serve/kv/kv-exchange.ts';
 import type { KvRole, PdRows } from '../serve/kv/transfer-params.ts';
 import { kvRoles, pdRowsWays } from '../serve/kv/transfer-params.ts';
 import { designReference } from '../worker/design-module.ts';
-import { requireRows, routerConfig } from '../worker/router-kinds.ts';
+import { requireRows } from '../worker/router-kinds.ts';
+import { routerConfig } from './router-flags.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../worker/thread/thread-executor.ts';
 import { endAtOnce, endProcess } from './end-process.ts';
 import { checkDraftFlags, finite, list, whole } from './options.ts';
@@ -205,8 +206,9 @@ function checkKvFlags({ role, kvPort }: Flags, command: Command): void {
   }
 }
 
-function checkDesign({ design, prefixRows, router, routingReplay }: Flags, command: Command): void {
-  requireRows(routerConfig(router, routingReplay), design);
+function checkDesign(flags: Flags, command: Command): void {
+  const { design, prefixRows } = flags;
+  requireRows(routerConfig(flags), design);
   if (design === 'deltas' || command.getOptionValueSource('prefixRows') !== 'cli') return;
   const wanted = 'it with --design deltas only: the other designs have no policy';
   throw RoutedExpertsError.of('BAD_VALUE', '--prefix-rows', prefixRows, wanted);
@@ -248,7 +250,7 @@ function toConfig(flags: Flags): ServeConfig {
       numRanks: flags.ranks,
       queueDepth: flags.queueDepth,
       ballastMs: flags.ballastMs,
-      router: routerConfig(flags.router, flags.routingReplay),
+      router: routerConfig(flags),
       prefixRows: flags.prefixRows,
       draftAcceptanceRate: flags.draftAcceptanceRate,
       maxRestarts: flags.maxRestarts,

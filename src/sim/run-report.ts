@@ -8,7 +8,7 @@ import type { TestedDesign } from './tested-design.ts';
 
 /** Returns lines without their newlines. A line of an event begins with the number of the step begun last. */
 export function reportRun(scenario: Scenario, tested: TestedDesign): string[] {
-  const { violation, lines, hash } = runScenario(scenario, tested, true);
+  const { violation, lines, hash } = runScenario(scenario, tested, { isTracing: true });
   const { engine, queueDepth, ringDepth, numRanks, model } = scenario;
   const features = [
     engine.asyncScheduling ? 'asynchronous' : 'synchronous',

@@ -11,7 +11,7 @@ import type { RouterConfig } from '../../src/contract/config.ts';
 import { EngineCore } from '../../src/engine/engine-core.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { prepareAdapters } from '../../src/kernels/device/open-device.ts';
-import { kernelsOf, requireRows, routerConfig } from '../../src/worker/router-kinds.ts';
+import { kernelsOf, requireRows } from '../../src/worker/router-kinds.ts';
 import { workloads } from '../../src/workload/workloads.ts';
 
 await prepareAdapters();
@@ -49,7 +49,7 @@ test.each([
   ['tiny-grouped', 'monolithic', 'block-store'],
   ['tiny-softmax-bias', 'modular', 'slot-store'],
 ] as const)('%s, %s router, %s: every row right', async (modelName, kind, design) => {
-  const config = sessionConfig(modelName, routerConfig(kind, true));
+  const config = sessionConfig(modelName, kind === 'modular' ? { kind } : { kind, hasRoutingReplay: true });
   const { model } = config;
   const workload = workloads.rollout.generate({ seed: 3, vocabSize: model.vocabSize, requests: 8, lengthScale: 0.4 });
   const session = await DesignSession.start(design, config);
@@ -72,7 +72,7 @@ test.each([
 });
 
 describe('a monolithic router without routing_replay_out', () => {
-  const config = sessionConfig('tiny', routerConfig('monolithic', false));
+  const config = sessionConfig('tiny', { kind: 'monolithic', hasRoutingReplay: false });
 
   test('starts with off', async () => {
     await (await DesignSession.start('off', config)).close();
@@ -90,10 +90,9 @@ describe('a monolithic router without routing_replay_out', () => {
       const ask = (): void => requireRows(config.router, design);
       if (design === 'off') expect(ask).not.toThrow();
       else expect(ask).toThrow('writes none');
-      expect(() => requireRows(routerConfig('monolithic', true), design)).not.toThrow();
+      expect(() => requireRows({ kind: 'monolithic', hasRoutingReplay: true }, design)).not.toThrow();
       expect(() => requireRows(undefined, design)).not.toThrow();
     }
-    expect(() => routerConfig('modular', false)).toThrow('--router is modular; give monolithic');
   });
 
   test('cannot replay a recording, whose rows come from a router of its own', () => {

@@ -19,7 +19,8 @@ import type { LoopMode } from '../../workload/arrivals.ts';
 import { recordingWorkload } from '../../workload/traces/recording.ts';
 import { workloadNames, workloads } from '../../workload/workloads.ts';
 import { designReference, isDesignModule, loadDesign } from '../../worker/design-module.ts';
-import { requireRows, routerConfig } from '../../worker/router-kinds.ts';
+import { requireRows } from '../../worker/router-kinds.ts';
+import { routerConfig } from '../router-flags.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread/thread-executor.ts';
 import { checkDraftFlags, finite, list, whole } from '../options.ts';
 import { runBench, type BenchOptions, type OwnDesign } from './bench.ts';
@@ -151,7 +152,7 @@ export function benchCommand(): Command {
 
 async function bench(flags: Flags): Promise<void> {
   const recording = recordingOf(flags.routing, flags.recording);
-  const router = routerConfig(flags.router, flags.routingReplay);
+  const router = routerConfig(flags);
   for (const design of flags.design) requireRows(router, design);
   const designs = await loadDesigns(flags.design);
   const model =

@@ -99,6 +99,9 @@ export async function servePd(
   }
 }
 
+/** `mayRepeat`: the hand-over can be made again if the KV does not come. */
+type DecodeLeg = Readonly<{ body: Json; splicer: Splicer | null; mayRepeat: boolean }>;
+
 class PdExchange {
   readonly #services: PdServices;
   readonly #path: PdPath;
@@ -130,7 +133,7 @@ class PdExchange {
     decode.requireUp();
     if (!canBeSplit(this.#body)) {
       metrics.unsplit();
-      await this.#decode(reply, this.#body, null, false);
+      await this.#decode(reply, { body: this.#body, splicer: null, mayRepeat: false });
       return;
     }
     const startedAt = performance.now();
@@ -143,7 +146,7 @@ class PdExchange {
       const body = decodeBody(this.#body, prefilled.params);
       const isLate = performance.now() - startedAt > this.#services.config.prefillMs;
       const mayRepeat = handovers < MAX_HANDOVERS && !isLate;
-      if (await this.#decode(reply, body, prefilled.splicer, mayRepeat)) return;
+      if (await this.#decode(reply, { body, splicer: prefilled.splicer, mayRepeat })) return;
     }
   }
 
@@ -187,11 +190,11 @@ class PdExchange {
     const numTokens = params['remote_num_tokens'];
     const choice = Array.isArray(answer['choices']) ? (answer['choices'] as readonly unknown[])[0] : undefined;
     if (typeof numTokens !== 'number' || !isObject(choice)) throw new Error('its answer has no choice');
-    return Splicer.from(format, promptStart, numTokens, choice);
+    return Splicer.from(choice, { format, start: promptStart, numPromptTokens: numTokens });
   }
 
   /** `false`, where the hand-over may be made again: the KV did not come, and nothing has been passed on. */
-  async #decode(reply: FastifyReply, body: Json, splicer: Splicer | null, mayRepeat: boolean): Promise<boolean> {
+  async #decode(reply: FastifyReply, { body, splicer, mayRepeat }: DecodeLeg): Promise<boolean> {
     const { config, decode, metrics } = this.#services;
     const { backend, answer } = await sendLeg(
       decode.inTurn(),
