@@ -56,9 +56,10 @@ async function tryOn(node, version, examples) {
   }
   await run('--version', [cli, '--version'], '.');
   await run('devices', [cli, 'devices'], 'cpu');
-  await run('fuzz', [cli, 'fuzz', '--seeds', '100', '--jobs', '1'], '100 scenarios');
-  const little = ['--design', 'deltas', '--opt-in', '1', '--requests', '8', '--repeats', '1', '--ballast-ms', '0'];
-  await run('bench', [cli, 'bench', '--device', 'cpu', '--model', 'tiny', ...little], ' 0 mismatched');
+  const designs = ['--design', `deltas,${join('examples', 'designs', 'overlay.ts')}`];
+  await run('fuzz', [cli, 'fuzz', ...designs, '--seeds', '100', '--jobs', '1'], '200 scenarios');
+  const little = ['--model', 'tiny', '--opt-in', '1', '--requests', '8', '--repeats', '1', '--ballast-ms', '0'];
+  await run('bench', [cli, 'bench', ...designs, '--device', 'cpu', ...little], ' 0 mismatched');
   for (const example of examples) await run(`examples/${example}`, [join('examples', example)], '');
 }
 
@@ -78,7 +79,7 @@ async function tryPackage() {
   const install = ['install', ...NPM_FLAGS, `./${filename}`, `node@${oldest}`];
   if ((await step(`npm install, with Node ${oldest}`, 'npm', install)) === '') return;
   cpSync(join(root, 'examples'), join(folder, 'examples'), { recursive: true });
-  const examples = readdirSync(join(folder, 'examples'));
+  const examples = readdirSync(join(folder, 'examples')).filter((file) => file.endsWith('.ts'));
   const installed = join(folder, 'node_modules', 'node', 'bin', 'node');
   await Promise.all([tryOn(installed, oldest, examples), tryOn(process.execPath, process.versions.node, examples)]);
 }

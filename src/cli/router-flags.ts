@@ -1,13 +1,24 @@
-/** The flags `--router` and `--no-routing-replay`. */
+/** The flags `--router`, `--no-routing-replay` and `--router-kernels`. */
 
-import type { RouterConfig } from '../contract/config.ts';
+import type { RouterConfig, RouterKernels } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 
-type RouterFlags = Readonly<{ router: RouterConfig['kind']; routingReplay: boolean }>;
+export type RouterFlags = Readonly<{
+  router: RouterConfig['kind'];
+  routingReplay: boolean;
+  routerKernels: RouterKernels;
+}>;
 
-/** Throws BAD_VALUE for a modular router with `--no-routing-replay`: it has no output to leave out. */
-export function routerConfig({ router: kind, routingReplay: hasRoutingReplay }: RouterFlags): RouterConfig {
-  if (kind === 'monolithic') return { kind, hasRoutingReplay };
-  if (hasRoutingReplay) return { kind };
-  throw RoutedExpertsError.of('BAD_VALUE', '--router', kind, 'monolithic with --no-routing-replay');
+/**
+ * Returns what the flags ask for. Throws BAD_VALUE for a modular router with `--no-routing-replay`, which has no such
+ * output, and for a monolithic router in two kernels.
+ */
+export function routerConfig({ router, routingReplay, routerKernels }: RouterFlags): RouterConfig {
+  if (router === 'monolithic') {
+    if (routerKernels !== 'gated') return { kind: router, hasRoutingReplay: routingReplay };
+    const wanted = 'auto or fused with --router monolithic, which is one kernel';
+    throw RoutedExpertsError.of('BAD_VALUE', '--router-kernels', routerKernels, wanted);
+  }
+  if (routingReplay) return { kind: router, kernels: routerKernels };
+  throw RoutedExpertsError.of('BAD_VALUE', '--router', router, 'monolithic with --no-routing-replay');
 }

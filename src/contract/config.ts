@@ -2,6 +2,7 @@
 
 import type { Routing } from './recorded-routing.ts';
 
+/** Which request goes first: the one that came first, or the one with the smallest `priority`. */
 export type SchedulingPolicy = 'fcfs' | 'priority';
 
 /**
@@ -127,6 +128,7 @@ export type DesignReference = DesignName | `file:${string}`;
 /** What `deltas` does with the rows of prefix-cached tokens; `capture/deltas/prefix-rows.ts` has the table. */
 export type PrefixRows = 'complete' | 'share' | 'recompute' | 'computed-only';
 
+/** `webgpu`: an adapter. `cpu`: the TypeScript reference kernels. */
 export type DeviceKind = 'webgpu' | 'cpu';
 
 /**

@@ -8,6 +8,7 @@
 
 import type { DeviceKind } from './config.ts';
 
+/** Memory of a device. */
 export interface DeviceBuffer {
   readonly label: string;
   readonly byteLength: number;
@@ -52,6 +53,7 @@ export interface BoundKernel {
   readonly kernel: Kernel;
 }
 
+/** Records the commands of one submission, in their order. */
 export interface CommandRecorder {
   dispatch(bound: BoundKernel, x: number, y?: number, z?: number): void;
   /** Offsets and length in bytes, multiples of 4. */
@@ -64,6 +66,7 @@ export interface CommandRecorder {
   ): void;
 }
 
+/** What a device is and can do. */
 export type DeviceInfo = Readonly<{
   kind: DeviceKind;
   /** e.g. `NVIDIA H100 80GB HBM3 (Vulkan)` or `SwiftShader (CPU, software)`. */
@@ -76,6 +79,7 @@ export type DeviceInfo = Readonly<{
   maxStorageBufferBytes: number;
 }>;
 
+/** A device with one queue. */
 export interface Device {
   readonly info: DeviceInfo;
   /**

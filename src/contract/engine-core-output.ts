@@ -3,8 +3,10 @@
 import type { RoutedExpertsError } from './errors.ts';
 import type { RoutedRows } from './routed-rows.ts';
 
+/** `stop`: a stop token or EOS. `length`: `maxTokens` or `maxModelLen`. `abort`: its caller. `error`: what it needs was lost. */
 export type FinishReason = 'stop' | 'length' | 'abort' | 'error';
 
+/** What became of the prompt. */
 export type PrefillStatistics = Readonly<{
   numPromptTokens: number;
   /** Prompt tokens that the first admission found in the prefix cache. */
@@ -12,6 +14,7 @@ export type PrefillStatistics = Readonly<{
   numPreemptions: number;
 }>;
 
+/** What one step brought for one request. */
 export type EngineCoreOutput = Readonly<{
   requestId: string;
   newTokenIds: readonly number[];

@@ -1,5 +1,6 @@
 /** A request as a caller hands it to the engine core, and the read-only view of it that capture designs get. */
 
+/** How long a request samples, and whether its rows are wanted. */
 export type SamplingParams = Readonly<{
   /** The most tokens to sample, ≥ 1. */
   maxTokens: number;
@@ -14,6 +15,7 @@ export type SamplingParams = Readonly<{
   routedExpertsPromptStart: number;
 }>;
 
+/** A request as it comes to the engine core. */
 export type EngineRequest = Readonly<{
   /** The caller's name for the request; unique among live requests. */
   requestId: string;

@@ -3,6 +3,7 @@
  * Only differences are sent; the worker keeps a persistent batch.
  */
 
+/** How a request comes into a step: as it was, for the first time, or again after a preemption. */
 export const RequestKind = { running: 0, new: 1, resumed: 2 } as const;
 export type RequestKind = (typeof RequestKind)[keyof typeof RequestKind];
 

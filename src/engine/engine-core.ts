@@ -8,7 +8,6 @@
  *                   └────────────┘ ◀─ finishStep ◀─ ModelRunnerOutput ◀──┘
  *
  * It checks requests and knows them by their ids. `LiveRequests` holds their states, `Scheduler` plans their steps.
- * Several steps may be under way. Their outputs come in the order of the steps.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.ts';
@@ -25,6 +24,7 @@ import { LiveRequests, type LiveRequestsOptions } from './live-requests.ts';
 import { Request } from './request.ts';
 import { Scheduler } from './scheduler.ts';
 
+/** What an engine core holds and has done. */
 export type EngineStats = Readonly<{
   /** Waiting requests hold no blocks, unless their KV was loaded; running ones do. */
   numWaiting: number;
@@ -69,6 +69,7 @@ const failed = (output: EngineCoreOutput, failure: RoutedExpertsError): EngineCo
   failure,
 });
 
+/** One engine: synchronous, deterministic, without a thread or a device of its own. */
 export class EngineCore {
   readonly config: EngineConfig;
   readonly #requests: LiveRequests;

@@ -9,6 +9,7 @@ import type { Scenario } from './scenario.ts';
 import type { TestedDesign } from './tested-design.ts';
 import type { LawName, ViolationKind } from './laws/violation.ts';
 
+/** A law that the storm of one seed broke. */
 export type SeedViolation = Readonly<{
   design: string;
   seed: number;
@@ -22,6 +23,7 @@ export type SeedViolation = Readonly<{
 /** How many seeds showed something, and the first of them. */
 export type Seen = Readonly<{ seeds: number; first: number }>;
 
+/** What a range of seeds of one design showed. */
 export type CampaignPart = Readonly<{
   design: string;
   scenarios: number;
@@ -37,6 +39,7 @@ export type CampaignPart = Readonly<{
 /** The seeds `[from, to)`. */
 export type SeedRange = Readonly<{ from: number; to: number }>;
 
+/** How a campaign runs. */
 export type CampaignOptions = Readonly<{
   /** Whether storms have a prefill engine in front. */
   pd?: boolean;

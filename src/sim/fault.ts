@@ -7,6 +7,7 @@ export type StepPhase = (typeof STEP_PHASES)[number];
 /** A tick, or the moment at which a step reaches a phase. */
 export type Moment = Readonly<{ at: number }> | Readonly<{ step: number; phase: StepPhase }>;
 
+/** Something that goes wrong, and when. */
 export type Fault = Readonly<{ when: Moment }> &
   (
     | Readonly<{ kind: 'abort'; ids: readonly string[] }>

@@ -6,6 +6,9 @@ import { describeMoment, type Fault } from './fault.ts';
 import type { Scenario } from './scenario.ts';
 import type { TestedDesign } from './tested-design.ts';
 
+/** Lines of code that are shown of an exception. */
+const MOST_PLACES = 3;
+
 /** Returns lines without their newlines. A line of an event begins with the number of the step begun last. */
 export function reportRun(scenario: Scenario, tested: TestedDesign): string[] {
   const { violation, lines, hash } = runScenario(scenario, tested, { isTracing: true });
@@ -30,7 +33,15 @@ export function reportRun(scenario: Scenario, tested: TestedDesign): string[] {
     violation === null
       ? `all laws kept; event log ${hash}`
       : `${violation.law} broken (${violation.kind}): ${violation.message}`,
+    ...(violation === null ? [] : placesOf(violation.cause)),
   ];
+}
+
+/** The lines of code that an exception came through, the innermost first. */
+function placesOf(cause: unknown): string[] {
+  if (!(cause instanceof Error)) return [];
+  const frames = (cause.stack ?? '').split('\n').filter((line) => line.trimStart().startsWith('at '));
+  return frames.slice(0, MOST_PLACES);
 }
 
 function describePrefill({

@@ -17,6 +17,7 @@ import { World } from './world.ts';
 /** A run with more events counts as one that never ends. */
 const MOST_EVENTS = 200_000;
 
+/** The verdict of one run, and what the run went through. */
 export type ScenarioResult = Readonly<{
   violation: Violation | null;
   /** How often each law was broken that the design gives up. */

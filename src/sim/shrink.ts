@@ -11,6 +11,7 @@ import type { Violation } from './laws/violation.ts';
 /** Runs that shrinking may take. */
 const MOST_RUNS = 3000;
 
+/** The smallest scenario that was found to break the same law in the same way. */
 export type Shrunk = Readonly<{ scenario: Scenario; violation: Violation; numRuns: number }>;
 
 /** Returns `null` if the scenario breaks nothing. */

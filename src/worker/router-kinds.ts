@@ -15,11 +15,13 @@ export function requireRows(router: RouterConfig | undefined, design: string): v
   throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design);
 }
 
-/** Throws BAD_VALUE for a monolithic router that replays a recording. */
+/** Throws BAD_VALUE for a recording with a router of its own: a recording's rows stand in for a router's. */
 export function kernelsOf({ routing, router }: Pick<WorkerConfig, 'routing' | 'router'>): KernelSetFactory {
   if (routing?.kind !== 'replay') return router === undefined ? wgslKernels : wgslKernelsFor(router);
   if (router?.kind === 'monolithic') {
     throw RoutedExpertsError.of('BAD_VALUE', 'router', router.kind, 'modular: a recording is replayed by its router');
   }
-  return replayKernels(routing.recording);
+  const chosen = router?.kernels ?? 'auto';
+  if (chosen === 'auto') return replayKernels(routing.recording);
+  throw RoutedExpertsError.of('BAD_VALUE', 'router kernels', chosen, 'auto: a recording is replayed without a router');
 }

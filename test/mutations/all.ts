@@ -1,4 +1,5 @@
 import { batchQueueMutations } from './batch-queue.ts';
+import { benchMutations } from './bench.ts';
 import { captureMutations } from './capture.ts';
 import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
@@ -10,6 +11,7 @@ import { workersMutations } from './workers.ts';
 
 export const allMutations: readonly SourceMutation[] = [
   ...batchQueueMutations,
+  ...benchMutations,
   ...captureMutations,
   ...pdMutations,
   ...pipelineMutations,

@@ -1,7 +1,9 @@
 /** A broken promise. */
 
+/** The number of a law. */
 export type LawName = 'L1' | 'L2' | 'L3' | 'L4' | 'L5' | 'L6' | 'L7' | 'L8' | 'L9' | 'L10';
 
+/** All laws; docs/architecture.md says what each promises. */
 export const LAWS: readonly LawName[] = ['L1', 'L2', 'L3', 'L4', 'L5', 'L6', 'L7', 'L8', 'L9', 'L10'];
 
 /** `wrong`: a wrong answer. `stall`: nothing moves any more. `crash`: the code under test threw. */
