@@ -47,6 +47,22 @@ function importOf(specifier) {
     console.log(names.length, 'names');`;
 }
 
+/** With the compiler of this repository: the package has none. */
+async function checkTypes() {
+  const of = (...path) => join(root, 'node_modules', ...path);
+  const compilerOptions = {
+    noEmit: true,
+    strict: true,
+    skipLibCheck: true,
+    module: 'nodenext',
+    target: 'es2024',
+    lib: ['es2024', 'esnext.disposable'],
+    types: [of('@types', 'node')],
+  };
+  writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['examples'] }));
+  await step('the types fit the examples', process.execPath, [of('typescript', 'bin', 'tsc'), '--project', folder]);
+}
+
 async function tryOn(node, version, examples) {
   const cli = join('node_modules', name, 'bin', 'routed-experts.mjs');
   const run = (title, args, wanted) => step(`Node ${version}: ${title}`, node, args, { wanted });
@@ -79,6 +95,7 @@ async function tryPackage() {
   if ((await step(`npm install, with Node ${oldest}`, 'npm', install)) === '') return;
   cpSync(join(root, 'examples'), join(folder, 'examples'), { recursive: true });
   const examples = readdirSync(join(folder, 'examples'));
+  await checkTypes();
   const installed = join(folder, 'node_modules', 'node', 'bin', 'node');
   await Promise.all([tryOn(installed, oldest, examples), tryOn(process.execPath, process.versions.node, examples)]);
 }
