@@ -54,6 +54,7 @@ async function checkTypes() {
     noEmit: true,
     strict: true,
     skipLibCheck: true,
+    allowImportingTsExtensions: true,
     module: 'nodenext',
     target: 'es2024',
     lib: ['es2024', 'esnext.disposable'],
@@ -72,9 +73,10 @@ async function tryOn(node, version, examples) {
   }
   await run('--version', [cli, '--version'], '.');
   await run('devices', [cli, 'devices'], 'cpu');
-  await run('fuzz', [cli, 'fuzz', '--seeds', '100', '--jobs', '1'], '100 scenarios');
-  const little = ['--design', 'deltas', '--opt-in', '1', '--requests', '8', '--repeats', '1', '--ballast-ms', '0'];
-  await run('bench', [cli, 'bench', '--device', 'cpu', '--model', 'tiny', ...little], ' 0 mismatched');
+  const designs = ['--design', `deltas,${join('examples', 'designs', 'overlay.ts')}`];
+  await run('fuzz', [cli, 'fuzz', ...designs, '--seeds', '100', '--jobs', '1'], '200 scenarios');
+  const little = ['--model', 'tiny', '--opt-in', '1', '--requests', '8', '--repeats', '1', '--ballast-ms', '0'];
+  await run('bench', [cli, 'bench', ...designs, '--device', 'cpu', ...little], ' 0 mismatched');
   for (const example of examples) await run(`examples/${example}`, [join('examples', example)], '');
 }
 
@@ -94,7 +96,7 @@ async function tryPackage() {
   const install = ['install', ...NPM_FLAGS, `./${filename}`, `node@${oldest}`];
   if ((await step(`npm install, with Node ${oldest}`, 'npm', install)) === '') return;
   cpSync(join(root, 'examples'), join(folder, 'examples'), { recursive: true });
-  const examples = readdirSync(join(folder, 'examples'));
+  const examples = readdirSync(join(folder, 'examples')).filter((file) => file.endsWith('.ts'));
   await checkTypes();
   const installed = join(folder, 'node_modules', 'node', 'bin', 'node');
   await Promise.all([tryOn(installed, oldest, examples), tryOn(process.execPath, process.versions.node, examples)]);

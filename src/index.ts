@@ -3,7 +3,14 @@
  * was routed to.
  */
 
-export type { DesignName, DeviceKind, EngineConfig, ModelConfig, PrefixRows } from './contract/config.ts';
+export type {
+  DesignName,
+  DeviceKind,
+  EngineConfig,
+  ModelConfig,
+  PrefixRows,
+  RouterKernels,
+} from './contract/config.ts';
 export type { DeviceInfo } from './contract/device.ts';
 export type { FinishReason } from './contract/engine-core-output.ts';
 export { RoutedExpertsError, type ErrorCode } from './contract/errors.ts';

@@ -33,8 +33,8 @@ export type ReadShader = (file: string) => string;
 export type Kernel = Readonly<{
   name: string;
   /**
-   * Complete WGSL, shape constants prepended; entry point `main`, bindings 0… in group 0. A device that compiles it says
-   * how shader files are read; so a kernel by itself needs no file system.
+   * Complete WGSL, shape constants prepended; entry point `main`, bindings 0… in group 0. A device that compiles it
+   * says how shader files are read; so a kernel by itself needs no file system.
    */
   wgsl: (read: ReadShader) => string;
   /** Access of each binding. */
@@ -104,7 +104,7 @@ export interface Device {
    */
   read<T>(buffer: DeviceBuffer, byteLength: number, consume: (bytes: Uint8Array) => T): Promise<T>;
   /**
-   * Runs `record` as one command buffer and answers the device time between its first and last dispatch, in
+   * Runs `record` as one command buffer and returns the device time between its first and last dispatch, in
    * nanoseconds. Only for benches. Rejects where `info.hasTimestamps` is false.
    */
   time(record: (commands: CommandRecorder) => void): Promise<number>;

@@ -1,4 +1,4 @@
-/** What the engine core answers to its driver. */
+/** What the engine core returns to its driver. */
 
 import type { RoutedExpertsError } from './errors.ts';
 import type { RoutedRows } from './routed-rows.ts';
@@ -25,7 +25,7 @@ export type EngineCoreOutput = Readonly<{
   finishReason: FinishReason | null;
   /** The stop token that ended it; `null` for EOS, length and abort. */
   stopReason: number | null;
-  /** At the end only. */
+  /** `null` before the end. */
   prefill: PrefillStatistics | null;
   /**
    * At the end, of a request that opted in: rows of the positions `[start, numTokens - 1)`. Designs that emit as they

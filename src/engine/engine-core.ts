@@ -1,14 +1,13 @@
 /**
  * The engine core: a state machine without time. A driver calls `beginStep`, has the workers run the step, and hands
- * their output to `finishStep`; `addRequest` and `abort` may come between any two calls. Several steps may be in flight;
- * they are finished in the order in which they were begun. After `vllm/v1/engine/core.py`.
+ * their output to `finishStep`; `addRequest` and `abort` may come between any two calls. Several steps may be in
+ * flight; they are finished in the order in which they were begun. After `vllm/v1/engine/core.py`.
  *
  *     addRequest ─▶ ┌────────────┐ ─▶ beginStep ─▶ SchedulerOutput ─▶ workers
  *     abort ──────▶ │ EngineCore │                                       │
  *                   └────────────┘ ◀─ finishStep ◀─ ModelRunnerOutput ◀──┘
  *
  * It checks requests and knows them by their ids. `LiveRequests` holds their states, `Scheduler` plans their steps.
- * Several steps may be under way. Their outputs come in the order of the steps.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../contract/capture.ts';
@@ -47,8 +46,8 @@ export type EngineStats = Readonly<{
   /** Cached tokens that were computed again, because no cached block has their rows. */
   numPrefixRefusedTokens: number;
   /**
-   * Requests that wait for KV from elsewhere (not counted as waiting), blocks kept for other engines to read, and tokens
-   * loaded since the start.
+   * Requests that wait for KV from elsewhere (not counted as waiting), blocks kept for other engines to read, and
+   * tokens loaded since the start.
    */
   numWaitingForRemoteKvs: number;
   numKeptBlocks: number;

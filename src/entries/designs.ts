@@ -19,6 +19,8 @@ export type { DesignName, PrefixRows } from '../contract/config.ts';
 export { allocateRows, narrowDtype, rowShape, viewRows, type RowArray, type RowShape } from '../capture/row-shape.ts';
 /** Gathers the rows of a step on the device: what every asynchronous worker half begins with. */
 export { recordPack } from '../capture/pack-rows.ts';
+/** Which rows of a step a request wants, and which of its tokens stand after it. */
+export { acceptedTokens, capturedRows, listCapturedRows } from '../capture/captured-spans.ts';
 /** A set of positions: which rows a request has, and which are missing. */
 export { PositionRanges } from '../capture/position-ranges.ts';
 /** Joins the rows of designs that hand them out as they go. */

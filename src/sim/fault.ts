@@ -18,9 +18,7 @@ export type Fault = Readonly<{ when: Moment }> &
     | Readonly<{ kind: 'slow-lock-holder'; ticks: number }>
   );
 
-export type FaultKind = Fault['kind'];
-
-export const FAULT_KINDS: readonly FaultKind[] = ['abort', 'reset-cache', 'kill', 'slow-lock-holder'];
+export const FAULT_KINDS: readonly Fault['kind'][] = ['abort', 'reset-cache', 'kill', 'slow-lock-holder'];
 
 /** Says a moment in words. */
 export function describeMoment(when: Moment): string {

@@ -6,6 +6,9 @@ import { describeMoment, type Fault } from './fault.ts';
 import type { Scenario } from './scenario.ts';
 import type { TestedDesign } from './tested-design.ts';
 
+/** Lines of code that are shown of an exception. */
+const MOST_PLACES = 3;
+
 /** Returns lines without their newlines. A line of an event begins with the number of the step begun last. */
 export function reportRun(scenario: Scenario, tested: TestedDesign): string[] {
   const { violation, lines, hash } = runScenario(scenario, tested, true);
@@ -21,7 +24,8 @@ export function reportRun(scenario: Scenario, tested: TestedDesign): string[] {
   ];
   return [
     `${tested.name}: ${engine.numBlocks - 1} blocks of ${engine.blockSize}, ${engine.maxNumSeqs} sequences, ` +
-      `${engine.maxNumBatchedTokens} tokens a step, ${model.numLayers} layers, ${model.topK} of ${model.numExperts} experts; ${features.join(', ')}`,
+      `${engine.maxNumBatchedTokens} tokens a step, ${model.numLayers} layers, ${model.topK} of ` +
+      `${model.numExperts} experts; ${features.join(', ')}`,
     ...(scenario.pd === undefined ? [] : describePrefill(scenario.pd)),
     ...scenario.faults.map((fault) => `fault: ${describeFault(fault)}`),
     '  step',
@@ -29,7 +33,15 @@ export function reportRun(scenario: Scenario, tested: TestedDesign): string[] {
     violation === null
       ? `all laws kept; event log ${hash}`
       : `${violation.law} broken (${violation.kind}): ${violation.message}`,
+    ...(violation === null ? [] : placesOf(violation.cause)),
   ];
+}
+
+/** The lines of code that an exception came through, the innermost first. */
+function placesOf(cause: unknown): string[] {
+  if (!(cause instanceof Error)) return [];
+  const frames = (cause.stack ?? '').split('\n').filter((line) => line.trimStart().startsWith('at '));
+  return frames.slice(0, MOST_PLACES);
 }
 
 function describePrefill({
@@ -45,9 +57,11 @@ function describePrefill({
   faults,
 }: PdScenario): string[] {
   return [
-    `P: ${engine.numBlocks - 1} blocks of ${engine.blockSize}, ${engine.maxNumSeqs} sequences, ${engine.maxNumBatchedTokens} tokens a step, ${queueDepth} in flight, ${numRanks} ranks; ` +
+    `P: ${engine.numBlocks - 1} blocks of ${engine.blockSize}, ${engine.maxNumSeqs} sequences, ` +
+      `${engine.maxNumBatchedTokens} tokens a step, ${queueDepth} in flight, ${numRanks} ranks; ` +
       `rows ${rows}, leases of ${leaseTicks}, loads of at most ${loadTicks}, else ${onLoadFailure}`,
-    `link: ${link.delay} to ${link.delay + link.jitter}, ${link.slowShare} of them ${link.slowFactor} times as long, ${link.lostShare} lost, ${link.corruptShare} garbled`,
+    `link: ${link.delay} to ${link.delay + link.jitter}, ${link.slowShare} of them ${link.slowFactor} times as ` +
+      `long, ${link.lostShare} lost, ${link.corruptShare} garbled`,
     ...(proxy === undefined
       ? []
       : [`proxy: waits ${proxy.patienceTicks} for P, ${proxy.lostShare} of its answers lost`]),

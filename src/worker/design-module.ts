@@ -4,6 +4,7 @@
  */
 
 import { statSync } from 'node:fs';
+import { registerHooks } from 'node:module';
 import { resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { checkedDesign } from '../capture/guard/checked-design.ts';
@@ -14,6 +15,15 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 
 /** A module whose top level waits for longer is given up. */
 const IMPORT_TIMEOUT_MS = 30_000;
+
+/** In a checkout, a module that imports `routed-experts/…` is given the source that runs, and not a build of it. */
+if (import.meta.url.endsWith('.ts')) {
+  const isOurs = (specifier: string): boolean => /^routed-experts(?:\/|$)/.test(specifier);
+  registerHooks({
+    resolve: (specifier, context, next) =>
+      next(specifier, isOurs(specifier) ? { conditions: [...context.conditions, 'routed-experts-source'] } : undefined),
+  });
+}
 
 /** Whether the text names a module: a path that begins with `.` or `/`, or ends as modules do, or a `file:` URL. */
 export function isDesignModule(text: string): boolean {

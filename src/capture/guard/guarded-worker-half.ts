@@ -151,8 +151,12 @@ export function watchedContext(context: CaptureWorkerContext): WatchedContext {
   const { device, routedExperts, slotMapping, pack } = context;
   const buffers = new WeakSet<DeviceBuffer>([routedExperts, slotMapping, pack.rows, pack.packed]);
   const watched: Device = {
-    info: device.info,
-    lost: device.lost,
+    get info() {
+      return device.info;
+    },
+    get lost() {
+      return device.lost;
+    },
     createBuffer: (label, byteLength, usage) => {
       const buffer = device.createBuffer(label, byteLength, usage);
       buffers.add(buffer);

@@ -42,7 +42,7 @@ function problemOfHeader(rows: RoutedRows, { shape, from, dtype, to }: DueRows):
   }
   const dtypes: readonly unknown[] = dtype === null ? Object.keys(CHUNK_TYPES) : [dtype];
   if (!dtypes.includes(rows.dtype)) {
-    return `dtype of its rows is ${String(rows.dtype)}; give ${dtypes.join(', ')}`;
+    return `dtype of its rows is ${rows.dtype}; give ${dtypes.join(', ')}`;
   }
   if (!isWhole(start) || !isWhole(count)) return `its rows begin at ${String(start)} and are ${String(count)}`;
   if (!isWhole(rowsPerChunk) || rowsPerChunk < 1) return `rowsPerChunk of its rows is ${String(rowsPerChunk)}`;

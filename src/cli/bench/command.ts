@@ -21,12 +21,13 @@ import { workloadNames, workloads } from '../../workload/workloads.ts';
 import { designReference, isDesignModule, loadDesign } from '../../worker/design-module.ts';
 import { requireRows, routerConfig } from '../../worker/router-kinds.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread/thread-executor.ts';
-import { checkDraftFlags, finite, list, whole } from '../options.ts';
+import { checkDraftFlags, finite, list, routerKernelsOption, whole } from '../options.ts';
 import { runBench, type BenchOptions, type OwnDesign } from './bench.ts';
 import type { Defaults, Flags } from './settings.ts';
-import { DEFAULTS, faultOf, isSoftwareAdapter, makeEngineConfig, makeWorkload } from './settings.ts';
+import { DEFAULTS, endingOf, faultOf, isSoftwareAdapter, makeEngineConfig, makeWorkload } from './settings.ts';
 import { recordedModel, recordingOf } from './recording-flags.ts';
 import { renderTable, toJson } from './report.ts';
+import type { Progress } from './pair-schedule.ts';
 
 function byDevice(of: (defaults: Defaults) => number): string {
   return `(default: ${of(DEFAULTS.gpu)}, software adapters ${of(DEFAULTS.software)})`;
@@ -47,7 +48,16 @@ export function benchCommand(): Command {
         .argParser(list(finite(0, 1)))
         .default([0, 0.1, 1], '0,0.1,1'),
     )
-    .option('--repeats <n>', 'interleaved repeats of each cell (default: 5, of a trace 1)', whole(1, 1000))
+    .option(
+      '--repeats <n>',
+      'this many pairs of each cell, and no more for a narrower interval (of a trace: 1; in an open loop: 5)',
+      whole(1, 1000),
+    )
+    .addOption(
+      new Option('--time-budget <s>', `seconds that all of it may take ${byDevice((d) => d.timeBudgetS)}`)
+        .argParser(finite(1, 86_400))
+        .conflicts('repeats'),
+    )
     .option('--model <name>', `model shape: ${MODEL_NAMES.join(', ')}`, DEFAULT_MODEL)
     .addOption(
       new Option('--device <kind>', 'webgpu, or the TypeScript kernels').choices(['webgpu', 'cpu']).default('webgpu'),
@@ -119,6 +129,7 @@ export function benchCommand(): Command {
         .default('modular'),
     )
     .option('--no-routing-replay', 'without routing_replay_out: a monolithic router then writes no rows at all')
+    .addOption(routerKernelsOption())
     .option('--num-speculative-tokens <n>', 'draft tokens per request and step', whole(0, 64), 0)
     .option(
       '--draft-acceptance-rate <x>',
@@ -140,7 +151,8 @@ export function benchCommand(): Command {
     .option('--json <file>', 'write every figure, with its environment, to this file')
     .addHelpText(
       'after',
-      `\nWorkloads:\n${described.join('\n')}\n\nPrefix rows (--prefix-rows):\n${policies.join('\n')}\n\nExit code: 0 = all rows right, 1 = a law was broken, 2 = could not run`,
+      `\nWorkloads:\n${described.join('\n')}\n\nPrefix rows (--prefix-rows):\n${policies.join('\n')}\n\n` +
+        'Exit code: 0 = all rows right, 1 = a law was broken, 2 = could not run',
     )
     .action((flags: Flags, command: Command) => {
       checkDraftFlags(flags, command);
@@ -150,7 +162,7 @@ export function benchCommand(): Command {
 
 async function bench(flags: Flags): Promise<void> {
   const recording = recordingOf(flags.routing, flags.recording);
-  const router = routerConfig(flags.router, flags.routingReplay);
+  const router = routerConfig(flags);
   for (const design of flags.design) requireRows(router, design);
   const designs = await loadDesigns(flags.design);
   const model =
@@ -183,7 +195,8 @@ async function bench(flags: Flags): Promise<void> {
       {
         ...designs,
         optInShares: flags.optIn,
-        repeats: flags.repeats ?? (flags.trace === undefined ? 5 : 1),
+        ending: endingOf(flags, defaults),
+        clockWarmUpMs: defaults.clockWarmUpMs,
         seed: flags.seed,
         workload,
         mode,
@@ -245,22 +258,31 @@ function writeJson(file: string, value: unknown): void {
 }
 
 /** On stderr: a bar where somebody watches, otherwise a line now and then. */
-function progressBar(): { update: (done: number, total: number, what: string) => void; stop: () => void } {
-  if (!process.stderr.isTTY) return { update: logProgress, stop: () => {} };
-  const bar = new SingleBar({ format: '{bar} {value}/{total} {what}', stream: process.stderr, hideCursor: true });
+function progressBar(): { update: (progress: Progress, what: string) => void; stop: () => void } {
+  if (!process.stderr.isTTY) return { update: progressLog(), stop: () => {} };
+  const bar = new SingleBar({ format: '{bar} {text}', stream: process.stderr, hideCursor: true });
   let isStarted = false;
   return {
-    update: (done, total, what) => {
-      if (!isStarted) bar.start(total, done, { what });
+    update: (progress, what) => {
+      const text = progressText(progress, what);
+      if (!isStarted) bar.start(progress.total, progress.done, { text });
       isStarted = true;
-      bar.update(done, { what });
+      bar.update(progress.done, { text });
     },
     stop: () => bar.stop(),
   };
 }
 
-/** Ten lines in all. */
-function logProgress(done: number, total: number, what: string): void {
-  const tenth = (count: number): number => Math.floor((10 * count) / total);
-  if (done === 0 || tenth(done) > tenth(done - 1)) console.error(`run ${done} of ${total}: ${what}`);
+/** A line at the start, and one for each tenth. */
+function progressLog(): (progress: Progress, what: string) => void {
+  let latest = -1;
+  return (progress, what) => {
+    const tenth = Math.floor((10 * progress.done) / progress.total);
+    if (tenth > latest) console.error(progressText(progress, what));
+    latest = Math.max(latest, tenth);
+  };
+}
+
+function progressText({ done, total, unit, detail }: Progress, what: string): string {
+  return `${unit} ${done} of ${total}: ${what}${detail}`;
 }

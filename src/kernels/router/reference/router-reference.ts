@@ -4,8 +4,7 @@
  * the definition.
  */
 
-import type { ExpertGroups } from '../../../contract/config.ts';
-import type { RoutingFunction } from '../../../contract/config.ts';
+import type { ExpertGroups, RoutingFunction } from '../../../contract/config.ts';
 import { selectsByLogit } from '../routing-function.ts';
 
 /** The choices of one row, and what they were made by. */
@@ -48,6 +47,22 @@ export function routeRow(
   const ids = best(choices, router.topK, isKept(router, groupScores));
   const weights = weightsOf(router, capped, scores, ids);
   return { ids, weights, choices, groupScores };
+}
+
+/** Routes every row of `logits` `[T, E]`. */
+export function routeRows(router: RoutingFunction, logits: Float32Array, bias: Float32Array | null): RoutedRow[] {
+  const { numExperts } = router;
+  return Array.from({ length: logits.length / numExperts }, (_, row) =>
+    routeRow(router, logits.subarray(row * numExperts, (row + 1) * numExperts), bias),
+  );
+}
+
+/** Writes rows as kernels do: ids and weights `[T, K]`. */
+export function putRows(rows: readonly RoutedRow[], ids: Uint32Array, weights: Float32Array): void {
+  for (const [row, routed] of rows.entries()) {
+    ids.set(routed.ids, row * routed.ids.length);
+    weights.set(routed.weights, row * routed.ids.length);
+  }
 }
 
 /** Scores of all experts; those of the `topk-` functions and of the sparse mixer are made of the chosen ones later. */
