@@ -1,6 +1,7 @@
 import { batchQueueMutations } from './batch-queue.ts';
 import { benchMutations } from './bench.ts';
 import { captureMutations } from './capture.ts';
+import { libraryMutations } from './library.ts';
 import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
 import { prefixMutations } from './prefix.ts';
@@ -13,6 +14,7 @@ export const allMutations: readonly SourceMutation[] = [
   ...batchQueueMutations,
   ...benchMutations,
   ...captureMutations,
+  ...libraryMutations,
   ...pdMutations,
   ...pipelineMutations,
   ...prefixMutations,
