@@ -1,4 +1,5 @@
 import { captureMutations } from './capture.ts';
+import { handoverMutations } from './handover.ts';
 import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
 import { prefixMutations } from './prefix.ts';
@@ -9,6 +10,7 @@ import { workersMutations } from './workers.ts';
 
 export const allMutations: readonly SourceMutation[] = [
   ...captureMutations,
+  ...handoverMutations,
   ...pdMutations,
   ...pipelineMutations,
   ...prefixMutations,
