@@ -60,7 +60,7 @@ export const handoverMutations: readonly SourceMutation[] = [
     file: keeper,
     find: '    if (!this.#reads.has(read)) return;\n',
     replace: '',
-    killedBy: storm,
+    killedBy: { test: 'test/handover/kv-keeper.unit.test.ts' },
   },
   {
     name: 'lost-kv-still-offered',
