@@ -2,6 +2,7 @@ import { batchQueueMutations } from './batch-queue.ts';
 import { benchMutations } from './bench.ts';
 import { captureMutations } from './capture.ts';
 import { libraryMutations } from './library.ts';
+import { handoverMutations } from './handover.ts';
 import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
 import { prefixMutations } from './prefix.ts';
@@ -15,6 +16,7 @@ export const allMutations: readonly SourceMutation[] = [
   ...benchMutations,
   ...captureMutations,
   ...libraryMutations,
+  ...handoverMutations,
   ...pdMutations,
   ...pipelineMutations,
   ...prefixMutations,
