@@ -1,5 +1,6 @@
 import { batchQueueMutations } from './batch-queue.ts';
 import { captureMutations } from './capture.ts';
+import { ownDesignMutations } from './own-designs.ts';
 import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
 import { prefixMutations } from './prefix.ts';
@@ -11,6 +12,7 @@ import { workersMutations } from './workers.ts';
 export const allMutations: readonly SourceMutation[] = [
   ...batchQueueMutations,
   ...captureMutations,
+  ...ownDesignMutations,
   ...pdMutations,
   ...pipelineMutations,
   ...prefixMutations,
