@@ -50,8 +50,10 @@ export async function run(): Promise<void> {
       `${Math.round(totals.tokens / wallSeconds)} tokens/s, ${(totals.bytes / 2 ** 20 / wallSeconds).toFixed(1)} MiB/s`,
     );
     console.log(`resident memory after the warm-up: medians of ${NUM_WINDOWS} windows ${memory.join(', ')} MiB`);
-    const longest = `${median(stalls).toFixed(1)} ms in the median second, ${Math.max(...stalls).toFixed(1)} ms in the worst`;
-    console.log(`longest stall of the server's event loop: ${longest}`);
+    const [middle, worst] = [median(stalls), Math.max(...stalls)].map((ms) => ms.toFixed(1));
+    console.log(
+      `longest stall of the server's event loop: ${middle} ms in the median second, ${worst} ms in the worst`,
+    );
   } finally {
     child.kill('SIGTERM');
     await once(child, 'exit');

@@ -3,7 +3,14 @@
  * was routed to.
  */
 
-export type { DesignName, DeviceKind, EngineConfig, ModelConfig, PrefixRows } from './contract/config.ts';
+export type {
+  DesignName,
+  DeviceKind,
+  EngineConfig,
+  ModelConfig,
+  PrefixRows,
+  RouterKernels,
+} from './contract/config.ts';
 export type { DeviceInfo } from './contract/device.ts';
 export type { FinishReason } from './contract/engine-core-output.ts';
 export { RoutedExpertsError, type ErrorCode } from './contract/errors.ts';
@@ -12,4 +19,5 @@ export { countPresent, rowAt, toArray } from './capture/routed-rows.ts';
 export { createEngine, type Engine, type GenerateOptions } from './host/engine.ts';
 export type { EngineOptions } from './host/engine-options.ts';
 export type { GenerationResult, GenerationUpdate } from './host/live-request.ts';
+export { prepareAdapters } from './kernels/device/open-device.ts';
 export { MODEL_NAMES, modelPreset } from './kernels/model/model-presets.ts';

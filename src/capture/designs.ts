@@ -152,6 +152,7 @@ const deltas: BuiltInDesign = {
   workerHalf: (context) => new DeltasWorkerHalf(context),
 };
 
+/** The built-in designs by their names; the default is `deltas`. */
 export const designs: Readonly<Record<DesignName, BuiltInDesign>> = {
   off,
   'shm-flock': shmFlock,
@@ -161,6 +162,7 @@ export const designs: Readonly<Record<DesignName, BuiltInDesign>> = {
   'block-store': blockStore,
 };
 
+/** In the order of the table: the zero line first. */
 export const designNames: readonly DesignName[] = Object.keys(designs) as DesignName[];
 
 /** A built-in design. Throws UNKNOWN_NAME, with the names there are. */

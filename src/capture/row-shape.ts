@@ -2,8 +2,10 @@
 
 import type { ModelConfig, RowDtype } from '../contract/config.ts';
 
+/** Rows one after the other: entry `(row · L + layer) · K + k`. */
 export type RowArray = Uint8Array | Uint16Array | Int32Array;
 
+/** How much a row is. */
 export type RowShape = Readonly<{
   numLayers: number;
   topK: number;
@@ -20,6 +22,7 @@ export function narrowDtype(numExperts: number): 'uint8' | 'uint16' {
   return numExperts <= 256 ? 'uint8' : 'uint16';
 }
 
+/** The shape of a row of a model; `dtype` absent = the narrowest that holds its ids. */
 export function rowShape(model: ModelConfig, dtype: RowDtype = narrowDtype(model.numExperts)): RowShape {
   const entriesPerRow = model.numLayers * model.topK;
   return {

@@ -60,9 +60,8 @@ async function matrix(flags: Flags): Promise<void> {
   const survivors = rows.filter(({ killedBy }) => killedBy === null).map(({ mutant }) => mutant.name);
   if (flags.json === true) {
     const kills = rows.map(({ mutant, killedBy }) => ({ name: mutant.name, number: mutant.number, killedBy }));
-    process.stdout.write(
-      `${JSON.stringify({ seeds: flags.seeds, pdSeeds: flags.pdSeeds, from, cells, pdCells, mutants: kills, mutations })}\n`,
-    );
+    const { seeds, pdSeeds } = flags;
+    process.stdout.write(`${JSON.stringify({ seeds, pdSeeds, from, cells, pdCells, mutants: kills, mutations })}\n`);
   }
   const page = renderMatrix({ seeds: flags.seeds, pdSeeds: flags.pdSeeds, from, parts, pdParts, rows, mutations });
   if (flags.out !== undefined) writeTo(flags.out, page, writeFileSync);

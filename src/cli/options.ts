@@ -1,10 +1,11 @@
 /**
- * Numbers on the command line: checked when they are read, so that a wrong one ends with what is wanted and exit code
- * 2.
+ * What commands share of their flags. Numbers are checked when they are read, so that a wrong one ends with what is
+ * wanted and exit code 2.
  */
 
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';
+import { ROUTER_KERNELS } from '../kernels/model/route/engine-router.ts';
 
 /** A whole number in [min, max]. */
 export function whole(min: number, max: number = Number.MAX_SAFE_INTEGER): (text: string) => number {
@@ -37,6 +38,13 @@ export function checkDraftFlags(
   if (numSpeculativeTokens > 0 || command.getOptionValueSource('draftAcceptanceRate') !== 'cli') return;
   const atLeast = 'at least 1, or leave out --draft-acceptance-rate';
   throw RoutedExpertsError.of('BAD_VALUE', '--num-speculative-tokens', numSpeculativeTokens, atLeast);
+}
+
+/** `--router-kernels` of every command that starts an engine. */
+export function routerKernelsOption(): Option {
+  return new Option('--router-kernels <way>', 'route in one kernel, or in a gate and a router kernel (see "devices")')
+    .choices(ROUTER_KERNELS)
+    .default('auto');
 }
 
 function wanted(kind: string, min: number, max: number): string {

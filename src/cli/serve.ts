@@ -3,12 +3,18 @@
 import { Command, Option } from 'commander';
 import { designNames } from '../capture/designs.ts';
 import { DEFAULT_PREFIX_ROWS, prefixRowsByName, prefixRowsNames } from '../capture/deltas/prefix-rows.ts';
-import type { DesignReference, DeviceKind, EngineConfig, PrefixRows, SchedulingPolicy } from '../contract/config.ts';
+import type {
+  DesignReference,
+  DeviceKind,
+  EngineConfig,
+  PrefixRows,
+  RouterKernels,
+  SchedulingPolicy,
+} from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import { validateEngineConfig } from '../engine/engine-config.ts';
+import { engineConfig } from '../host/engine-options.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../kernels/model/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../kernels/model/model-presets.ts';
-import { prepareAdapters } from '../kernels/device/open-device.ts';
 import type { HttpLimits, ServeConfig } from '../serve/serve-config.ts';
 import { defaultLimits } from '../serve/serve-config.ts';
 import { Server } from '../serve/server.ts';
@@ -19,7 +25,7 @@ import { designReference } from '../worker/design-module.ts';
 import { requireRows, routerConfig } from '../worker/router-kinds.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../worker/thread/thread-executor.ts';
 import { endAtOnce, endProcess } from './end-process.ts';
-import { checkDraftFlags, finite, list, whole } from './options.ts';
+import { checkDraftFlags, finite, list, routerKernelsOption, whole } from './options.ts';
 import { nextSignal } from './signals.ts';
 
 /** One of the smaller published models: on a software adapter a token of a large one takes its time. */
@@ -47,6 +53,7 @@ type Flags = {
   ballastMs: number;
   router: 'modular' | 'monolithic';
   routingReplay: boolean;
+  routerKernels: RouterKernels;
   numSpeculativeTokens: number;
   draftAcceptanceRate: number;
   maxRestarts: number;
@@ -107,6 +114,7 @@ export function serveCommand(): Command {
         .default('modular'),
     )
     .option('--no-routing-replay', 'without routing_replay_out: a monolithic router then writes no rows at all')
+    .addOption(routerKernelsOption())
     .option('--ballast-ms <ms>', 'stretch each forward pass on the device', finite(0, 60_000), 0)
     .option('--num-speculative-tokens <n>', 'draft tokens per request and step', whole(0, 64), 0)
     .option(
@@ -131,7 +139,8 @@ export function serveCommand(): Command {
     .addOption(
       new Option(
         '--role <role>',
-        'share KV with other servers: keep it for those that decode, fetch it from those that prefill (default: both with --kv-port, else none)',
+        'share KV with other servers: keep it for those that decode, fetch it from those that prefill ' +
+          '(default: both with --kv-port, else none)',
       ).choices(kvRoles),
     )
     .addOption(
@@ -204,19 +213,18 @@ function checkKvFlags({ role, kvPort }: Flags, command: Command): void {
   }
 }
 
-function checkDesign({ design, prefixRows, router, routingReplay }: Flags, command: Command): void {
-  requireRows(routerConfig(router, routingReplay), design);
+function checkDesign(flags: Flags, command: Command): void {
+  const { design, prefixRows } = flags;
+  requireRows(routerConfig(flags), design);
   if (design === 'deltas' || command.getOptionValueSource('prefixRows') !== 'cli') return;
   const wanted = 'it with --design deltas only: the other designs have no policy';
   throw RoutedExpertsError.of('BAD_VALUE', '--prefix-rows', prefixRows, wanted);
 }
 
 async function serve(flags: Flags): Promise<void> {
-  if (flags.device === 'webgpu') await prepareAdapters();
   const server = await Server.start(toConfig(flags));
-  const { devices } = server.host;
   console.log(
-    `routed-experts serves ${flags.servedModelName ?? flags.model} on ${server.url} (${devices[0]!.description})`,
+    `routed-experts serves ${flags.servedModelName ?? flags.model} on ${server.url} (${server.host.engine.devices[0]!.description})`,
   );
   const signal = await nextSignal();
   const numKept = server.host.kv?.numKept ?? 0;
@@ -247,7 +255,7 @@ function toConfig(flags: Flags): ServeConfig {
       numRanks: flags.ranks,
       queueDepth: flags.queueDepth,
       ballastMs: flags.ballastMs,
-      router: routerConfig(flags.router, flags.routingReplay),
+      router: routerConfig(flags),
       prefixRows: flags.prefixRows,
       draftAcceptanceRate: flags.draftAcceptanceRate,
       maxRestarts: flags.maxRestarts,
@@ -285,28 +293,17 @@ function toKvOptions(flags: Flags): KvExchangeOptions | null {
 }
 
 function toEngineConfig(flags: Flags): EngineConfig {
-  const { blockSize, maxModelLen } = flags;
-  const engine: EngineConfig = {
-    blockSize,
-    numBlocks: flags.numBlocks ?? 1 + 4 * Math.ceil(maxModelLen / blockSize),
+  const { numBlocks } = flags;
+  const given = {
+    blockSize: flags.blockSize,
+    ...(numBlocks === undefined ? {} : { numBlocks }),
     maxNumSeqs: flags.maxNumSeqs,
     maxNumBatchedTokens: flags.maxNumBatchedTokens,
-    maxModelLen,
+    maxModelLen: flags.maxModelLen,
     policy: flags.policy,
-    asyncScheduling: flags.queueDepth > 1,
     enablePrefixCaching: flags.prefixCaching,
-    enableChunkedPrefill: true,
-    longPrefillTokenThreshold: 0,
-    reserveFullIsl: true,
-    watermark: 0,
     numSpeculativeTokens: flags.numSpeculativeTokens,
   };
-  validateEngineConfig(engine);
-  // As in vLLM: one request of the longest kind must fit.
-  const needed = 1 + Math.ceil(maxModelLen / blockSize);
-  if (engine.numBlocks < needed) {
-    const wanted = `at least ${needed}, so that a request of --max-model-len ${maxModelLen} fits, or lower that`;
-    throw RoutedExpertsError.of('BAD_VALUE', '--num-blocks', engine.numBlocks, wanted);
-  }
-  return engine;
+  const names = { numBlocks: '--num-blocks', maxModelLen: '--max-model-len' };
+  return engineConfig(given, { queueDepth: flags.queueDepth, names });
 }

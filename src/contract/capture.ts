@@ -29,23 +29,18 @@ import type { CaptureRequest } from './request.ts';
 import type { RoutedRows } from './routed-rows.ts';
 import type { SchedulerOutput } from './scheduler-output.ts';
 
-/** Counted, never assumed: after a drain `requests` and `bytes` are 0 (L7). */
+/** What a half holds, counted: after a drain `requests` and `bytes` are 0 (L7). */
 export type CaptureLiveCounts = Readonly<{
   /** Requests for which the half holds anything. */
   requests: number;
-  /**
-   * Memory of rows, snapshots and tables that grow with live tokens, in bytes. What is counted in `cachedBytes` is not
-   * counted here.
-   */
+  /** Bytes of rows, snapshots and tables that grow with live tokens, without those of `cachedBytes`. */
   bytes: number;
-  /**
-   * Rows that stay with cached KV blocks after their requests, in bytes: bounded by the pool, 0 after a cache reset.
-   */
+  /** Bytes of rows that stay with cached KV blocks after their requests: bounded by the pool, 0 after a cache reset. */
   cachedBytes?: number;
 }>;
 
 /**
- * The half that lives with the scheduler. The scheduler calls it synchronously; it must not block, and does nothing
+ * The half that lives with the scheduler. The scheduler calls it synchronously. It must not block or do work
  * proportional to a request's length (L6), unless its header says that it gives this up.
  *
  * Order of calls for one step: `hasRows`/`onBlocksCached`/`onPrefixHit`/`onBlockEvicted`/`onPreempt` while scheduling
@@ -56,84 +51,88 @@ export interface CaptureEngineHalf {
   /** Name of the design. */
   readonly design: string;
 
-  /** Asked once per request. `false`: the scheduler never mentions the request to the design again (L5). */
+  /** Called once per request. `false`: the scheduler never mentions the request to the design again (L5). */
   wants(request: CaptureRequest): boolean;
 
   /**
-   * Whether the cached block has every row that the request wants of it, as block `ordinal` of its table. A prefix
-   * lookup of a wanted request takes the first inserted block of a hash that has them. Absent: the first inserted.
+   * Returns whether the cached block, as block `ordinal` of the request's table, has every row that the request wants
+   * of it. A prefix lookup of a wanted request takes the first inserted block of a hash that has them. Absent: the
+   * first inserted block.
    */
   hasRows?(request: CaptureRequest, blockId: number, ordinal: number): boolean;
 
-  /** `true`: where no block of a hash has the rows, the lookup ends with a miss. Else it takes the first inserted. */
+  /** `true`: where no block of a hash has the rows, the lookup misses. Otherwise it takes the first inserted block. */
   readonly needsRows?: boolean;
 
-  /** The request was given its first `numHitBlocks` blocks by the prefix cache. */
+  /** The first `numHitBlocks` blocks of the request's table came from the prefix cache. */
   onPrefixHit(request: CaptureRequest, numHitBlocks: number): void;
 
   /**
-   * Whether a wanted request may use KV that was computed elsewhere, if rows come with it or not. Absent: it may not.
-   * With it goes `onExternalKv`: the KV of the positions `[from, to)` has come, with their rows or without. The blocks
-   * that it fills are cached.
+   * Returns whether a wanted request may use KV that was computed elsewhere and comes with rows, or without. Absent: it
+   * may not. A half that has this method also has `onExternalKv`.
    */
   acceptsExternalKv?(request: CaptureRequest, hasRows: boolean): boolean;
+
+  /**
+   * The KV of the positions `[from, to)` has come, with their rows or with `null`. The blocks that it fills are cached.
+   */
   onExternalKv?(request: CaptureRequest, from: number, to: number, rows: RoutedRows | null): void;
 
   /**
-   * `true`: something is kept with cached blocks. The half hears when a wanted request's blocks can be hit, and when a
-   * block of which it heard so, or with `onExternalKv`, loses its hash. Of others' blocks it hears nothing (L5).
+   * `true`: the half keeps something with cached blocks. The scheduler then calls `onBlocksCached` for wanted requests,
+   * and `onBlockEvicted` for the blocks named there or in `onExternalKv`, but for no block of other requests (L5).
    */
   readonly followsBlocks?: boolean;
 
   /**
-   * The blocks `[firstBlock, request.numCachedBlocks)` of the request's table can be hit from here on, even in the step
+   * The blocks `[firstBlock, request.numCachedBlocks)` of the request's table can be hit from now on, even in the step
    * that is being scheduled: the forward pass that fills them may not have run. Not called for blocks that the request
    * has hit.
    */
   onBlocksCached?(request: CaptureRequest, firstBlock: number): void;
 
   /**
-   * After scheduling; `requests` are the wanted ones of the step, in the scheduler's order, `stepPositions` their
-   * places in it.
+   * The step is scheduled. `requests` are its wanted requests in the scheduler's order, `stepPositions` their places in
+   * the step.
    */
   onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void;
 
   /**
-   * The output of a step with a wanted request in it, before any request of it is updated. `live` answers null if the
-   * request has ended, or if its part of this output was dropped by a cache reset.
+   * The output of a step with a wanted request has arrived; no request of it is updated yet. `live` returns null if the
+   * request has ended, or if a cache reset dropped its part of this output.
    */
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void;
 
   /**
-   * Rows to attach to the output of a wanted request: at its end all of them, before that `null` unless the design
-   * emits as it goes. `numTokens` already counts `numNewTokens`. Called before the request's blocks are freed.
+   * Returns the rows to attach to an output of a wanted request: all of them at its end, before that `null` unless the
+   * design emits as it goes. `numTokens` already counts `numNewTokens`. Called before the request's blocks are freed.
    *
    * The rows of one request begin at its `routedExpertsPromptStart`, come in order, and end at `numTokens - 1`: a row
    * that does not exist is listed as missing. Chunks must stay as they are from here on.
    */
   take(request: CaptureRequest, numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null;
 
-  /** The request loses its blocks, which it still holds here; it will come back. */
+  /** The request is about to lose its blocks; it will come back. */
   onPreempt(request: CaptureRequest): void;
 
   /** The request is over, after its last `take`. */
   release(request: CaptureRequest): void;
 
-  /** A followed block lost its hash: no request will hit it again. */
+  /** A block that the half follows lost its hash: no request will hit it again. */
   onBlockEvicted?(blockId: number): void;
 
-  /** Every cached block lost its hash. Called if a wanted request was alive at any time since the last reset. */
+  /** Every cached block lost its hash. Called if a wanted request was live at any time since the last reset. */
   onCacheReset(): void;
 
   /**
    * The workers died: no output of a step in flight will come. Called after all KV was given up (`onPreempt`,
-   * `onCacheReset`), if `onScheduled` told of such a step.
+   * `onCacheReset`), if `onScheduled` was called for such a step.
    */
   onStepsLost?(): void;
 
   liveCounts(): CaptureLiveCounts;
 
-  /** Frees what outlives requests (shared memory, locks). */
+  /** Frees shared memory and locks, which outlive requests. */
   close(): void;
 
   /**
@@ -143,7 +142,7 @@ export interface CaptureEngineHalf {
   takeFailures?(): ReadonlyMap<string, RoutedExpertsError> | null;
 }
 
-/** One step as a worker half sees it. Entry `i` of each array belongs to the i-th request as the worker runs them. */
+/** One step as a worker half sees it. Entry `i` of each array belongs to the i-th request in the worker's order. */
 export type WorkerStep = Readonly<{
   stepId: number;
   numRequests: number;
@@ -160,22 +159,22 @@ export type WorkerStep = Readonly<{
   draftCounts: Uint32Array;
   /** Row of the device buffer that holds each request's first token. */
   rowStarts: Uint32Array;
-  /** 1 if the request opted in. */
+  /** 1 for a request that opted in. */
   optedIn: Uint8Array;
   /** Rows before this position are not wanted. */
   promptStarts: Uint32Array;
   numPromptTokens: Uint32Array;
-  /** The most output tokens of each. */
+  /** The most output tokens of each request. */
   maxTokens: Uint32Array;
   /** KV slot of each of the rank's rows, `[numTokens]`. */
   slotMapping: Uint32Array;
-  /** What the engine half said with the step. */
+  /** What the engine half set in `SchedulerOutput.captureMetadata`. */
   captureMetadata: Uint32Array | null;
 }>;
 
-/** What a worker half is built on. */
+/** What a worker half is given when it is made. */
 export type CaptureWorkerContext = Readonly<{
-  /** Ranks repeat each other's work: the engine takes the rows of rank 0. */
+  /** Ranks repeat each other's work; the engine takes the rows of rank 0. */
   rank: number;
   device: Device;
   model: ModelConfig;
@@ -185,18 +184,18 @@ export type CaptureWorkerContext = Readonly<{
   /** `[maxNumBatchedTokens]` u32, written before the forward pass. */
   slotMapping: DeviceBuffer;
   /**
-   * Gathers rows of `routedExperts` into `packed`, dense and narrow (`kernels/pack.wgsl`). `rows` is `[1 +
-   * maxNumBatchedTokens]` u32: how many rows, then their numbers.
+   * Gathers rows of `routedExperts` into `packed`, dense and narrow. `rows` is `[1 + maxNumBatchedTokens]` u32: how
+   * many rows, then their numbers.
    */
   pack: Readonly<{ bound: BoundKernel; rows: DeviceBuffer; packed: DeviceBuffer }>;
   /**
-   * Brings the step's rows to `routedExperts`, behind the router. Of a monolithic router, whose ids lie elsewhere; a
-   * design that reads `routedExperts` itself records it, and `pack` needs it not. Absent: the router writes there.
+   * Brings the step's rows to `routedExperts`, behind a monolithic router, whose ids lie elsewhere. A design that reads
+   * `routedExperts` itself must record it; `pack` does without it. Absent: the router writes to `routedExperts`.
    */
   recordRows?: (commands: CommandRecorder, numTokens: number) => void;
 }>;
 
-/** A part of a device buffer, in bytes, from `byteOffset` on (absent = 0). */
+/** `byteLength` bytes of a device buffer, from `byteOffset` on (absent = 0). */
 export type DeviceRange = Readonly<{ buffer: DeviceBuffer; byteOffset?: number; byteLength: number }>;
 
 /**
@@ -208,19 +207,19 @@ export interface BlockingReads {
   readBefore(step: WorkerStep): DeviceRange;
   takeBefore(step: WorkerStep, bytes: Uint8Array): void;
 
-  /** After the forward pass, before the step's results are looked at. `null`: this rank waits no more in this step. */
+  /** After the forward pass, before the step's results are read. `null`: this rank reads nothing more in this step. */
   readAfter(step: WorkerStep): DeviceRange | null;
   takeAfter(step: WorkerStep, bytes: Uint8Array): void;
 }
 
 /**
- * The half that lives with the model runner. Synchronous like the other: where a design waits for the device, the
- * runner does the waiting.
+ * The half that lives with the model runner. It is synchronous like the engine half: the runner waits for the device in
+ * its place.
  */
 export interface CaptureWorkerHalf {
   /** Name of the design. */
   readonly design: string;
-  /** Of a design that waits for the device in every step. With it the runner keeps one step in flight. */
+  /** For a design that waits for the device in every step: the runner then keeps one step in flight. */
   readonly blockingReads?: BlockingReads;
 
   /**
@@ -230,7 +229,7 @@ export interface CaptureWorkerHalf {
   record(step: WorkerStep, commands: CommandRecorder): DeviceRange | null;
 
   /**
-   * The step's results are on the host: `bytes` is the range that `record` asked for, valid only inside this call.
+   * The step's results are on the host: `bytes` is the range that `record` returned, valid only inside this call.
    * `numSampledTokens[i]` is how many tokens request `i` got: with drafts, rows behind them belong to rejected tokens.
    *
    * The rows that it returns fill an ArrayBuffer from its first byte on, which is given away: it goes to the engine's
@@ -239,8 +238,7 @@ export interface CaptureWorkerHalf {
   collect(step: WorkerStep, bytes: Uint8Array | null, numSampledTokens: Uint32Array): RoutedExpertDeltas | null;
 
   /**
-   * Requests that ended, and requests that lost their KV and may come back. Steps in flight may still bring rows of
-   * both.
+   * Some requests ended, others lost their KV and may come back. Steps in flight may still bring rows of both.
    */
   forget(endedIndices: readonly number[], preemptedIndices: readonly number[]): void;
 

@@ -2,10 +2,11 @@
 
 import type { Routing } from './recorded-routing.ts';
 
+/** Which request goes first: the one that came first, or the one with the smallest `priority`. */
 export type SchedulingPolicy = 'fcfs' | 'priority';
 
 /**
- * The scheduler's knobs, under vLLM's own names where it has one. All sizes are in tokens unless a line says otherwise.
+ * The scheduler's settings, under vLLM's names where it has them. All sizes are in tokens unless a line says otherwise.
  */
 export type EngineConfig = Readonly<{
   /** Tokens per KV block. */
@@ -124,14 +125,15 @@ export type DesignName = 'off' | 'shm-flock' | 'deltas' | 'host-cache' | 'slot-s
  */
 export type DesignReference = DesignName | `file:${string}`;
 
-/** What becomes of the rows of prefix-cached tokens under `deltas`; `capture/deltas/prefix-rows.ts` has the table. */
+/** What `deltas` does with the rows of prefix-cached tokens; `capture/deltas/prefix-rows.ts` has the table. */
 export type PrefixRows = 'complete' | 'share' | 'recompute' | 'computed-only';
 
+/** `webgpu`: an adapter. `cpu`: the TypeScript reference kernels. */
 export type DeviceKind = 'webgpu' | 'cpu';
 
 /**
- * What goes wrong in a worker: its device is gone; its thread ends; an exception or a rejection that nothing catches;
- * the thread stands still. And when: give one of the moments.
+ * A fault in a worker: its device is lost; its thread ends; nothing catches an exception or a rejection; the thread
+ * stands still. One of the moments says when.
  */
 export type WorkerFault = Readonly<{
   kind: 'lose-device' | 'exit-thread' | 'throw' | 'reject' | 'hang';
@@ -139,17 +141,17 @@ export type WorkerFault = Readonly<{
   rank?: number;
   /** When this step arrives. */
   stepId?: number;
-  /** After so many more steps, when the next one arrives. */
+  /** When the next step after `afterSteps` more arrives. */
   afterSteps?: number;
-  /** After so many more times that KV is read or written, the next time. */
+  /** When KV is read or written the next time after `afterKvMoves` more. */
   afterKvMoves?: number;
-  /** After so long, whatever the worker does then; an idle one does nothing. */
+  /** After this time, whatever the worker does then, also if it is idle. */
   afterMs?: number;
   /** In shared memory: a hang ends when word 0 is set and notified. */
   release?: Int32Array<SharedArrayBuffer>;
 }>;
 
-/** Everything that a worker thread is told once, when it starts. Structured-cloneable. */
+/** What a worker thread is told when it starts. Structured-cloneable. */
 export type WorkerConfig = Readonly<{
   rank: number;
   numRanks: number;

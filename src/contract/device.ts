@@ -8,6 +8,7 @@
 
 import type { DeviceKind } from './config.ts';
 
+/** Memory of a device. */
 export interface DeviceBuffer {
   readonly label: string;
   readonly byteLength: number;
@@ -32,8 +33,8 @@ export type ReadShader = (file: string) => string;
 export type Kernel = Readonly<{
   name: string;
   /**
-   * Complete WGSL, shape constants prepended; entry point `main`, bindings 0… in group 0. A device that compiles it says
-   * how shader files are read; so a kernel by itself needs no file system.
+   * Complete WGSL, shape constants prepended; entry point `main`, bindings 0… in group 0. A device that compiles it
+   * says how shader files are read; so a kernel by itself needs no file system.
    */
   wgsl: (read: ReadShader) => string;
   /** Access of each binding. */
@@ -52,6 +53,7 @@ export interface BoundKernel {
   readonly kernel: Kernel;
 }
 
+/** Records the commands of one submission, in their order. */
 export interface CommandRecorder {
   dispatch(bound: BoundKernel, x: number, y?: number, z?: number): void;
   /** Offsets and length in bytes, multiples of 4. */
@@ -64,6 +66,7 @@ export interface CommandRecorder {
   ): void;
 }
 
+/** What a device is and can do. */
 export type DeviceInfo = Readonly<{
   kind: DeviceKind;
   /** e.g. `NVIDIA H100 80GB HBM3 (Vulkan)` or `SwiftShader (CPU, software)`. */
@@ -76,6 +79,7 @@ export type DeviceInfo = Readonly<{
   maxStorageBufferBytes: number;
 }>;
 
+/** A device with one queue. */
 export interface Device {
   readonly info: DeviceInfo;
   /**
@@ -100,7 +104,7 @@ export interface Device {
    */
   read<T>(buffer: DeviceBuffer, byteLength: number, consume: (bytes: Uint8Array) => T): Promise<T>;
   /**
-   * Runs `record` as one command buffer and answers the device time between its first and last dispatch, in
+   * Runs `record` as one command buffer and returns the device time between its first and last dispatch, in
    * nanoseconds. Only for benches. Rejects where `info.hasTimestamps` is false.
    */
   time(record: (commands: CommandRecorder) => void): Promise<number>;

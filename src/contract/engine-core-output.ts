@@ -1,10 +1,12 @@
-/** What the engine core answers to its driver. */
+/** What the engine core returns to its driver. */
 
 import type { RoutedExpertsError } from './errors.ts';
 import type { RoutedRows } from './routed-rows.ts';
 
+/** `stop`: a stop token or EOS. `length`: `maxTokens` or `maxModelLen`. `abort`: its caller. `error`: what it needs was lost. */
 export type FinishReason = 'stop' | 'length' | 'abort' | 'error';
 
+/** What became of the prompt. */
 export type PrefillStatistics = Readonly<{
   numPromptTokens: number;
   /** Prompt tokens that the first admission found in the prefix cache. */
@@ -12,6 +14,7 @@ export type PrefillStatistics = Readonly<{
   numPreemptions: number;
 }>;
 
+/** What one step brought for one request. */
 export type EngineCoreOutput = Readonly<{
   requestId: string;
   newTokenIds: readonly number[];
@@ -19,7 +22,7 @@ export type EngineCoreOutput = Readonly<{
   finishReason: FinishReason | null;
   /** The stop token that ended it; `null` for EOS, length and abort. */
   stopReason: number | null;
-  /** At the end only. */
+  /** `null` before the end. */
   prefill: PrefillStatistics | null;
   /**
    * At the end, of a request that opted in: rows of the positions `[start, numTokens - 1)`. Designs that emit as they

@@ -44,11 +44,13 @@ const messages = {
   INVARIANT: (what: string) => `internal invariant broken: ${what}; please report it with the command and seed`,
 } as const;
 
+/** One of the codes of the table. */
 export type ErrorCode = keyof typeof messages;
 
 /** What the message of a code is made from. */
 type ErrorDetails<C extends ErrorCode> = Parameters<(typeof messages)[C]>;
 
+/** Every error that a caller can cause. Its message names the value, the limit and what to do. */
 export class RoutedExpertsError extends Error {
   readonly code: ErrorCode;
 

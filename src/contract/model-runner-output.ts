@@ -1,4 +1,4 @@
-/** What a worker answers to one step: vLLM's ModelRunnerOutput as a struct of arrays. */
+/** A worker's output of one step: vLLM's ModelRunnerOutput as a struct of arrays. */
 
 /**
  * Rows on their way from a worker half to the engine half of the same design. What `index` means is between the two
@@ -16,19 +16,19 @@ export type RoutedExpertDeltas = Readonly<{
   indexLength: number;
 }>;
 
-/** Entry `i` belongs to the i-th request *as the worker ran them*, which need not be the scheduler's order. */
+/** Entry `i` belongs to the i-th request in *the worker's* order, which need not be the scheduler's. */
 export type ModelRunnerOutput = Readonly<{
   stepId: number;
   numRequests: number;
   requestIndices: Uint32Array;
   /**
-   * Sampled tokens of request `i`: `sampledTokenIds[sampledOffsets[i] … sampledOffsets[i + 1])`. None while its prompt
-   * is not done.
+   * Sampled tokens of request `i`: `sampledTokenIds[sampledOffsets[i] … sampledOffsets[i + 1])`. There is none while
+   * its prompt is not done.
    */
   sampledTokenIds: Uint32Array;
   sampledOffsets: Uint32Array;
   /** Synchronous speculative decoding: the worker's drafts for the next step; `null` otherwise. */
   drafts: Readonly<{ tokenIds: Uint32Array; offsets: Uint32Array }> | null;
-  /** `null` when nobody in the step opted in, and always for designs that go another way. */
+  /** `null` when no request of the step opted in, and always for designs whose rows go another way. */
   routedExpertDeltas: RoutedExpertDeltas | null;
 }>;

@@ -1,4 +1,4 @@
-/** A recording of what a real model did, and where routing comes from. */
+/** Recorded routing of a real model, and the sources that routing can come from. */
 
 /** One request of a recording, served from its first to its last token. */
 export type RecordedRequest = Readonly<{
@@ -20,9 +20,9 @@ export type RecordedRouting = Readonly<{
 }>;
 
 /**
- * Where rows and tokens come from. `deterministic`: the router, and they are a function of the token prefix.
- * `nondeterministic`: the router, and each forward pass folds its epoch (step id + 1, or the one given) into the keys
- * it writes, so that a row tells whose pass it is of. `replay`: a recording.
+ * Where rows and tokens come from. `deterministic`: from the router, as a function of the token prefix.
+ * `nondeterministic`: from the router, and each forward pass folds its epoch (step id + 1, or `epoch`) into the keys
+ * that it writes, so that a row tells which pass computed it. `replay`: from a recording.
  */
 export type Routing =
   | Readonly<{ kind: 'deterministic' }>

@@ -1,5 +1,6 @@
-/** What a caller hands to the engine core, and the read-only view of a request that capture designs get. */
+/** A request as a caller hands it to the engine core, and the read-only view of it that capture designs get. */
 
+/** How long a request samples, and whether its rows are wanted. */
 export type SamplingParams = Readonly<{
   /** The most tokens to sample, ≥ 1. */
   maxTokens: number;
@@ -14,14 +15,15 @@ export type SamplingParams = Readonly<{
   routedExpertsPromptStart: number;
 }>;
 
+/** A request as it comes to the engine core. */
 export type EngineRequest = Readonly<{
-  /** The caller's name for it; unique among the requests alive. */
+  /** The caller's name for the request; unique among live requests. */
   requestId: string;
   promptTokenIds: Uint32Array;
   sampling: SamplingParams;
-  /** Policy `priority`: the smaller number goes first. */
+  /** For the policy `priority`: the smaller number goes first. */
   priority: number;
-  /** Ties of `priority` are broken by arrival. Any unit: the engine only compares. */
+  /** Breaks ties of `priority`. In any unit: the engine only compares. */
   arrivalTime: number;
   /** Requests with different salts share no cached block. */
   cacheSalt: string | null;
@@ -40,9 +42,9 @@ export interface CaptureRequest {
   readonly numComputedTokens: number;
   /** The block table. Empty while the request is preempted or waiting. */
   readonly blockIds: readonly number[];
-  /** Blocks from the front of the table that bear a hash, and so can be hit. */
+  /** How many blocks from the front of the table have a hash, and so can be hit. */
   readonly numCachedBlocks: number;
-  /** Hashes of its full blocks, `blockHashWords` u32 each, `numHashedBlocks` of them; none without prefix caching. */
+  /** Hashes of `numHashedBlocks` full blocks, `blockHashWords` u32 each; none without prefix caching. */
   readonly blockHashes: Uint32Array;
   readonly blockHashWords: number;
   readonly numHashedBlocks: number;

@@ -3,25 +3,26 @@
  * Only differences are sent; the worker keeps a persistent batch.
  */
 
+/** How a request comes into a step: as it was, for the first time, or again after a preemption. */
 export const RequestKind = { running: 0, new: 1, resumed: 2 } as const;
 export type RequestKind = (typeof RequestKind)[keyof typeof RequestKind];
 
 /**
- * A draft token that only the device knows (asynchronous speculative decoding). Where the device knows none either, as
- * for a request that joins the batch in this step, it is padding: the worker computes some token in its place and
+ * A draft token that only the device knows (asynchronous speculative decoding). Where the device knows no draft either,
+ * as for a request that joins the batch in this step, it is padding: the worker computes some token in its place and
  * rejects it.
  */
 export const PLACEHOLDER_TOKEN = 0xffff_ffff;
 
-/** What a worker must know of a request that joins (or rejoins) its persistent batch. */
+/** What a worker is told of a request that joins (or rejoins) its persistent batch. */
 export type NewRequestData = Readonly<{
   index: number;
-  /** Prompt, and for a resumed request also the outputs so far. */
+  /** The prompt, and for a resumed request also the outputs so far. */
   tokenIds: Uint32Array;
   /** How many of `tokenIds` hold tokens. */
   numTokens: number;
   numPromptTokens: number;
-  /** The most output tokens: the one length limit of its own that a worker knows. */
+  /** The most output tokens: the only limit of the request's length that a worker knows. */
   maxTokens: number;
   returnRoutedExperts: boolean;
   routedExpertsPromptStart: number;
@@ -56,9 +57,9 @@ export type SchedulerOutput = {
   draftOffsets: Uint32Array;
   /** One per scheduled request of kind new or resumed, in their order. */
   newRequests: NewRequestData[];
-  /** Requests that lost their KV. */
+  /** Requests that lost their KV since the step before. */
   preemptedIndices: number[];
-  /** Requests that the worker can forget: finished or aborted since the step before. */
+  /** Requests that ended since the step before: the worker forgets them. */
   finishedIndices: number[];
   /** What the engine half of a capture design tells its worker half; set in `onScheduled`, `null` otherwise. */
   captureMetadata: Uint32Array | null;

@@ -13,7 +13,8 @@ const flag = (name: keyof EngineConfig, value: unknown): void => {
 };
 
 /**
- * Checks every field; throws BAD_VALUE with the field's name, its value and what is wanted. The limits keep every counter and every KV slot number inside 31 bits.
+ * Checks every field; throws BAD_VALUE with the field's name, its value and what is wanted. The limits keep every
+ * counter and every KV slot number inside 31 bits.
  */
 export const validateEngineConfig = (config: EngineConfig): void => {
   wholeNumber('blockSize', config.blockSize, 1, 2 ** 16);

@@ -1,7 +1,7 @@
 /**
  * The engine core: a state machine without time. A driver calls `beginStep`, has the workers run the step, and hands
- * their output to `finishStep`; `addRequest` and `abort` may come between any two calls. Several steps may be in flight;
- * they are finished in the order in which they were begun. After `vllm/v1/engine/core.py`.
+ * their output to `finishStep`; `addRequest` and `abort` may come between any two calls. Several steps may be in
+ * flight; they are finished in the order in which they were begun. After `vllm/v1/engine/core.py`.
  *
  *     addRequest ─▶ ┌────────────┐ ─▶ beginStep ─▶ SchedulerOutput ─▶ workers
  *     abort ──────▶ │ EngineCore │                                       │
@@ -24,6 +24,7 @@ import { LiveRequests, type LiveRequestsOptions } from './live-requests.ts';
 import { Request } from './request.ts';
 import { Scheduler } from './scheduler.ts';
 
+/** What an engine core holds and has done. */
 export type EngineStats = Readonly<{
   /** Waiting requests hold no blocks, unless their KV was loaded; running ones do. */
   numWaiting: number;
@@ -45,8 +46,8 @@ export type EngineStats = Readonly<{
   /** Cached tokens that were computed again, because no cached block has their rows. */
   numPrefixRefusedTokens: number;
   /**
-   * Requests that wait for KV from elsewhere (not counted as waiting), blocks kept for other engines to read, and tokens
-   * loaded since the start.
+   * Requests that wait for KV from elsewhere (not counted as waiting), blocks kept for other engines to read, and
+   * tokens loaded since the start.
    */
   numWaitingForRemoteKvs: number;
   numKeptBlocks: number;
@@ -68,6 +69,7 @@ const failed = (output: EngineCoreOutput, failure: RoutedExpertsError): EngineCo
   failure,
 });
 
+/** One engine: synchronous, deterministic, without a thread or a device of its own. */
 export class EngineCore {
   readonly config: EngineConfig;
   readonly #requests: LiveRequests;

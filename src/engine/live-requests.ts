@@ -94,8 +94,8 @@ export class LiveRequests {
   /**
    * Returns the place in the running list of the request that gives way: the last one, or under `priority` the one that
    * ranks last. vLLM leaves the choice among equal (priority, arrival time) to the order of the list, which rotates as
-   * requests are resumed: equal requests can then preempt each other forever. A rank without ties lets the first of them
-   * finish.
+   * requests are resumed: equal requests can then preempt each other forever. A rank without ties lets the first of
+   * them finish.
    */
   victim(): number {
     const { running } = this;

@@ -132,8 +132,8 @@ export class Request implements CaptureRequest {
   }
 
   /**
-   * The KV is gone: every token must be computed again. Outputs in flight become stale; with `dropStaleOutput` they will
-   * be thrown away.
+   * The KV is gone: every token must be computed again. Outputs in flight become stale; with `dropStaleOutput` they
+   * will be thrown away.
    */
   startOver(dropStaleOutput: boolean): void {
     this.status = RequestStatus.preempted;
@@ -170,9 +170,9 @@ export class Request implements CaptureRequest {
   }
 
   /**
-   * Synchronous speculative decoding: the next step verifies the first `limit` of the drafts `tokens[from … to)`. Drafts
-   * follow the last token: they are void if the request lost its KV meanwhile, or if steps in flight will bring more
-   * tokens.
+   * Synchronous speculative decoding: the next step verifies the first `limit` of the drafts `tokens[from … to)`.
+   * Drafts follow the last token: they are void if the request lost its KV meanwhile, or if steps in flight will bring
+   * more tokens.
    */
   setDrafts(tokens: Uint32Array, from: number, to: number, limit: number): void {
     const areNext = this.status === RequestStatus.running && this.numInFlightTokens === 0 && !this.isPrefillChunk;

@@ -91,7 +91,9 @@ export class Scheduler {
     return step.output;
   }
 
-  /** Takes back the step planned last, which runs no request and tells the workers nothing. The next one gets its id. */
+  /**
+   * Takes back the step planned last, which runs no request and tells the workers nothing. The next one gets its id.
+   */
   undoEmptySchedule(): void {
     const step = this.#inFlight.pop()!;
     this.#nextStepId -= 1;
@@ -246,8 +248,8 @@ export class Scheduler {
   }
 
   /**
-   * The request gets the blocks that its KV is loaded into, and leaves the queue until the load ends. `false`: there are
-   * too few blocks.
+   * The request gets the blocks that its KV is loaded into, and leaves the queue until the load ends. `false`: there
+   * are too few blocks.
    */
   #beginLoad(handovers: KvHandovers, request: Request, hits: readonly number[]): boolean {
     const { config, kv } = this;
@@ -273,8 +275,8 @@ export class Scheduler {
     if (finishedIndices.length > 0) finishedIndices.length = 0;
     step.dispatch(numTokens, asyncScheduling);
     if (asyncScheduling && numSpeculativeTokens > 0) {
-      // A request that samples in this step has drafts from it. A request that is left out of the step keeps its earlier
-      // drafts: the device keeps them with its batch slot.
+      // A request that samples in this step has drafts from it. A request that is left out of the step keeps its
+      // earlier drafts: the device keeps them with its batch slot.
       for (let i = 0; i < step.count; i += 1) {
         if (step.samples[i] === 1) step.requests[i]!.setDraftPlaceholders(numSpeculativeTokens, PLACEHOLDER_TOKEN);
       }

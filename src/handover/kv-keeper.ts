@@ -9,21 +9,8 @@
 
 import type { CaptureRequest } from '../contract/request.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
-import { rowsBetween, type PdRows } from './handed-rows.ts';
-import type { KvQuestion, KvReply, RemoteKv } from './kv-message.ts';
-
-export type KeeperOptions = Readonly<{
-  engineId: string;
-  blockSize: number;
-  /** See `KvQuestion`. */
-  shape: string;
-  /** How rows are offered. */
-  rows: PdRows;
-  /** How long blocks are kept for another engine to fetch them. */
-  leaseMs: number;
-  /** Of the first `numTokens` tokens. */
-  tokenDigest: (tokens: Uint32Array, numTokens: number) => string;
-}>;
+import { rowsBetween } from './handed-rows.ts';
+import type { HandoverOptions, KvQuestion, KvReply, RemoteKv } from './kv-message.ts';
 
 /** The blocks of a request that has ended. */
 export type KeptKv = {
@@ -68,7 +55,7 @@ type Announced = { readonly promptTokenIds: Uint32Array; keptId: string | null }
  * reads them; blocks that were lost with their device are never given back.
  */
 export class KvKeeper {
-  readonly #options: KeeperOptions;
+  readonly #options: HandoverOptions;
   readonly #actions: KeeperActions;
   /** By the engine's requests. */
   readonly #announced: Map<string, Announced> = new Map();
@@ -78,22 +65,14 @@ export class KvKeeper {
   /** Leases that ran out before the blocks were released. */
   numExpired = 0;
 
-  constructor(options: KeeperOptions, actions: KeeperActions) {
+  constructor(options: HandoverOptions, actions: KeeperActions) {
     this.#options = options;
     this.#actions = actions;
   }
 
-  get numKept(): number {
-    return this.#kept.size;
-  }
-
-  /** Requests that were announced and have not ended. */
-  get numRequests(): number {
-    return this.#announced.size;
-  }
-
-  get numReads(): number {
-    return this.#reads.size;
+  /** After a drain all are 0 (L7). `requests` were announced and have not ended. */
+  liveCounts(): Readonly<{ requests: number; kept: number; reads: number }> {
+    return { requests: this.#announced.size, kept: this.#kept.size, reads: this.#reads.size };
   }
 
   /** What another engine may begin to read, or `null`. */
@@ -152,13 +131,13 @@ export class KvKeeper {
     const kept = this.find(question.requestId);
     const reason = this.#refusal(question, kept);
     if (kept === null || reason !== null) {
-      reply({ kind: 'refused', reason: reason! });
+      reply({ refusal: reason! });
       return;
     }
     const read: KvRead = { question, kept, reply };
     kept.numReaders += 1;
     this.#reads.add(read);
-    this.#actions.prepare(read, question.rowsDigest === null ? null : kept.rows);
+    this.#actions.prepare(read, question.rowsDigest === undefined ? null : kept.rows);
   }
 
   /** `rowsDigest`: of the rows that were to be summed up; `null`: there were none. */
@@ -166,7 +145,7 @@ export class KvKeeper {
     // Other requests' KV stands in the blocks of workers that were lost meanwhile.
     if (!this.#reads.has(read)) return;
     const { question, kept } = read;
-    if (question.rowsDigest !== null && question.rowsDigest !== rowsDigest) {
+    if (question.rowsDigest !== undefined && question.rowsDigest !== rowsDigest) {
       this.notRead(read, `the rows that were carried are not those of request ${kept.id}`);
       return;
     }
@@ -177,20 +156,17 @@ export class KvKeeper {
   keysRead(read: KvRead, keys: Uint32Array): void {
     const { question, kept } = read;
     const { rowsStart, to } = question;
-    const rows = rowsStart === null || kept.rows === null ? null : rowsBetween(kept.rows, rowsStart, to);
-    this.#endRead(read, { kind: 'kv', answer: { keys, rows } });
+    this.#endRead(read, { keys, rows: rowsStart === null ? null : rowsBetween(kept.rows, rowsStart, to) });
   }
 
   notRead(read: KvRead, reason: string): void {
-    this.#endRead(read, { kind: 'refused', reason });
+    this.#endRead(read, { refusal: reason });
   }
 
   /** Another engine reads these blocks no more. Unknown ids are ignored: a lease may have run out before. */
   release(engineId: string, keptId: string): void {
     const kept = this.#kept.get(keptId);
-    if (kept === undefined || engineId !== this.#options.engineId) return;
-    kept.isOver = true;
-    this.#settle(kept);
+    if (kept !== undefined && engineId === this.#options.engineId) this.#end(kept);
   }
 
   /** Leases that end at `now` or before are over. */
@@ -198,13 +174,11 @@ export class KvKeeper {
     this.#wakesAt = Infinity;
     for (const kept of this.#kept.values()) {
       if (kept.isOver) continue;
-      if (kept.expiresAt > now) {
-        this.#wakeAt(kept.expiresAt);
-        continue;
+      if (kept.expiresAt > now) this.#wakeAt(kept.expiresAt);
+      else {
+        this.numExpired += 1;
+        this.#end(kept);
       }
-      this.numExpired += 1;
-      kept.isOver = true;
-      this.#settle(kept);
     }
   }
 
@@ -213,7 +187,7 @@ export class KvKeeper {
     const reads = [...this.#reads];
     this.#kept.clear();
     this.#reads.clear();
-    for (const { reply } of reads) reply({ kind: 'refused', reason: 'the KV was lost with its workers' });
+    for (const { reply } of reads) reply({ refusal: 'the KV was lost with its workers' });
   }
 
   /** One wake-up call at a time: leases that end later wait for it. */
@@ -226,12 +200,13 @@ export class KvKeeper {
   /** Why a question is refused, or `null`. */
   #refusal(question: KvQuestion, kept: KeptKv | null): string | null {
     const { engineId, blockSize, shape, tokenDigest } = this.#options;
-    const { requestId, from, to } = question;
+    const { requestId, from, to, rowsStart } = question;
     if (question.engineId !== engineId) return `engine ${question.engineId} is not here; it may have restarted`;
     if (question.shape !== shape) return `the KV here is of ${shape}, not of ${question.shape}`;
     if (kept === null) return `no KV is kept for request ${requestId}; its lease may be over`;
     const isRange = Number.isInteger(from) && Number.isInteger(to) && from >= 0 && from < to && from % blockSize === 0;
     if (!isRange || to > kept.numTokens) return `[${from}, ${to}) is not within ${kept.numTokens} tokens`;
+    if (rowsStart !== null && !Number.isInteger(rowsStart)) return `rows cannot start at ${String(rowsStart)}`;
     if (to > kept.promptTokenIds.length || tokenDigest(kept.promptTokenIds, to) !== question.tokens) {
       return `request ${requestId} has other tokens here`;
     }
@@ -243,6 +218,11 @@ export class KvKeeper {
     read.kept.numReaders -= 1;
     this.#settle(read.kept);
     read.reply(reply);
+  }
+
+  #end(kept: KeptKv): void {
+    kept.isOver = true;
+    this.#settle(kept);
   }
 
   #settle(kept: KeptKv): void {

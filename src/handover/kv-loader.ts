@@ -8,48 +8,34 @@
  *                                             │ refused, expire ─────── notWritten ─▶ finishLoad
  */
 
-import type { RowShape } from '../capture/row-shape.ts';
 import type { ExternalKv, KvLoad, KvLoadOutcome } from '../contract/kv-connector.ts';
 import type { CaptureRequest } from '../contract/request.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
 import { rowsOfBytes, type PdRows } from './handed-rows.ts';
-import type { KvAnswer, KvQuestion, RemoteKv } from './kv-message.ts';
+import type { HandoverOptions, KvAnswer, KvQuestion, RemoteKv } from './kv-message.ts';
 
-export type LoaderOptions = Readonly<{
-  blockSize: number;
-  rowShape: RowShape;
-  /** See `KvQuestion`. */
-  shape: string;
-  /** Whether rows are taken over at all: `splice` leaves them to the proxy. */
-  rows: PdRows;
-  /** How long another engine may take for its answer. */
-  loadMs: number;
-  /** What becomes of a request whose load fails. */
-  onLoadFailure: 'recompute' | 'fail';
-  /** Of the first `numTokens` tokens. */
-  tokenDigest: (tokens: Uint32Array, numTokens: number) => string;
-}>;
-
-/** Requests that begin with one KV: the choices of a prompt. */
-type Handover<Remote> = Readonly<{
+/** How requests begin with KV from elsewhere. */
+type Begin<Remote> = Readonly<{
   remote: Remote;
   promptTokenIds: Uint32Array;
   /** From where on rows are wanted; `null`: none are. */
   rowsStart: number | null;
-  /** Which way the rows come; `null`: none are wanted, or there are none. */
-  way: PdRows | null;
-  /** Requests of the engine that may still fetch. */
-  readers: Set<string>;
 }>;
+
+/** The requests that begin with one KV, the choices of a prompt; `readers` may still fetch it. */
+type Handover<Remote> = Begin<Remote> & Readonly<{ readers: Set<string> }>;
 
 /** A question that has no answer yet. Requests that begin together with one KV fetch it once. */
 export type KvFetch<Remote> = Readonly<{
   /** Never used again. */
   id: number;
   handover: Handover<Remote>;
-  question: Omit<KvQuestion, 'rowsDigest'>;
-  /** Rows that came by another way: the question must bear their digest. `null`: there are none. */
+  /** Without the digest of carried rows. */
+  question: KvQuestion;
+  /** Rows that came by another way, whose digest the question must bear; `null`: there are none. */
   carried: RoutedRows | null;
+  /** What the loads get, unless the question asks for rows; `null`: none are wanted, or there are none. */
+  rows: RoutedRows | null;
   deadline: number;
   /** Those that wait for the answer. */
   loads: KvLoad[];
@@ -67,63 +53,47 @@ export type LoaderActions<Remote> = Readonly<{
   release: (remote: Remote) => void;
   /** Call `written` or `notWritten` when the keys are in the load's blocks. Other loads may read the same keys. */
   writeKv: (load: KvLoad, keys: Uint32Array) => void;
-  /** `EngineCore.finishLoad`. It may call `ended`. */
-  finishLoad: (loadId: number, outcome: KvLoadOutcome) => void;
-  /** Why a load failed, before it is finished. */
-  onFailure: (requestId: string, reason: string) => void;
+  /** See `EngineCore.finishLoad`; `problem`: why the load failed. It may call `ended`. */
+  finishLoad: (load: KvLoad, outcome: KvLoadOutcome, problem: string | null) => void;
 }>;
 
-type Write<Remote> = Readonly<{ load: KvLoad; handover: Handover<Remote>; rows: RoutedRows | null }>;
-
-export type LoadCounts = Readonly<{ loads: number; failedLoads: number; tokensLoaded: number }>;
+/** Since the start; `bytesLoaded` are bytes of KV and rows that came. */
+export type LoadCounts = { loads: number; failedLoads: number; tokensLoaded: number; bytesLoaded: number };
 
 /**
  * Invariant: a load is waited for by one fetch, or is being written, until it is finished; a load whose workers were
  * lost is neither, and is never finished.
  */
 export class KvLoader<Remote extends RemoteKv> {
-  readonly #options: LoaderOptions;
+  readonly #options: HandoverOptions;
   readonly #actions: LoaderActions<Remote>;
-  readonly #counts = { loads: 0, failedLoads: 0, tokensLoaded: 0 };
+  readonly counts: LoadCounts = { loads: 0, failedLoads: 0, tokensLoaded: 0, bytesLoaded: 0 };
   /** By the engine's requests. */
   readonly #handovers: Map<string, Handover<Remote>> = new Map();
   readonly #fetches: Set<KvFetch<Remote>> = new Set();
   /** By load id. */
-  readonly #writes: Map<number, Write<Remote>> = new Map();
+  readonly #writes: Map<number, Readonly<{ handover: Handover<Remote>; rows: RoutedRows | null }>> = new Map();
   #nextFetchId = 0;
   #wakesAt = Infinity;
 
-  constructor(options: LoaderOptions, actions: LoaderActions<Remote>) {
+  constructor(options: HandoverOptions, actions: LoaderActions<Remote>) {
     this.#options = options;
     this.#actions = actions;
   }
 
-  get counts(): LoadCounts {
-    return this.#counts;
-  }
-
-  /** Loads that are not finished. */
-  get numLoads(): number {
-    let count = this.#writes.size;
-    for (const { loads } of this.#fetches) count += loads.length;
-    return count;
-  }
-
-  /** Requests that were announced and have not ended. */
-  get numRequests(): number {
-    return this.#handovers.size;
+  /** After a drain all are 0 (L7). `requests` were announced and have not ended. */
+  liveCounts(): Readonly<{ requests: number; loads: number }> {
+    const waiting = [...this.#fetches].flatMap(({ loads }) => loads);
+    return { requests: this.#handovers.size, loads: waiting.length + this.#writes.size };
   }
 
   isWaitedFor(fetch: KvFetch<Remote>): boolean {
     return this.#fetches.has(fetch);
   }
 
-  /** These requests begin with KV from elsewhere. `rowsStart`: from where on rows are wanted; `null`: none are. */
-  announce(
-    requestIds: readonly string[],
-    begin: Readonly<{ remote: Remote; promptTokenIds: Uint32Array; rowsStart: number | null }>,
-  ): void {
-    const handover = { ...begin, way: this.#wayOf(begin.remote, begin.rowsStart), readers: new Set(requestIds) };
+  /** These requests of the engine begin with one KV from elsewhere. */
+  announce(requestIds: readonly string[], begin: Begin<Remote>): void {
+    const handover = { ...begin, readers: new Set(requestIds) };
     for (const requestId of requestIds) this.#handovers.set(requestId, handover);
   }
 
@@ -138,7 +108,7 @@ export class KvLoader<Remote extends RemoteKv> {
 
   /** See `KvConnector`. */
   startLoad(load: KvLoad, now: number): void {
-    this.#counts.loads += 1;
+    this.counts.loads += 1;
     const handover = this.#handovers.get(load.requestId)!;
     for (const fetch of this.#fetches) {
       const { from, to } = fetch.question;
@@ -161,9 +131,10 @@ export class KvLoader<Remote extends RemoteKv> {
     }
     // Blocks of a load that has failed, or whose workers were lost, may be another request's.
     if (!this.#fetches.delete(fetch)) return;
-    const { handover, loads } = fetch;
-    const rows = this.#rowsOf(fetch, answer);
-    for (const load of loads) this.#writes.set(load.loadId, { load, handover, rows });
+    const { handover, loads, question } = fetch;
+    this.counts.bytesLoaded += answer.keys.byteLength + (answer.rows?.count ?? 0) * this.#options.rowShape.bytesPerRow;
+    const rows = question.rowsStart === null ? fetch.rows : answer.rows;
+    for (const load of loads) this.#writes.set(load.loadId, { handover, rows });
     for (const load of loads) this.#actions.writeKv(load, answer.keys);
   }
 
@@ -177,23 +148,22 @@ export class KvLoader<Remote extends RemoteKv> {
   expire(now: number): void {
     this.#wakesAt = Infinity;
     for (const fetch of this.#fetches) {
-      if (fetch.deadline > now) {
-        this.#wakeAt(fetch.deadline);
-        continue;
+      if (fetch.deadline > now) this.#wakeAt(fetch.deadline);
+      else {
+        this.#actions.cancel(fetch);
+        this.refused(fetch, `no answer within ${this.#options.loadMs} ms`);
       }
-      this.#actions.cancel(fetch);
-      this.refused(fetch, `no answer within ${this.#options.loadMs} ms`);
     }
   }
 
   /** The keys of a load are in its blocks. */
-  written({ loadId, requestId, from, to }: KvLoad): void {
-    const write = this.#writes.get(loadId);
+  written(load: KvLoad): void {
+    const write = this.#writes.get(load.loadId);
     if (write === undefined) return;
-    this.#writes.delete(loadId);
-    this.#counts.tokensLoaded += to - from;
-    this.#leave(write.handover, requestId);
-    this.#actions.finishLoad(loadId, { kind: 'loaded', rows: write.rows });
+    this.#writes.delete(load.loadId);
+    this.counts.tokensLoaded += load.to - load.from;
+    this.#leave(write.handover, load.requestId);
+    this.#actions.finishLoad(load, { kind: 'loaded', rows: write.rows }, null);
   }
 
   notWritten(load: KvLoad, reason: string): void {
@@ -222,6 +192,7 @@ export class KvLoader<Remote extends RemoteKv> {
     this.#actions.wakeAt(time);
   }
 
+  /** Which way the rows come; `null`: none are wanted, or there are none. */
   #wayOf({ carried, hasRows }: RemoteKv, rowsStart: number | null): PdRows | null {
     if (rowsStart === null) return null;
     if (this.#options.rows === 'splice') return 'splice';
@@ -231,23 +202,26 @@ export class KvLoader<Remote extends RemoteKv> {
 
   #fetchFor(load: KvLoad, handover: Handover<Remote>, deadline: number): KvFetch<Remote> {
     const { from, to } = load;
-    const { remote, promptTokenIds, rowsStart, way } = handover;
-    const { engineId, requestId, carried } = remote;
-    const { shape, tokenDigest } = this.#options;
+    const { remote, promptTokenIds, rowsStart } = handover;
+    const { shape, rowShape, tokenDigest } = this.#options;
+    const way = this.#wayOf(remote, rowsStart);
+    const carried = way === 'carry' ? remote.carried : null;
     const start = Math.max(rowsStart ?? 0, from);
+    const missing = rowsOfBytes(rowShape, { start, end: Math.max(start, to), bytes: 'missing' });
     return {
       id: this.#nextFetchId++,
       handover,
       question: {
-        engineId,
-        requestId,
+        engineId: remote.engineId,
+        requestId: remote.requestId,
         from,
         to,
         rowsStart: way === 'with-kv' && start < to ? start : null,
         shape,
         tokens: tokenDigest(promptTokenIds, to),
       },
-      carried: way === 'carry' ? carried : null,
+      carried,
+      rows: way === null ? null : (carried ?? missing),
       deadline,
       loads: [load],
     };
@@ -267,20 +241,9 @@ export class KvLoader<Remote extends RemoteKv> {
     return isWhole ? null : 'the rows did not come with the KV';
   }
 
-  #rowsOf({ handover, question }: KvFetch<Remote>, answer: KvAnswer): RoutedRows | null {
-    const { way, remote, rowsStart } = handover;
-    if (way === null) return null;
-    if (way === 'carry') return remote.carried;
-    if (question.rowsStart !== null) return answer.rows;
-    const { from, to } = question;
-    const start = Math.max(rowsStart!, from);
-    return rowsOfBytes(this.#options.rowShape, { start, end: Math.max(start, to), bytes: 'missing' });
-  }
-
-  #fail({ loadId, requestId }: KvLoad, reason: string): void {
-    this.#counts.failedLoads += 1;
-    this.#actions.onFailure(requestId, reason);
-    this.#actions.finishLoad(loadId, { kind: this.#options.onLoadFailure });
+  #fail(load: KvLoad, problem: string): void {
+    this.counts.failedLoads += 1;
+    this.#actions.finishLoad(load, { kind: this.#options.onLoadFailure }, problem);
   }
 
   /** When none of its requests fetches any more, the other engine is told. */

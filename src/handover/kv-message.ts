@@ -1,6 +1,26 @@
 /** What the two sides of a hand-over say to each other, however it is carried. */
 
+import type { RowShape } from '../capture/row-shape.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
+import type { PdRows } from './handed-rows.ts';
+
+export type HandoverOptions = Readonly<{
+  engineId: string;
+  blockSize: number;
+  rowShape: RowShape;
+  /** Model and block size: KV fits another engine only if this is equal. */
+  shape: string;
+  /** How rows are offered; on the side that loads, whether they are taken over at all: `splice` leaves them out. */
+  rows: PdRows;
+  /** How long blocks are kept for another engine to fetch them, ms. */
+  leaseMs: number;
+  /** How long another engine may take for its answer, ms. */
+  loadMs: number;
+  /** What becomes of a request whose load fails. */
+  onLoadFailure: 'recompute' | 'fail';
+  /** Of the first `numTokens` tokens. */
+  tokenDigest: (tokens: Uint32Array, numTokens: number) => string;
+}>;
 
 /** Where KV can be had, and what comes with it. */
 export type RemoteKv = Readonly<{
@@ -15,7 +35,7 @@ export type RemoteKv = Readonly<{
   carried: RoutedRows | null;
 }>;
 
-/** The KV of the positions `[from, to)` is wanted; `from` is the first of a block. */
+/** The KV of the positions `[from, to)` is wanted; `from` is the first of a block. Anybody may ask anything. */
 export type KvQuestion = Readonly<{
   engineId: string;
   requestId: string;
@@ -23,9 +43,9 @@ export type KvQuestion = Readonly<{
   to: number;
   /** Rows are wanted from this position on; `null`: none. */
   rowsStart: number | null;
-  /** Digest of rows that came by another way and are used only if they are this request's; `null`: there are none. */
-  rowsDigest: string | null;
-  /** Model and block size: KV fits another engine only if this is equal. */
+  /** Digest of rows that came by another way and are used only if they are this request's; absent: there are none. */
+  rowsDigest?: string;
+  /** See `HandoverOptions`. */
   shape: string;
   /** Digest of the tokens `[0, to)`. */
   tokens: string;
@@ -34,4 +54,4 @@ export type KvQuestion = Readonly<{
 /** Keys are `[blocks of [from, to), blockSize, 2]`. Rows are those that were asked for; `null`: one is not there. */
 export type KvAnswer = Readonly<{ keys: Uint32Array; rows: RoutedRows | null }>;
 
-export type KvReply = Readonly<{ kind: 'kv'; answer: KvAnswer }> | Readonly<{ kind: 'refused'; reason: string }>;
+export type KvReply = KvAnswer | Readonly<{ refusal: string }>;

@@ -1,6 +1,6 @@
 /**
- * The workers of one design, and what its two halves share: started once, for any number of engines one after the
- * other.
+ * The workers of one design, with their devices, and what its two halves share: started once, for any number of engines
+ * one after the other.
  */
 
 import type { Design } from '../capture/designs.ts';
@@ -9,9 +9,9 @@ import { createSharedRows, sharedRowsBytes } from '../capture/shm-flock/posix-sh
 import type { SharedRows } from '../capture/shm-flock/shared-rows.ts';
 import type { CaptureEngineHalf } from '../contract/capture.ts';
 import type { DesignReference, PrefixRows } from '../contract/config.ts';
+import { prepareAdapters } from '../kernels/device/open-device.ts';
 import { loadDesign } from '../worker/design-module.ts';
 import { sharedMemoryName } from '../worker/design-resources.ts';
-import type { Executor } from '../worker/executor.ts';
 import { ThreadExecutor, type ThreadExecutorConfig } from '../worker/thread/thread-executor.ts';
 
 export type SessionConfig = Omit<ThreadExecutorConfig, 'design' | 'sharedMemory'> &
@@ -20,19 +20,19 @@ export type SessionConfig = Omit<ThreadExecutorConfig, 'design' | 'sharedMemory'
     prefixRows?: PrefixRows;
   }>;
 
-type Workers = Readonly<{ executor: Executor; shared: CreatedSharedRows | null }>;
+type Workers = Readonly<{ executor: ThreadExecutor; shared: CreatedSharedRows | null }>;
 
 /** Each set of workers has shared memory of its own: what the ones before wrote died with their KV. */
 export class DesignSession {
   readonly design: Design;
   readonly #reference: DesignReference;
-  readonly #config: SessionConfig;
+  readonly config: SessionConfig;
   #workers: Workers;
 
   private constructor(design: Design, reference: DesignReference, config: SessionConfig, workers: Workers) {
     this.design = design;
     this.#reference = reference;
-    this.#config = config;
+    this.config = config;
     this.#workers = workers;
   }
 
@@ -45,13 +45,13 @@ export class DesignSession {
     return new DesignSession(design, reference, config, await startWorkers(reference, config));
   }
 
-  get executor(): Executor {
+  get executor(): ThreadExecutor {
     return this.#workers.executor;
   }
 
   /** For one engine. It goes on with the workers of a restart. Throws DESIGN_FAILED. */
   engineHalf(): CaptureEngineHalf | null {
-    const { model, engine, prefixRows } = this.#config;
+    const { model, engine, prefixRows } = this.config;
     const sharedRows = (): SharedRows => lent(() => this.#workers.shared!);
     const resources = prefixRows === undefined ? { sharedRows } : { sharedRows, prefixRows };
     return this.design.engineHalf(model, engine, resources);
@@ -61,8 +61,8 @@ export class DesignSession {
    * New workers, without a fault to inject, for those that were lost and shut down. Rejects as `start` does; it may be
    * tried again.
    */
-  async restart(): Promise<Executor> {
-    const workers = await startWorkers(this.#reference, { ...this.#config, fault: null });
+  async restart(): Promise<ThreadExecutor> {
+    const workers = await startWorkers(this.#reference, { ...this.config, fault: null });
     this.#workers.shared?.close();
     this.#workers = workers;
     return workers.executor;
@@ -74,7 +74,10 @@ export class DesignSession {
   }
 }
 
+let adaptersReady: Promise<void> | null = null;
+
 async function startWorkers(design: DesignReference, config: SessionConfig): Promise<Workers> {
+  if (config.device === 'webgpu') await (adaptersReady ??= prepareAdapters());
   const sharedMemory = design === 'shm-flock' ? sharedMemoryName() : null;
   const shared =
     sharedMemory === null ? null : createSharedRows(sharedMemory, sharedRowsBytes(config.model, config.engine));

@@ -1,12 +1,21 @@
 /** What an engine of the library is made from, with the defaults of what is left out. */
 
-import type { DesignReference, DeviceKind, EngineConfig, ModelConfig, PrefixRows } from '../contract/config.ts';
+import type {
+  DesignReference,
+  DeviceKind,
+  EngineConfig,
+  ModelConfig,
+  PrefixRows,
+  RouterKernels,
+} from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
 import { modelPreset } from '../kernels/model/model-presets.ts';
+import { ROUTER_KERNELS } from '../kernels/model/route/engine-router.ts';
 import { designReference } from '../worker/design-module.ts';
 import type { SessionConfig } from './design-session.ts';
 
+/** What an engine is made from; only `model` is needed. */
 export type EngineOptions = Readonly<{
   /** The name of a published model's shape (`MODEL_NAMES`), or a shape of the caller's own. */
   model: string | ModelConfig;
@@ -15,8 +24,13 @@ export type EngineOptions = Readonly<{
   /** Part of the name of the WebGPU adapter to use. */
   adapter?: string;
   /**
-   * How rows leave the device: the name of a built-in design, or the path (relative to the working directory) or `file:`
-   * URL of a module that exports one; default `deltas`.
+   * Route in one kernel (`fused`), or in a gate and a router kernel behind it (`gated`); default `auto`, the faster way
+   * as far as it was measured. Rows are the same.
+   */
+  routerKernels?: RouterKernels;
+  /**
+   * How rows leave the device: the name of a built-in design, or the path (relative to the working directory) or
+   * `file:` URL of a module that exports one; default `deltas`.
    */
   design?: string | URL;
   /** Rows of prefix-cached tokens under `deltas`; default `complete`. */
@@ -50,27 +64,39 @@ export function engineSettings(options: EngineOptions): EngineSettings {
   requireWhole('queueDepth', queueDepth, 1, 16);
   requireWhole('numRanks', numRanks, 1, 16);
   requireWhole('maxRestarts', maxRestarts, 0, 1000);
-  const { stepTimeoutMs, prefixRows } = options;
+  const { stepTimeoutMs, prefixRows, routerKernels = 'auto' } = options;
+  if (!ROUTER_KERNELS.includes(routerKernels))
+    throw RoutedExpertsError.of('UNKNOWN_NAME', 'routerKernels', routerKernels, ROUTER_KERNELS);
   return {
     design: reference,
     maxRestarts,
     session: {
       model: typeof options.model === 'string' ? modelPreset(options.model) : options.model,
-      engine: engineConfig(options.engine ?? {}, queueDepth),
+      engine: engineConfig(options.engine ?? {}, { queueDepth }),
       device,
       adapter: options.adapter ?? null,
       numRanks,
       queueDepth,
       ballastMs: options.ballastMs ?? 0,
       fault: null,
+      router: { kind: 'modular', kernels: routerKernels },
       ...(stepTimeoutMs === undefined ? {} : { stepTimeoutMs }),
       ...(prefixRows === undefined ? {} : { prefixRows }),
     },
   };
 }
 
-/** The sizes of `routed-experts serve`, where the caller gives none. */
-function engineConfig(given: Partial<EngineConfig>, queueDepth: number): EngineConfig {
+/** What the caller calls these fields, for messages. */
+type Names = Readonly<Record<'numBlocks' | 'maxModelLen', string>>;
+
+/**
+ * A scheduler's configuration, with defaults where the caller gives nothing: room for four of the longest requests.
+ * Throws BAD_VALUE for the first value out of its range, and for a pool that cannot hold one request.
+ */
+export function engineConfig(
+  given: Partial<EngineConfig>,
+  { queueDepth, names = { numBlocks: 'numBlocks', maxModelLen: 'maxModelLen' } }: { queueDepth: number; names?: Names },
+): EngineConfig {
   const { blockSize = 16, maxModelLen = 4096 } = given;
   const engine: EngineConfig = {
     blockSize,
@@ -89,16 +115,17 @@ function engineConfig(given: Partial<EngineConfig>, queueDepth: number): EngineC
     ...given,
   };
   validateEngineConfig(engine);
-  requireRoomForOne(engine);
+  requireRoomForOne(engine, names);
   return engine;
 }
 
 /** As in vLLM, one request of the longest kind must fit the pool. Throws BAD_VALUE. */
-export function requireRoomForOne({ numBlocks, maxModelLen, blockSize }: EngineConfig): void {
+function requireRoomForOne({ numBlocks, maxModelLen, blockSize }: EngineConfig, names: Names): void {
   const needed = 1 + Math.ceil(maxModelLen / blockSize);
   if (numBlocks >= needed) return;
-  const wanted = `at least ${needed}, so that a request of maxModelLen ${maxModelLen} fits, or a smaller maxModelLen`;
-  throw RoutedExpertsError.of('BAD_VALUE', 'numBlocks', numBlocks, wanted);
+  const fitting = `so that a request of ${names.maxModelLen} ${maxModelLen} fits`;
+  const wanted = `at least ${needed}, ${fitting}, or a smaller ${names.maxModelLen}`;
+  throw RoutedExpertsError.of('BAD_VALUE', names.numBlocks, numBlocks, wanted);
 }
 
 function requireWhole(name: string, value: number, least: number, most: number): void {

@@ -1,17 +1,17 @@
-/** The engine as a library: an engine core, its driver and its worker threads behind four verbs. */
+/** The engine as a library: requests as promises and streams. */
 
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { SamplingParams } from '../contract/request.ts';
 import type { DeviceInfo } from '../contract/device.ts';
-import { EngineCore, type EngineStats } from '../engine/engine-core.ts';
-import { prepareAdapters } from '../kernels/device/open-device.ts';
-import { EngineDriver } from '../worker/engine-driver.ts';
+import type { EngineStats } from '../engine/engine-core.ts';
 import type { WorkerLiveCounts } from '../worker/executor.ts';
 import { DesignSession } from './design-session.ts';
-import { engineSettings, type EngineOptions, type EngineSettings } from './engine-options.ts';
+import { engineSettings, type EngineOptions } from './engine-options.ts';
+import { LiveEngine } from './live-engine.ts';
 import { LiveRequest, type GenerationResult, type GenerationUpdate } from './live-request.ts';
 
+/** How one request is sampled, and what comes back. */
 export type GenerateOptions = Partial<SamplingParams> &
   Readonly<{
     /** Unique among the requests alive; made up where it is left out. */
@@ -32,47 +32,33 @@ const DEFAULT_MAX_TOKENS = 16;
  * DESIGN_FAILED for a design of the caller's own that cannot be used; nothing is left behind then.
  */
 export async function createEngine(options: EngineOptions): Promise<Engine> {
-  const settings = engineSettings(options);
-  if (settings.session.device === 'webgpu') await prepareAdapters();
-  const session = await DesignSession.start(settings.design, settings.session);
+  const { design, session: config, maxRestarts } = engineSettings(options);
+  const session = await DesignSession.start(design, config);
   try {
-    return new Engine(settings, session);
+    return new Engine(session, maxRestarts);
   } catch (error) {
     await session.close();
     throw error;
   }
 }
 
+/** An engine that runs until it is closed. */
 export class Engine {
   readonly #session: DesignSession;
-  readonly #core: EngineCore;
-  readonly #vocabSize: number;
-  readonly #driver: EngineDriver;
-  readonly #running: Promise<void>;
+  readonly #live: LiveEngine;
   readonly #requests: Map<string, LiveRequest> = new Map();
   #numRequests = 0;
-  #deathReason: string | null = null;
   #closed: Promise<void> | null = null;
 
   /** Use `createEngine`. */
-  constructor({ session: { model, engine, queueDepth }, maxRestarts }: EngineSettings, session: DesignSession) {
+  constructor(session: DesignSession, maxRestarts: number) {
     this.#session = session;
-    this.#vocabSize = model.vocabSize;
-    this.#core = new EngineCore(engine, session.engineHalf());
-    this.#driver = new EngineDriver({
-      engine: this.#core,
-      executor: session.executor,
-      queueDepth,
-      maxRestarts,
-      restart: () => session.restart(),
-      onOutput: (output) => this.#onOutput(output),
-    });
-    this.#running = this.#driver.run().catch((error: unknown) => this.#die(error));
+    this.#live = new LiveEngine(session, { maxRestarts, onOutput: (output) => this.#onOutput(output) });
   }
 
   /** One device per rank. */
   get devices(): readonly DeviceInfo[] {
-    return this.#session.executor.devices;
+    return this.#live.devices;
   }
 
   /**
@@ -118,25 +104,25 @@ export class Engine {
    * ids are ignored.
    */
   abort(requestId: string): void {
-    if (this.#requests.has(requestId)) this.#driver.abort([requestId]);
+    if (this.#requests.has(requestId)) this.#live.abort([requestId]);
   }
 
   /**
    * Forgets every cached prefix. With `resetRunning` all running requests are preempted and computed again. `false`:
-   * nothing has happened, since a running request holds blocks.
+   * nothing has happened, since a running request holds blocks. Throws ENGINE_DEAD.
    */
   resetPrefixCache(resetRunning: boolean = false): boolean {
-    return this.#driver.resetPrefixCache(resetRunning);
+    return this.#live.resetPrefixCache(resetRunning);
   }
 
   /** What the engine core holds and has done. */
   stats(): EngineStats {
-    return this.#core.stats();
+    return this.#live.stats();
   }
 
   /** What the workers hold; all 0 when nothing runs. Rejects if they are gone. */
   liveCounts(): Promise<WorkerLiveCounts> {
-    return this.#driver.executor.liveCounts();
+    return this.#live.workerLiveCounts();
   }
 
   /** Ends the requests that still run, then the workers. Idempotent. */
@@ -155,11 +141,10 @@ export class Engine {
   }
 
   #add(prompt: ArrayLike<number>, options: GenerateOptions): LiveRequest {
-    if (this.#deathReason !== null) throw RoutedExpertsError.of('ENGINE_DEAD', this.#deathReason);
     this.#numRequests++;
     const requestId = options.requestId ?? `request-${this.#numRequests}`;
     const request = new LiveRequest(requestId);
-    this.#driver.add({
+    this.#live.add({
       requestId,
       promptTokenIds: this.#tokens(prompt),
       sampling: {
@@ -179,7 +164,7 @@ export class Engine {
   }
 
   #tokens(prompt: ArrayLike<number>): Uint32Array {
-    const vocabSize = this.#vocabSize;
+    const { vocabSize } = this.#session.config.model;
     for (let i = 0; i < prompt.length; i++) {
       const token = prompt[i]!;
       if (Number.isInteger(token) && token >= 0 && token < vocabSize) continue;
@@ -192,22 +177,18 @@ export class Engine {
     const request = this.#requests.get(output.requestId);
     if (request === undefined) return;
     if (output.finishReason !== null) this.#requests.delete(output.requestId);
-    if (output.finishReason === 'error')
-      request.fail(
-        output.failure ?? RoutedExpertsError.of('ENGINE_DEAD', this.#deathReason ?? 'its workers were lost'),
-      );
+    if (output.failure !== undefined) request.fail(output.failure);
+    else if (output.finishReason === 'error') void this.#failDead(request);
     else request.add(output);
   }
 
-  #die(error: unknown): void {
-    this.#deathReason = error instanceof Error ? error.message : String(error);
+  /** The last output of a request comes just before the engine ends, and with it the reason. */
+  async #failDead(request: LiveRequest): Promise<void> {
+    request.fail(RoutedExpertsError.of('ENGINE_DEAD', await this.#live.whyDead()));
   }
 
   async #close(): Promise<void> {
-    this.#driver.abort([...this.#requests.keys()]);
-    this.#driver.stop();
-    await this.#running;
-    this.#deathReason ??= 'it was closed';
+    await this.#live.stop();
     await this.#session.close();
   }
 }

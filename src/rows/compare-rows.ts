@@ -14,6 +14,7 @@ export type RowDifference = Readonly<{
   right: readonly number[];
 }>;
 
+/** What two sources have in common, and where they differ. */
 export type RowsComparison = Readonly<{
   /** Positions that have a row on both sides, and how many of these rows differ in an id or in the order of ids. */
   numCompared: number;

@@ -2,6 +2,7 @@
 
 import { encodeBase64 } from './base64.ts';
 
+/** The text in parts, so that its writer can yield in between. */
 export type JsonParts = Iterable<string>;
 
 /**

@@ -11,6 +11,7 @@ import type { WireDtype } from './row-pieces.ts';
 import type { WireElements, WireShape } from './wire-elements.ts';
 import { isSize } from './wire-elements.ts';
 
+/** What the caller knows of the rows. What contradicts the form is an error. */
 export type ReadRowsOptions = Readonly<{
   /** Position of the first row. Default: what the form says, else 0. */
   start?: number;
@@ -20,6 +21,7 @@ export type ReadRowsOptions = Readonly<{
   numRows?: number;
 }>;
 
+/** What was read. */
 export type WireRows = Readonly<{
   rows: RoutedRows;
   /** The most experts that there can be for all that the form says: `rowMembers` with it writes the form again. */

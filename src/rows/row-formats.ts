@@ -31,8 +31,10 @@ const forms: Readonly<Record<RowFormat, WireForm>> = {
   nrlre1: { write: nrlre1Members, read: readNrlre1 },
 };
 
+/** The names of all forms. */
 export const rowFormats: readonly RowFormat[] = Object.keys(forms) as RowFormat[];
 
+/** Whether a value is the name of a form. */
 export function isRowFormat(name: unknown): name is RowFormat {
   return typeof name === 'string' && Object.hasOwn(forms, name);
 }

@@ -5,8 +5,8 @@
  */
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { LiveEngine } from '../host/live-engine.ts';
 import { badField } from './body/body-fields.ts';
-import type { EngineHost } from './engine-host.ts';
 import { HttpError } from './http-error.ts';
 
 /** What FastAPI reads as a boolean. */
@@ -16,17 +16,17 @@ const FLAGS: Readonly<Record<string, boolean>> = Object.fromEntries([
 ]);
 
 /** Throws CACHE_IN_USE, and has changed nothing, while blocks are held. */
-export function resetPrefixCache(host: EngineHost, { query }: FastifyRequest, reply: FastifyReply): FastifyReply {
+export function resetPrefixCache(engine: LiveEngine, { query }: FastifyRequest, reply: FastifyReply): FastifyReply {
   const parameters = query as Readonly<Record<string, unknown>>;
   const resetRunning = flag(parameters, 'reset_running_requests');
   // No cache lies outside of this engine: KV that is kept for others was promised to them, and is no cache.
   flag(parameters, 'reset_external');
-  if (!host.resetPrefixCache(resetRunning)) throw HttpError.of('CACHE_IN_USE', null, holdersOf(host), resetRunning);
+  if (!engine.resetPrefixCache(resetRunning)) throw HttpError.of('CACHE_IN_USE', null, holdersOf(engine), resetRunning);
   return reply.code(200).send('');
 }
 
-function holdersOf(host: EngineHost): string {
-  const { numRunning, numWaitingForRemoteKvs, numKeptBlocks } = host.stats();
+function holdersOf(engine: LiveEngine): string {
+  const { numRunning, numWaitingForRemoteKvs, numKeptBlocks } = engine.stats();
   const holders = [
     [numRunning, 'running requests'],
     [numWaitingForRemoteKvs, 'requests whose KV is being loaded'],

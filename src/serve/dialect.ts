@@ -1,4 +1,4 @@
-/** How each endpoint words an answer: the same generation as completion, chat completion, or plain tokens. */
+/** The JSON of each endpoint: the same generation as completion, chat completion, or plain tokens. */
 
 import type { Choice } from './generation.ts';
 import type { GenerationJob } from './body/generation-job.ts';
@@ -16,7 +16,7 @@ export type Delta = Readonly<{
 
 /** Objects without `choices`, `usage` and rows, which are the same everywhere. */
 export type Dialect = Readonly<{
-  /** What the ids of the engine's requests, and of the answer, begin with. */
+  /** Prefix of the ids of the engine's requests and of the response. */
   idPrefix: string;
   answer: (id: string, created: number, model: string) => Json;
   choice: (choice: Choice, text: string, job: GenerationJob) => Json;
@@ -24,18 +24,18 @@ export type Dialect = Readonly<{
   delta: (delta: Delta, job: GenerationJob) => Json;
 }>;
 
-/** OpenAI has no word for an aborted request. */
-function finishReason(choice: Choice): string | null {
-  return choice.finishReason;
-}
-
-function tokenIds(job: GenerationJob, choice: Choice, ids: readonly number[], withPrompt: boolean): Json {
+/** `isFirst`: the prompt's ids come first. */
+function tokenIds(
+  { choice, tokenIds: ids, isFirst }: Pick<Delta, 'choice' | 'tokenIds' | 'isFirst'>,
+  job: GenerationJob,
+): Json {
   if (!job.returnTokenIds) return {};
-  return withPrompt ? { prompt_token_ids: Array.from(choice.promptTokenIds), token_ids: ids } : { token_ids: ids };
+  return isFirst ? { prompt_token_ids: Array.from(choice.promptTokenIds), token_ids: ids } : { token_ids: ids };
 }
 
-function ending(choice: Choice): Json {
-  return { finish_reason: finishReason(choice), stop_reason: choice.stopReason };
+/** OpenAI names no finish reason for an aborted request; ours is `abort`, as in vLLM. */
+function ending({ finishReason, stopReason }: Choice): Json {
+  return { finish_reason: finishReason, stop_reason: stopReason };
 }
 
 const goingOn: Json = { finish_reason: null, stop_reason: null };
@@ -48,15 +48,15 @@ export const completions: Dialect = {
     text,
     logprobs: null,
     ...ending(choice),
-    ...tokenIds(job, choice, choice.tokenIds, true),
+    ...tokenIds({ choice, tokenIds: choice.tokenIds, isFirst: true }, job),
   }),
   chunk: (id, created, model) => ({ id, object: 'text_completion', created, model }),
-  delta: ({ choice, text, tokenIds: ids, isFirst, isLast }, job) => ({
-    index: choice.index,
-    text,
+  delta: (delta, job) => ({
+    index: delta.choice.index,
+    text: delta.text,
     logprobs: null,
-    ...(isLast ? ending(choice) : goingOn),
-    ...tokenIds(job, choice, ids, isFirst),
+    ...(delta.isLast ? ending(delta.choice) : goingOn),
+    ...tokenIds(delta, job),
   }),
 };
 
@@ -68,15 +68,15 @@ export const chat: Dialect = {
     message: { role: 'assistant', content: text, refusal: null },
     logprobs: null,
     ...ending(choice),
-    ...tokenIds(job, choice, choice.tokenIds, true),
+    ...tokenIds({ choice, tokenIds: choice.tokenIds, isFirst: true }, job),
   }),
   chunk: (id, created, model) => ({ id, object: 'chat.completion.chunk', created, model }),
-  delta: ({ choice, text, tokenIds: ids, isFirst, isLast }, job) => ({
-    index: choice.index,
-    delta: isFirst ? { role: 'assistant', content: text } : { content: text },
+  delta: (delta, job) => ({
+    index: delta.choice.index,
+    delta: delta.isFirst ? { role: 'assistant', content: delta.text } : { content: delta.text },
     logprobs: null,
-    ...(isLast ? ending(choice) : goingOn),
-    ...tokenIds(job, choice, ids, isFirst),
+    ...(delta.isLast ? ending(delta.choice) : goingOn),
+    ...tokenIds(delta, job),
   }),
 };
 

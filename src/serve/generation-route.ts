@@ -56,7 +56,7 @@ export async function serveGeneration(
       numExperts: services.host.options.model.numExperts,
       tokenizer: services.tokenizer,
       metrics: services.metrics,
-      whyDead: () => services.host.whyDead(),
+      whyDead: () => services.host.engine.whyDead(),
     };
     await answer(reply, context, services.stallMs);
   } finally {

@@ -96,7 +96,7 @@ export class Metrics {
   observe(host: EngineHost, numHttpRequests: () => number): void {
     this.#loopDelay.enable();
     const { engine } = host.options;
-    const stats = (pick: (stats: EngineStats) => number) => () => pick(host.stats());
+    const stats = (pick: (stats: EngineStats) => number) => () => pick(host.engine.stats());
     this.#gauge(
       'vllm:num_requests_running',
       'Requests that hold KV blocks',
@@ -139,7 +139,7 @@ export class Metrics {
       },
       1,
     );
-    const transfers = (pick: (counts: TransferCounts) => number) => () => pick(host.transferCounts());
+    const transfers = (pick: (counts: TransferCounts) => number) => () => pick(host.engine.transferCounts());
     this.#total(
       'routed_experts:device_to_host_bytes_total',
       'Bytes read from the device',
@@ -190,7 +190,7 @@ export class Metrics {
 
   /** Adds what is read of KV that comes from and goes to other engines. */
   observeKv(host: EngineHost, kv: KvExchange): void {
-    const stats = (pick: (stats: EngineStats) => number) => () => pick(host.stats());
+    const stats = (pick: (stats: EngineStats) => number) => () => pick(host.engine.stats());
     this.#total(
       'vllm:external_prefix_cache_hits_total',
       'Tokens whose KV came from elsewhere',
@@ -208,7 +208,7 @@ export class Metrics {
     );
     this.#total('routed_experts:kv_loads_total', 'Loads begun', () => kv.counts.loads);
     this.#total('routed_experts:kv_failed_loads_total', 'Loads that failed', () => kv.counts.failedLoads);
-    this.#total('routed_experts:kv_loaded_bytes_total', 'Bytes of KV and rows that came', () => kv.numBytesLoaded);
+    this.#total('routed_experts:kv_loaded_bytes_total', 'Bytes of KV and rows that came', () => kv.counts.bytesLoaded);
     this.#total('routed_experts:kv_sent_bytes_total', 'Bytes of KV and rows handed out', () => kv.numBytesSent);
     this.#total('routed_experts:kv_expired_leases_total', 'Leases that ran out', () => kv.numExpired);
   }

@@ -133,7 +133,7 @@ export class Server {
     post('/v1/chat/completions', chat, (body, id) => readChatBody(body, id, services.limits, tokenizer));
     post('/inference/v1/generate', generate, (body, id) => readGenerateBody(body, id, services.limits));
 
-    this.#app.post('/reset_prefix_cache', (request, reply) => resetPrefixCache(this.host, request, reply));
+    this.#app.post('/reset_prefix_cache', (request, reply) => resetPrefixCache(this.host.engine, request, reply));
 
     const card = {
       id: servedModel,
@@ -151,16 +151,16 @@ export class Server {
       return this.#metrics.registry.metrics();
     });
     this.#app.get('/health', (_, reply) => {
-      const { host } = this;
-      const { isRestarting, numRestarts, lastLoss } = host.workers;
-      const isDead = host.deathReason !== null;
+      const { workers, deathReason } = this.host.engine;
+      const { isRestarting, numRestarts, lastLoss } = workers;
+      const isDead = deathReason !== null;
       const { isDraining } = this.#admission;
       const status = isDead ? 'stopped' : isDraining ? 'draining' : isRestarting ? 'restarting' : 'ok';
       return reply.code(isDead || isDraining ? 503 : 200).send({
         status,
         worker_restarts: numRestarts,
         last_loss: lastLoss,
-        stopped_because: host.deathReason,
+        stopped_because: deathReason,
       });
     });
   }

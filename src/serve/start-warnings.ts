@@ -6,7 +6,8 @@ export function startWarnings({ kv, prefixRows }: EngineHostOptions): readonly s
   if (kv === null || kv.role === 'prefill') return [];
   if (kv.rows === 'splice') {
     return [
-      '--pd-rows splice: rows of positions whose KV is loaded from another server are declared missing, unless a proxy ' +
+      '--pd-rows splice: rows of positions whose KV is loaded from another server are declared missing, unless ' +
+        'a proxy ' +
         'splices them in; send requests through "routed-experts proxy --pd-rows splice", or take --pd-rows with-kv',
     ];
   }

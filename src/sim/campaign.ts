@@ -9,6 +9,7 @@ import type { Scenario } from './scenario.ts';
 import type { TestedDesign } from './tested-design.ts';
 import type { LawName, ViolationKind } from './laws/violation.ts';
 
+/** A law that the storm of one seed broke. */
 export type SeedViolation = Readonly<{
   design: string;
   seed: number;
@@ -19,33 +20,35 @@ export type SeedViolation = Readonly<{
   what: string;
 }>;
 
-/** In how many seeds something showed, and the first of them. */
+/** How many seeds showed something, and the first of them. */
 export type Seen = Readonly<{ seeds: number; first: number }>;
 
+/** What a range of seeds of one design showed. */
 export type CampaignPart = Readonly<{
   design: string;
   scenarios: number;
   steps: number;
   violations: readonly SeedViolation[];
-  /** Laws that the design gives up by declaration, where that showed. */
+  /** Laws that the design declares to give up, where that showed. */
   declared: Readonly<Partial<Record<LawName, Seen>>>;
   marks: Readonly<Record<Mark, number>>;
-  /** Of the event logs of all seeds, in their order. */
+  /** The hash over the event logs of all seeds, in their order. */
   hash: string;
 }>;
 
+/** How a campaign runs. */
 export type CampaignOptions = Readonly<{
-  /** Storms with a prefill engine in front. */
+  /** Whether storms have a prefill engine in front. */
   pd?: boolean;
-  /** Runs each seed twice and compares the event logs (L10). */
+  /** Whether each seed runs twice and its event logs are compared (L10). */
   twice: boolean;
-  /** Stops after that many violations; 0 = never. */
+  /** Stops after this many violations; 0 = never. */
   stopAfter: number;
 }>;
 
 /**
- * The storm of a seed for a design: with a prefill engine in front if that is asked for, or if the design is nothing
- * without.
+ * Draws the storm of a seed. It has a prefill engine in front with `pd`, and for a mutant that is a defect of two
+ * engines.
  */
 export function scenarioOf(seed: number, { mutation }: TestedDesign, pd: boolean): Scenario {
   return pd || mutation.inPd === true ? drawPdScenario(seed) : drawScenario(seed);
@@ -89,7 +92,7 @@ export function runSeeds(tested: TestedDesign, from: number, to: number, options
   return { design: tested.name, scenarios: seed - from, steps, violations, declared, marks, hash: log.hash };
 }
 
-/** The parts of one design, in the order of their seeds, as one. */
+/** Merges the parts of one design, which are in the order of their seeds. */
 export function mergeParts(parts: readonly CampaignPart[]): CampaignPart {
   const coverage = new Coverage();
   const declared: Partial<Record<LawName, Seen>> = {};

@@ -4,6 +4,7 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 import { parseScenario, type Scenario } from './scenario.ts';
 import type { LawName } from './laws/violation.ts';
 
+/** A scenario with the design that it is for. */
 export type SavedCase = Readonly<{
   /** The name of a `TestedDesign`. */
   design: string;

@@ -1,4 +1,4 @@
-/** The rare paths that a campaign must take to be worth anything. */
+/** The rare paths that a campaign must take often enough for its result to count. */
 
 import { designs } from '../capture/designs.ts';
 import type { DesignName } from '../contract/config.ts';
@@ -70,7 +70,7 @@ export function closedMarks(design: string): readonly Mark[] {
   return CLOSED_MARKS[design as DesignName] ?? [];
 }
 
-/** Scenarios of a campaign that is large enough for every share to be told from chance. */
+/** From this many scenarios on, a campaign tells every share from chance. */
 export const COVERAGE_SCENARIOS = 2000;
 
 /** A path that too few scenarios took. */
@@ -78,12 +78,12 @@ export type RareMark = Readonly<{ mark: Mark; count: number; due: number }>;
 
 export type MarkCounts = Readonly<Record<Mark, number>>;
 
-/** The marks that a campaign can reach. `pd`: its storms have a prefill engine in front. */
+/** Returns the marks that a campaign can reach. `pd`: its storms have a prefill engine in front. */
 export function marksOf(pd: boolean): readonly Mark[] {
   return pd ? ALL_MARKS : (Object.keys(ENGINE_MARKS) as readonly Mark[]);
 }
 
-/** The paths that a campaign over `scenarios` storms of a design should have taken more often. */
+/** Returns the paths that a campaign over `scenarios` storms of a design should have taken more often. */
 export function rareMarks(campaign: {
   design: string;
   pd: boolean;
@@ -98,7 +98,7 @@ export function rareMarks(campaign: {
     .filter(({ count, due }) => count < due);
 }
 
-/** How many scenarios went where. */
+/** Counts how many scenarios took each path. */
 export class Coverage {
   readonly counts: Record<Mark, number> = Object.fromEntries(ALL_MARKS.map((mark) => [mark, 0])) as Record<
     Mark,

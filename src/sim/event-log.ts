@@ -1,4 +1,4 @@
-/** What happened: hashed always, written out when somebody wants to read it (L10). */
+/** What happened in a run: always hashed, and written as lines on demand (L10). */
 
 /**
  * The log is a sequence of u32 words. Two logs are taken to be equal if their hashes are: 64 bits in two lanes, each a
@@ -10,7 +10,6 @@ export class EventLog {
   readonly lines: string[] = [];
   #a = 0x243f_6a88 | 0;
   #b = 0x85a3_08d3 | 0;
-  #numWords = 0;
 
   constructor(isTracing: boolean) {
     this.isTracing = isTracing;
@@ -23,7 +22,6 @@ export class EventLog {
     this.#a = a ^ (a >>> 16);
     this.#b = (Math.imul(this.#b, 0x9e37_79b1) + (value ^ this.#a)) | 0;
     this.#b ^= this.#b >>> 13;
-    this.#numWords += 1;
   }
 
   words(values: ArrayLike<number>, count: number = values.length): void {
@@ -33,10 +31,6 @@ export class EventLog {
 
   line(time: number, text: string): void {
     this.lines.push(`${String(time).padStart(6)}  ${text}`);
-  }
-
-  get numWords(): number {
-    return this.#numWords;
   }
 
   /** 16 hexadecimal digits. */

@@ -7,6 +7,7 @@ export type StepPhase = (typeof STEP_PHASES)[number];
 /** A tick, or the moment at which a step reaches a phase. */
 export type Moment = Readonly<{ at: number }> | Readonly<{ step: number; phase: StepPhase }>;
 
+/** Something that goes wrong, and when. */
 export type Fault = Readonly<{ when: Moment }> &
   (
     | Readonly<{ kind: 'abort'; ids: readonly string[] }>
@@ -17,9 +18,7 @@ export type Fault = Readonly<{ when: Moment }> &
     | Readonly<{ kind: 'slow-lock-holder'; ticks: number }>
   );
 
-export type FaultKind = Fault['kind'];
-
-export const FAULT_KINDS: readonly FaultKind[] = ['abort', 'reset-cache', 'kill', 'slow-lock-holder'];
+export const FAULT_KINDS: readonly Fault['kind'][] = ['abort', 'reset-cache', 'kill', 'slow-lock-holder'];
 
 /** Says a moment in words. */
 export function describeMoment(when: Moment): string {

@@ -1,4 +1,4 @@
-/** A step between its plan and its update, as the simulator follows it. */
+/** A step in flight, as the simulator follows it. */
 
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
@@ -7,17 +7,17 @@ import type { TrackedRequest } from './laws/tracked-request.ts';
 /** One request of a step. */
 export type FlightEntry = {
   readonly request: TrackedRequest;
-  /** Of a request that joins: its block table, and how many tokens of it were cached. */
+  /** For a joining request: its block table, and how many of its tokens were cached. */
   readonly blocks: readonly number[];
   readonly numHits: number;
-  /** Tokens that the device sampled for it. */
+  /** Tokens that the device sampled for the request. */
   sampled: readonly number[];
-  /** Positions whose KV the step computed and that stand: rejected drafts are not among them. */
+  /** The positions that the step computed, without rejected drafts. */
   from: number;
   to: number;
   /** The request lost its KV meanwhile. */
   isStale: boolean;
-  /** … in a cache reset: its part of the output is thrown away. */
+  /** A cache reset took the KV: the request's part of the output is thrown away. */
   isDropped: boolean;
 };
 

@@ -24,7 +24,8 @@ export function reportRun(scenario: Scenario, tested: TestedDesign): string[] {
   ];
   return [
     `${tested.name}: ${engine.numBlocks - 1} blocks of ${engine.blockSize}, ${engine.maxNumSeqs} sequences, ` +
-      `${engine.maxNumBatchedTokens} tokens a step, ${model.numLayers} layers, ${model.topK} of ${model.numExperts} experts; ${features.join(', ')}`,
+      `${engine.maxNumBatchedTokens} tokens a step, ${model.numLayers} layers, ${model.topK} of ` +
+      `${model.numExperts} experts; ${features.join(', ')}`,
     ...(scenario.pd === undefined ? [] : describePrefill(scenario.pd)),
     ...scenario.faults.map((fault) => `fault: ${describeFault(fault)}`),
     '  step',
@@ -56,9 +57,11 @@ function describePrefill({
   faults,
 }: PdScenario): string[] {
   return [
-    `P: ${engine.numBlocks - 1} blocks of ${engine.blockSize}, ${engine.maxNumSeqs} sequences, ${engine.maxNumBatchedTokens} tokens a step, ${queueDepth} in flight, ${numRanks} ranks; ` +
+    `P: ${engine.numBlocks - 1} blocks of ${engine.blockSize}, ${engine.maxNumSeqs} sequences, ` +
+      `${engine.maxNumBatchedTokens} tokens a step, ${queueDepth} in flight, ${numRanks} ranks; ` +
       `rows ${rows}, leases of ${leaseTicks}, loads of at most ${loadTicks}, else ${onLoadFailure}`,
-    `link: ${link.delay} to ${link.delay + link.jitter}, ${link.slowShare} of them ${link.slowFactor} times as long, ${link.lostShare} lost, ${link.corruptShare} garbled`,
+    `link: ${link.delay} to ${link.delay + link.jitter}, ${link.slowShare} of them ${link.slowFactor} times as ` +
+      `long, ${link.lostShare} lost, ${link.corruptShare} garbled`,
     ...(proxy === undefined
       ? []
       : [`proxy: waits ${proxy.patienceTicks} for P, ${proxy.lostShare} of its answers lost`]),

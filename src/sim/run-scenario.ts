@@ -14,9 +14,10 @@ import type { TestedDesign } from './tested-design.ts';
 import { Violation, type LawName } from './laws/violation.ts';
 import { World } from './world.ts';
 
-/** Events after which a run is cut off as one that never ends. */
+/** A run with more events counts as one that never ends. */
 const MOST_EVENTS = 200_000;
 
+/** The verdict of one run, and what the run went through. */
 export type ScenarioResult = Readonly<{
   violation: Violation | null;
   /** How often each law was broken that the design gives up. */
@@ -41,11 +42,11 @@ export function runScenario(scenario: Scenario, tested: TestedDesign, isTracing:
   let violation: Violation | null = null;
   try {
     const { pd } = scenario;
-    const router = routerOf(scenario.model);
+    const context = { tested, router: routerOf(scenario.model), judge, log, marks };
     run =
       pd === undefined
-        ? new Storm(new World(scenario, tested, router, judge, log, marks), tested, heap)
-        : new EnginePair(scenario, pd, tested, router, heap, judge, log, marks);
+        ? new Storm(new World(scenario, context), tested, heap)
+        : new EnginePair(scenario, pd, { run: context, clock: heap });
     let numEvents = 0;
     while (heap.runNext()) {
       numEvents += 1;
@@ -68,7 +69,7 @@ export function runScenario(scenario: Scenario, tested: TestedDesign, isTracing:
   };
 }
 
-/** What a run's end by an exception means; `null`: the design has declared it. */
+/** Says what a run's end by an exception means; `null`: the design has declared it. */
 export function verdict(error: unknown, judge: Judge): Violation | null {
   if (error instanceof Violation) return error;
   if (error instanceof DeclaredStall) return null;

@@ -10,6 +10,7 @@ import { validateEngineConfig } from '../engine/engine-config.ts';
 import { FAULT_KINDS, type Fault } from './fault.ts';
 import { checkPdScenario, type PdScenario } from './pd/pd-scenario.ts';
 
+/** A request of a storm, and when it comes. */
 export type ScenarioRequest = Readonly<{
   at: number;
   id: string;
@@ -45,6 +46,7 @@ export type Timing = Readonly<{
   lateMapFactor: number;
 }>;
 
+/** A storm: an engine, its surroundings, the requests and the faults. */
 export type Scenario = Readonly<{
   /** Of the random streams that the run draws from. */
   seed: number;

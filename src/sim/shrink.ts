@@ -1,4 +1,4 @@
-/** Makes a failing scenario small: whatever can be left out while the same promise stays broken is left out. */
+/** Makes a failing scenario small: leaves out everything without which the same promise is still broken. */
 
 import type { EngineConfig } from '../contract/config.ts';
 import type { PdScenario } from './pd/pd-scenario.ts';
@@ -11,9 +11,10 @@ import type { Violation } from './laws/violation.ts';
 /** Runs that shrinking may take. */
 const MOST_RUNS = 3000;
 
+/** The smallest scenario that was found to break the same law in the same way. */
 export type Shrunk = Readonly<{ scenario: Scenario; violation: Violation; numRuns: number }>;
 
-/** Answers `null` if the scenario breaks nothing. */
+/** Returns `null` if the scenario breaks nothing. */
 export function shrink(scenario: Scenario, tested: TestedDesign): Shrunk | null {
   const first = runScenario(scenario, tested).violation;
   if (first === null) return null;
@@ -21,7 +22,7 @@ export function shrink(scenario: Scenario, tested: TestedDesign): Shrunk | null 
   let numRuns = 1;
   for (let before: Scenario | null = null; before !== best.scenario && numRuns < MOST_RUNS;) {
     before = best.scenario;
-    // Candidates are made from what is best by now: a list of them is over as soon as one was taken.
+    // Candidates are made from the best scenario so far, so that the next one follows once a candidate was taken.
     for (let i = 0; numRuns < MOST_RUNS; i += 1) {
       const candidate = candidateOf(best.scenario, i);
       if (candidate === END) break;
@@ -37,7 +38,7 @@ export function shrink(scenario: Scenario, tested: TestedDesign): Shrunk | null 
 }
 
 /**
- * Two violations of one signature are taken for the same bug: law, kind, and the message without its numbers and names.
+ * Two violations with one signature count as the same bug: law, kind, and the message without its numbers and names.
  */
 function signature({ kind, law, message }: Violation): string {
   const words = message.replaceAll(/"[^"]*"|\[[^\]]*\]|#?\d+/g, '').split(' ');

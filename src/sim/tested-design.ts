@@ -28,6 +28,7 @@ export type Mutation = Readonly<{
   install?: () => () => void;
 }>;
 
+/** A design with the laws that it gives up and, of a mutant, what is broken. */
 export type TestedDesign = Readonly<{
   /** `deltas`, or with a policy `deltas/share`. */
   name: string;

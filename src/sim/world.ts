@@ -33,6 +33,15 @@ import type { TestedDesign } from './tested-design.ts';
 import { Flag, TrackedRequest, type LoadedKv } from './laws/tracked-request.ts';
 import { VirtualLock, VirtualSharedRows } from './virtual/virtual-lock.ts';
 
+/** What the worlds of one run share. */
+export type RunContext = Readonly<{
+  tested: TestedDesign;
+  router: Router;
+  judge: Judge;
+  log: EventLog;
+  marks: Set<Mark>;
+}>;
+
 export class World implements BatchedEngine<Flight> {
   readonly scenario: Scenario;
   readonly engine: EngineCore;
@@ -61,35 +70,21 @@ export class World implements BatchedEngine<Flight> {
   /** The rows handed out, by request, for a side that has `onEnd`. */
   readonly #handedOut: Map<TrackedRequest, RoutedRows[]> = new Map();
 
-  constructor(
-    scenario: Scenario,
-    tested: TestedDesign,
-    router: Router,
-    judge: Judge,
-    log: EventLog,
-    marks: Set<Mark>,
-    side: EngineSide = ALONE,
-  ) {
+  constructor(scenario: Scenario, { tested, router, judge, log, marks }: RunContext, side: EngineSide = ALONE) {
     const { model, engine } = scenario;
+    const requests = this.#requests;
     this.scenario = scenario;
     this.judge = judge;
     this.lock = new VirtualLock(judge);
     this.log = log;
     this.marks = marks;
     this.#rowLength = model.numLayers * model.topK;
-    this.ledger = new Ledger(model, engine, router, scenario.hasEpochs, judge, marks);
+    this.ledger = new Ledger({ scenario, router, judge, marks });
     this.#side = side;
-    this.#rowCheck = new RowCheck(
-      model,
-      this.ledger,
-      judge,
-      scenario.hasEpochs,
-      scenario.readsAtOnce,
-      side.rowsAreSpliced,
-      this.#requests,
-    );
+    const { rowsAreSpliced } = side;
+    this.#rowCheck = new RowCheck({ scenario, ledger: this.ledger, judge, requests, rowsAreSpliced });
     this.#outputs = new OutputCheck(engine.maxModelLen, judge);
-    this.#plans = new PlanCheck(engine, judge, marks, this.#requests);
+    this.#plans = new PlanCheck({ engine, judge, marks, requests });
     const sharedRows = (): VirtualSharedRows => this.sharedRows('engine');
     this.#half = watchedHalf({ tested, model, engine, judge, lock: this.lock, sharedRows });
     this.engine = new EngineCore(engine, this.#half, { connector: side.connector });
@@ -98,7 +93,7 @@ export class World implements BatchedEngine<Flight> {
       engine: this.engine,
       half: this.#half,
       plans: this.#plans,
-      requests: this.#requests,
+      requests,
       judge,
     });
   }
@@ -129,7 +124,8 @@ export class World implements BatchedEngine<Flight> {
     if (code === null) {
       const { maxModelLen, numSpeculativeTokens } = this.scenario.engine;
       const maxPositions = maxModelLen + numSpeculativeTokens + 1;
-      const request = new TrackedRequest(this.#requests.length, spec, arrivalTime, maxPositions, this.#rowLength);
+      const index = this.#requests.length;
+      const request = new TrackedRequest({ index, spec, arrivalTime, maxPositions, rowLength: this.#rowLength });
       this.#requests.push(request);
       this.#byId.set(spec.id, request);
       this.numAlive += 1;

@@ -26,6 +26,8 @@ export type EngineDriverOptions = Readonly<{
   /** Steps in flight: 1 = synchronous, 2 and more = asynchronous scheduling. */
   queueDepth: number;
   onOutput: (output: EngineCoreOutput) => void;
+  /** A step goes to the executor. */
+  onBegin?: (step: SchedulerOutput) => void;
   onStep?: (timing: StepTiming) => void;
   /** Starts a new executor after the loss of a worker; absent = a loss is final. */
   restart?: (loss: RoutedExpertsError) => Promise<Executor>;
@@ -68,10 +70,6 @@ export class EngineDriver {
     this.#watch();
   }
 
-  get executor(): Executor {
-    return this.#executor;
-  }
-
   /** Throws what `EngineCore.addRequest` throws; the engine is untouched then. */
   add(request: EngineRequest): void {
     this.#options.engine.addRequest(request);
@@ -84,13 +82,13 @@ export class EngineDriver {
     this.#wakeUp();
   }
 
-  /** See `Scheduler.finishLoad`. */
+  /** See `EngineCore.finishLoad`. */
   finishLoad(loadId: number, outcome: KvLoadOutcome): void {
     for (const output of this.#options.engine.finishLoad(loadId, outcome)) this.#options.onOutput(output);
     this.#wakeUp();
   }
 
-  /** See `Scheduler.releaseBlocks`. */
+  /** See `EngineCore.releaseBlocks`. */
   releaseBlocks(requestIndex: number): void {
     this.#options.engine.releaseBlocks(requestIndex);
     this.#wakeUp();
@@ -156,7 +154,10 @@ export class EngineDriver {
   }
 
   #fill(): void {
-    for (let step = this.#queue.begin(); step !== null; step = this.#queue.begin()) void this.#execute(step);
+    for (let step = this.#queue.begin(); step !== null; step = this.#queue.begin()) {
+      this.#options.onBegin?.(step.plan);
+      void this.#execute(step);
+    }
   }
 
   async #execute(step: TimedStep): Promise<void> {

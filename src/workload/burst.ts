@@ -8,7 +8,9 @@
  *
  *     prefill of request i ends, and its first token is sampled, in step sᵢ    (steps count from 1)
  *     prompt  = base + sᵢ
- *     output  = total − prompt      its last token is sampled in step sᵢ + output − 1 = total − base − 1, the same for all i
+ *     output  = total − prompt
+ *
+ * Its last token is sampled in step sᵢ + output − 1 = total − base − 1, the same for all i.
  *
  * In step s every prefilled request has computed exactly base + s tokens, no matter when its prefill ended. While
  * prompts are left, each step spends its whole budget, so after step s there are ⌊B·s / (base + s)⌋ prefilled requests,

@@ -39,7 +39,9 @@ export function generatorShape(
   const numRequests = wholeNumber('requests', options.requests ?? defaultRequests, 1, MAX_REQUESTS);
   const lengthScale = positiveNumber('lengthScale', options.lengthScale ?? 1);
   if (numRequests * Math.max(1, longestPrompt * lengthScale) > MAX_PROMPT_TOKENS) {
-    const wanted = `fewer requests or a smaller scale: ${numRequests} prompts of up to ${longestPrompt} tokens times the scale are over ${MAX_PROMPT_TOKENS} tokens`;
+    const wanted =
+      `fewer requests or a smaller scale: ${numRequests} prompts of up to ${longestPrompt} tokens ` +
+      `times the scale are over ${MAX_PROMPT_TOKENS} tokens`;
     throw RoutedExpertsError.of('BAD_VALUE', 'lengthScale', lengthScale, wanted);
   }
   return { seed, vocabSize, numRequests, lengthScale };

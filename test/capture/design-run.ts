@@ -20,7 +20,7 @@ import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
 import { packedBytes } from '../../src/kernels/model/kernel-shape.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import type { WorkerLiveCounts } from '../../src/worker/executor.ts';
-import { InlineExecutor } from '../../src/worker/inline-executor.ts';
+import { InlineExecutor } from '../worker/inline-executor.ts';
 import { ModelRunner } from '../../src/worker/model-runner.ts';
 import { outputMessageLength, readOutputMessage, writeOutputMessage } from '../../src/worker/thread/output-message.ts';
 import { readStepMessage, stepMessageLength, writeStepMessage } from '../../src/worker/thread/step-message.ts';

@@ -14,7 +14,7 @@ import { EngineCore } from '../../src/engine/engine-core.ts';
 import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
 import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
-import { InlineExecutor } from '../../src/worker/inline-executor.ts';
+import { InlineExecutor } from '../worker/inline-executor.ts';
 import { ModelRunner } from '../../src/worker/model-runner.ts';
 import { random, type Random } from '../../src/workload/random.ts';
 import { memorySharedRows } from './memory-shared-rows.ts';

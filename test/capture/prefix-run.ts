@@ -20,7 +20,7 @@ import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { EngineHalfMonitor } from '../../src/sim/laws/engine-half-monitor.ts';
 import { Judge } from '../../src/sim/laws/judge.ts';
-import { InlineExecutor } from '../../src/worker/inline-executor.ts';
+import { InlineExecutor } from '../worker/inline-executor.ts';
 import { ModelRunner } from '../../src/worker/model-runner.ts';
 import { random, type Random } from '../../src/workload/random.ts';
 import { KvWitness } from './kv-witness.ts';

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
 import { designNames } from '../../src/capture/designs.ts';
+import { MODEL_NAMES } from '../../src/kernels/model/model-presets.ts';
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'routed-experts-test-'));
@@ -82,8 +83,8 @@ describe('bench', () => {
     async (queueDepth) => {
       const json = join(folder, `storm-${queueDepth}.json`);
       const flags =
-        'bench --model tiny --device cpu --ballast-ms 0 --repeats 1 --design deltas --opt-in 1 --workload rollout --requests 96 ' +
-        '--concurrency 32 --max-model-len 256 --block-size 4 --num-blocks 120 --abort-share 0.2';
+        'bench --model tiny --device cpu --ballast-ms 0 --repeats 1 --design deltas --opt-in 1 --workload rollout ' +
+        '--requests 96 --concurrency 32 --max-model-len 256 --block-size 4 --num-blocks 120 --abort-share 0.2';
       const { code, stderr } = await run(...flags.split(' '), '--queue-depth', queueDepth, '--json', json);
       expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
       const { problems, cells } = JSON.parse(readFileSync(json, 'utf8'));
@@ -183,7 +184,10 @@ test('--help of every command, and the list of devices', async () => {
   }
   const { code, stdout } = await run('devices', '--json');
   expect(code).toBe(0);
-  expect(JSON.parse(stdout).map((device: { kind: string }) => device.kind)).toEqual(
-    expect.arrayContaining(['webgpu', 'cpu']),
-  );
+  const devices = JSON.parse(stdout) as { kind: string; routerKernels: Record<string, Record<string, string>> }[];
+  expect(devices.map(({ kind }) => kind)).toEqual(expect.arrayContaining(['webgpu', 'cpu']));
+  for (const { routerKernels } of devices) {
+    expect(Object.keys(routerKernels['auto']!)).toEqual(MODEL_NAMES);
+    expect(Object.values(routerKernels['gated']!).every((name) => name.startsWith('gate+'))).toBe(true);
+  }
 });

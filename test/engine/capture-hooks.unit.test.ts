@@ -56,7 +56,7 @@ const setUp = (config: EngineConfig = CONFIG) => {
 
 const count = (length: number): number[] => Array.from({ length }, (_, i) => i % 11);
 
-test('a request alone: wants, then per step onScheduled, onStepOutput, take; at the end release, with its blocks still there', () => {
+test('a request alone: wants; per step onScheduled, onStepOutput, take; at the end release, with its blocks', () => {
   const { keeper, add, drain } = setUp();
   add('a', count(5), 2);
   drain();
@@ -116,7 +116,7 @@ test('a prefix lookup asks of each block; one without rows is computed again, wi
   }
 });
 
-test('a preemption is told while the blocks are held, an eviction when a hash is lost, and both before onScheduled', () => {
+test('a preemption is told while blocks are held, an eviction when a hash is lost, both before onScheduled', () => {
   const { keeper, engine, add, step, drain } = setUp();
   add('a', count(8), 8);
   add('b', [5, 5, 5, 5, 5, 5, 5, 5], 8);

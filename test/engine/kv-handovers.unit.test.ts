@@ -215,7 +215,7 @@ describe('a load', () => {
     expect(f.engine.stats().numUsedBlocks).toBe(0);
   });
 
-  test('a request that runs alone takes the blocks of a loaded one that cannot run, instead of preempting itself for ever', () => {
+  test('a request that runs alone takes the blocks of a loaded one rather than preempt itself forever', () => {
     // One sequence at a time: `b` holds 10 of 20 blocks and has no place to run, `a` grows to 13.
     const f = new Fixture({ ...config, maxNumSeqs: 1, reserveFullIsl: false });
     f.connector.external.set('b', 40);

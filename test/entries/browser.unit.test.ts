@@ -6,7 +6,7 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { runSeeds, testedDesignByName, testedDesignNames } from '../../src/entries/sim.ts';
 import { bundleEntry } from './bundle.ts';
 
-test.each(['engine', 'designs', 'rows', 'sim'])(
+test.each(['engine', 'designs', 'rows', 'router', 'sim'])(
   '%s: its bundle is whole, and loads in a bare context',
   async (name) => {
     const { code, outside } = await bundleEntry(name);

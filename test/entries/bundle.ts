@@ -1,7 +1,11 @@
-/** Bundles an entry of the package for a browser, from source. */
+/** Bundles an entry of the package for a browser, from source, with the shaders as a built package has them. */
 
 import { join } from 'node:path';
 import { rolldown } from 'rolldown';
+import { shaderTexts } from '../../bin/shader-texts.mjs';
+
+const SOURCE = join(import.meta.dirname, '..', '..', 'src');
+const SHADER_FILES = join(SOURCE, 'kernels', 'device', 'shader-files.ts');
 
 export type Bundle = Readonly<{
   /** A script that leaves the entry's exports in the global `entry`. */
@@ -13,8 +17,9 @@ export type Bundle = Readonly<{
 export async function bundleEntry(name: string): Promise<Bundle> {
   const outside = new Set<string>();
   const build = await rolldown({
-    input: join(import.meta.dirname, '..', '..', 'src', 'entries', `${name}.ts`),
+    input: join(SOURCE, 'entries', `${name}.ts`),
     platform: 'browser',
+    plugins: [{ name: 'shaders', load: (id) => (id === SHADER_FILES ? shaderTexts(SOURCE) : null) }],
     external: (id) => {
       if (!id.startsWith('node:')) return false;
       outside.add(id);

@@ -125,7 +125,7 @@ describe.each(DEVICES)('$name', ({ open }) => {
     expect(engine.shares).toBeGreaterThan(3);
   });
 
-  test('a context of 32,768 tokens: a prompt in chunks of 2,048, scattered blocks, then a step that decodes', async () => {
+  test('a context of 32,768 tokens: a prompt in chunks, in scattered blocks, then a step that decodes', async () => {
     const length = 32_768;
     const blockSize = 16;
     const numBlocks = (length + blockSize) / blockSize;

@@ -3,11 +3,11 @@
 import type { EngineConfig, ModelConfig } from '../../src/contract/config.ts';
 import type { Device, DeviceBuffer } from '../../src/contract/device.ts';
 import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
-import { WebGpuDevice } from '../../src/kernels/device/webgpu-device.ts';
+import { openDevice } from '../../src/kernels/device/open-device.ts';
 
 export const DEVICES: readonly Readonly<{ name: string; open: () => Promise<Device> }>[] = [
   { name: 'cpu', open: () => Promise.resolve(new CpuDevice()) },
-  { name: 'webgpu', open: () => WebGpuDevice.open(null) },
+  { name: 'webgpu', open: () => openDevice('webgpu', null) },
 ];
 
 export function engineConfig(overrides: Partial<EngineConfig> = {}): EngineConfig {

@@ -3,9 +3,9 @@
  */
 
 import { afterAll, beforeAll, expect } from 'vitest';
-import type { Kernel } from '../../src/contract/device.ts';
+import type { Device, Kernel } from '../../src/contract/device.ts';
 import { openNullAdapter } from '../../src/kernels/device/gpu.ts';
-import { WebGpuDevice } from '../../src/kernels/device/webgpu-device.ts';
+import { deviceOn } from '../../src/kernels/device/open-device.ts';
 
 export type NullDevice = Readonly<{
   /** Compiles, binds and dispatches once, so that bindings are checked against the pipeline, too. */
@@ -16,10 +16,10 @@ export type NullDevice = Readonly<{
 
 /** Opens the device before the file's tests and destroys it after them. */
 export function nullDevice(): NullDevice {
-  let device: WebGpuDevice;
+  let device: Device;
   let lost: string | null = null;
   beforeAll(async () => {
-    device = await WebGpuDevice.on(await openNullAdapter());
+    device = await deviceOn(await openNullAdapter());
     void device.lost.then((reason) => {
       lost = reason;
     });

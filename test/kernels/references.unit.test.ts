@@ -120,6 +120,12 @@ describe('hashing', () => {
   });
 });
 
+const HOSTS = [
+  [true, [4, 4]],
+  [false, [32, 32]],
+  [false, null],
+] as const;
+
 function chosen(
   shape: ModelConfig,
   isSoftware: boolean,
@@ -188,15 +194,19 @@ describe('router', () => {
     expect(chosen(thirds, false, [32, 32])).toBe('gate+subgroup-l4-m4x-q3');
   });
 
+  test('a modular router is one kernel, or a gate and a router kernel, if one of them is asked for', () => {
+    for (const shape of MODEL_NAMES.flatMap((name) => [modelPreset(name), modelPreset(name, 16)])) {
+      for (const [isSoftware, subgroupSizes] of HOSTS) {
+        expect(chosen(shape, isSoftware, subgroupSizes, { kind: 'modular', kernels: 'fused' })).toMatch(/^fused-/);
+        expect(chosen(shape, isSoftware, subgroupSizes, { kind: 'modular', kernels: 'gated' })).toMatch(/^gate\+/);
+      }
+    }
+  });
+
   test('a monolithic router is one kernel on every device', () => {
-    const hosts = [
-      [true, [4, 4]],
-      [false, [32, 32]],
-      [false, null],
-    ] as const;
     const router = { kind: 'monolithic', hasRoutingReplay: true } as const;
     for (const shape of MODEL_NAMES.flatMap((name) => [modelPreset(name), modelPreset(name, 16)])) {
-      for (const [isSoftware, subgroupSizes] of hosts) {
+      for (const [isSoftware, subgroupSizes] of HOSTS) {
         expect(chosen(shape, isSoftware, subgroupSizes, router)).toMatch(/^fused-/);
         const all = engineRouters(shape, { isSoftware, subgroupSizes }, router);
         expect(all.every(({ isFused }) => isFused)).toBe(true);

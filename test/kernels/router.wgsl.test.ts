@@ -46,6 +46,6 @@ describe.each([...BENCH_SHAPES.map(({ router }) => router), ...OTHERS])('$numExp
 });
 
 test('what the bench needs besides compiles', async () => {
-  for (const kernel of [fillKernel(), copyKernel(), emptyKernel()]) await validate(kernel);
+  for (const kernel of [fillKernel, copyKernel, emptyKernel]) await validate(kernel);
   expectNotLost();
 });

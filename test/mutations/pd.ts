@@ -75,7 +75,7 @@ export const pdMutations: readonly SourceMutation[] = [
     name: 'load-wakes-nobody',
     defect: 'the driver sleeps on when a load has ended',
     file: 'src/worker/engine-driver.ts',
-    find: 'this.#options.onOutput(output);\n    this.#wakeUp();\n  }\n\n  /** See `Scheduler.releaseBlocks`. */',
+    find: 'this.#options.onOutput(output);\n    this.#wakeUp();\n  }\n\n  /** See `EngineCore.releaseBlocks`. */',
     replace: 'this.#options.onOutput(output);\n  }\n',
     killedBy: wakes,
   },

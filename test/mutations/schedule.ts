@@ -12,7 +12,8 @@ export const scheduleMutations: readonly SourceMutation[] = [
     file: scheduler,
     find: '    if (step.wanted.length > 0) this.#capture!.onScheduled(',
     replace:
-      '    for (const request of this.requests.running) if (request.scheduledStepId !== step.output.stepId) request.numDraftTokens = 0;\n' +
+      '    for (const request of this.requests.running)\n' +
+      '      if (request.scheduledStepId !== step.output.stepId) request.numDraftTokens = 0;\n' +
       '    if (step.wanted.length > 0) this.#capture!.onScheduled(',
     killedBy: rules,
   },

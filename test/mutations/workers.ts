@@ -9,7 +9,7 @@ export const workersMutations: readonly SourceMutation[] = [
   {
     name: 'pool-errors-unheard',
     defect:
-      'nothing listens to the errors of a thread pool: a reply that is on its way when a thread ends takes the process along',
+      'nothing listens to the errors of a thread pool: a reply in flight when a thread ends takes the process along',
     file: 'src/worker/thread/rank-thread.ts',
     find: "this.#pool.on('error', (error: Error) => this.#lose(error.message));",
     replace: '',

@@ -128,7 +128,7 @@ describe.each(capturing)('%s', (design) => {
   test('rows of a request that the server aborts as it stops: those it has, the others declared missing', async () => {
     const server = await start();
     const answer = post(server, completions, ask('npy', { max_tokens: 4000 }));
-    await vi.waitFor(() => expect(server.host.stats().numScheduledTokens).toBeGreaterThan(60), { interval: 1 });
+    await vi.waitFor(() => expect(server.host.engine.stats().numScheduledTokens).toBeGreaterThan(60), { interval: 1 });
     await server.close(0);
     const { status, body } = await answer;
     const choice = body.choices[0]!;

@@ -182,10 +182,10 @@ export async function expectNothingLeft(server: Server): Promise<void> {
     async () => {
       expect(server.numActive).toBe(0);
       expect(server.host.numRequests).toBe(0);
-      const { capture, ...stats } = server.host.stats();
+      const { capture, ...stats } = server.host.engine.stats();
       expect(stats).toMatchObject({ numRunning: 0, numWaiting: 0, numStepsInFlight: 0, numUsedBlocks: 0 });
       expect(capture).toMatchObject({ requests: 0, bytes: 0 });
-      const workers = await server.host.workerLiveCounts();
+      const workers = await server.host.engine.workerLiveCounts();
       expect(workers).toMatchObject({
         batchEntries: 0,
         ringSlots: 0,

@@ -329,7 +329,8 @@ describe('raw bytes', () => {
     ['a negative length', 'POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n', 400],
     [
       'a chunk that is none',
-      'POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n',
+      'POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n' +
+        'transfer-encoding: chunked\r\n\r\nzz\r\n',
       400,
     ],
     ['headers that never end', 'GET /health HTTP/1.1\r\nhost: x\r\n', 408],
@@ -350,7 +351,8 @@ describe('raw bytes', () => {
   test('a length that promises more than the limit is refused before it is sent', async () => {
     const socket = await rawConnection(server);
     socket.write(
-      `POST ${completions} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99999999999\r\n\r\n`,
+      `POST ${completions} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n` +
+        `content-length: 99999999999\r\n\r\n`,
     );
     const [first] = (await once(socket, 'data')) as [Buffer];
     expect(first.toString().slice(0, 12)).toBe('HTTP/1.1 413');

@@ -29,7 +29,6 @@ const question: KvQuestion = {
   from: 4,
   to: NUM_TOKENS,
   rowsStart: null,
-  rowsDigest: null,
   shape: SHAPE,
   tokens: tokenDigest(PROMPT, NUM_TOKENS),
 };
@@ -57,7 +56,7 @@ type Ask = (question: KvQuestion) => Promise<KvAnswer>;
 async function keeper(rows: RoutedRows | null = ROWS): Promise<{ ask: Ask; reads: (readonly number[])[] }> {
   const reads: (readonly number[])[] = [];
   const core: KvKeeper = new KvKeeper(
-    { engineId: 'e', blockSize: BLOCK_SIZE, shape: SHAPE, rows: 'with-kv', leaseMs: ENOUGH_MS, tokenDigest },
+    { ...smallKv, engineId: 'e', blockSize: BLOCK_SIZE, rowShape: shape, shape: SHAPE, tokenDigest },
     {
       wakeAt: () => undefined,
       prepare: (read) => core.prepared(read, 'the digest of the kept rows'),
@@ -83,10 +82,10 @@ async function keeper(rows: RoutedRows | null = ROWS): Promise<{ ask: Ask; reads
     server.close();
   });
   const remote = remoteAt(server.port);
-  const handover = { remote, promptTokenIds: PROMPT, rowsStart: null, way: null, readers: new Set<string>() };
-  const ask: Ask = ({ rowsDigest, ...asked }) => {
-    const fetch: Fetch = { id: 0, handover, question: asked, carried: null, deadline: 0, loads: [] };
-    client.ask(fetch, rowsDigest);
+  const handover = { remote, promptTokenIds: PROMPT, rowsStart: null, readers: new Set<string>() };
+  const ask: Ask = (asked) => {
+    const fetch: Fetch = { id: 0, handover, question: asked, carried: null, rows: null, deadline: 0, loads: [] };
+    void client.ask(fetch);
     return promise;
   };
   return { ask, reads };

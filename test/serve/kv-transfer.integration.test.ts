@@ -58,11 +58,11 @@ describe('a hand-over', () => {
       const params = await prefill(p, prompt);
       const promised = { do_remote_prefill: true, remote_num_tokens: length, remote_rows: true, tp_size: 1 };
       expect(params).toMatchObject(promised);
-      expect(p.host.stats().numKeptBlocks).toBe(Math.ceil(length / 4));
-      const before = d.host.stats().numExternalTokens;
+      expect(p.host.engine.stats().numKeptBlocks).toBe(Math.ceil(length / 4));
+      const before = d.host.engine.stats().numExternalTokens;
       expectRight(await decode(d, prompt, params), prompt);
       // The last prompt token is computed in any case: of one token there is nothing to load.
-      expect(d.host.stats().numExternalTokens - before).toBe(length > 1 ? length : 0);
+      expect(d.host.engine.stats().numExternalTokens - before).toBe(length > 1 ? length : 0);
       await expectNothingLeft(d);
       await expectNothingLeft(p);
     }
@@ -79,7 +79,7 @@ describe('a hand-over', () => {
     const none = { vllm_xargs: {} };
     const { body } = await decode(d, prompt, await prefill(p, prompt, none), none);
     expect(body.choices[0]).not.toHaveProperty('routed_experts');
-    expect(d.host.stats().numExternalTokens).toBe(4 * 30);
+    expect(d.host.engine.stats().numExternalTokens).toBe(4 * 30);
     await expectNothingLeft(d);
     await expectNothingLeft(p);
   });
@@ -92,10 +92,10 @@ describe('a hand-over', () => {
       prompt.slice(0, 33),
     );
     expectRight(await decode(d, prompt, await prefill(p, prompt)), prompt);
-    expect(d.host.stats().numExternalTokens).toBe(48 - 32);
+    expect(d.host.engine.stats().numExternalTokens).toBe(48 - 32);
     const longer = [...prompt, ...promptOf(9, 30)];
     expectRight(await decode(d, longer, await prefill(p, longer)), longer);
-    expect(d.host.stats().numExternalTokens).toBe(16 + 78 - 48);
+    expect(d.host.engine.stats().numExternalTokens).toBe(16 + 78 - 48);
     expectRight(await decode(d, longer, await prefill(p, longer)), longer);
     // What was loaded is cached like what was computed, with its rows.
     expectRight(await post(d, '/v1/completions', { prompt: longer, max_tokens: 3, ...withRows }), longer);
@@ -109,7 +109,7 @@ describe('a hand-over', () => {
     const params = await prefill(p, prompt, { vllm_xargs: {} });
     expect(params['remote_rows']).toBe(false);
     expectRight(await decode(d, prompt, params), prompt);
-    expect(d.host.stats().numExternalTokens).toBe(0);
+    expect(d.host.engine.stats().numExternalTokens).toBe(0);
     await expectNothingLeft(p);
   });
 
@@ -121,7 +121,7 @@ describe('a hand-over', () => {
     const choice = body.choices[0]!;
     expect(choice.routed_experts_missing).toEqual([[0, 41]]);
     expect(decodeNpy(choice.routed_experts).shape[0]).toBe(47);
-    expect(d.host.stats().numExternalTokens).toBe(42);
+    expect(d.host.engine.stats().numExternalTokens).toBe(42);
     await expectNothingLeft(d);
   });
 
@@ -131,7 +131,7 @@ describe('a hand-over', () => {
     const params = await prefill(p, prompt);
     expect(params['remote_host']).toBe('::1');
     expectRight(await decode(d, prompt, params), prompt);
-    expect(d.host.stats().numExternalTokens).toBe(30);
+    expect(d.host.engine.stats().numExternalTokens).toBe(30);
   });
 
   test('twice by one id, before anybody came: both are there, and both are given back', async () => {
@@ -139,9 +139,9 @@ describe('a hand-over', () => {
     const prompts = [promptOf(60, 30), promptOf(61, 50)];
     const name = { request_id: 'again' };
     const params = [await prefill(p, prompts[0]!, name), await prefill(p, prompts[1]!, name)];
-    expect(p.host.stats().numKeptBlocks).toBe(8 + 13);
+    expect(p.host.engine.stats().numKeptBlocks).toBe(8 + 13);
     for (const [i, prompt] of prompts.entries()) expectRight(await decode(d, prompt, params[i]!, name), prompt);
-    expect(d.host.stats().numExternalTokens).toBe(30 + 50);
+    expect(d.host.engine.stats().numExternalTokens).toBe(30 + 50);
     await expectNothingLeft(p);
   });
 
@@ -176,7 +176,7 @@ describe('a hand-over', () => {
     ] as const) {
       const prompt = promptOf(seed, 70);
       expectRight(await decode(d, prompt, await prefill(p, prompt)), prompt);
-      expect(d.host.stats().numExternalTokens).toBe(70);
+      expect(d.host.engine.stats().numExternalTokens).toBe(70);
       await expectNothingLeft(p);
       await expectNothingLeft(d);
     }
@@ -194,7 +194,7 @@ describe('a hand-over', () => {
     const d = await start();
     const prompt = promptOf(8, 101);
     expectRight(await decode(d, prompt, await prefill({ url }, prompt)), prompt);
-    expect(d.host.stats().numExternalTokens).toBe(101);
+    expect(d.host.engine.stats().numExternalTokens).toBe(101);
     const metrics = await (await fetch(`${url}/metrics`)).text();
     expect(metrics).toMatch(/^routed_experts:kv_sent_bytes_total\{.*\} [1-9]\d+$/m);
     expect(metrics).toMatch(/^routed_experts:kv_kept_blocks\{.*\} 0$/m);
@@ -215,7 +215,7 @@ describe('a hand-over that goes wrong', () => {
     for (const [i, [what, spoil]] of wrongs.entries()) {
       const asked = promptOf(50 + i, 30);
       expectRight(await decode(d, asked, spoil(await prefill(p, asked))), asked);
-      expect([what, d.host.stats().numExternalTokens]).toEqual([what, 0]);
+      expect([what, d.host.engine.stats().numExternalTokens]).toEqual([what, 0]);
       await expectNothingLeft(d);
     }
   });
@@ -300,11 +300,11 @@ describe('a hand-over that goes wrong', () => {
     const body = JSON.stringify({ prompt, max_tokens: 5, kv_transfer_params: params });
     const headers = { 'content-type': 'application/json' };
     const answer = fetch(`${d.url}/v1/completions`, { method: 'POST', headers, body, signal: abort.signal });
-    await expect.poll(() => d.host.stats().numWaitingForRemoteKvs, { interval: 2 }).toBe(1);
+    await expect.poll(() => d.host.engine.stats().numWaitingForRemoteKvs, { interval: 2 }).toBe(1);
     abort.abort();
     await expect(answer).rejects.toThrow();
     await expect.poll(() => d.numActive, { interval: 2 }).toBe(0);
-    expect(d.host.stats().numUsedBlocks).toBe(8);
+    expect(d.host.engine.stats().numUsedBlocks).toBe(8);
     await expectNothingLeft(d);
   });
 
@@ -328,7 +328,7 @@ describe('a hand-over that goes wrong', () => {
       expect((JSON.parse(frame!.toString()) as { error: string }).error).toBeTruthy();
     }
     expectRight(await decode(d, prompt, params), prompt);
-    expect(d.host.stats().numExternalTokens).toBe(30);
+    expect(d.host.engine.stats().numExternalTokens).toBe(30);
   });
 });
 

@@ -22,11 +22,11 @@ test.each([
   const p = await startKvServer();
   const d = closeAfterTest(await startServer({ host: { kv, numRanks: 2, maxRestarts: 1 } }));
   const params = await prefill(p, prompt);
-  await d.host.injectFault({ kind, rank, afterKvMoves: 0 });
+  await d.host.engine.injectFault({ kind, rank, afterKvMoves: 0 });
   const { status, body } = await decode(d, prompt, params);
   expect(status).toBe(200);
   expectOracle(prompt, body.choices[0]!.token_ids, decodeNpy(body.choices[0]!.routed_experts));
-  await expect.poll(() => d.host.workers.numRestarts, { interval: 2, timeout: CAP_MS }).toBe(1);
+  await expect.poll(() => d.host.engine.workers.numRestarts, { interval: 2, timeout: CAP_MS }).toBe(1);
   await expectNothingLeft(d);
 });
 
@@ -34,7 +34,7 @@ test('the last loss, as KV is written: its client is told, and nothing waits', a
   const p = await startKvServer();
   const d = await startServer({ host: { kv } });
   const params = await prefill(p, prompt);
-  await d.host.injectFault({ kind: 'exit-thread', afterKvMoves: 0 });
+  await d.host.engine.injectFault({ kind: 'exit-thread', afterKvMoves: 0 });
   const { status, body } = await decode(d, prompt, params);
   expect([status, body.error.code]).toEqual([503, 'engine_dead']);
   await d.close(0);
@@ -60,10 +60,12 @@ test('KV that comes after new workers have taken over is written nowhere', async
   };
   const answer = decode(d, long, params, { max_tokens: 300, vllm_xargs: {} });
   const [peer, question] = await router.receive();
-  await d.host.injectFault({ kind: 'lose-device', afterMs: 0 });
-  await expect.poll(() => d.host.workers.numRestarts, { interval: 2, timeout: CAP_MS }).toBe(1);
+  await d.host.engine.injectFault({ kind: 'lose-device', afterMs: 0 });
+  await expect.poll(() => d.host.engine.workers.numRestarts, { interval: 2, timeout: CAP_MS }).toBe(1);
   // The request is computed here, and has come past the end of the pool.
-  await expect.poll(() => d.host.stats().numScheduledTokens, { interval: 1, timeout: CAP_MS }).toBeGreaterThan(310);
+  await expect
+    .poll(() => d.host.engine.stats().numScheduledTokens, { interval: 1, timeout: CAP_MS })
+    .toBeGreaterThan(310);
   const keys = Buffer.alloc(numTokens * 8, 0xab);
   const { id } = JSON.parse(question!.toString()) as { id: number };
   const header = {

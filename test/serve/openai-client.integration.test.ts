@@ -293,7 +293,7 @@ describe('the client itself', () => {
     for await (const _ of stream) if (++numChunks === 3) stream.controller.abort();
     expect(numChunks).toBeLessThan(4000);
     await expectNothingLeft(server);
-    expect(server.host.stats().numScheduledTokens).toBeLessThan(20_000);
+    expect(server.host.engine.stats().numScheduledTokens).toBeLessThan(20_000);
   });
 
   test('aborts a request that is not streamed', async () => {
@@ -302,7 +302,7 @@ describe('the client itself', () => {
       { model: 'tiny', prompt: 'abort me too', max_tokens: 4000, ...extra(withRows) },
       { signal: abort.signal },
     );
-    await expect.poll(() => server.host.stats().numRunning, { interval: 2 }).toBe(1);
+    await expect.poll(() => server.host.engine.stats().numRunning, { interval: 2 }).toBe(1);
     abort.abort();
     await expect(answer).rejects.toBeInstanceOf(OpenAI.APIUserAbortError);
     await expectNothingLeft(server);

@@ -107,7 +107,7 @@ test.each(pdRowsWays)(
     const params = await prefill(p, prompt);
     p.child.kill('SIGSTOP');
     const answer = decode(d, prompt, params);
-    await expect.poll(() => d.host.stats().numWaitingForRemoteKvs, { interval: 2 }).toBe(1);
+    await expect.poll(() => d.host.engine.stats().numWaitingForRemoteKvs, { interval: 2 }).toBe(1);
     p.child.kill('SIGKILL');
     const choice = (await answer).body.choices[0]!;
     expect(choice.routed_experts_missing).toEqual([]);

@@ -88,9 +88,9 @@ describe.each(pdRowsWays)('%s', (rows) => {
     expectAnswer(await decode(d, prompt, await prefill(p2, prompt)), prompt, again, missingOf(32, 47));
     const longer = [...prompt, ...promptOf(2, 29)];
     const params = await prefill(p2, longer);
-    const before = d.host.stats().numExternalTokens;
+    const before = d.host.engine.stats().numExternalTokens;
     const answer = await decode(d, longer, params);
-    const numLoaded = d.host.stats().numExternalTokens - before;
+    const numLoaded = d.host.engine.stats().numExternalTokens - before;
     expect(numLoaded).toBe(rows === 'splice' ? 77 - 32 : 77 - 48);
     // Of two blocks with the same tokens the first one is found: the last of the prompt before, whose last key was
     // computed here.
@@ -141,7 +141,7 @@ describe.each(pdRowsWays)('%s', (rows) => {
   test('to several choices, which fetch the KV once', async () => {
     const prompt = promptOf(3, 61);
     const params = await prefill(p1, prompt, { n: 2 });
-    const before = d.host.kv!.numBytesLoaded;
+    const before = d.host.kv!.counts.bytesLoaded;
     const answer = await decode(d, prompt, params, { n: 4 });
     for (let choice = 0; choice < 4; choice++) {
       expectAnswer(
@@ -156,7 +156,7 @@ describe.each(pdRowsWays)('%s', (rows) => {
       );
     }
     const numBytes = 64 * 8 + (rows === 'with-kv' ? 61 * WIDTH : 0);
-    expect(d.host.kv!.numBytesLoaded - before).toBe(numBytes);
+    expect(d.host.kv!.counts.bytesLoaded - before).toBe(numBytes);
     expect(d.host.kv!.counts.failedLoads).toBe(0);
   });
 
@@ -203,8 +203,8 @@ describe.each(pdRowsWays)('%s', (rows) => {
         async (prompt, i) => [prompt, await decode(decoder, prompt, params[i]!, { max_tokens: 150 })] as const,
       ),
     );
-    expect(decoder.host.stats().numPreemptions).toBeGreaterThan(0);
-    expect(decoder.host.stats().numExternalTokens).toBeGreaterThan(0);
+    expect(decoder.host.engine.stats().numPreemptions).toBeGreaterThan(0);
+    expect(decoder.host.engine.stats().numExternalTokens).toBeGreaterThan(0);
     for (const [prompt, { status, body }] of answers) {
       expect(status).toBe(200);
       const { routed_experts: text, routed_experts_missing: missing, token_ids: output } = body.choices[0]!;

@@ -160,11 +160,13 @@ for (const [d, device] of DEVICES.entries()) {
         const { host } = servers[role];
         last = `${role} ${JSON.stringify(fault)}${isIdle ? ', idle' : ''}`;
         const lose = async (): Promise<void> => {
-          const before = host.workers.numRestarts;
+          const before = host.engine.workers.numRestarts;
           // A thread that ends at once can take its reply with it.
-          await host.injectFault(fault).catch((error: unknown) => expect(isLoss(error)).toBe(true));
+          await host.engine.injectFault(fault).catch((error: unknown) => expect(isLoss(error)).toBe(true));
           await load.during(
-            expect.poll(() => host.workers.numRestarts, { interval: 2, timeout: RESTART_CAP_MS }).toBe(before + 1),
+            expect
+              .poll(() => host.engine.workers.numRestarts, { interval: 2, timeout: RESTART_CAP_MS })
+              .toBe(before + 1),
           );
         };
         await load.during(pause(waitMs));
@@ -173,12 +175,12 @@ for (const [d, device] of DEVICES.entries()) {
       }
       await load.stop();
       for (const role of ['prefill', 'decode'] as const) {
-        expect(servers[role].host.deathReason).toBeNull();
+        expect(servers[role].host.engine.deathReason).toBeNull();
         await expectNothingLeft(servers[role]);
       }
       const { kv } = servers.decode.host;
       const loaded = `${kv!.counts.loads} loads, ${kv!.counts.failedLoads} failed`;
-      const restarts = servers.prefill.host.workers.numRestarts + servers.decode.host.workers.numRestarts;
+      const restarts = servers.prefill.host.engine.workers.numRestarts + servers.decode.host.engine.workers.numRestarts;
       console.log(`${device}, ${policy}: ${restarts} losses, ${load.numAnswers} answers, all right; ${loaded}`);
       expect(restarts).toBe(numMoments);
     });

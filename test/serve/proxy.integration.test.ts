@@ -181,9 +181,9 @@ describe.each(pdRowsWays)('%s', (rows) => {
   });
 
   test('without rows where nobody asked', async () => {
-    const before = decode.host.stats().numExternalTokens;
+    const before = decode.host.engine.stats().numExternalTokens;
     const { body } = await post(proxy, '/v1/completions', { prompt: promptOf(9000, 40), max_tokens: 3 });
     expect(body.choices[0]).not.toHaveProperty('routed_experts');
-    expect(decode.host.stats().numExternalTokens - before).toBe(40);
+    expect(decode.host.engine.stats().numExternalTokens - before).toBe(40);
   });
 });

@@ -40,9 +40,9 @@ test('forgets cached prefixes and their rows', async () => {
   const server = closeAfterTest(await startServer());
   await cachedTokens(server);
   expect(await cachedTokens(server)).toBeGreaterThan(0);
-  expect(server.host.stats().capture!.cachedBytes).toBeGreaterThan(0);
+  expect(server.host.engine.stats().capture!.cachedBytes).toBeGreaterThan(0);
   expect(await reset(server)).toEqual({ status: 200, text: '' });
-  expect(server.host.stats()).toMatchObject({ numCachedBlocks: 0, capture: { cachedBytes: 0 } });
+  expect(server.host.engine.stats()).toMatchObject({ numCachedBlocks: 0, capture: { cachedBytes: 0 } });
   expect(await cachedTokens(server)).toBe(0);
   expect(await reset(server, '?reset_external=true&reset_running_requests=1')).toEqual({ status: 200, text: '' });
   expect(await cachedTokens(server)).toBe(0);
@@ -61,7 +61,7 @@ describe('with requests running', () => {
   test('says 409 and leaves everything as it was', async () => {
     const server = closeAfterTest(await startServer());
     const answer = post(server, '/v1/completions', long);
-    await vi.waitFor(() => expect(server.host.stats().numCachedBlocks).toBeGreaterThan(7), { interval: 1 });
+    await vi.waitFor(() => expect(server.host.engine.stats().numCachedBlocks).toBeGreaterThan(7), { interval: 1 });
     const { status, text } = await reset(server);
     expect(status).toBe(409);
     expect(errorOf(text)).toMatchObject({
@@ -69,19 +69,19 @@ describe('with requests running', () => {
       message: expect.stringContaining('1 running') as string,
     });
     expect(errorOf(text).message).toContain('reset_running_requests=true');
-    expect(server.host.stats().numCachedBlocks).toBeGreaterThan(7);
+    expect(server.host.engine.stats().numCachedBlocks).toBeGreaterThan(7);
     const { body } = await answer;
     expectOracle(prompt, body.choices[0]!.token_ids, decodeNpy(body.choices[0]!.routed_experts));
-    expect(server.host.stats().numPreemptions).toBe(0);
+    expect(server.host.engine.stats().numPreemptions).toBe(0);
     expect((await reset(server)).status).toBe(200);
   });
 
-  test('resets them too when told to: they are computed anew, and their clients get every token and row once', async () => {
+  test('resets them too when told to: they are computed anew, and clients get every token and row once', async () => {
     const server = closeAfterTest(await startServer());
     const answer = post(server, '/v1/completions', { ...long, n: 3 });
-    await vi.waitFor(() => expect(server.host.stats().numCachedBlocks).toBeGreaterThan(7), { interval: 1 });
+    await vi.waitFor(() => expect(server.host.engine.stats().numCachedBlocks).toBeGreaterThan(7), { interval: 1 });
     expect(await reset(server, '?reset_running_requests=true')).toEqual({ status: 200, text: '' });
-    expect(server.host.stats().numPreemptions).toBe(3);
+    expect(server.host.engine.stats().numPreemptions).toBe(3);
     const { status, body } = await answer;
     expect(status).toBe(200);
     for (const choice of body.choices) {
@@ -112,7 +112,7 @@ test('with KV kept for another engine: 409 either way, and the KV can still be f
     cache_salt: 'elsewhere',
   });
   expect(fetched.status).toBe(200);
-  expect(server.host.stats().numExternalTokens).toBe(prompt.length);
+  expect(server.host.engine.stats().numExternalTokens).toBe(prompt.length);
   expectOracle(prompt, fetched.body.choices[0]!.token_ids, decodeNpy(fetched.body.choices[0]!.routed_experts));
   await vi.waitFor(async () => expect((await reset(server)).status).toBe(200), { timeout: 10_000, interval: 10 });
 });

@@ -58,7 +58,7 @@ describe.each(pdRowsWays)('%s', (rows) => {
     const p = await startKvServer({ role: 'prefill', rows }, { epoch: 1 });
     const d = await startKvServer({ role: 'decode', rows }, { epoch: 2 });
     const proxy = await toyProxy(p, d);
-    const numLoaded = (): number => d.host.stats().numExternalTokens;
+    const numLoaded = (): number => d.host.engine.stats().numExternalTokens;
     const expectChoice = (choice: WireChoice, prompt: readonly number[], output: readonly number[]): void => {
       const end = prompt.length - 1;
       // Nobody splices here: what the first server has is declared missing.

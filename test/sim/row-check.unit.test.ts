@@ -27,9 +27,10 @@ const SPEC = {
 
 /** Delivers one row to a check whose oracle expects just this row. */
 function deliver(row: readonly number[]): void {
-  const request = new TrackedRequest(0, SPEC, 0, 8, row.length);
+  const request = new TrackedRequest({ index: 0, spec: SPEC, arrivalTime: 0, maxPositions: 8, rowLength: row.length });
   const ledger = { rowOf: () => Uint16Array.from(row) } as unknown as Ledger;
-  const check = new RowCheck(MODEL, ledger, new Judge([]), false, true, false, [request]);
+  const scenario = { model: MODEL, hasEpochs: false, readsAtOnce: true };
+  const check = new RowCheck({ scenario, ledger, judge: new Judge([]), requests: [request], rowsAreSpliced: false });
   const { numLayers, topK } = MODEL;
   const chunks = [Uint8Array.from(row)];
   const rows: RoutedRows = {

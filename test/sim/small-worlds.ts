@@ -3,7 +3,7 @@
  * one order out of many, this runs them all, by stateless search: a run follows a list of choices and then takes the
  * first one; the next run takes the next at the last place where there is one.
  *
- *     pending    device │ map │ update │ begin │ client        each in its own order; which of them is next is the choice
+ *     pending    device │ map │ update │ begin │ client        each in its own order; a choice says which is next
  *     choices    [ 0, 0, 2, 0, 1, … ]
  *
  * Messages between engine and worker arrive at once: their delay is the same as that of what follows them. Clients of
@@ -112,7 +112,8 @@ function runOrder(scenario: Scenario, tested: TestedDesign, clock: ChoiceClock):
   const judge = new Judge(tested.gaps);
   const uninstall = tested.mutation.install?.();
   try {
-    const world = new World(scenario, tested, routerOf(scenario.model), judge, new EventLog(false), new Set());
+    const router = routerOf(scenario.model);
+    const world = new World(scenario, { tested, router, judge, log: new EventLog(false), marks: new Set() });
     const storm = new Storm(world, tested, clock);
     while (clock.runNext());
     storm.checkEnd();

@@ -9,7 +9,7 @@ import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
 import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { EngineDriver } from '../../src/worker/engine-driver.ts';
-import { InlineExecutor } from '../../src/worker/inline-executor.ts';
+import { InlineExecutor } from './inline-executor.ts';
 import { ModelRunner } from '../../src/worker/model-runner.ts';
 import { BASE_ENGINE } from '../capture/scenarios.ts';
 import { memorySharedRows } from '../capture/memory-shared-rows.ts';

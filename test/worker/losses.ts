@@ -18,5 +18,5 @@ export function expectRight(prompt: readonly number[], { status, body }: Answer)
 
 /** Does not say whether the fault is armed: a thread that ends at once can take its reply with it. */
 export async function inject(server: Server, fault: WorkerFault): Promise<void> {
-  await server.host.injectFault(fault).catch(() => {});
+  await server.host.engine.injectFault(fault).catch(() => {});
 }

@@ -18,7 +18,7 @@ test('every rank has the KV that came from another server, and gets its buffers 
   const { status, body } = await decode(d, prompt, await prefill(p, prompt), { max_tokens: 12 });
   expect(status).toBe(200);
   expectOracle(prompt, body.choices[0]!.token_ids, decodeNpy(body.choices[0]!.routed_experts));
-  expect(d.host.stats().numExternalTokens).toBe(30);
+  expect(d.host.engine.stats().numExternalTokens).toBe(30);
   await expectNothingLeft(p);
   await expectNothingLeft(d);
 });
@@ -38,7 +38,7 @@ test('a rank that samples garbage ends the engine with an error that names the r
   const { status, body } = await post(server, completions, { prompt, max_tokens: 12, ...withRows });
   expect([status, body.error.code]).toEqual([503, 'engine_dead']);
   expect(body.error.message).toMatch(/rank 1 differs from rank 0 in step 3: it sampled other tokens/);
-  expect(server.host.workers.numRestarts).toBe(0);
+  expect(server.host.engine.workers.numRestarts).toBe(0);
 });
 
 describe('outputs of two ranks', () => {

@@ -10,9 +10,7 @@ import type { ServeResult } from '../../src/cli/bench/serve-workload.ts';
 import { DesignSession } from '../../src/host/design-session.ts';
 import type { DeviceKind, EngineConfig, ModelConfig } from '../../src/contract/config.ts';
 import type { RecordedRouting } from '../../src/contract/recorded-routing.ts';
-import { EngineCore } from '../../src/engine/engine-core.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
-import { prepareAdapters } from '../../src/kernels/device/open-device.ts';
 import { random } from '../../src/workload/random.ts';
 import { readRecording } from '../../src/workload/traces/read-trace.ts';
 import { recordingWorkload } from '../../src/workload/traces/recording.ts';
@@ -20,8 +18,6 @@ import { recordingWorkload } from '../../src/workload/traces/recording.ts';
 const GRANITE = fileURLToPath(new URL('../../../shared/traces/granite-routing.json', import.meta.url));
 const hasGranite = existsSync(GRANITE);
 if (!hasGranite) console.warn(`SKIPPED: the replay of the Granite recording: there is no ${GRANITE}`);
-
-await prepareAdapters();
 
 const open: DesignSession[] = [];
 
@@ -59,9 +55,7 @@ async function replay({ recording, model, device, queueDepth, numBlocks }: Repla
   open.push(session);
   const workload = recordingWorkload(recording);
   return serveWorkload({
-    engine: new EngineCore(engine, session.engineHalf()),
-    executor: session.executor,
-    queueDepth,
+    session,
     workload,
     optedIn: workload.requests.map(() => true),
     mode: { kind: 'closed', concurrency: 8 },

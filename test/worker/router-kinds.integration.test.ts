@@ -7,14 +7,18 @@ import type { SessionConfig } from '../../src/host/design-session.ts';
 import { DesignSession } from '../../src/host/design-session.ts';
 import { Verifier } from '../../src/cli/bench/verify.ts';
 import { designNames } from '../../src/capture/designs.ts';
-import type { RouterConfig } from '../../src/contract/config.ts';
-import { EngineCore } from '../../src/engine/engine-core.ts';
+import type { RouterConfig, RouterKernels } from '../../src/contract/config.ts';
+import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
+import { kernelShape } from '../../src/kernels/model/kernel-shape.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
-import { prepareAdapters } from '../../src/kernels/device/open-device.ts';
+import { MODULAR } from '../../src/kernels/model/route/engine-router.ts';
 import { kernelsOf, requireRows, routerConfig } from '../../src/worker/router-kinds.ts';
 import { workloads } from '../../src/workload/workloads.ts';
 
-await prepareAdapters();
+const modular = (routerKernels: RouterKernels): RouterConfig =>
+  routerConfig({ router: 'modular', routingReplay: true, routerKernels });
+const monolithic = (routingReplay: boolean): RouterConfig =>
+  routerConfig({ router: 'monolithic', routingReplay, routerKernels: 'auto' });
 
 const sessionConfig = (modelName: string, router: RouterConfig): SessionConfig => ({
   numRanks: 1,
@@ -43,21 +47,21 @@ const sessionConfig = (modelName: string, router: RouterConfig): SessionConfig =
 });
 
 test.each([
-  ['tiny', 'monolithic', 'deltas'],
-  ['tiny', 'monolithic', 'shm-flock'],
-  ['tiny-grouped', 'modular', 'deltas'],
-  ['tiny-grouped', 'monolithic', 'block-store'],
-  ['tiny-softmax-bias', 'modular', 'slot-store'],
-] as const)('%s, %s router, %s: every row right', async (modelName, kind, design) => {
-  const config = sessionConfig(modelName, routerConfig(kind, true));
+  ['tiny', monolithic(true), 'deltas'],
+  ['tiny', monolithic(true), 'shm-flock'],
+  ['tiny-grouped', modular('auto'), 'deltas'],
+  ['tiny-grouped', modular('gated'), 'deltas'],
+  ['tiny-grouped', monolithic(true), 'block-store'],
+  ['tiny-softmax-bias', modular('fused'), 'slot-store'],
+  ['tiny-softmax-bias', modular('gated'), 'slot-store'],
+] as const)('%s, router %o, %s: every row right', async (modelName, router, design) => {
+  const config = sessionConfig(modelName, router);
   const { model } = config;
   const workload = workloads.rollout.generate({ seed: 3, vocabSize: model.vocabSize, requests: 8, lengthScale: 0.4 });
   const session = await DesignSession.start(design, config);
   try {
     const served = await serveWorkload({
-      engine: new EngineCore(config.engine, session.engineHalf()),
-      executor: session.executor,
-      queueDepth: 2,
+      session,
       workload,
       optedIn: workload.requests.map(() => true),
       mode: { kind: 'closed', concurrency: 8 },
@@ -72,7 +76,7 @@ test.each([
 });
 
 describe('a monolithic router without routing_replay_out', () => {
-  const config = sessionConfig('tiny', routerConfig('monolithic', false));
+  const config = sessionConfig('tiny', monolithic(false));
 
   test('starts with off', async () => {
     await (await DesignSession.start('off', config)).close();
@@ -90,16 +94,41 @@ describe('a monolithic router without routing_replay_out', () => {
       const ask = (): void => requireRows(config.router, design);
       if (design === 'off') expect(ask).not.toThrow();
       else expect(ask).toThrow('writes none');
-      expect(() => requireRows(routerConfig('monolithic', true), design)).not.toThrow();
+      expect(() => requireRows(monolithic(true), design)).not.toThrow();
       expect(() => requireRows(undefined, design)).not.toThrow();
     }
-    expect(() => routerConfig('modular', false)).toThrow('--router is modular; give monolithic');
+    const withoutReplay = { router: 'modular', routingReplay: false, routerKernels: 'auto' } as const;
+    expect(() => routerConfig(withoutReplay)).toThrow('--router is modular; give monolithic');
   });
 
   test('cannot replay a recording, whose rows come from a router of its own', () => {
     const recording = { name: 'r', numLayers: 2, numExperts: 8, topK: 2, requests: [] };
     const routing = { kind: 'replay', recording } as const;
     expect(() => kernelsOf({ routing, router: config.router! })).toThrow('router is monolithic; give modular');
+    expect(() => kernelsOf({ routing, router: modular('gated') })).toThrow('router kernels is gated; give auto');
+    expect(() => kernelsOf({ routing, router: modular('auto') })).not.toThrow();
     expect(() => kernelsOf({ routing })).not.toThrow();
+  });
+});
+
+describe('the kernels of a router', () => {
+  const { model, engine } = sessionConfig('tiny-grouped', MODULAR);
+  const info = { ...new CpuDevice().info, isSoftware: false, subgroupSizes: [32, 32] } as const;
+  const namesOf = (router: RouterConfig): readonly (string | undefined)[] => {
+    const { gate, route } = kernelsOf({ router })(model, kernelShape(model, engine), info);
+    return [gate?.kernel.name, route.kernel.name];
+  };
+
+  test('are those that were asked for', () => {
+    expect(namesOf(modular('gated'))).toEqual([expect.stringMatching(/^gate\//), expect.stringMatching(/-subgroup-/)]);
+    expect(namesOf(modular('fused'))).toEqual([undefined, expect.stringMatching(/-rounds-.*-fused-/)]);
+    expect(namesOf(modular('auto'))).toEqual(namesOf(modular('fused')));
+    expect(namesOf(MODULAR)).toEqual(namesOf(modular('auto')));
+  });
+
+  test('are one kernel if the router is monolithic', () => {
+    const flags = { router: 'monolithic', routingReplay: true } as const;
+    expect(() => routerConfig({ ...flags, routerKernels: 'gated' })).toThrow('--router-kernels is gated; give auto');
+    expect(routerConfig({ ...flags, routerKernels: 'fused' })).toEqual(monolithic(true));
   });
 });

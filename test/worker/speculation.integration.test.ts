@@ -8,14 +8,10 @@ import { designNames } from '../../src/capture/designs.ts';
 import { serveWorkload } from '../../src/cli/bench/serve-workload.ts';
 import { Verifier } from '../../src/cli/bench/verify.ts';
 import type { DesignName, DeviceKind, EngineConfig } from '../../src/contract/config.ts';
-import { EngineCore } from '../../src/engine/engine-core.ts';
 import type { EngineStats } from '../../src/engine/engine-core.ts';
 import { DesignSession } from '../../src/host/design-session.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
-import { prepareAdapters } from '../../src/kernels/device/open-device.ts';
 import { workloads } from '../../src/workload/workloads.ts';
-
-await prepareAdapters();
 
 const model = modelPreset('tiny');
 const workload = workloads.rollout.generate({ seed: 7, vocabSize: model.vocabSize, requests: 24, lengthScale: 0.5 });
@@ -54,9 +50,7 @@ async function serve({ design, device, queueDepth, numBlocks = 75, ...drafts }: 
   const session = await DesignSession.start(design, { ...common, ...drafts });
   open.push(session);
   const served = await serveWorkload({
-    engine: new EngineCore(engine, session.engineHalf()),
-    executor: session.executor,
-    queueDepth,
+    session,
     workload,
     optedIn: workload.requests.map((_, i) => design !== 'off' && i % 3 !== 0),
     mode: { kind: 'closed', concurrency: 12 },

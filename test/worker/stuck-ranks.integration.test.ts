@@ -4,15 +4,12 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import type { WorkerFault } from '../../src/contract/config.ts';
-import { prepareAdapters } from '../../src/kernels/device/open-device.ts';
 import { abandonedThreadsEnded, numAbandonedThreads } from '../../src/worker/thread/abandoned-threads.ts';
 import type { ThreadExecutorConfig } from '../../src/worker/thread/thread-executor.ts';
 import { ThreadExecutor } from '../../src/worker/thread/thread-executor.ts';
 import { closeAfterTest, expectNothingLeft, smallEngine, startServer, tiny } from '../serve/helpers.ts';
 import { promptOf } from '../serve/pd-helpers.ts';
 import { ask, expectRight, inject } from './losses.ts';
-
-await prepareAdapters();
 
 /** A word that ends a hang; set at the end of the test in any case. */
 function releaseWord(): Int32Array<SharedArrayBuffer> {
@@ -45,7 +42,7 @@ describe('a worker that is stuck', () => {
       const prompts = [1, 2, 3].map((seed) => promptOf(seed, 20));
       const answers = await Promise.all(prompts.map((prompt) => ask(server, prompt)));
       for (const [i, answer] of answers.entries()) expectRight(prompts[i]!, answer);
-      expect(server.host.workers.lastLoss).toContain(`worker of rank ${rank} was lost: it is stuck`);
+      expect(server.host.engine.workers.lastLoss).toContain(`worker of rank ${rank} was lost: it is stuck`);
       expect(await (await fetch(`${server.url}/health`)).json()).toMatchObject({ worker_restarts: 1 });
       expect(numAbandonedThreads()).toBe(1);
       release(word);

@@ -7,16 +7,12 @@ import { Verifier } from '../../src/cli/bench/verify.ts';
 import { serveWorkload } from '../../src/cli/bench/serve-workload.ts';
 import { DesignSession } from '../../src/host/design-session.ts';
 import type { SessionConfig } from '../../src/host/design-session.ts';
+import { LiveEngine } from '../../src/host/live-engine.ts';
 import type { DesignName, DeviceKind, EngineConfig, WorkerFault } from '../../src/contract/config.ts';
 import type { EngineCoreOutput } from '../../src/contract/engine-core-output.ts';
-import { EngineCore } from '../../src/engine/engine-core.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
-import { prepareAdapters } from '../../src/kernels/device/open-device.ts';
-import { EngineDriver } from '../../src/worker/engine-driver.ts';
 import { toEngineRequest } from '../../src/workload/workload.ts';
 import { workloads } from '../../src/workload/workloads.ts';
-
-await prepareAdapters();
 
 const model = modelPreset('tiny');
 const SEED = 7;
@@ -87,12 +83,8 @@ describe.each([
     async (design, queueDepth) => {
       const config = sessionConfig(device, queueDepth);
       const session = await start(design, config);
-      const capture = session.engineHalf();
-      const engine = new EngineCore(config.engine, capture);
       const served = await serveWorkload({
-        engine,
-        executor: session.executor,
-        queueDepth,
+        session,
         workload,
         optedIn: workload.requests.map((_, i) => i % 3 !== 0),
         mode: { kind: 'closed', concurrency: 12 },
@@ -128,17 +120,11 @@ describe('a loss', () => {
   test.each(faults)('$kind without restarts: every request ends with an error, run rejects once', async (fault) => {
     const session = await start('deltas', sessionConfig('webgpu', 2, fault));
     const outputs: EngineCoreOutput[] = [];
-    const engine = new EngineCore(tightEngine(2), session.engineHalf());
-    const driver = new EngineDriver({
-      engine,
-      executor: session.executor,
-      queueDepth: 2,
-      onOutput: (output) => outputs.push(output),
-    });
-    for (const request of workload.requests) driver.add(toEngineRequest(request, true));
-    driver.stop();
+    const engine = new LiveEngine(session, { onOutput: (output) => outputs.push(output) });
+    for (const request of workload.requests) engine.add(toEngineRequest(request, true));
+    engine.drain();
     const code = fault.kind === 'lose-device' ? 'DEVICE_LOST' : 'WORKER_LOST';
-    await expect(driver.run()).rejects.toMatchObject({ code });
+    await expect(engine.ended()).rejects.toMatchObject({ code });
     const ended = outputs.filter((output) => output.finishReason !== null);
     expect(ended.map((output) => output.requestId).toSorted()).toEqual(
       workload.requests.map((request) => request.requestId).toSorted(),
@@ -148,45 +134,17 @@ describe('a loss', () => {
 
   test.each(faults)('$kind with a restart: all tokens and rows are the oracle’s all the same', async (fault) => {
     const session = await start('deltas', sessionConfig('webgpu', 2, fault));
-    const engine = new EngineCore(tightEngine(2), session.engineHalf());
-    const served = new Map(
-      workload.requests.map(({ requestId, promptTokenIds, maxTokens }) => [
-        requestId,
-        {
-          requestId,
-          promptTokenIds,
-          optedIn: true,
-          mostOutputTokens: maxTokens,
-          outputTokenIds: [] as number[],
-          finishReason: null as EngineCoreOutput['finishReason'],
-          refusal: null,
-          rows: null as EngineCoreOutput['routedExperts'],
-        },
-      ]),
-    );
-    let numRestarts = 0;
-    const driver = new EngineDriver({
-      engine,
-      executor: session.executor,
-      queueDepth: 2,
-      onOutput: (output) => {
-        const request = served.get(output.requestId)!;
-        request.outputTokenIds.push(...output.newTokenIds);
-        request.finishReason = output.finishReason;
-        request.rows = output.routedExperts;
-      },
+    const served = await serveWorkload({
+      session,
+      workload,
+      optedIn: workload.requests.map(() => true),
+      mode: { kind: 'closed', concurrency: workload.requests.length },
+      abortAfter: workload.requests.map(() => null),
       maxRestarts: 1,
-      restart: async () => {
-        numRestarts++;
-        return (await start('deltas', sessionConfig('webgpu', 2))).executor;
-      },
     });
-    for (const request of workload.requests) driver.add(toEngineRequest(request, true));
-    driver.stop();
-    await driver.run();
-    expect(numRestarts).toBe(1);
-    const result = new Verifier(model).verify([...served.values()]);
+    const result = new Verifier(model).verify(served.requests);
     expect(result).toMatchObject({ wrongTokens: 0, rowsMismatched: 0, requestsWithWrongCount: 0, firstProblem: null });
-    expect([...served.values()].every((request) => request.finishReason === 'length')).toBe(true);
+    expect(served.requests.every((request) => request.finishReason === 'length')).toBe(true);
+    expect(served.numRestarts).toBe(1);
   });
 });

@@ -2,32 +2,29 @@
 // hears of it while idle, new workers take over, and no process ends.
 
 import { describe, expect, test } from 'vitest';
-import { prepareAdapters } from '../../src/kernels/device/open-device.ts';
 import type { Server } from '../../src/serve/server.ts';
 import { closeAfterTest, expectNothingLeft, startServer } from '../serve/helpers.ts';
 import { promptOf } from '../serve/pd-helpers.ts';
 import { ask, expectRight, inject } from './losses.ts';
 
-await prepareAdapters();
-
 const CAP_MS = 60_000;
 
 async function restarted(server: Server, numRestarts: number): Promise<void> {
-  await expect.poll(() => server.host.workers.numRestarts, { interval: 2, timeout: CAP_MS }).toBe(numRestarts);
+  await expect.poll(() => server.host.engine.workers.numRestarts, { interval: 2, timeout: CAP_MS }).toBe(numRestarts);
 }
 
 describe.each([
   ['cpu', 2],
   ['webgpu', 1],
 ] as const)('on %s, %d ranks', (device, numRanks) => {
-  test('a worker that is lost while idle, of any rank and in any way, is started again before the next request', async () => {
+  test('a worker that is lost while idle, of any rank, in any way, is replaced before the next request', async () => {
     const server = closeAfterTest(await startServer({ host: { device, numRanks, maxRestarts: 100 } }));
     let numRestarts = 0;
     for (const kind of ['exit-thread', 'throw', 'reject', 'lose-device'] as const) {
       const rank = numRestarts % numRanks;
       await inject(server, { kind, rank, afterMs: 0 });
       await restarted(server, ++numRestarts);
-      const { lastLoss } = server.host.workers;
+      const { lastLoss } = server.host.engine.workers;
       expect(lastLoss).toContain(kind === 'lose-device' ? 'the device is gone' : `worker of rank ${rank} was lost`);
       // The thread itself tells what happened to it: it has not ended, and closes its device before it does.
       if (kind === 'throw' || kind === 'reject') expect(lastLoss).toContain('fault-injector');
@@ -43,7 +40,9 @@ describe.each([
 test('an idle worker that is lost for good: the server says so', async () => {
   const server = closeAfterTest(await startServer());
   await inject(server, { kind: 'throw', afterMs: 0 });
-  await expect.poll(() => server.host.deathReason, { interval: 2, timeout: CAP_MS }).toContain('an injected exception');
+  await expect
+    .poll(() => server.host.engine.deathReason, { interval: 2, timeout: CAP_MS })
+    .toContain('an injected exception');
   const health = await fetch(`${server.url}/health`);
   expect([health.status, await health.json()]).toMatchObject([503, { status: 'stopped' }]);
 });
@@ -53,5 +52,5 @@ test('workers lost while the server closes are not started again, and it closes'
   const closed = server.close(0);
   await inject(server, { kind: 'exit-thread', afterMs: 0 });
   await closed;
-  expect(server.host.workers.numRestarts).toBe(0);
+  expect(server.host.engine.workers.numRestarts).toBe(0);
 });

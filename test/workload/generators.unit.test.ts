@@ -98,7 +98,7 @@ describe.each(names)('$name', ({ name }) => {
 });
 
 describe('chat', () => {
-  test('every prompt opens with one of three system prompts, and later turns repeat the prompt of the turn before', () => {
+  test('every prompt opens with one of three system prompts, and later turns repeat the turn before', () => {
     const prompts = chat({ seed: 4, vocabSize: 201_088, requests: 60 }).requests.map(
       (request) => request.promptTokenIds,
     );

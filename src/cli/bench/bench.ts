@@ -5,7 +5,6 @@ import type { DesignReference } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
 import { designByName, type DeclaredGap } from '../../capture/designs.ts';
-import { EngineCore } from '../../engine/engine-core.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import { optIn } from '../../workload/opt-in.ts';
 import { random } from '../../workload/random.ts';
@@ -146,24 +145,21 @@ async function runCell(
   options: BenchOptions,
   verifier: Verifier,
 ): Promise<BenchRun> {
-  const capture = session.engineHalf();
-  const engine = new EngineCore(options.session.engine, capture);
   const wanted = new WantedBytes(options.session.model);
   const result = await serveWorkload({
-    engine,
-    executor: wanted.watch(session.executor),
-    queueDepth: options.session.queueDepth,
+    session,
     workload,
     optedIn: optIn(workload, cell.optInShare, options.seed),
     mode: options.mode,
     abortAfter: planAborts(workload, options.abortShare, options.seed),
+    onBegin: (step) => wanted.add(step),
   });
   const { requests, ...served } = result;
   // `off` hands out no rows by definition: only its tokens are checked.
   const checked = cell.design === 'off' ? requests.map((request) => ({ ...request, optedIn: false })) : requests;
   const verification = verifier.verify(checked);
   const count = (...reasons: (string | null)[]) => requests.filter((r) => reasons.includes(r.finishReason)).length;
-  const held: CaptureLiveCounts = capture?.liveCounts() ?? { requests: 0, bytes: 0 };
+  const held: CaptureLiveCounts = served.engineStats.capture ?? { requests: 0, bytes: 0 };
   const workers = served.workerLiveCounts;
   return {
     cell,

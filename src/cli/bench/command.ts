@@ -21,7 +21,7 @@ import { workloadNames, workloads } from '../../workload/workloads.ts';
 import { designReference, isDesignModule, loadDesign } from '../../worker/design-module.ts';
 import { requireRows, routerConfig } from '../../worker/router-kinds.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread/thread-executor.ts';
-import { checkDraftFlags, finite, list, whole } from '../options.ts';
+import { checkDraftFlags, finite, list, routerKernelsOption, whole } from '../options.ts';
 import { runBench, type BenchOptions, type OwnDesign } from './bench.ts';
 import type { Defaults, Flags } from './settings.ts';
 import { DEFAULTS, faultOf, isSoftwareAdapter, makeEngineConfig, makeWorkload } from './settings.ts';
@@ -119,6 +119,7 @@ export function benchCommand(): Command {
         .default('modular'),
     )
     .option('--no-routing-replay', 'without routing_replay_out: a monolithic router then writes no rows at all')
+    .addOption(routerKernelsOption())
     .option('--num-speculative-tokens <n>', 'draft tokens per request and step', whole(0, 64), 0)
     .option(
       '--draft-acceptance-rate <x>',
@@ -140,7 +141,8 @@ export function benchCommand(): Command {
     .option('--json <file>', 'write every figure, with its environment, to this file')
     .addHelpText(
       'after',
-      `\nWorkloads:\n${described.join('\n')}\n\nPrefix rows (--prefix-rows):\n${policies.join('\n')}\n\nExit code: 0 = all rows right, 1 = a law was broken, 2 = could not run`,
+      `\nWorkloads:\n${described.join('\n')}\n\nPrefix rows (--prefix-rows):\n${policies.join('\n')}\n\n` +
+        'Exit code: 0 = all rows right, 1 = a law was broken, 2 = could not run',
     )
     .action((flags: Flags, command: Command) => {
       checkDraftFlags(flags, command);
@@ -150,7 +152,7 @@ export function benchCommand(): Command {
 
 async function bench(flags: Flags): Promise<void> {
   const recording = recordingOf(flags.routing, flags.recording);
-  const router = routerConfig(flags.router, flags.routingReplay);
+  const router = routerConfig(flags);
   for (const design of flags.design) requireRows(router, design);
   const designs = await loadDesigns(flags.design);
   const model =

@@ -148,9 +148,11 @@ export function toJson(result: BenchResult): unknown {
 
 const legend = [
   'tokens/s: output tokens, median of the runs · vs off: ratio to the off run of the same seconds',
-  'sched: engine time per request and step · engine: its longest step · stall: the longest that the main thread’s event loop stood still;',
+  'sched: engine time per request and step · engine: its longest step · stall: the longest that the main thread’s ' +
+    'event loop stood still;',
   'both of a run: their median over the runs, and the longest · capture D→H: bytes read back for capture, per run',
-  'messages: bytes transferred between threads, without shared memory · missing: rows that a design, or its prefix-rows policy, gives up',
+  'messages: bytes transferred between threads, without shared memory · missing: rows that a design, or its ' +
+    'prefix-rows policy, gives up',
 ].join('\n');
 
 function headline({ environment: e, options }: BenchResult): string {
@@ -158,8 +160,10 @@ function headline({ environment: e, options }: BenchResult): string {
   const { model } = session;
   const device = `${e.device}${e.isSoftwareDevice ? ': software, says nothing about a GPU' : ''}`;
   return [
-    `${model.name} (${model.numLayers} layers, ${model.numExperts} experts, top-${model.topK}) · ${session.router?.kind ?? 'modular'} router · ${options.workload} · seed ${options.seed}`,
-    `device ${device} · ballast ${session.ballastMs} ms · queue depth ${session.queueDepth} · ${options.repeats} ${options.repeats === 1 ? 'repeat' : 'repeats'}`,
+    `${model.name} (${model.numLayers} layers, ${model.numExperts} experts, top-${model.topK}) · ` +
+      `${session.router?.kind ?? 'modular'} router · ${options.workload} · seed ${options.seed}`,
+    `device ${device} · ballast ${session.ballastMs} ms · queue depth ${session.queueDepth} · ` +
+      `${options.repeats} ${options.repeats === 1 ? 'repeat' : 'repeats'}`,
     `${e.cpu} × ${e.numCpus} · Node ${e.node} · webgpu ${e.packages['webgpu']} · commit ${e.commit ?? 'unknown'}`,
   ].join('\n');
 }
@@ -171,7 +175,8 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string[] {
     (what) => `${total((report) => report.requests[what])} ${what}`,
   );
   lines.push(
-    `requests: ${requests.join(', ')} · preemptions: ${result.runs.reduce((sum, run) => sum + run.served.engineStats.numPreemptions, 0)}` +
+    `requests: ${requests.join(', ')} · preemptions: ` +
+      `${result.runs.reduce((sum, run) => sum + run.served.engineStats.numPreemptions, 0)}` +
       ` · rows: ${total((r) => r.rows.delivered)} delivered, ${total((r) => r.rows.mismatched)} mismatched`,
   );
   reports.forEach(({ drafts }, i) => {

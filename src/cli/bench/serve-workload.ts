@@ -1,13 +1,15 @@
-/** Serves one workload through one engine and one executor, and measures what that took. Verifies nothing. */
+/** Serves one workload through an engine of its own, and measures what that took. Verifies nothing. */
 
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import type { EngineCoreOutput, FinishReason } from '../../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { RowJoiner } from '../../capture/row-joiner.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
-import type { EngineCore, EngineStats } from '../../engine/engine-core.ts';
-import { EngineDriver } from '../../worker/engine-driver.ts';
-import type { Executor, TransferCounts, WorkerLiveCounts } from '../../worker/executor.ts';
+import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
+import type { EngineStats } from '../../engine/engine-core.ts';
+import type { DesignSession } from '../../host/design-session.ts';
+import { LiveEngine } from '../../host/live-engine.ts';
+import type { TransferCounts, WorkerLiveCounts } from '../../worker/executor.ts';
 import { Arrivals } from '../../workload/arrivals.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import type { Workload } from '../../workload/workload.ts';
@@ -29,9 +31,8 @@ export type ServedRequest = {
 };
 
 export type ServeOptions = Readonly<{
-  engine: EngineCore;
-  executor: Executor;
-  queueDepth: number;
+  /** Its workers, which stay. */
+  session: DesignSession;
   workload: Workload;
   optedIn: readonly boolean[];
   mode: LoopMode;
@@ -39,6 +40,10 @@ export type ServeOptions = Readonly<{
    * For each request the number of its output tokens after which it is aborted (0 = at once), or `null` = not at all.
    */
   abortAfter: readonly (number | null)[];
+  /** How often lost workers are started again; absent = a loss is final. */
+  maxRestarts?: number;
+  /** A step is handed to the workers. */
+  onBegin?: (step: SchedulerOutput) => void;
 }>;
 
 export type ServeResult = Readonly<{
@@ -55,6 +60,7 @@ export type ServeResult = Readonly<{
   eventLoopStallMs: number;
   transfers: TransferCounts;
   engineStats: EngineStats;
+  numRestarts: number;
   /** After the drain. */
   workerLiveCounts: WorkerLiveCounts;
 }>;
@@ -65,12 +71,12 @@ const LOOP_RESOLUTION_MS = 1;
  * Rejects with what ended the run early (DEVICE_LOST, WORKER_LOST); requests that the engine refuses end as `refused`.
  */
 export async function serveWorkload(options: ServeOptions): Promise<ServeResult> {
-  const { engine, executor, workload } = options;
+  const { session, workload, maxRestarts = 0, onBegin = () => {} } = options;
   const served = workload.requests.map((request, i): ServedRequest => ({
     requestId: request.requestId,
     promptTokenIds: request.promptTokenIds,
     optedIn: options.optedIn[i]!,
-    mostOutputTokens: Math.min(request.maxTokens, engine.config.maxModelLen - request.promptTokenIds.length),
+    mostOutputTokens: Math.min(request.maxTokens, session.config.engine.maxModelLen - request.promptTokenIds.length),
     outputTokenIds: [],
     finishReason: null,
     refusal: null,
@@ -88,11 +94,10 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
   let numInFlight = 0;
   let timer: NodeJS.Timeout | null = null;
 
-  const driver = new EngineDriver({
-    engine,
-    executor,
-    queueDepth: options.queueDepth,
+  const engine = new LiveEngine(session, {
+    maxRestarts,
     onOutput,
+    onBegin,
     onStep: (timing) => {
       if (timing.numRequests === 0) return;
       stepMs.push(timing.stepMs);
@@ -115,7 +120,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
     }
     if (output.finishReason === null) {
       const abortAfter = options.abortAfter[place];
-      if (abortAfter !== null && request.outputTokenIds.length >= abortAfter!) driver.abort([request.requestId]);
+      if (abortAfter !== null && request.outputTokenIds.length >= abortAfter!) engine.abort([request.requestId]);
       return;
     }
     request.finishReason = output.finishReason;
@@ -129,7 +134,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
     const request = workload.requests[place]!;
     numInFlight++;
     try {
-      driver.add(toEngineRequest(request, options.optedIn[place]!));
+      engine.add(toEngineRequest(request, options.optedIn[place]!));
     } catch (error) {
       if (!(error instanceof RoutedExpertsError) || error.code === 'INVARIANT') throw error;
       served[place]!.finishReason = 'refused';
@@ -137,7 +142,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
       numInFlight--;
       return;
     }
-    if (options.abortAfter[place] === 0) driver.abort([request.requestId]);
+    if (options.abortAfter[place] === 0) engine.abort([request.requestId]);
   }
 
   function submitDue(): void {
@@ -147,7 +152,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
       if (due === 0) break;
       for (let i = 0; i < due; i++) submit(arrivals.order[numSubmitted++]!);
     }
-    if (numSubmitted === arrivals.order.length) driver.stop();
+    if (numSubmitted === arrivals.order.length) engine.drain();
     const nextMs = arrivals.nextMs(numSubmitted);
     if (nextMs !== null && timer === null) {
       timer = setTimeout(
@@ -160,19 +165,19 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
     }
   }
 
-  const before = executor.transferCounts();
+  const before = engine.transferCounts();
   const loopDelay = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS });
   const startedAt = performance.now();
   loopDelay.enable();
   try {
     submitDue();
-    await driver.run();
+    await engine.ended();
   } finally {
     loopDelay.disable();
     if (timer !== null) clearTimeout(timer);
   }
   const wallMs = performance.now() - startedAt;
-  const after = executor.transferCounts();
+  const after = engine.transferCounts();
   return {
     requests: served,
     wallMs,
@@ -188,6 +193,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
       acrossThreads: after.acrossThreads - before.acrossThreads,
     },
     engineStats: engine.stats(),
-    workerLiveCounts: await executor.liveCounts(),
+    numRestarts: engine.workers.numRestarts,
+    workerLiveCounts: await engine.workerLiveCounts(),
   };
 }

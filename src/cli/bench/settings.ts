@@ -8,6 +8,7 @@ import type {
   EngineConfig,
   ModelConfig,
   PrefixRows,
+  RouterKernels,
   WorkerFault,
 } from '../../contract/config.ts';
 import { validateEngineConfig } from '../../engine/engine-config.ts';
@@ -62,6 +63,7 @@ export type Flags = {
   recording?: string;
   router: 'modular' | 'monolithic';
   routingReplay: boolean;
+  routerKernels: RouterKernels;
   numSpeculativeTokens: number;
   draftAcceptanceRate: number;
   loseDeviceAt?: number;

@@ -74,7 +74,8 @@ export class Verifier {
     }
     if (request.finishReason === 'length' && outputTokenIds.length !== request.mostOutputTokens) {
       result.requestsWithWrongCount++;
-      result.firstProblem ??= `request ${request.requestId}: ${outputTokenIds.length} output tokens of ${request.mostOutputTokens}`;
+      const counts = `${outputTokenIds.length} output tokens of ${request.mostOutputTokens}`;
+      result.firstProblem ??= `request ${request.requestId}: ${counts}`;
     }
     if (!request.optedIn) return;
     if (rows === null || rows.start !== 0 || rows.count !== numInputs) {
@@ -112,8 +113,9 @@ export class Verifier {
       const layer = chunk === null || chunk === undefined ? null : this.#impossibleLayer(chunk, offset);
       if (layer !== null) {
         result.rowsImpossible++;
-        const ids = chunk!.slice(offset + layer * rows.topK, offset + (layer + 1) * rows.topK).join(', ');
-        result.firstProblem ??= `request ${requestId}: row ${position}, layer ${layer}: ${ids} are not ${rows.topK} experts`;
+        const { topK } = rows;
+        const ids = chunk!.slice(offset + layer * topK, offset + (layer + 1) * topK).join(', ');
+        result.firstProblem ??= `request ${requestId}: row ${position}, layer ${layer}: ${ids} are not ${topK} experts`;
       }
     }
   }

@@ -3,7 +3,6 @@
 import type { ModelConfig } from '../../contract/config.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 import { packedBytes } from '../../kernels/model/kernel-shape.ts';
-import type { Executor } from '../../worker/executor.ts';
 
 export class WantedBytes {
   readonly #model: ModelConfig;
@@ -27,20 +26,5 @@ export class WantedBytes {
       if (this.#optedIn.has(step.requestIndices[i]!)) numRows += step.numScheduledTokens[i]!;
     }
     this.#bytes += packedBytes(this.#model, numRows);
-  }
-
-  /** The same executor, whose steps are counted. */
-  watch(executor: Executor): Executor {
-    const execute: Executor['execute'] = (step) => {
-      this.add(step);
-      return executor.execute(step);
-    };
-    return new Proxy(executor, {
-      get: (target, name) => {
-        if (name === 'execute') return execute;
-        const member: unknown = Reflect.get(target, name, target);
-        return typeof member === 'function' ? (member.bind(target) as unknown) : member;
-      },
-    });
   }
 }

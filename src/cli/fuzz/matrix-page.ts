@@ -47,11 +47,12 @@ export function renderMatrix(found: {
   return [
     '# Who keeps which law',
     '',
-    `Written by \`${command}\`: each design runs the seeds ${from} to ${from + seeds - 1}, the same storms for all, each twice. ` +
-      'The figures do not depend on the machine; `docs/simulation.md` says how they come about, `docs/architecture.md` what the laws are.',
+    `Written by \`${command}\`: each design runs the seeds ${from} to ${from + seeds - 1}, the same storms ` +
+      'for all, each twice. The figures do not depend on the machine; `docs/simulation.md` says how they come ' +
+      'about, `docs/architecture.md` what the laws are.',
     '',
-    'kept: in no scenario broken. **broken**: in so many scenarios, beyond what the design declares. gives up: declared in ' +
-      '`src/capture/designs.ts`, with the scenarios in which it showed.',
+    'kept: in no scenario broken. **broken**: in so many scenarios, beyond what the design declares. gives up: ' +
+      'declared in `src/capture/designs.ts`, with the scenarios in which it showed.',
     '',
     table(
       ['design', ...LAWS],
@@ -60,8 +61,9 @@ export function renderMatrix(found: {
     '',
     '## With a prefill engine in front',
     '',
-    `The seeds ${from} to ${from + pdSeeds - 1} again, each twice: prompts are computed by one engine and decoded by another, which loads the KV over a link that is ` +
-      'slow, loses and garbles messages; leases run out, workers die on either side. Loads: scenarios in which a request that wants rows was given KV. A design ' +
+    `The seeds ${from} to ${from + pdSeeds - 1} again, each twice: prompts are computed by one engine and decoded ` +
+      'by another, which loads the KV over a link that is slow, loses and garbles messages; leases run out, ' +
+      'workers die on either side. Loads: scenarios in which a request that wants rows was given KV. A design ' +
       'that cannot take over KV from elsewhere (`acceptsExternalKv`) computes the prompts of such requests again.',
     '',
     table(
@@ -97,12 +99,14 @@ export function renderMatrix(found: {
       ]),
     ),
     '',
-    `The storms of ${rows.flatMap(({ mutant }) => (mutant.mutation.inPd ? [mutant.number] : [])).join(', ')} have a prefill engine in front.`,
+    `The storms of ${rows.flatMap(({ mutant }) => (mutant.mutation.inPd ? [mutant.number] : [])).join(', ')} have ` +
+      'a prefill engine in front.',
     '',
     ...mutationSection(mutations),
     '## Event logs',
     '',
-    'The hash over the event logs of all scenarios (L10): a campaign of the same seeds gives the same on every machine.',
+    'The hash over the event logs of all scenarios (L10): a campaign of the same seeds gives the same on every ' +
+      'machine.',
     '',
     table(
       ['design', 'scenarios', 'steps', 'hash', 'with a prefill engine', 'steps', 'hash'],

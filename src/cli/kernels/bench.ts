@@ -6,7 +6,7 @@
  */
 
 import type { BoundKernel, Device, DeviceBuffer, Kernel } from '../../contract/device.ts';
-import { routeRow } from '../../kernels/router/reference/router-reference.ts';
+import { routeRows } from '../../kernels/router/reference/router-reference.ts';
 import type { BaselineName } from '../../kernels/router/router-baselines.ts';
 import {
   BASELINES,
@@ -210,7 +210,7 @@ class Copy {
     );
     device.write(buffers[0]!, 0, Uint32Array.of(byteLength / 16));
     await fill(device, buffers[1]!, 0);
-    return new Copy(device, buffers, await device.bind(copyKernel(), buffers));
+    return new Copy(device, buffers, await device.bind(copyKernel, buffers));
   }
 
   async run(): Promise<void> {
@@ -228,7 +228,7 @@ class Copy {
 
 async function measureEmpty(device: Device, warmer: Copy, passes: number): Promise<number> {
   const target = device.createBuffer('target', 16, 'storage');
-  const us = await measure(device, warmer, [await device.bind(emptyKernel(), [target])], 1, passes);
+  const us = await measure(device, warmer, [await device.bind(emptyKernel, [target])], 1, passes);
   target.destroy();
   return us;
 }
@@ -236,7 +236,7 @@ async function measureEmpty(device: Device, warmer: Copy, passes: number): Promi
 async function fill(device: Device, buffer: DeviceBuffer, seed: number): Promise<void> {
   const params = device.createBuffer('fill', 8, 'storage');
   device.write(params, 0, Uint32Array.of(buffer.byteLength / 16, seed));
-  const bound = await device.bind(fillKernel(), [params, buffer]);
+  const bound = await device.bind(fillKernel, [params, buffer]);
   device.submit((commands) => commands.dispatch(bound, Math.min(65_535, Math.ceil(buffer.byteLength / 16 / 256))));
   params.destroy();
 }
@@ -259,8 +259,7 @@ async function countWrong(
       (await readBytes(device, input, 4 * first * numExperts, 4 * rows * numExperts)).buffer,
     );
     const routed = new Uint32Array((await readBytes(device, ids, 4 * first * topK, 4 * rows * topK)).buffer);
-    for (let row = 0; row < rows; row++) {
-      const expected = routeRow(router, logits.subarray(row * numExperts, (row + 1) * numExperts), bias);
+    for (const [row, expected] of routeRows(router, logits, bias).entries()) {
       if (groups !== null && isGroupTie(expected.groupScores, groups.keep, ofGroups)) continue;
       wrong += countWrongIds(routed.subarray(row * topK, (row + 1) * topK), expected, ofChoices);
     }

@@ -5,14 +5,15 @@
 
 import type { Device } from '../../contract/device.ts';
 import type { RoutedRow } from '../../kernels/router/reference/router-reference.ts';
-import { routeRow } from '../../kernels/router/reference/router-reference.ts';
+import { routeRows } from '../../kernels/router/reference/router-reference.ts';
 import { countWrongIds, isGroupTie, marginsOf } from '../../kernels/router/router-check.ts';
-import type { ExpertGroups } from '../../contract/config.ts';
-import type { RoutingFunction } from '../../contract/config.ts';
-import { SCORINGS, routingFunction, routingFunctionName } from '../../kernels/router/routing-function.ts';
+import type { ExpertGroups, RoutingFunction } from '../../contract/config.ts';
+import { SCORINGS, routingFunction, routingFunctionName, scoresAll } from '../../kernels/router/routing-function.ts';
 import { runRouter } from '../../kernels/router/router-run.ts';
 import type { RouterHost } from '../../kernels/router/router-variant.ts';
 import { routerVariantName, routerVariants } from '../../kernels/router/router-variant.ts';
+import type { Random } from '../../workload/random.ts';
+import { random as randomStream } from '../../workload/random.ts';
 
 export type FuzzCase = Readonly<{
   router: RoutingFunction;
@@ -23,26 +24,13 @@ export type FuzzCase = Readonly<{
 
 export type FuzzFailure = Readonly<{ seed: number; kernel: string; problem: string }>;
 
-type Random = () => number;
-
-/** mulberry32: numbers in [0, 1). */
-function randomNumbers(seed: number): Random {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 /** The routing function and the logits of a seed. */
 export function fuzzCase(seed: number): FuzzCase {
-  const random = randomNumbers(seed);
-  const below = (bound: number): number => Math.floor(random() * bound);
+  const random = randomStream(seed, 'kernels/fuzz');
+  const below = (bound: number): number => random.below(bound);
   const oneOf = <T>(values: readonly T[]): T => values[below(values.length)]!;
   const scoring = oneOf(SCORINGS);
-  const isWhole = ['identity', 'softmax', 'sigmoid', 'sqrt-softplus'].includes(scoring);
+  const isWhole = scoresAll(scoring);
   const numExperts =
     below(2) === 0 ? 2 + below(1023) : oneOf([8, 16, 32, 60, 64, 128, 160, 256, 384, 512, 768, 896, 1024]);
   const groups = isWhole && below(3) === 0 ? randomGroups(numExperts, below, oneOf) : null;
@@ -68,7 +56,7 @@ export function fuzzCase(seed: number): FuzzCase {
     const draw = oneOf(VALUES);
     for (let id = 0; id < numExperts; id++) logits[row * numExperts + id] = draw(random);
   }
-  const biasDraw = oneOf([normal, (r: Random) => normal(r) * 0.1, () => 0, (r: Random) => -Math.floor(r() * 3)]);
+  const biasDraw = oneOf([normal, (r: Random) => normal(r) * 0.1, () => 0, (r: Random) => -r.below(3)]);
   const bias = router.hasSelectionBias ? Float32Array.from({ length: numExperts }, () => biasDraw(random)) : null;
   return { router, numTokens, logits, bias };
 }
@@ -85,7 +73,7 @@ function randomGroups(
 }
 
 function normal(random: Random): number {
-  return Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+  return Math.sqrt(-2 * Math.log(1 - random.nextFloat())) * Math.cos(2 * Math.PI * random.nextFloat());
 }
 
 const SPECIAL = [Number.NaN, Infinity, -Infinity, 0, -0, 1e-45, -1e-45, 1e-39, 3.4e38, -3.4e38, 1e38, 1, -1];
@@ -105,32 +93,28 @@ const VALUES: readonly ((random: Random) => number)[] = [
   // Neighbours in f32, which a key cannot tell apart.
   (random) => {
     floats[0] = 1.5;
-    words[0] = words[0]! + Math.floor(random() * 64);
+    words[0] = words[0]! + random.below(64);
     return floats[0];
   },
   () => 0.75,
   () => Number.NaN,
   () => -Infinity,
-  (random) => (random() < 0.5 ? 0 : -0),
-  (random) => SPECIAL[Math.floor(random() * SPECIAL.length)]!,
-  (random) => (random() < 0.1 ? SPECIAL[Math.floor(random() * SPECIAL.length)]! : normal(random)),
+  (random) => (random.nextFloat() < 0.5 ? 0 : -0),
+  (random) => SPECIAL[random.below(SPECIAL.length)]!,
+  (random) => (random.nextFloat() < 0.1 ? SPECIAL[random.below(SPECIAL.length)]! : normal(random)),
   // Any bits at all: denormals, NaN with any payload.
   (random) => {
-    words[0] = Math.floor(random() * 2 ** 32);
+    words[0] = random.nextUint32();
     return floats[0]!;
   },
   (random) => normal(random) * 1e-40,
-  (random) => -60 - 40 * random(),
+  (random) => -60 - 40 * random.nextFloat(),
 ];
 
 /** Runs the case of `seed` in every variant of the device. */
 export async function fuzzRouter(device: Device, host: RouterHost, seed: number): Promise<readonly FuzzFailure[]> {
-  const fuzz = fuzzCase(seed);
-  const { router, logits, bias, numTokens } = fuzz;
-  const { numExperts } = router;
-  const rows = Array.from({ length: numTokens }, (_, row) =>
-    routeRow(router, logits.subarray(row * numExperts, (row + 1) * numExperts), bias),
-  );
+  const { router, logits, bias, numTokens } = fuzzCase(seed);
+  const rows = routeRows(router, logits, bias);
   const failures: FuzzFailure[] = [];
   for (const variant of routerVariants(router, host, numTokens)) {
     const { ids, weights } = await runRouter(device, router, variant, logits, bias);

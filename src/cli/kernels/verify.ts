@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import type { Device } from '../../contract/device.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { RoutedRow } from '../../kernels/router/reference/router-reference.ts';
-import { routeRow } from '../../kernels/router/reference/router-reference.ts';
+import { putRows, routeRows } from '../../kernels/router/reference/router-reference.ts';
 import { WEIGHT_TOLERANCE, countWrongIds, isGroupTie, marginOf } from '../../kernels/router/router-check.ts';
 import type { RoutedLogits } from '../../kernels/router/router-run.ts';
 import { runRouter } from '../../kernels/router/router-run.ts';
@@ -83,7 +83,7 @@ async function verifyGolden(
   devices: readonly VerifyDevice[],
   add: (verified: VerifiedCase) => void,
 ): Promise<void> {
-  const expected = cases.map(referenceRows);
+  const expected = cases.map(({ router, logits, bias }) => routeRows(router, logits, bias));
   const byVariant = new Map<string, VerifiedCase>();
   const of = (variant: string): VerifiedCase => {
     let verified = byVariant.get(variant);
@@ -92,13 +92,16 @@ async function verifyGolden(
     return verified;
   };
   for (const [i, golden] of cases.entries()) {
-    compare(of('reference'), golden, expected[i]!, answerOf(golden, expected[i]!));
+    const numChosen = golden.numTokens * golden.router.topK;
+    const answer = { ids: new Uint32Array(numChosen), weights: new Float32Array(numChosen) };
+    putRows(expected[i]!, answer.ids, answer.weights);
+    compare(of('reference'), golden, expected[i]!, answer);
     for (const { device, host, isNull, algorithms } of devices) {
       for (const variant of routerVariants(golden.router, host, golden.numTokens)) {
         if (algorithms !== undefined && !algorithms.includes(variant.algorithm)) continue;
         const verified = of(isNull ? `null/${variant.algorithm}` : variant.algorithm);
-        const answer = await attempt(verified, device, golden, variant);
-        if (answer !== null && !isNull) compare(verified, golden, expected[i]!, answer);
+        const routed = await attempt(verified, device, golden, variant);
+        if (routed !== null && !isNull) compare(verified, golden, expected[i]!, routed);
       }
     }
   }
@@ -122,23 +125,6 @@ async function attempt(
     verified.problem ??= (error as Error).message.split('\n\n')[0]!;
     return null;
   }
-}
-
-function referenceRows({ router, numTokens, logits, bias }: GoldenCase): readonly RoutedRow[] {
-  const { numExperts } = router;
-  return Array.from({ length: numTokens }, (_, row) =>
-    routeRow(router, logits.subarray(row * numExperts, (row + 1) * numExperts), bias),
-  );
-}
-
-function answerOf({ router, numTokens }: GoldenCase, rows: readonly RoutedRow[]): RoutedLogits {
-  const ids = new Uint32Array(numTokens * router.topK);
-  const weights = new Float32Array(numTokens * router.topK);
-  for (const [row, routed] of rows.entries()) {
-    ids.set(routed.ids, row * router.topK);
-    weights.set(routed.weights, row * router.topK);
-  }
-  return { ids, weights };
 }
 
 /**

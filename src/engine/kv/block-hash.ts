@@ -14,8 +14,8 @@ export interface BlockHasher {
   readonly words: number;
   /**
    * Hashes `tokens[from … to)` and writes `words` u32 to `hashes` at `at`. The parent's hash stands right before it, at
-   * `at − words`; `at = 0` is a first block. `salt` is the extra key, or `null`. Positional, since a hash is to allocate
-   * nothing.
+   * `at − words`; `at = 0` is a first block. `salt` is the extra key, or `null`. Positional, since a hash is to
+   * allocate nothing.
    */
   hash(tokens: Uint32Array, from: number, to: number, salt: string | null, hashes: Uint32Array, at: number): void;
 }

@@ -1,7 +1,7 @@
 /**
- * The strong block hash: SHA-256 over canonical CBOR `[parent, [token ids], null | [extra keys]]`. It is vLLM's portable
- * form (`sha256_cbor` of `vllm/v1/core/kv_cache_utils.py`) and the same on every machine, for hashes that leave the
- * process.
+ * The strong block hash: SHA-256 over canonical CBOR `[parent, [token ids], null | [extra keys]]`. It is vLLM's
+ * portable form (`sha256_cbor` of `vllm/v1/core/kv_cache_utils.py`) and the same on every machine, for hashes that
+ * leave the process.
  */
 
 import { sha256 } from '@noble/hashes/sha2.js';

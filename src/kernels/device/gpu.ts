@@ -4,20 +4,10 @@
  * device is gone.
  */
 
-import { create, globals } from 'webgpu';
+import { create } from 'webgpu';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { prepareAdapters, replaceDriversBySwiftShader } from './vulkan-environment.ts';
-
-type Globals = Readonly<{
-  GPUBufferUsage: typeof GPUBufferUsage;
-  GPUMapMode: typeof GPUMapMode;
-  GPUShaderStage: typeof GPUShaderStage;
-}>;
-
-const flags = globals as unknown as Globals;
-export const BufferUsage: Globals['GPUBufferUsage'] = flags.GPUBufferUsage;
-export const MapMode: Globals['GPUMapMode'] = flags.GPUMapMode;
-export const ShaderStage: Globals['GPUShaderStage'] = flags.GPUShaderStage;
+import { isSoftwareName } from './webgpu-info.ts';
 
 /** Timestamps in steps of 65,536 ns would hide every kernel. */
 const DAWN_FLAGS = ['disable-dawn-features=timestamp_quantization'];
@@ -49,8 +39,6 @@ export class OpenAdapter {
 
 const live = new Set<OpenAdapter>();
 
-const SOFTWARE = /swiftshader|llvmpipe|lavapipe|softpipe|basic render|warp/i;
-
 /** Best first: a GPU, then lavapipe, then any other software. */
 function rank({ name, isSoftware }: AdapterName): number {
   if (!isSoftware) return 0;
@@ -79,7 +67,7 @@ async function enumerate(): Promise<readonly AdapterName[]> {
   const adapters: AdapterName[] = [];
   for (const [, backend = '', name = ''] of text.matchAll(LISTED)) {
     if (backend === 'null' || adapters.some((known) => known.name === name && known.backend === backend)) continue;
-    adapters.push({ name, backend, isSoftware: SOFTWARE.test(name) });
+    adapters.push({ name, backend, isSoftware: isSoftwareName(name) });
   }
   return adapters.sort((a, b) => rank(a) - rank(b));
 }

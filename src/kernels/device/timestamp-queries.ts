@@ -1,6 +1,6 @@
 /** Device timestamps around the compute passes of one command buffer. */
 
-import { BufferUsage } from './gpu.ts';
+import { BufferUsage } from './webgpu-flags.ts';
 
 /** Passes of one command buffer that can be timed. */
 const MAX_PASSES = 64;

@@ -1,6 +1,7 @@
 /**
- * The `webgpu` device. Keeps alive all that must outlive its maps: adapter and instance, buffers, pipelines. Errors
- * that nobody asked about (WebGPU does not throw them) end the device, with the reason in `lost`.
+ * A WebGPU device. Keeps alive all that must outlive its maps: adapter and instance, buffers, pipelines. Errors that
+ * no call asks about (WebGPU does not throw them) end a device of its own, with the reason in `lost`; on a device that
+ * is the caller's, they are the caller's to hear.
  */
 
 import type {
@@ -14,21 +15,23 @@ import type {
 } from '../../contract/device.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { DESTROYED } from './cpu-device.ts';
-import type { OpenAdapter } from './gpu.ts';
-import { BufferUsage, MapMode, ShaderStage, openAdapter } from './gpu.ts';
 import { readShader } from './shader-files.ts';
 import { TimestampQueries } from './timestamp-queries.ts';
+import { BufferUsage, MapMode, ShaderStage } from './webgpu-flags.ts';
 import { WebGpuRecorder } from './webgpu-recorder.ts';
 import { WebGpuBound, WebGpuBuffer } from './webgpu-resources.ts';
 
 const STORAGE = BufferUsage.STORAGE | BufferUsage.COPY_SRC | BufferUsage.COPY_DST;
 const READBACK = BufferUsage.MAP_READ | BufferUsage.COPY_DST;
 
+/** Holds what must outlive a device. */
+export type AdapterHold = Readonly<{ release: () => void }>;
+
 export class WebGpuDevice implements Device {
   readonly info: DeviceInfo;
   readonly lost: Promise<string>;
 
-  readonly #adapter: OpenAdapter;
+  readonly #adapter: AdapterHold | null;
   readonly #gpu: GPUDevice;
   readonly #buffers = new Set<WebGpuBuffer>();
   readonly #pipelines = new Map<string, Promise<GPUComputePipeline>>();
@@ -37,42 +40,19 @@ export class WebGpuDevice implements Device {
   #lostReason: string | null = null;
   #destroyed: Promise<void> | null = null;
 
-  private constructor(adapter: OpenAdapter, gpu: GPUDevice) {
+  /**
+   * `adapter` is released by `destroy`, after `gpu` was destroyed. `null`: `gpu` is the caller's, and `destroy` leaves
+   * it alone.
+   */
+  constructor(gpu: GPUDevice, info: DeviceInfo, adapter: AdapterHold | null) {
     this.#adapter = adapter;
     this.#gpu = gpu;
-    this.info = describe(adapter, gpu);
+    this.info = info;
     this.lost = new Promise((resolve) => {
       this.#settleLost = resolve;
     });
-    gpu.addEventListener('uncapturederror', (event) => this.#lose(event.error.message));
+    if (adapter !== null) gpu.addEventListener('uncapturederror', (event) => this.#lose(event.error.message));
     void gpu.lost.then((loss) => this.#lose(loss.message === '' ? loss.reason : loss.message));
-  }
-
-  /**
-   * The device of the best adapter whose name contains `adapter`; `null`: of the best there is. Errors: see
-   * `openAdapter`.
-   */
-  static async open(adapter: string | null): Promise<WebGpuDevice> {
-    return WebGpuDevice.on(await openAdapter(adapter));
-  }
-
-  /** Takes the adapter over: it is released by `destroy`. */
-  static async on(open: OpenAdapter): Promise<WebGpuDevice> {
-    const { features, limits } = open.adapter;
-    const wanted: readonly GPUFeatureName[] = ['subgroups', 'timestamp-query'];
-    try {
-      const gpu = await open.adapter.requestDevice({
-        requiredFeatures: wanted.filter((feature) => features.has(feature)),
-        requiredLimits: {
-          maxBufferSize: limits.maxBufferSize,
-          maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
-        },
-      });
-      return new WebGpuDevice(open, gpu);
-    } catch (error) {
-      open.release();
-      throw error;
-    }
   }
 
   createBuffer(label: string, byteLength: number, usage: Usage): DeviceBuffer {
@@ -175,6 +155,7 @@ export class WebGpuDevice implements Device {
     while (this.#pending.size > 0) await Promise.allSettled(this.#pending);
     this.#lose(DESTROYED);
     for (const buffer of this.#buffers) buffer.destroy();
+    if (this.#adapter === null) return;
     this.#gpu.destroy();
     await new Promise((resolve) => {
       setImmediate(resolve);
@@ -226,18 +207,6 @@ export class WebGpuDevice implements Device {
   #requireAlive(): void {
     if (this.#lostReason !== null) throw RoutedExpertsError.of('DEVICE_LOST', this.#lostReason);
   }
-}
-
-function describe({ name, backend, isSoftware, adapter }: OpenAdapter, gpu: GPUDevice): DeviceInfo {
-  const { subgroupMinSize = 0, subgroupMaxSize = 0 } = adapter.info;
-  return {
-    kind: 'webgpu',
-    description: isSoftware ? `${name} (CPU, software)` : `${name} (${backend})`,
-    isSoftware,
-    subgroupSizes: gpu.features.has('subgroups') ? [subgroupMinSize, subgroupMaxSize] : null,
-    hasTimestamps: gpu.features.has('timestamp-query'),
-    maxStorageBufferBytes: Math.min(gpu.limits.maxBufferSize, gpu.limits.maxStorageBufferBindingSize),
-  };
 }
 
 /** The source as a compile error quotes it. */

@@ -1,6 +1,6 @@
 /**
  * One model on one device: owns the device's buffers, binds the kernels, and records a step's forward pass. Knows
- * nothing of requests, scheduling or capture; whoever fills its `StepInput` does.
+ * nothing of requests, scheduling or capture; the step runner that fills its `StepInput` does.
  *
  *     upload(input) ─► attend-write ─► attend ─► gate ─► route ─► sample ─► ballast
  *                      │ kvKeys        │ hidden  │ choices │ routedExperts   │ sampled, lastTokens

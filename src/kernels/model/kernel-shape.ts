@@ -32,7 +32,7 @@ export type KernelShape = Readonly<{
  */
 const MAX_GATE_WIDTH = 248;
 
-/** How likely a draft is right, where nobody says otherwise. */
+/** How likely a draft is right, by default. */
 export const DRAFT_ACCEPTANCE_RATE = 0.7;
 
 /** Rate 0 lets one draft in 2^32 through: a u32 holds no larger bound. */
@@ -87,6 +87,7 @@ export function checkModel(model: ModelConfig): void {
   routingFunctionOf(model);
 }
 
+/** The narrowest dtype that holds every expert id: ids of more than 256 experts wrap in `uint8`. */
 export function rowDtype(numExperts: number): RowDtype {
   return numExperts <= 256 ? 'uint8' : 'uint16';
 }

@@ -65,6 +65,7 @@ const PRESETS: readonly Preset[] = [
 
 export const DEFAULT_MODEL = 'gpt-oss-120b';
 
+/** The names that `createEngine({ model })` and `modelPreset` know. */
 export const MODEL_NAMES: readonly string[] = PRESETS.map(([name]) => name);
 
 /** The preset of that name. Throws `UNKNOWN_NAME`, listing what there is. */

@@ -26,7 +26,7 @@ export class Oracle {
     return this.#position;
   }
 
-  /** Takes the next token and answers its successor. `epoch`: of the forward pass that computed its key. */
+  /** Takes the next token and returns its successor. `epoch`: of the forward pass that computed its key. */
   push(token: number, epoch: number = 0): number {
     const position = this.#position;
     const base = keyBase(position, epoch);

@@ -123,7 +123,7 @@ export class StepInput {
   }
 
   /**
-   * Adds the next request and answers the row of its first token.
+   * Adds the next request and returns the row of its first token.
    *
    * @param batchSlot its place in the persistent batch, in `[0, maxNumSeqs)`
    * @param tokenStart position of the first token that it computes in this step
@@ -202,7 +202,8 @@ export class StepInput {
       throw RoutedExpertsError.of(
         'INVARIANT',
         `step input announced ${this.#numTokens} tokens, ${this.#numRequests} requests, ` +
-          `${this.#numTableUpdates} table updates; got ${this.#addedTokens}, ${this.#addedRequests}, ${this.#addedTableUpdates}`,
+          `${this.#numTableUpdates} table updates; ` +
+          `got ${this.#addedTokens}, ${this.#addedRequests}, ${this.#addedTableUpdates}`,
       );
     }
   }

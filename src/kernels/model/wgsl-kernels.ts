@@ -3,7 +3,7 @@
 import type { DeviceInfo, Kernel } from '../../contract/device.ts';
 import type { ModelConfig, RouterConfig } from '../../contract/config.ts';
 import { chunkTokens, gateGrid, gateKernel, packGate } from './gate/gate-kernel.ts';
-import type { KernelSet, KernelSetFactory, StepKernel } from './kernel-set.ts';
+import type { KernelSet, KernelSetFactory } from './kernel-set.ts';
 import { BINDINGS, THREADS, modelShader, references } from './kernel-set.ts';
 import type { KernelShape } from './kernel-shape.ts';
 import { rowDtype } from './kernel-shape.ts';
@@ -59,9 +59,15 @@ export function wgslKernelsWith(
 ): KernelSet {
   const reference = references(model, shape, router);
   const { blockSize, maxBlocksPerSeq, numSpeculativeTokens, vocabSize, wrongDraftsBelow } = shape;
+  const { numLayers, numExperts, topK, maxNumBatchedTokens } = shape;
   const threads = attendThreads(info);
+  const hasReplay = router.kind === 'monolithic' && router.hasRoutingReplay;
+  // Kernels that know the layout of `routing_replay_out` are made for a number of rows.
+  const replaySuffix = hasReplay ? `-m${maxNumBatchedTokens}` : '';
+  const plainPack = (numLayers * topK) % 4 === 0 ? 'pack/pack-quads' : 'pack/pack';
+  const packFile = hasReplay ? 'routing-replay/pack-routing-replay' : plainPack;
   const kernel = (
-    role: Exclude<keyof typeof BINDINGS, 'route' | 'expand'>,
+    role: Exclude<keyof typeof BINDINGS, 'route'>,
     file: string,
     name: string,
     constants: Record<string, number>,
@@ -100,11 +106,27 @@ export function wgslKernelsWith(
       }),
       grid: (sizes) => [ceilGrid(sizes.numRequests, THREADS), 1],
     },
-    pack: packKernel(shape, router, reference.pack),
+    pack: kernel('pack', packFile, `${packFile.split('/')[1]!}/l${numLayers}-e${numExperts}-k${topK}${replaySuffix}`, {
+      THREADS,
+      NUM_LAYERS: numLayers,
+      TOP_K: topK,
+      IDS_PER_WORD: rowDtype(numExperts) === 'uint8' ? 4 : 2,
+      MAX_TOKENS: maxNumBatchedTokens,
+    }),
     ballast: kernel('ballast', 'ballast/ballast', 'ballast', {}),
     gateWeights: () => packGate(model, weightsPerWord(engineRouter.variant)),
     router,
-    expand: expandKernel(shape, router, reference.expand),
+    expand: hasReplay
+      ? {
+          kernel: kernel(
+            'expand',
+            'routing-replay/expand-routing-replay',
+            `expand-routing-replay/l${numLayers}-k${topK}${replaySuffix}`,
+            { ...LAYOUT, NUM_LAYERS: numLayers, TOP_K: topK, MAX_TOKENS: maxNumBatchedTokens },
+          ),
+          grid: ({ numTokens }) => [ceilGrid(numTokens * numLayers * topK, THREADS), 1],
+        }
+      : null,
   };
 }
 
@@ -135,53 +157,6 @@ function routerKernels(
       grid: ({ numTokens }) => [routerWorkgroups(variant, numTokens * numLayers), 1],
     },
   };
-}
-
-function packKernel(shape: KernelShape, router: RouterConfig, reference: Kernel['reference']): Kernel {
-  const { numLayers, numExperts, topK, maxNumBatchedTokens } = shape;
-  const quads = (numLayers * topK) % 4 === 0 ? 'pack-quads' : 'pack';
-  const file = hasReplay(router) ? 'pack-routing-replay' : quads;
-  const constants = {
-    THREADS,
-    NUM_LAYERS: numLayers,
-    TOP_K: topK,
-    IDS_PER_WORD: rowDtype(numExperts) === 'uint8' ? 4 : 2,
-    MAX_TOKENS: maxNumBatchedTokens,
-  };
-  return {
-    name: `${file}/l${numLayers}-e${numExperts}-k${topK}${replaySuffix(shape, router)}`,
-    wgsl: modelShader(`${hasReplay(router) ? 'routing-replay' : 'pack'}/${file}`, constants),
-    bindings: BINDINGS.pack,
-    requires: [],
-    reference,
-  };
-}
-
-function expandKernel(shape: KernelShape, router: RouterConfig, reference: Kernel['reference']): StepKernel | null {
-  if (!hasReplay(router)) return null;
-  const { numLayers, topK, maxNumBatchedTokens } = shape;
-  const kernel: Kernel = {
-    name: `expand-routing-replay/l${numLayers}-k${topK}-m${maxNumBatchedTokens}`,
-    wgsl: modelShader('routing-replay/expand-routing-replay', {
-      ...LAYOUT,
-      NUM_LAYERS: numLayers,
-      TOP_K: topK,
-      MAX_TOKENS: maxNumBatchedTokens,
-    }),
-    bindings: BINDINGS.expand,
-    requires: [],
-    reference,
-  };
-  return { kernel, grid: ({ numTokens }) => [ceilGrid(numTokens * numLayers * topK, THREADS), 1] };
-}
-
-function hasReplay(router: RouterConfig): boolean {
-  return router.kind === 'monolithic' && router.hasRoutingReplay;
-}
-
-/** Kernels that know the layout of `routing_replay_out` are made for a number of rows. */
-function replaySuffix({ maxNumBatchedTokens }: KernelShape, router: RouterConfig): string {
-  return hasReplay(router) ? `-m${maxNumBatchedTokens}` : '';
 }
 
 /** Workgroups for `items`, within WebGPU's limit of 65,535 in one dimension. */

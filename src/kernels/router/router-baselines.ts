@@ -4,7 +4,7 @@
  * are exact, too.
  */
 
-import type { Kernel } from '../../contract/device.ts';
+import type { Kernel, KernelAccess } from '../../contract/device.ts';
 import type { RoutingFunction } from '../../contract/config.ts';
 import { selectsByLogit } from './routing-function.ts';
 import { assembleRouter } from './router-kernels.ts';
@@ -35,33 +35,23 @@ export function baselineKernel(
   return { kernel, rows: name === 'thread' ? threads : 1 };
 }
 
-const unknownReference = (): void => {
-  throw new Error('a kernel of the bench alone, without a reference');
-};
-
 /** Writes `[quads, seed]`'s near-normal logits: params, target. */
-export const fillKernel: () => Kernel = () => ({
-  name: 'router/fill',
-  wgsl: wgslModule(['model/mix/mix', 'router/wgsl/baseline/fill'], { THREADS: 256 }),
-  bindings: ['read', 'read-write'],
-  requires: [],
-  reference: unknownReference,
-});
+export const fillKernel: Kernel = benchKernel('fill', ['read', 'read-write']);
 
 /** Copies `[quads]`: params, source, target. */
-export const copyKernel: () => Kernel = () => ({
-  name: 'router/copy',
-  wgsl: wgslModule(['router/wgsl/baseline/copy'], { THREADS: 256 }),
-  bindings: ['read', 'read', 'read-write'],
-  requires: [],
-  reference: unknownReference,
-});
+export const copyKernel: Kernel = benchKernel('copy', ['read', 'read', 'read-write']);
 
 /** Does nothing, to a target that it could write. */
-export const emptyKernel: () => Kernel = () => ({
-  name: 'router/empty',
-  wgsl: wgslModule(['router/wgsl/baseline/empty'], {}),
-  bindings: ['read-write'],
-  requires: [],
-  reference: unknownReference,
-});
+export const emptyKernel: Kernel = benchKernel('empty', ['read-write']);
+
+function benchKernel(name: string, bindings: readonly KernelAccess[]): Kernel {
+  return {
+    name: `router/${name}`,
+    wgsl: wgslModule(['model/mix/mix', `router/wgsl/baseline/${name}`], { THREADS: 256 }),
+    bindings,
+    requires: [],
+    reference: () => {
+      throw new Error('a kernel of the bench alone, without a reference');
+    },
+  };
+}

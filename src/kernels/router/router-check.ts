@@ -1,4 +1,4 @@
-/** Compares routed rows with the reference in f64, or with a model's own answers. */
+/** Compares routed rows with the reference in f64, or with the ids that a model's own router gave. */
 
 import type { RoutingFunction } from '../../contract/config.ts';
 import type { RoutedRow } from './reference/router-reference.ts';

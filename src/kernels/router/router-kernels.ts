@@ -1,7 +1,7 @@
 /** Router kernels on given logits: a routing function and a variant as WGSL with its constants. */
 
 import type { Kernel, KernelAccess } from '../../contract/device.ts';
-import { routeRow } from './reference/router-reference.ts';
+import { putRows, routeRows } from './reference/router-reference.ts';
 import type { LaneNetwork } from './lane-network-wgsl.ts';
 import { laneNetworkWgsl } from './lane-network-wgsl.ts';
 import { rowLayout } from './lane-network.ts';
@@ -59,7 +59,11 @@ function weightedPorts(router: RoutingFunction): RouterPorts {
     keys: keysFile(router),
     constants: { WEIGHS: 1 },
     bindings: ROUTER_BINDINGS,
-    reference: ([params, logits, ids, weights, bias]) => routeAll(router, params![0]!, logits!, bias!, ids!, weights!),
+    reference: ([params, logits, ids, weights, bias]) => {
+      const given = floatsOf(logits!).subarray(0, params![0]! * router.numExperts);
+      const rows = routeRows(router, given, router.hasSelectionBias ? floatsOf(bias!) : null);
+      putRows(rows, ids!, floatsOf(weights!));
+    },
   };
 }
 
@@ -221,25 +225,6 @@ function functionConstants(router: RoutingFunction): Record<string, number> {
     GROUP_SIZE: numExperts / count,
     GROUP_TOP2: Number(groups?.score === 'top2-sum'),
   };
-}
-
-function routeAll(
-  router: RoutingFunction,
-  numTokens: number,
-  logits: Uint32Array,
-  bias: Uint32Array,
-  ids: Uint32Array,
-  weights: Uint32Array,
-): void {
-  const { numExperts, topK } = router;
-  const values = floatsOf(logits);
-  const biases = router.hasSelectionBias ? floatsOf(bias) : null;
-  const floats = floatsOf(weights);
-  for (let row = 0; row < numTokens; row++) {
-    const routed = routeRow(router, values.subarray(row * numExperts, (row + 1) * numExperts), biases);
-    ids.set(routed.ids, row * topK);
-    floats.set(routed.weights, row * topK);
-  }
 }
 
 function floatsOf(words: Uint32Array): Float32Array {

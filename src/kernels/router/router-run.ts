@@ -10,6 +10,7 @@ import { checkSelectionBias } from './routing-function.ts';
 import { routerKernel, routerParams, routerWorkgroups } from './router-kernels.ts';
 import type { RouterVariant } from './router-variant.ts';
 
+/** The choices of T rows, the best expert of each row first. */
 export type RoutedLogits = Readonly<{
   /** `[T, K]` */
   ids: Uint32Array;
@@ -34,10 +35,7 @@ export async function runRouter(
     const wanted = `rows of ${router.numExperts}, one at least`;
     throw RoutedExpertsError.of('BAD_VALUE', 'number of logits', logits.length, wanted);
   }
-  if (router.hasSelectionBias !== (bias !== null)) {
-    throw RoutedExpertsError.of('BAD_VALUE', 'selection bias', bias, 'one if, and only if, the function has it');
-  }
-  if (bias !== null) checkSelectionBias(router, bias);
+  checkBias(router, bias);
   const numOutputs = numTokens * router.topK;
   const buffers: DeviceBuffer[] = [];
   const storage = (label: string, words: Uint32Array | number): DeviceBuffer => {
@@ -72,6 +70,14 @@ export async function runRouter(
   }
 }
 
-function wordsOf(floats: Float32Array): Uint32Array {
+/** Throws `BAD_VALUE` for a bias that the function has not, for none where it has one, and for one that does not fit. */
+export function checkBias(router: RoutingFunction, bias: Float32Array | null): void {
+  if (router.hasSelectionBias !== (bias !== null)) {
+    throw RoutedExpertsError.of('BAD_VALUE', 'selection bias', bias, 'one if, and only if, the function has it');
+  }
+  if (bias !== null) checkSelectionBias(router, bias);
+}
+
+export function wordsOf(floats: Float32Array): Uint32Array {
   return new Uint32Array(floats.buffer, floats.byteOffset, floats.length);
 }

@@ -1,6 +1,6 @@
 /**
- * Which kernel serves a routing function on a device, and with which constants: pure functions, so that a test can ask
- * for every answer.
+ * Which kernel serves a routing function on a device, and with which constants: pure functions, so that a test can
+ * ask for every device.
  */
 
 import type { RoutingFunction } from '../../contract/config.ts';
@@ -51,11 +51,11 @@ const SHARE = 16;
 const MIN_WIDE_EXPERTS = 512;
 
 /**
- * Rows, at most, of which a lane's list may be full of the row's best, for choices in random order, if nobody knows
- * what comes behind it.
+ * The largest share of rows in which one lane may hold more of the row's best than its list has places, for choices in
+ * random order and lists that do not know what comes behind them.
  */
 const MAX_FULL_LISTS = 0.0015;
-/** Subgroups of 32 lanes, at most, with a list that is too short. */
+/** The largest share of subgroups of 32 lanes in which a list that knows what comes behind it may be too short. */
 const MAX_SHORT_LISTS = 0.002;
 
 export function portableRouter(

@@ -31,6 +31,11 @@ const DEFAULTS = {
   jitter: 0,
 } as const;
 
+/** Whether all experts have a score. Otherwise those that their logits chose have one, and bias and groups need it. */
+export function scoresAll(scoring: RouterScoring): boolean {
+  return scoring !== 'sparsemixer' && !scoring.startsWith('topk-');
+}
+
 /** Completes and checks a routing function. Throws `BAD_VALUE`, `UNKNOWN_NAME`. */
 export function routingFunction(
   given: Pick<RoutingFunction, 'numExperts' | 'topK'> & Partial<RoutingFunction>,
@@ -42,8 +47,7 @@ export function routingFunction(
   if (!SCORINGS.includes(scoring)) throw RoutedExpertsError.of('UNKNOWN_NAME', 'scoring', scoring, SCORINGS);
   for (const name of ['softCap', 'epsilon', 'minDenominator', 'jitter'] as const) finite(name, router[name], 0);
   finite('scale', router.scale, -1e30);
-  const isBare = scoring === 'sparsemixer' || scoring.startsWith('topk-');
-  if (isBare && (hasSelectionBias || groups !== null)) {
+  if (!scoresAll(scoring) && (hasSelectionBias || groups !== null)) {
     throw RoutedExpertsError.of(
       'BAD_VALUE',
       'scoring',

@@ -3,13 +3,13 @@
 /**
  * A byte is one token where the vocabulary has room for 256 of them, else two (its upper and lower half):
  *
- *     vocabulary    0 ───────────── 255 │ 256 ─────────────────── vocabSize      `wide`:   byte b is token b
- *                   0 ── 15 │ 16 ────────────────────── vocabSize                `narrow`: byte b is tokens b >> 4, b & 15
+ *     vocabulary    0 ───────── 255 │ 256 ──────── vocabSize     `wide`:   byte b is token b
+ *                   0 ── 15 │ 16 ───────────────── vocabSize     `narrow`: byte b is tokens b >> 4, b & 15
  *                   bytes   │ the rest is written <|id|>
  *
- * Text → tokens → text gives the same text for every well-formed string. A model samples any token: what is no byte is
- * written `<|id|>`, and read back as that one token; bytes that are no UTF-8 are written as U+FFFD. Who needs the
- * tokens themselves asks for token ids.
+ * Text → tokens → text gives the same text for every well-formed string. A model samples any token: a token that is no
+ * byte is written `<|id|>`, and read back as that one token; bytes that are no UTF-8 are written as U+FFFD. A client
+ * that needs the tokens themselves asks for token ids.
  */
 export class ByteTokenizer {
   readonly vocabSize: number;

@@ -4,9 +4,10 @@ import { Dealer } from 'zeromq';
 import type { RowShape } from '../../capture/row-shape.ts';
 import { rowsOfBytes } from '../../handover/handed-rows.ts';
 import type { KvFetch, KvLoader } from '../../handover/kv-loader.ts';
+import { rowsDigest } from './carried-rows.ts';
 import type { AnswerHeader, ReadHeader, ReleaseHeader } from './kv-frames.ts';
 import { checksumOf, endpoint, isIpv6, parseHeader, PROTOCOL } from './kv-frames.ts';
-import { SendQueue } from './send-queue.ts';
+import { Limited } from './limited.ts';
 import type { HostedKv } from './transfer-params.ts';
 
 export type Fetch = KvFetch<HostedKv>;
@@ -16,13 +17,12 @@ export type ReplyEvents = Pick<KvLoader<HostedKv>, 'answered' | 'refused'>;
 /** One connection to one engine; many questions may be under way. */
 export class KvClient {
   readonly #dealer: Dealer;
-  readonly #queue: SendQueue;
+  /** A ZeroMQ socket takes no second message while it is taking the first. */
+  readonly #sending: Limited = new Limited(1);
   readonly #rowShape: RowShape;
   readonly #events: ReplyEvents;
   /** By the fetch's id, which is also the question's. */
   readonly #pending: Map<number, Fetch> = new Map();
-  /** Bytes of KV and rows that came. */
-  numBytes = 0;
 
   constructor({ host, port }: Readonly<{ host: string; port: number }>, rowShape: RowShape, events: ReplyEvents) {
     this.#rowShape = rowShape;
@@ -33,17 +33,19 @@ export class KvClient {
     this.#dealer.events.on('disconnect', lost);
     this.#dealer.events.on('connect:retry', lost);
     this.#dealer.connect(endpoint(host, port));
-    this.#queue = new SendQueue((frames) => this.#dealer.send(frames));
     void this.#receive();
   }
 
-  /** `rowsDigest`: of the rows that the fetch says were carried. */
-  ask(fetch: Fetch, rowsDigest: string | null): void {
-    const { id, question } = fetch;
+  /** Never rejects. */
+  async ask(fetch: Fetch): Promise<void> {
+    const { id, question, carried } = fetch;
     this.#pending.set(id, fetch);
-    const digest = rowsDigest === null ? {} : { rowsDigest };
-    const header: ReadHeader = { protocol: PROTOCOL, kind: 'read', id, ...question, ...digest };
-    this.#queue.send([JSON.stringify(header)]).catch((error: Error) => this.#refuse(id, error.message));
+    try {
+      const digest = carried === null ? {} : { rowsDigest: await rowsDigest(carried) };
+      await this.#send({ protocol: PROTOCOL, kind: 'read', id, ...question, ...digest });
+    } catch (error) {
+      this.#refuse(id, (error as Error).message);
+    }
   }
 
   /** No reply to this question is waited for. */
@@ -52,9 +54,8 @@ export class KvClient {
   }
 
   release(engineId: string, requestId: string): void {
-    const header: ReleaseHeader = { protocol: PROTOCOL, kind: 'release', engineId, requestId };
     // An engine that does not hear it gives the blocks back when their lease is over.
-    this.#queue.send([JSON.stringify(header)]).catch(() => {});
+    this.#send({ protocol: PROTOCOL, kind: 'release', engineId, requestId }).catch(() => {});
   }
 
   close(): void {
@@ -62,13 +63,16 @@ export class KvClient {
     this.#dealer.close();
   }
 
+  #send(header: ReadHeader | ReleaseHeader): Promise<void> {
+    return this.#sending.run(() => this.#dealer.send(JSON.stringify(header)));
+  }
+
   #refuseAll(reason: string): void {
     for (const id of this.#pending.keys()) this.#refuse(id, reason);
   }
 
   #refuse(id: number, reason: string): void {
-    const fetch = this.#take(id);
-    if (fetch !== null) this.#events.refused(fetch, reason);
+    this.#settle(id, (fetch) => this.#events.refused(fetch, reason));
   }
 
   async #receive(): Promise<void> {
@@ -77,10 +81,7 @@ export class KvClient {
       if (header === null || header.protocol !== PROTOCOL) continue;
       if (header.error !== null || keys === undefined || rows === undefined) {
         this.#refuse(header.id, header.error ?? 'the answer has frames too few');
-        continue;
-      }
-      const fetch = this.#take(header.id);
-      if (fetch !== null) this.#answered(fetch, { header, keys, rows });
+      } else this.#settle(header.id, (fetch) => this.#answered(fetch, { header, keys, rows }));
     }
   }
 
@@ -91,14 +92,13 @@ export class KvClient {
     const words = new Uint32Array(Math.floor(keys.length / 4));
     new Uint8Array(words.buffer).set(keys.subarray(0, words.byteLength));
     const { rowsStart: start, rowsEnd: end } = header;
-    this.numBytes += keys.length + rows.length;
     const believed = rowsOfBytes(this.#rowShape, { start, end, bytes: new Uint8Array(rows) });
     this.#events.answered(fetch, { keys: words, rows: believed }, isIntact);
   }
 
-  #take(id: number): Fetch | null {
-    const fetch = this.#pending.get(id) ?? null;
-    this.#pending.delete(id);
-    return fetch;
+  /** A reply that is not waited for is ignored. */
+  #settle(id: number, end: (fetch: Fetch) => void): void {
+    const fetch = this.#pending.get(id);
+    if (this.#pending.delete(id)) end(fetch!);
   }
 }

@@ -9,33 +9,27 @@ import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
 import type { EngineCoreOutput } from '../../contract/engine-core-output.ts';
 import type { ExternalKv, KvConnector, KvLoad, KvLoadOutcome } from '../../contract/kv-connector.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
-import type { PdRows } from '../../handover/handed-rows.ts';
 import { KvKeeper } from '../../handover/kv-keeper.ts';
 import { KvLoader, type LoadCounts } from '../../handover/kv-loader.ts';
 import { isLoss } from '../../worker/pipeline/loss.ts';
+import type { HandoverOptions } from '../../handover/kv-message.ts';
 import { rowsDigest } from './carried-rows.ts';
 import { shapeOf, tokenDigest } from './kv-frames.ts';
 import type { KvPeers } from './kv-peers.ts';
 import type { KvServer } from './kv-server.ts';
 import type { HostedKv, KvRole, TransferAnswer, TransferParams, TransferRules } from './transfer-params.ts';
+import { transferAnswer } from './transfer-params.ts';
 
-export type KvExchangeOptions = Readonly<{
-  role: KvRole;
-  /** How rows are handed over; on the side that loads, whether they are taken over at all. */
-  rows: PdRows;
-  /** Where the KV of this engine is handed out; loopback unless others are to come. */
-  host: string;
-  /** 0: any free one. An engine that only decodes opens none. */
-  port: number;
-  /** How long blocks are kept for another engine to fetch them, ms. */
-  leaseMs: number;
-  /** How long a load may wait for the other engine, ms. */
-  loadMs: number;
-  /** What becomes of a request whose load fails. */
-  onLoadFailure: 'recompute' | 'fail';
-  /** Hosts that KV may be fetched from, beside loopback: requests name them, and requests come from anybody. */
-  peers: readonly string[];
-}>;
+export type KvExchangeOptions = Pick<HandoverOptions, 'rows' | 'leaseMs' | 'loadMs' | 'onLoadFailure'> &
+  Readonly<{
+    role: KvRole;
+    /** Where the KV of this engine is handed out; loopback unless others are to come. */
+    host: string;
+    /** 0: any free one. An engine that only decodes opens none. */
+    port: number;
+    /** Hosts that KV may be fetched from, beside loopback: requests name them, and requests come from anybody. */
+    peers: readonly string[];
+  }>;
 
 /** What the exchange does with the engine. */
 export type EngineSide = Readonly<{
@@ -51,6 +45,7 @@ export class KvExchange implements KvConnector {
   readonly engineId: string = randomUUID();
   readonly options: KvExchangeOptions;
   readonly rules: TransferRules;
+  readonly counts: Readonly<LoadCounts>;
   readonly #keeper: KvKeeper;
   readonly #loader: KvLoader<HostedKv>;
   #engine: EngineSide | null = null;
@@ -64,44 +59,42 @@ export class KvExchange implements KvConnector {
     engine: EngineConfig,
     onFailure: (requestId: string, error: Error) => void,
   ) {
-    const { role, rows, leaseMs, loadMs, onLoadFailure, peers } = options;
+    const { role, peers } = options;
     const { blockSize } = engine;
-    const common = { blockSize, shape: shapeOf(model, blockSize), rows, tokenDigest };
     const isPeer = (host: string): boolean => LOOPBACK.includes(host) || peers.includes(host);
+    const [rows, shape] = [rowShape(model), shapeOf(model, blockSize)];
+    const handover = { ...options, engineId: this.engineId, blockSize, rowShape: rows, shape, tokenDigest };
     this.options = options;
-    this.rules = { role, isPeer, rowShape: rowShape(model) };
-    this.#keeper = new KvKeeper(
-      { ...common, engineId: this.engineId, leaseMs },
-      {
-        wakeAt: (time) => callAt(time, () => this.#keeper.expire(time)),
-        prepare: (read, carried) => {
-          if (carried === null) this.#keeper.prepared(read, null);
-          else void rowsDigest(carried).then((digest) => this.#keeper.prepared(read, digest));
-        },
-        readKv: (read, blockIds) => {
-          this.#engine!.readKv(blockIds).then(
-            (keys) => this.#keeper.keysRead(read, keys),
-            (error: Error) => this.#keeper.notRead(read, error.message),
-          );
-        },
-        giveBack: (requestIndex) => {
-          this.#engine!.releaseBlocks(requestIndex);
-          this.#noteDrained();
-        },
+    this.rules = { role, isPeer, rowShape: rows };
+    this.#keeper = new KvKeeper(handover, {
+      wakeAt: (time) => callAt(time, () => this.#keeper.expire(time)),
+      prepare: (read, carried) => {
+        if (carried === null) this.#keeper.prepared(read, null);
+        else void rowsDigest(carried).then((digest) => this.#keeper.prepared(read, digest));
       },
-    );
-    this.#loader = new KvLoader(
-      { ...common, rowShape: this.rules.rowShape, loadMs, onLoadFailure },
-      {
-        wakeAt: (time) => callAt(time, () => this.#loader.expire(time)),
-        ask: (fetch) => this.#peers!.ask(fetch),
-        cancel: (fetch) => this.#peers!.cancel(fetch),
-        release: (remote) => this.#peers!.release(remote),
-        writeKv: (load, keys) => void this.#writeKv(load, keys.slice()),
-        finishLoad: (loadId, outcome) => this.#engine!.finishLoad(loadId, outcome),
-        onFailure: (requestId, reason) => onFailure(requestId, new Error(reason)),
+      readKv: (read, blockIds) => {
+        this.#engine!.readKv(blockIds).then(
+          (keys) => this.#keeper.keysRead(read, keys),
+          (error: Error) => this.#keeper.notRead(read, error.message),
+        );
       },
-    );
+      giveBack: (requestIndex) => {
+        this.#engine!.releaseBlocks(requestIndex);
+        this.#noteDrained();
+      },
+    });
+    this.#loader = new KvLoader(handover, {
+      wakeAt: (time) => callAt(time, () => this.#loader.expire(time)),
+      ask: (fetch) => void this.#peers!.at(fetch.handover.remote).ask(fetch),
+      cancel: (fetch) => this.#peers!.at(fetch.handover.remote).cancel(fetch),
+      release: (remote) => this.#peers!.at(remote).release(remote.engineId, remote.requestId),
+      writeKv: (load, keys) => void this.#writeKv(load, keys.slice()),
+      finishLoad: ({ loadId, requestId }, outcome, problem) => {
+        if (problem !== null) onFailure(requestId, new Error(problem));
+        this.#engine!.finishLoad(loadId, outcome);
+      },
+    });
+    this.counts = this.#loader.counts;
   }
 
   /** Before the first request. Rejects if the port is taken. */
@@ -115,12 +108,8 @@ export class KvExchange implements KvConnector {
     this.#server = await KvServer.listen(this.#keeper, this.options);
   }
 
-  get counts(): LoadCounts {
-    return this.#loader.counts;
-  }
-
   get numKept(): number {
-    return this.#keeper.numKept;
+    return this.#keeper.liveCounts().kept;
   }
 
   get numExpired(): number {
@@ -129,10 +118,6 @@ export class KvExchange implements KvConnector {
 
   get numBytesSent(): number {
     return this.#server?.numBytes ?? 0;
-  }
-
-  get numBytesLoaded(): number {
-    return this.#peers?.numBytes ?? 0;
   }
 
   /**
@@ -157,22 +142,7 @@ export class KvExchange implements KvConnector {
     if (finishReason === null) return null;
     this.#loader.ended(requestId);
     const offer = this.#keeper.ended(requestId, routedExperts);
-    if (offer === null) return null;
-    const params = {
-      do_remote_prefill: true,
-      do_remote_decode: false,
-      remote_engine_id: offer.engineId,
-      remote_request_id: offer.requestId,
-      remote_block_ids: [offer.blockIds],
-      remote_host: this.options.host,
-      remote_port: this.#server!.port,
-      tp_size: 1,
-      remote_num_tokens: offer.numTokens,
-      remote_blocks_expiry_time: offer.expiresAt / 1e3,
-      transfer_mode: 'pull',
-      remote_rows: offer.hasRows,
-    } as const;
-    return { params, carried: offer.carried };
+    return offer === null ? null : transferAnswer(offer, { host: this.options.host, port: this.#server!.port });
   }
 
   externalKv(request: CaptureRequest): ExternalKv | null {

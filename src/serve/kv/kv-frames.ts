@@ -17,9 +17,7 @@ import { routingFunctionName, routingFunctionOf } from '../../kernels/router/rou
 
 export const PROTOCOL = 1;
 
-/** Without a digest of rows there is no `rowsDigest`. */
-export type ReadHeader = Readonly<{ protocol: number; kind: 'read'; id: number; rowsDigest?: string }> &
-  Omit<KvQuestion, 'rowsDigest'>;
+export type ReadHeader = Readonly<{ protocol: number; kind: 'read'; id: number }> & KvQuestion;
 
 export type ReleaseHeader = Readonly<{ protocol: number; kind: 'release'; engineId: string; requestId: string }>;
 
@@ -60,22 +58,6 @@ export function tokenDigest(tokens: Uint32Array, numTokens: number): string {
 
 export function checksumOf(keys: Uint8Array, rows: Uint8Array): number {
   return crc32(rows, crc32(keys));
-}
-
-/** The question of a header, which may lack anything: what is missing fits nothing that is kept. */
-export function questionOf(header: Readonly<Record<string, unknown>>): KvQuestion {
-  const text = (name: string): string => (typeof header[name] === 'string' ? header[name] : '');
-  const number = (name: string): number => (typeof header[name] === 'number' ? header[name] : NaN);
-  return {
-    engineId: text('engineId'),
-    requestId: text('requestId'),
-    from: number('from'),
-    to: number('to'),
-    rowsStart: Number.isInteger(header['rowsStart']) ? number('rowsStart') : null,
-    rowsDigest: header['rowsDigest'] === undefined ? null : text('rowsDigest'),
-    shape: text('shape'),
-    tokens: text('tokens'),
-  };
 }
 
 /** The object that a frame holds, or `null`. What a peer sends may be anything. */

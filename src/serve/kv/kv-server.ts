@@ -3,21 +3,22 @@
 import { Router } from 'zeromq';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { KvKeeper } from '../../handover/kv-keeper.ts';
-import type { KvReply } from '../../handover/kv-message.ts';
+import type { KvAnswer, KvQuestion, KvReply } from '../../handover/kv-message.ts';
 import { bytesInTurns } from './carried-rows.ts';
 import type { AnswerHeader } from './kv-frames.ts';
-import { checksumOf, endpoint, isIpv6, parseHeader, PROTOCOL, questionOf } from './kv-frames.ts';
-import { SendQueue } from './send-queue.ts';
+import { checksumOf, endpoint, isIpv6, parseHeader, PROTOCOL } from './kv-frames.ts';
+import { Limited } from './limited.ts';
 
 /** Questions are small; a longer message is none. */
 const MAX_QUESTION_BYTES = 64 * 1024;
-const NO_KEYS = new Uint32Array(0);
+const NOTHING: KvAnswer = { keys: new Uint32Array(0), rows: null };
 
 export class KvServer {
   readonly port: number;
   readonly #keeper: KvKeeper;
   readonly #router: Router;
-  readonly #queue: SendQueue;
+  /** A ZeroMQ socket takes no second message while it is taking the first. */
+  readonly #sending: Limited = new Limited(1);
   /** Bytes of KV and rows that were sent since the start. */
   numBytes = 0;
 
@@ -25,7 +26,6 @@ export class KvServer {
     this.#keeper = keeper;
     this.#router = router;
     this.port = port;
-    this.#queue = new SendQueue((frames) => router.send(frames));
     void this.#serve();
   }
 
@@ -45,7 +45,7 @@ export class KvServer {
     for await (const [peer, frame] of this.#router) {
       const header = parseHeader(frame);
       if (peer === undefined || header === null || header['protocol'] !== PROTOCOL) continue;
-      const question = questionOf(header);
+      const question = header as unknown as KvQuestion;
       if (header['kind'] === 'release') this.#keeper.release(question.engineId, question.requestId);
       else if (header['kind'] === 'read') {
         // A peer that is gone when its answer is ready is no concern.
@@ -55,18 +55,18 @@ export class KvServer {
   }
 
   async #send(peer: Uint8Array, id: number, reply: KvReply): Promise<void> {
-    const { keys: words, rows: part } = reply.kind === 'kv' ? reply.answer : { keys: NO_KEYS, rows: null };
+    const { keys: words, rows: part } = 'refusal' in reply ? NOTHING : reply;
     const keys = new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
     const rows = await bytesOf(part);
     const header: AnswerHeader = {
       protocol: PROTOCOL,
       id,
-      error: reply.kind === 'kv' ? null : reply.reason,
+      error: 'refusal' in reply ? reply.refusal : null,
       checksum: checksumOf(keys, rows),
       rowsStart: part?.start ?? 0,
       rowsEnd: part === null ? 0 : part.start + part.count,
     };
-    await this.#queue.send([peer, JSON.stringify(header), keys, rows]);
+    await this.#sending.run(() => this.#router.send([peer, JSON.stringify(header), keys, rows]));
     this.numBytes += keys.length + rows.length;
   }
 }

@@ -18,7 +18,7 @@ export class Limited {
     try {
       return await work();
     } finally {
-      // Who waits takes over the place: nobody who comes in between can.
+      // The work that waits takes over the place: no work that comes in between can.
       const next = this.#waiting.shift();
       if (next === undefined) this.#numRunning--;
       else next();

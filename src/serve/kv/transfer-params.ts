@@ -5,6 +5,7 @@
 
 import type { RowShape } from '../../capture/row-shape.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
+import type { KvOffer } from '../../handover/kv-keeper.ts';
 import type { RemoteKv } from '../../handover/kv-message.ts';
 import type { BodyFields } from '../body/body-fields.ts';
 import { badField } from '../body/body-fields.ts';
@@ -50,24 +51,33 @@ export type TransferParams = KeepKv | HostedKv;
 
 /** What goes to the proxy, and with its next request to the engine that decodes. */
 export type TransferAnswer = Readonly<{
-  params: Readonly<{
-    do_remote_prefill: true;
-    do_remote_decode: false;
-    remote_engine_id: string;
-    remote_request_id: string;
-    remote_block_ids: readonly (readonly number[])[];
-    remote_host: string;
-    remote_port: number;
-    tp_size: 1;
-    remote_num_tokens: number;
-    /** Seconds since 1970. */
-    remote_blocks_expiry_time: number;
-    transfer_mode: 'pull';
-    remote_rows: boolean;
-  }>;
+  /** vLLM's names and units. */
+  params: Readonly<Record<string, unknown>>;
   /** To be written as `remote_routed_experts`; `null`: left out. */
   carried: RoutedRows | null;
 }>;
+
+export function transferAnswer(
+  offer: KvOffer,
+  { host, port }: Readonly<{ host: string; port: number }>,
+): TransferAnswer {
+  const params = {
+    do_remote_prefill: true,
+    do_remote_decode: false,
+    remote_engine_id: offer.engineId,
+    remote_request_id: offer.requestId,
+    remote_block_ids: [offer.blockIds],
+    remote_host: host,
+    remote_port: port,
+    tp_size: 1,
+    remote_num_tokens: offer.numTokens,
+    // Seconds since 1970.
+    remote_blocks_expiry_time: offer.expiresAt / 1e3,
+    transfer_mode: 'pull',
+    remote_rows: offer.hasRows,
+  };
+  return { params, carried: offer.carried };
+}
 
 /** Throws BAD_FIELD and UNSUPPORTED_FIELD. `null`: the parameters ask for nothing. */
 export function readTransferParams(body: BodyFields, rules: TransferRules): TransferParams | null {

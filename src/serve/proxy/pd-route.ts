@@ -1,7 +1,8 @@
 /**
  * The life of one request in the proxy:
  *
- *     client ─▶ read ─▶ prefill server: one token, KV kept ─▶ kv_transfer_params ─▶ decode server ─▶ its answer, as it comes ─▶ client
+ *     client ─▶ read ─▶ prefill server: one token, KV kept
+ *                         └─ kv_transfer_params ─▶ decode server ─▶ its answer, as it comes ─▶ client
  *
  * A client that leaves ends the leg that is under way. KV that was kept and not fetched then goes when its lease is
  * over.

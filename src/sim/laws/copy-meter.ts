@@ -1,6 +1,6 @@
 /**
- * Counts the bytes that typed arrays copy, at the one place that every copy goes through: the methods that all of them
- * inherit. So it sees a copy inside a half, where no interface leads (L6). It does not see a loop over single entries.
+ * Counts the bytes that typed arrays copy, in the methods that all of them inherit. So it sees copies inside a half,
+ * which no interface shows (L6). It does not see a loop over single entries.
  */
 
 type CopyingMethods = {
@@ -15,7 +15,7 @@ const { set, slice, copyWithin } = methods;
 let bytes = 0;
 let numInstalled = 0;
 
-/** Bytes copied so far while a meter was installed. */
+/** Returns how many bytes were copied while a meter was installed. */
 export function copiedBytes(): number {
   return bytes;
 }

@@ -1,5 +1,5 @@
 /**
- * Conservation and bounds: requests, blocks and bytes are counted after everything that a driver may do, and once more
+ * Checks conservation and bounds: requests, blocks and bytes are counted after every call of a driver, and once more
  * after the drain.
  */
 
@@ -27,7 +27,7 @@ export class CountCheck {
     this.#counted = counted;
   }
 
-  /** After every step, and everything else by which a request may end. Plans have checks of their own. */
+  /** Called after every step, and after every other call that can end a request. Plans have checks of their own. */
   check(numAlive: number): void {
     const { engine, plans, judge } = this.#counted;
     engine.checkIntegrity();
@@ -47,7 +47,7 @@ export class CountCheck {
     }
   }
 
-  /** Everything that was ever asked is over: nothing may be left of it (L7). */
+  /** All requests are over: nothing may be left of them (L7). */
   checkDrained(): void {
     const { engine, half, plans, judge } = this.#counted;
     const { numUsedBlocks } = engine.stats();
@@ -62,12 +62,13 @@ export class CountCheck {
     if (counts.requests !== 0 || counts.bytes !== 0 || cachedBytes !== 0) {
       judge.wrong(
         'L7',
-        `the engine half holds ${counts.requests} requests, ${counts.bytes} bytes and ${cachedBytes} of cached blocks after the drain`,
+        `the engine half holds ${counts.requests} requests, ${counts.bytes} bytes and ${cachedBytes} of cached ` +
+          'blocks after the drain',
       );
     }
   }
 
-  /** Rows of every KV slot twice over, and of every live token with the block that it begins. */
+  /** The bound: rows of every KV slot twice, and rows of every live token and the block that it begins. */
   #mostBytes(): number {
     const { scenario, requests } = this.#counted;
     const { model, engine } = scenario;

@@ -1,10 +1,10 @@
 /**
- * Stands between the engine and a design's engine half, and sees what one asks of the other (L5, L6, L9).
+ * Stands between the engine and a design's engine half, and checks the calls and the copies of the half (L5, L6, L9).
  *
- * The copy meter tells how much the half copies. Inside the scheduler's step a half may copy the rows that the step
- * brought, each once, and nothing else. When cached blocks go, it may move what is left of their rows: in all no more
- * than ever came. Rows that come with KV are copied between two steps. At a request's end it may join the rows that two
- * lives of one block left, a block for each preemption.
+ * The copy meter tells how much the half copies. Inside the scheduler's step the half may copy the rows that the step
+ * brought, each once, and nothing else. When a cached block is evicted, it may move rows, in total no more than ever
+ * came. Rows that come with KV are copied between two steps. At a request's end it may join the rows of a block that
+ * was computed in parts, one block for each preemption.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
@@ -28,7 +28,7 @@ export type Monitored = Readonly<{
   model: ModelConfig;
   engine: EngineConfig;
   judge: Judge;
-  /** Rows stay with cached blocks for later requests. */
+  /** Whether rows stay with cached blocks for later requests. */
   keepsRows: boolean;
 }>;
 
@@ -40,12 +40,12 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
   readonly #bytesPerBlock: number;
   /** Bytes that evictions may still move. */
   #movableBytes = 0;
-  /** How often each wanted request alive has lost its blocks. */
+  /** How often each live wanted request has lost its blocks. */
   readonly #numTablesLost: Map<number, number> = new Map();
-  /** Of the steps in flight, by step id. */
+  /** Tokens of each step in flight, by step id. */
   readonly #tokensOfStep: Map<number, number> = new Map();
   readonly #followed: FollowedBlocks;
-  /** Wanted requests alive, and whether there was one since the last cache reset. */
+  /** Live wanted requests, and whether there was one since the last cache reset. */
   readonly #wanted: Set<number> = new Set();
   #wasWanted = false;
 
@@ -88,7 +88,7 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     return this.#half.acceptsExternalKv?.(request, hasRows) === true;
   }
 
-  /** The request waits for KV behind the blocks that it was given. */
+  /** The request has its blocks and waits for KV that is loaded into them. */
   onLoadBegun(request: CaptureRequest): void {
     if (this.#wanted.has(request.index)) this.#followed.onLoadBegun(request);
   }
@@ -130,7 +130,8 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     const numTokens = this.#tokensOfStep.get(output.stepId) ?? 0;
     this.#tokensOfStep.delete(output.stepId);
     if (numRows > numTokens) {
-      const what = `step ${output.stepId} ran ${numTokens} tokens and brought ${numRows} rows into the scheduler's step`;
+      const counts = `${numTokens} tokens and brought ${numRows} rows`;
+      const what = `step ${output.stepId} ran ${counts} into the scheduler's step`;
       this.#judge.wrong('L6', what);
     }
   }

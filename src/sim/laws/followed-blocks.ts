@@ -1,11 +1,11 @@
 /**
- * The cached blocks of which an engine half has heard: those of requests that want rows. Kept from the calls to the
- * half, and without asking it.
+ * The cached blocks that an engine half follows: those of requests that want rows. They are derived from the calls to
+ * the half, without asking it.
  *
  *     onBlocksCached, onExternalKv ─▶ followed ─▶ onBlockEvicted, onCacheReset
  *
- * Two things are checked with it. The half hears of the eviction of these blocks and of no others (L5). And cached rows
- * are shared: a request that wants rows is admitted with every block that has them, whichever request cached its tokens
+ * They serve two checks. The half is told of the eviction of these blocks and of no others (L5). And cached rows are
+ * shared: a request that wants rows is admitted with every block that has them, whichever request cached its tokens
  * first (L9).
  */
 
@@ -17,9 +17,9 @@ type FollowedBlock = Readonly<{
   key: string;
   /** The request that computed it. */
   owner: number;
-  /** Rows before this position are not there; `null`: it is not known which are there. */
+  /** The block has no rows before this position; `null`: it is not known which rows it has. */
   rowsFrom: number | null;
-  /** Plans that were made before. */
+  /** How many plans were made before it was cached. */
   numPlans: number;
 }>;
 
@@ -30,7 +30,7 @@ export class FollowedBlocks {
   readonly #keepsRows: boolean;
   readonly #byId: Map<number, FollowedBlock> = new Map();
   readonly #byKey: Map<string, FollowedBlock[]> = new Map();
-  /** Requests whose blocks were found before KV was loaded behind them. */
+  /** Requests for which KV is or was loaded. */
   readonly #loading: Set<number> = new Set();
   #numPlans = 0;
 
@@ -45,7 +45,7 @@ export class FollowedBlocks {
     for (let i = firstBlock; i < request.numCachedBlocks; i += 1) this.#add(request, i, rowsFrom);
   }
 
-  /** KV from position `from` on was loaded; which of its rows came is not looked at. */
+  /** KV from position `from` on was loaded; its rows are not looked at. */
   onExternalKv(request: CaptureRequest, from: number): void {
     for (let i = Math.ceil(from / this.#blockSize); i < request.numCachedBlocks; i += 1) this.#add(request, i, null);
   }
@@ -76,7 +76,7 @@ export class FollowedBlocks {
     this.#byKey.clear();
   }
 
-  /** A plan was made: what its requests were admitted with. */
+  /** A plan was made: checks the blocks that its requests were admitted with. */
   onScheduled(plan: SchedulerOutput, requests: readonly CaptureRequest[], positions: readonly number[]): void {
     if (this.#keepsRows) {
       for (const [i, request] of requests.entries()) {

@@ -1,4 +1,4 @@
-/** Hears of every broken promise and says whether the run goes on. */
+/** Receives every broken promise and decides whether the run goes on. */
 
 import type { DeclaredGap } from '../../capture/designs.ts';
 import { Violation, type LawName } from './violation.ts';
@@ -21,20 +21,20 @@ export class Judge {
     this.#given = new Set(gaps.filter(({ missing }) => missing === undefined).map(({ law }) => law as LawName));
   }
 
-  /** A wrong answer. Returns if the design has given up this law. */
+  /** Something is wrong. Returns if the design has given up this law, else throws. */
   wrong(law: LawName, what: string): void {
     if (!this.#given.has(law)) throw new Violation('wrong', law, this.step, what);
     this.count(law);
   }
 
-  /** Nothing moves any more. Never returns: a declared stall ends the run as well, which is then `DeclaredStall`. */
+  /** Nothing moves any more. Throws `DeclaredStall` if the design has given up this law, else the violation. */
   stall(law: LawName, what: string): never {
     if (!this.#given.has(law)) throw new Violation('stall', law, this.step, what);
     this.count(law);
     throw new DeclaredStall(what);
   }
 
-  /** Whether a gap excuses a missing row of this kind; it is counted then. */
+  /** Returns whether a gap excuses a missing row of this kind, and counts it. */
   excuses(missing: DeclaredGap['missing']): boolean {
     for (const gap of this.#gaps) {
       if (gap.missing === undefined || (gap.missing !== missing && gap.missing !== 'all')) continue;
@@ -49,5 +49,5 @@ export class Judge {
   }
 }
 
-/** The run cannot go on, in a way that the design has declared. */
+/** The run cannot go on, and the design has declared this. */
 export class DeclaredStall extends Error {}

@@ -2,11 +2,12 @@
  * What the model computes, kept independently of the code under test, and compared with the device when a forward pass
  * has run.
  *
- * For each request the ledger holds the chain of tokens, and the sum of keys that attention over them must have read; a
- * wrong block, a block given away too early or a stale slot changes what the device read, and so its row or its token.
- * With epochs a key tells whose pass wrote it: a row then belongs to the very KV that the request attended to (L9).
+ * For each request the ledger holds the chain of tokens, and the sum of the keys that attention over them must have
+ * read. A wrong block, a block given away too early or a stale slot changes what the device read, and so its row or its
+ * token. With epochs a key tells which pass wrote it: a row then belongs to the very KV that the request attended to
+ * (L9).
  *
- *     slot      token · position · epoch · row        who wrote it last; position −1: nothing that may be read
+ *     slot      token · position · epoch · row        as written last; position −1: nothing that may be read
  */
 
 import type { WorkerStep } from '../../contract/capture.ts';
@@ -17,10 +18,21 @@ import type { Router } from '../../kernels/model/route/route.ts';
 import type { SampledLayout } from '../../kernels/model/sample/sampled-layout.ts';
 import type { Mark } from '../coverage.ts';
 import type { Flight, FlightEntry } from '../flight.ts';
+import type { Scenario } from '../scenario.ts';
 import type { Judge } from './judge.ts';
-import { Flag, type LoadedKv, type TrackedRequest } from './tracked-request.ts';
+import { Flag, type LoadedKv, type RowOfStep, type TrackedRequest } from './tracked-request.ts';
 
 const NOTHING = -1;
+
+type Ledgered = Readonly<{ scenario: Scenario; router: Router; judge: Judge; marks: Set<Mark> }>;
+
+/** What a forward pass left on the device, and the step as the worker ran it. */
+export type ExecutedStep = Readonly<{
+  step: WorkerStep;
+  routed: Uint32Array;
+  sampled: Uint32Array;
+  layout: SampledLayout;
+}>;
 
 export class Ledger {
   readonly #model: ModelConfig;
@@ -38,14 +50,8 @@ export class Ledger {
   /** The step that wrote each slot last. */
   readonly #slotSteps: Int32Array;
 
-  constructor(
-    model: ModelConfig,
-    engine: EngineConfig,
-    router: Router,
-    hasEpochs: boolean,
-    judge: Judge,
-    marks: Set<Mark>,
-  ) {
+  constructor({ scenario, router, judge, marks }: Ledgered) {
+    const { model, engine, hasEpochs } = scenario;
     this.#model = model;
     this.#engine = engine;
     this.#router = router;
@@ -69,11 +75,11 @@ export class Ledger {
   }
 
   /**
-   * A forward pass has run. `step` is what the worker made of the plan; `routed` and `sampled` are the device's
-   * buffers. Requests are gone through in the scheduler's order: one may have hit a block that another of the same step
-   * fills.
+   * A forward pass has run. Requests are gone through in the scheduler's order: a request may have hit a block that
+   * another request of the same step fills.
    */
-  onExecuted(flight: Flight, step: WorkerStep, routed: Uint32Array, sampled: Uint32Array, layout: SampledLayout): void {
+  onExecuted(flight: Flight, executed: ExecutedStep): void {
+    const { step } = executed;
     const { plan, entries } = flight;
     if (step.numRequests !== plan.numRequests || step.numTokens !== plan.totalNumScheduledTokens) {
       this.#judge.wrong(
@@ -92,13 +98,14 @@ export class Ledger {
         continue;
       }
       this.#join(flight, i);
-      this.#compute(flight, i, step, w, routed, sampled, layout);
+      this.#compute(flight, entry, executed, w);
     }
     flight.isExecuted = true;
   }
 
   /**
-   * The row that a position must have, in deterministic mode. `null`: no forward pass and no hit has ever got there.
+   * Returns the row that a position must have, in deterministic mode. `null`: no forward pass and no hit has ever
+   * reached it.
    */
   rowOf(request: TrackedRequest, position: number): Uint16Array | null {
     const at = position * this.#rowLength;
@@ -113,7 +120,7 @@ export class Ledger {
   }
 
   /**
-   * The request was admitted with `numHits` cached tokens and ends before the pass has run: rows of those already
+   * The request was admitted with `numHits` cached tokens and ends before its pass has run: rows of the tokens that are
    * computed may be delivered.
    */
   noteHits(request: TrackedRequest, blocks: readonly number[], numHits: number): void {
@@ -121,13 +128,14 @@ export class Ledger {
       const slot = this.#slotIn(blocks, position);
       if (this.#slotPositions[slot] !== position || this.#slotTokens[slot] !== request.tokens[position]) continue;
       request.flags[position]! |= Flag.hit;
-      if (this.#hasEpochs) this.#keepRow(request, position, NOTHING, this.#slotRows[slot]!, false);
+      if (this.#hasEpochs)
+        this.#keepRow(request, position, { stepId: NOTHING, row: this.#slotRows[slot]!, isForbidden: false });
     }
   }
 
   /**
-   * What the kept block table of an ended request holds at `[from, to)`, for another engine to take over: KV of its own
-   * tokens (L9).
+   * Returns what the kept block table of an ended request holds at `[from, to)`, for another engine to take over. It
+   * must be KV of the request's own tokens (L9).
    */
   readKv(request: TrackedRequest, blocks: readonly number[], from: number, to: number): LoadedKv {
     const epochs: number[] = [];
@@ -137,7 +145,8 @@ export class Ledger {
       if (this.#slotPositions[slot] !== position || this.#slotTokens[slot] !== request.tokens[position]) {
         this.#judge.wrong(
           'L9',
-          `slot ${slot} was read for position ${position} of ${request.name}, but holds token ${this.#slotTokens[slot]} at position ${this.#slotPositions[slot]}`,
+          `slot ${slot} was read for position ${position} of ${request.name}, but holds token ` +
+            `${this.#slotTokens[slot]} at position ${this.#slotPositions[slot]}`,
         );
       }
       epochs.push(this.#slotEpochs[slot]!);
@@ -160,7 +169,7 @@ export class Ledger {
   }
 
   /**
-   * The request ends before a pass has read what was loaded for it: rows of that may be delivered. Rows of what was
+   * The request ends before a pass has read its loaded KV: rows of that KV may be delivered. Rows of loaded KV that was
    * taken away again may not, since no pass of the request has read it.
    */
   noteLoaded(request: TrackedRequest): void {
@@ -169,11 +178,16 @@ export class Ledger {
     const end = Math.min(loadedKv.to, request.tokens.length - 1);
     for (let position = loadedKv.from; position < end; position += 1) {
       request.flags[position]! |= Flag.hit;
-      if (this.#hasEpochs) this.#keepRow(request, position, NOTHING, loadedKv.rows[position - loadedKv.from]!, false);
+      if (this.#hasEpochs)
+        this.#keepRow(request, position, {
+          stepId: NOTHING,
+          row: loadedKv.rows[position - loadedKv.from]!,
+          isForbidden: false,
+        });
     }
   }
 
-  /** Block table and known tokens of a request that joins; the KV of its prefix hits must hold its own tokens. */
+  /** Takes the block table and known tokens of a joining request; its prefix hits must hold KV of its own tokens. */
   #join(flight: Flight, i: number): void {
     const { plan } = flight;
     const { request } = flight.entries[i]!;
@@ -199,8 +213,9 @@ export class Ledger {
       ) {
         this.#judge.wrong(
           'L9',
-          `request ${request.name} was admitted in step ${flight.stepId} with cached slot ${slot} for its token ${token} at ` +
-            `position ${position}, but the slot holds token ${this.#slotTokens[slot]} at position ${this.#slotPositions[slot]}`,
+          `request ${request.name} was admitted in step ${flight.stepId} with cached slot ${slot} for its ` +
+            `token ${token} at position ${position}, but the slot holds token ${this.#slotTokens[slot]} ` +
+            `at position ${this.#slotPositions[slot]}`,
         );
         return;
       }
@@ -209,22 +224,15 @@ export class Ledger {
         this.#marks.add('blocks with loaded KV hit by another request');
       }
       request.flags[position]! |= Flag.hit;
-      if (this.#hasEpochs) this.#keepRow(request, position, NOTHING, this.#slotRows[slot]!, false);
+      if (this.#hasEpochs)
+        this.#keepRow(request, position, { stepId: NOTHING, row: this.#slotRows[slot]!, isForbidden: false });
     }
     request.numComputed = numHits;
     request.loadedKv = null;
   }
 
-  #compute(
-    flight: Flight,
-    i: number,
-    step: WorkerStep,
-    w: number,
-    routed: Uint32Array,
-    sampled: Uint32Array,
-    layout: SampledLayout,
-  ): void {
-    const entry = flight.entries[i]!;
+  /** Takes in what the step computed for one request, the one that the worker ran as its `w`-th. */
+  #compute(flight: Flight, entry: FlightEntry, { step, routed, sampled, layout }: ExecutedStep, w: number): void {
     const { request } = entry;
     const start = step.tokenStarts[w]!;
     const count = step.tokenCounts[w]!;
@@ -233,7 +241,8 @@ export class Ledger {
     if (start !== request.numComputed) {
       this.#judge.wrong(
         'L3',
-        `request ${request.name} runs from position ${start} in step ${flight.stepId}, but ${request.numComputed} are computed`,
+        `request ${request.name} runs from position ${start} in step ${flight.stepId}, but ` +
+          `${request.numComputed} are computed`,
       );
       return;
     }
@@ -243,8 +252,8 @@ export class Ledger {
     if (numSampled > most || (samples && numSampled === 0) || start + numBase > request.chain.length) {
       this.#judge.wrong(
         'L1',
-        `request ${request.name} got ${numSampled} tokens in step ${flight.stepId}; it ran ${numBase} tokens and ${numDrafts} drafts ` +
-          `from position ${start} on, ${request.chain.length} tokens were known`,
+        `request ${request.name} got ${numSampled} tokens in step ${flight.stepId}; it ran ${numBase} tokens and ` +
+          `${numDrafts} drafts from position ${start} on, ${request.chain.length} tokens were known`,
       );
       return;
     }
@@ -259,8 +268,8 @@ export class Ledger {
       if (truth === request.chain[position + 1]) continue;
       this.#judge.wrong(
         'L2',
-        `request ${request.name} sampled token ${request.chain[position + 1]} at position ${position + 1} in step ${flight.stepId}; ` +
-          `its prefix gives ${truth}: the pass read KV that is not the request's`,
+        `request ${request.name} sampled token ${request.chain[position + 1]} at position ${position + 1} in step ` +
+          `${flight.stepId}; its prefix gives ${truth}: the pass read KV that is not the request's`,
       );
     }
     // Keys of rejected drafts stay in their slots until the positions are computed again.
@@ -281,7 +290,7 @@ export class Ledger {
     entry.to = end;
   }
 
-  /** One position: its key, its slot, its row. */
+  /** Takes in one computed position: its key, its slot, its row. */
   #step(flight: Flight, entry: FlightEntry, position: number, row: number, routed: Uint32Array): void {
     const { request } = entry;
     const token = request.chain[position]!;
@@ -302,14 +311,15 @@ export class Ledger {
       const got = Array.from(routed.subarray(at, at + this.#rowLength));
       this.#judge.wrong(
         'L2',
-        `request ${request.name}, position ${position}: the router of step ${flight.stepId} chose [${got}], the prefix gives [${Array.from(truth)}]`,
+        `request ${request.name}, position ${position}: the router of step ${flight.stepId} chose [${got}], the ` +
+          `prefix gives [${Array.from(truth)}]`,
       );
       break;
     }
     this.#slotSalts[slot] = request.spec.salt;
     if (!this.#hasEpochs) return;
     this.#slotRows[slot] = truth;
-    this.#keepRow(request, position, flight.stepId, truth, entry.isDropped);
+    this.#keepRow(request, position, { stepId: flight.stepId, row: truth, isForbidden: entry.isDropped });
   }
 
   #routeNow(request: TrackedRequest, position: number): Uint16Array {
@@ -319,15 +329,14 @@ export class Ledger {
     return row;
   }
 
-  #keepRow(request: TrackedRequest, position: number, stepId: number, row: Uint16Array, isForbidden: boolean): void {
+  #keepRow(request: TrackedRequest, position: number, row: RowOfStep): void {
     const rows = request.rowsOfSteps.get(position);
-    const kept = { stepId, row, isForbidden };
-    if (rows === undefined) request.rowsOfSteps.set(position, [kept]);
-    else rows.push(kept);
+    if (rows === undefined) request.rowsOfSteps.set(position, [row]);
+    else rows.push(row);
   }
 
   /**
-   * Extends the sums by the key of `position`. Sums behind it, of an earlier life of the request, stay until they are
+   * Extends the sums by the key of `position`. Sums behind it, from before a preemption, stay until they are
    * overwritten.
    */
   #push(request: TrackedRequest, position: number, token: number, epoch: number): void {
@@ -352,7 +361,7 @@ function blockOf(position: number, { blockSize }: EngineConfig): number {
   return Math.floor(position / blockSize);
 }
 
-/** Where the worker ran a request; −1: nowhere. `guess` is looked at first. */
+/** Returns the place of a request in the worker's order, or −1. `guess` is tried first. */
 function placeOf(step: WorkerStep, index: number, guess: number): number {
   if (guess < step.numRequests && step.requestIndices[guess] === index) return guess;
   for (let w = 0; w < step.numRequests; w += 1) if (step.requestIndices[w] === index) return w;

@@ -1,4 +1,4 @@
-/** The scheduler's plans against what is known of requests and blocks: who may run, what it may hold, who lost it. */
+/** Checks the scheduler's plans: which requests may run, which blocks each may hold, and which requests lost theirs. */
 
 import type { EngineConfig } from '../../contract/config.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
@@ -14,6 +14,13 @@ const KIND_NAMES = { [RequestKind.running]: 'runs', [RequestKind.new]: 'joins', 
 
 const NONE: readonly number[] = [];
 
+type PlanChecked = Readonly<{
+  engine: EngineConfig;
+  judge: Judge;
+  marks: Set<Mark>;
+  requests: readonly TrackedRequest[];
+}>;
+
 export class PlanCheck {
   readonly #engine: EngineConfig;
   readonly #judge: Judge;
@@ -24,15 +31,15 @@ export class PlanCheck {
   /** The step that took each block from the free list last. */
   readonly #takenIn: Int32Array;
   #numHeld = 0;
-  /** Requests that wait with their blocks for what is loaded or was, and the engine's view of each. */
+  /** Requests that wait with their blocks, since KV is or was loaded for them, and the engine's view of each. */
   readonly #withKv: Map<TrackedRequest, CaptureRequest> = new Map();
   readonly #begunLoads: Readonly<{ request: TrackedRequest; view: CaptureRequest; from: number }>[] = [];
-  /** Loads under way, whether their requests are alive or not, and requests whose blocks are kept. */
+  /** Loads under way, also those of ended requests, and requests whose blocks are kept. */
   #numUnderWay = 0;
-  /** Requests that ended and of whose end the workers have not heard. */
+  /** Ended requests whose end the workers have not been told. */
   readonly #untold = new Set<number>();
 
-  constructor(engine: EngineConfig, judge: Judge, marks: Set<Mark>, requests: readonly TrackedRequest[]) {
+  constructor({ engine, judge, marks, requests }: PlanChecked) {
     this.#engine = engine;
     this.#judge = judge;
     this.#marks = marks;
@@ -41,7 +48,7 @@ export class PlanCheck {
     this.#takenIn = new Int32Array(engine.numBlocks).fill(-1);
   }
 
-  /** Takes in that there was nothing to plan, which does not mean that nothing happened. */
+  /** There was nothing to plan; loads may have begun, and loaded KV may have been given back. */
   onNoPlan(): void {
     if (this.#withKv.size > 0) this.#findGivenBack(null);
     this.#takeBegunLoads();
@@ -63,7 +70,8 @@ export class PlanCheck {
     if (plan.numRequests > maxNumSeqs || plan.totalNumScheduledTokens > maxNumBatchedTokens) {
       this.#judge.wrong(
         'L8',
-        `step ${plan.stepId} runs ${plan.numRequests} requests and ${plan.totalNumScheduledTokens} tokens: over its limits`,
+        `step ${plan.stepId} runs ${plan.numRequests} requests and ${plan.totalNumScheduledTokens} tokens: ` +
+          'over its limits',
       );
     }
     const entries: FlightEntry[] = [];
@@ -105,7 +113,7 @@ export class PlanCheck {
     };
   }
 
-  /** A cache reset: whoever runs loses its KV, and its outputs on their way are thrown away. */
+  /** A cache reset: running requests lose their KV, and their outputs in flight are thrown away. */
   preemptAll(flights: readonly Flight[]): void {
     for (const request of this.#requests) {
       if (request.state === 'running') this.#preempt(request, flights, true);
@@ -122,7 +130,8 @@ export class PlanCheck {
   }
 
   /**
-   * The scheduler begins loads while it plans: what it gave others before, in the same plan, has been taken in by now.
+   * The scheduler begins loads while it plans. They are checked after the rest of the plan, when the blocks that it
+   * gave to other requests are known.
    */
   #takeBegunLoads(): void {
     for (const { request, view, from } of this.#begunLoads) this.#takeBegunLoad(request, view, from);
@@ -166,7 +175,7 @@ export class PlanCheck {
     for (let p = kv.from; p < request.numLoaded; p += 1) request.flags[p]! |= Flag.loaded;
   }
 
-  /** The request ends in a moment, and its blocks stay. */
+  /** The request is about to end, and its blocks stay. */
   onKept(request: TrackedRequest): void {
     request.isKept = true;
     this.#numUnderWay += 1;
@@ -179,19 +188,19 @@ export class PlanCheck {
     this.#dropBlocks(request);
   }
 
-  /** Whether somebody outside reads or writes blocks, which nobody can take back then. */
+  /** Whether blocks are read or written from outside the engine: they cannot be taken back then. */
   get isUnderWay(): boolean {
     return this.#numUnderWay > 0;
   }
 
-  /** Requests that wait with their KV, and whose blocks the scheduler has taken to let another one run. */
+  /** Finds loaded requests whose blocks the scheduler has taken to let another request run. */
   #findGivenBack(plan: SchedulerOutput | null): void {
     for (const [request, view] of this.#withKv) {
       if (request.state !== 'loaded') continue;
       const { blockIds } = view;
       let isHeld = request.blocks.length <= blockIds.length;
       for (let i = 0; isHeld && i < request.blocks.length; i += 1) isHeld = request.blocks[i] === blockIds[i];
-      // Who has got the very same blocks again begins elsewhere in them.
+      // A request that was given the very same blocks again starts at another position in them.
       const at = plan?.requestIndices.subarray(0, plan.numRequests).indexOf(request.index) ?? -1;
       if (at >= 0 && plan!.numComputedTokens[at] !== request.numLoaded) isHeld = false;
       if (!isHeld) this.#giveBack(request);
@@ -212,7 +221,7 @@ export class PlanCheck {
     this.#withKv.delete(request);
   }
 
-  /** The workers are gone: nobody holds anything, and nobody is left to be told of an end. */
+  /** The workers are gone: no request holds blocks, and no worker must be told of an end. */
   loseAll(flights: readonly Flight[]): void {
     for (const flight of flights) for (const entry of flight.entries) forbidStep(entry.request, flight.stepId);
     for (const request of this.#requests) {
@@ -230,7 +239,7 @@ export class PlanCheck {
     this.#untold.clear();
   }
 
-  /** What was loaded, is being loaded or is kept goes with the workers. */
+  /** Loaded, loading and kept KV goes with the workers. */
   #loseKv(request: TrackedRequest): void {
     this.#dropBlocks(request);
     request.isKept = false;
@@ -241,8 +250,8 @@ export class PlanCheck {
   }
 
   /**
-   * The request ends: the workers must be told, and its blocks are free, unless a load writes to them or somebody is
-   * going to read them.
+   * The request ends: the workers must be told, and its blocks are free, unless a load writes to them or another engine
+   * is going to read them.
    */
   end(request: TrackedRequest): void {
     this.#untold.add(request.index);
@@ -253,7 +262,7 @@ export class PlanCheck {
     }
   }
 
-  /** Requests that ended and of whose end the workers have not heard. */
+  /** How many ended requests the workers have not been told of. */
   get numUntold(): number {
     return this.#untold.size;
   }
@@ -267,7 +276,7 @@ export class PlanCheck {
     );
   }
 
-  /** A plan in words. */
+  /** Says a plan in words. */
   describe({ plan, entries }: Flight): string {
     const parts = entries.map(({ request }, i) => {
       const from = plan.numComputedTokens[i]!;
@@ -275,7 +284,9 @@ export class PlanCheck {
       const drafts = plan.draftOffsets[i + 1]! - plan.draftOffsets[i]!;
       const blocks = plan.newBlockIds.subarray(plan.newBlockOffsets[i], plan.newBlockOffsets[i + 1]);
       const kind = KIND_NAMES[plan.kinds[i] as 0 | 1 | 2];
-      return `${request.name} ${kind} [${from}, ${to})${drafts > 0 ? ` with ${drafts} drafts` : ''}${blocks.length > 0 ? ` blocks +${[...blocks]}` : ''}`;
+      const withDrafts = drafts > 0 ? ` with ${drafts} drafts` : '';
+      const newBlocks = blocks.length > 0 ? ` blocks +${[...blocks]}` : '';
+      return `${request.name} ${kind} [${from}, ${to})${withDrafts}${newBlocks}`;
     });
     const names = (indices: readonly number[]): string => indices.map((i) => this.#requests[i]!.name).join(', ');
     if (plan.preemptedIndices.length > 0) parts.push(`preempted: ${names(plan.preemptedIndices)}`);
@@ -299,7 +310,7 @@ export class PlanCheck {
     const start = plan.numComputedTokens[i]!;
     const isLoaded = request.state === 'loaded';
     const numHitBlocks = isJoining && !isLoaded ? start / blockSize : 0;
-    // Who waits with its blocks is told all of them, and holds the first already.
+    // The plan names all blocks of a loaded request, which holds the first of them already.
     const firstBlock = plan.newBlockOffsets[i]! + (isLoaded ? request.blocks.length : 0);
     const endBlock = plan.newBlockOffsets[i + 1]!;
     if (isLoaded) this.#withKv.delete(request);
@@ -325,7 +336,7 @@ export class PlanCheck {
     request.lastStepId = plan.stepId;
   }
 
-  /** The last token that fits the model is never an input. A request that joins may have padding there. */
+  /** The last token that fits the model is never an input. A joining request may have padding there. */
   #checkLength(plan: SchedulerOutput, i: number, request: TrackedRequest): void {
     const { maxModelLen, numSpeculativeTokens } = this.#engine;
     const isJoining = plan.kinds[i] !== RequestKind.running;
@@ -360,10 +371,10 @@ export class PlanCheck {
     }
   }
 
-  /** The request loses its blocks. What is on its way for it counts as stale, or is dropped. */
+  /** The request loses its blocks. Its outputs in flight become stale, or are dropped. */
   #preempt(request: TrackedRequest, flights: readonly Flight[], isDropping: boolean): void {
     if (request.state !== 'running') {
-      // A reset or lost worker has preempted it here already, and the workers hear of it with the next step.
+      // A reset or a lost worker has preempted it here already; the plan tells the workers only now.
       if (request.state === 'preempted' || request.state === 'ended') return;
       this.#judge.wrong('L8', `${request.name} was preempted, but is ${request.state}`);
       return;
@@ -400,7 +411,7 @@ export class PlanCheck {
   }
 }
 
-/** Rows that a step computed for the request must not be delivered: nothing that is delivered attended to them. */
+/** Forbids the rows that a step computed for the request: no delivered token attended to their KV. */
 function forbidStep(request: TrackedRequest, stepId: number): void {
   for (const rows of request.rowsOfSteps.values()) {
     for (const row of rows) if (row.stepId === stepId) row.isForbidden = true;

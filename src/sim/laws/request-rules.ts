@@ -1,4 +1,4 @@
-/** Which requests an engine must refuse. Written from the API's promise, not from the engine's code. */
+/** Says which requests an engine must refuse. Written from the API's promise, not from the engine's code. */
 
 import type { EngineConfig } from '../../contract/config.ts';
 import type { ErrorCode } from '../../contract/errors.ts';
@@ -6,8 +6,8 @@ import type { EngineRequest } from '../../contract/request.ts';
 import type { ScenarioRequest } from '../scenario.ts';
 
 /**
- * The code of the refusal that is due; `null`: none is; `'either'`: the engine may keep room for drafts. `isInUse`:
- * another request has the id.
+ * Returns the code of the refusal that is due, or `null`; `'either'`: the engine may refuse to keep room for drafts.
+ * `isInUse`: another live request has the id.
  */
 export function expectedRefusal(
   spec: ScenarioRequest,
@@ -25,16 +25,18 @@ export function expectedRefusal(
   return fits(inputs + numSpeculativeTokens) ? null : 'either';
 }
 
-/** A request in words. */
+/** Says a request in words. */
 export function describeRequest({ prompt, maxTokens, rows, rowsFrom, eos, stops }: ScenarioRequest): string {
-  const ends = [...(eos === null ? [] : [`EOS ${eos}`]), ...(stops.length > 0 ? [`stops ${stops}`] : [])];
-  return (
-    `${prompt.length} prompt tokens, at most ${maxTokens} more` +
-    `${rows ? `, wants rows${rowsFrom > 0 ? ` from ${rowsFrom}` : ''}` : ''}${ends.length > 0 ? `, ${ends.join(', ')}` : ''}`
-  );
+  return [
+    `${prompt.length} prompt tokens`,
+    `at most ${maxTokens} more`,
+    ...(rows ? [`wants rows${rowsFrom > 0 ? ` from ${rowsFrom}` : ''}`] : []),
+    ...(eos === null ? [] : [`EOS ${eos}`]),
+    ...(stops.length > 0 ? [`stops ${stops}`] : []),
+  ].join(', ');
 }
 
-/** What a driver hands to the engine. */
+/** Makes the request that a driver hands to the engine. */
 export function engineRequest(spec: ScenarioRequest, arrivalTime: number): EngineRequest {
   return {
     requestId: spec.id,

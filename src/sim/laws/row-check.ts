@@ -1,15 +1,21 @@
-/**
- * Delivered rows against the ledger's: all there, each once, each the right one, and what is missing for a reason
- * (L1–L4, L9).
- */
+/** Compares delivered rows with the ledger's: all there, each once, each right, or missing for a reason (L1–L4, L9). */
 
 import type { ModelConfig } from '../../contract/config.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import { rowAt } from '../../capture/routed-rows.ts';
 import type { RowArray } from '../../capture/row-shape.ts';
+import type { Scenario } from '../scenario.ts';
 import type { Judge } from './judge.ts';
 import type { Ledger } from './ledger.ts';
 import { Flag, type TrackedRequest } from './tracked-request.ts';
+
+type RowChecked = Readonly<{
+  scenario: Pick<Scenario, 'model' | 'hasEpochs' | 'readsAtOnce'>;
+  ledger: Ledger;
+  judge: Judge;
+  requests: readonly TrackedRequest[];
+  rowsAreSpliced: boolean;
+}>;
 
 export class RowCheck {
   readonly #model: ModelConfig;
@@ -21,25 +27,17 @@ export class RowCheck {
   readonly #requests: readonly TrackedRequest[];
   readonly #unread: Readonly<{ request: TrackedRequest; rows: RoutedRows }>[] = [];
 
-  constructor(
-    model: ModelConfig,
-    ledger: Ledger,
-    judge: Judge,
-    hasEpochs: boolean,
-    readsAtOnce: boolean,
-    rowsAreSpliced: boolean,
-    requests: readonly TrackedRequest[],
-  ) {
+  constructor({ scenario, ledger, judge, requests, rowsAreSpliced }: RowChecked) {
     this.#requests = requests;
-    this.#model = model;
+    this.#model = scenario.model;
     this.#ledger = ledger;
     this.#judge = judge;
-    this.#hasEpochs = hasEpochs;
-    this.#readsAtOnce = readsAtOnce;
+    this.#hasEpochs = scenario.hasEpochs;
+    this.#readsAtOnce = scenario.readsAtOnce;
     this.#rowsAreSpliced = rowsAreSpliced;
   }
 
-  /** Takes in the rows of one output: a piece, or all of them. */
+  /** Takes in the rows of one output: some of them, or all. */
   onRows(request: TrackedRequest, rows: RoutedRows): void {
     const { start, count } = rows;
     if (rows.numLayers !== this.#model.numLayers || rows.topK !== this.#model.topK) {
@@ -71,7 +69,7 @@ export class RowCheck {
     else this.#unread.push({ request, rows });
   }
 
-  /** The request is over, and all rows that it will ever get are here. */
+  /** The request is over, and all its rows were delivered. */
   onEnd(request: TrackedRequest): void {
     const from = request.spec.rowsFrom;
     const to = Math.max(from, request.tokens.length - 1);
@@ -91,7 +89,7 @@ export class RowCheck {
     }
   }
 
-  /** A consumer that reads late finds what it would have found at once. */
+  /** Reads the rows that a late consumer has kept: they must be what they were when they were delivered. */
   readAll(): void {
     for (const { request, rows } of this.#unread) this.#read(request, rows);
     this.#unread.length = 0;
@@ -113,7 +111,8 @@ export class RowCheck {
     if (isUnmentioned) {
       this.#judge.wrong(
         'L1',
-        `${request.name} ended (${finish}) with rows [${request.rowsFrom}, ${request.rowsTo}), without a word about position ${position}`,
+        `${request.name} ended (${finish}) with rows [${request.rowsFrom}, ${request.rowsTo}), without a word ` +
+          `about position ${position}`,
       );
     } else if (hasArrived) {
       this.#judge.wrong('L3', `the row of ${request.name} at position ${position} had reached the engine and is lost`);
@@ -141,13 +140,16 @@ export class RowCheck {
       if (forbidden !== undefined) {
         this.#judge.wrong(
           'L9',
-          `the row of ${request.name} at position ${position} is of step ${forbidden.stepId}, whose output was thrown away`,
+          `the row of ${request.name} at position ${position} is of step ${forbidden.stepId}, whose output was ` +
+            'thrown away',
         );
         return;
       }
       const other = this.#requests.find((each) => hasSameStart(each, request, position) && hasRow(each, position, got));
       if (other !== undefined) {
-        const what = `the row of ${request.name} at position ${position} is of a pass of ${other.name} over the same tokens, whose KV it did not read`;
+        const what =
+          `the row of ${request.name} at position ${position} is of a pass of ${other.name} over the ` +
+          'same tokens, whose KV it did not read';
         this.#judge.wrong('L9', what);
         return;
       }
@@ -161,8 +163,8 @@ export class RowCheck {
   }
 
   /**
-   * What no router can have chosen, whatever the oracle says: in each layer K ids of experts that there are, no two
-   * alike.
+   * Finds rows that no router can have chosen, whatever the oracle says: each layer must have K distinct ids of
+   * existing experts.
    */
   #checkIds(request: TrackedRequest, position: number, got: RowArray): void {
     const { numLayers, topK, numExperts } = this.#model;
@@ -173,7 +175,9 @@ export class RowCheck {
         for (let before = layer * topK; isRight && before < at; before += 1) isRight = got[before] !== id;
         if (isRight) continue;
         const ids = Array.from(got.subarray(layer * topK, end));
-        const what = `the row of ${request.name} at position ${position} is no routing in layer ${layer}: [${ids}], ${topK} of ${numExperts} experts`;
+        const what =
+          `the row of ${request.name} at position ${position} is no routing in layer ${layer}: ` +
+          `[${ids}], ${topK} of ${numExperts} experts`;
         this.#judge.wrong(got.every((each) => each === 0) ? 'L4' : 'L2', what);
         return;
       }
@@ -181,7 +185,8 @@ export class RowCheck {
   }
 
   #wrongRow(request: TrackedRequest, position: number, got: RowArray, expected: string): void {
-    const what = `the row of ${request.name} at position ${position} is [${Array.from(got)}]; the router chose ${expected}`;
+    const where = `${request.name} at position ${position}`;
+    const what = `the row of ${where} is [${Array.from(got)}]; the router chose ${expected}`;
     if (got.every((id) => id === 0)) this.#judge.wrong('L4', what);
     else this.#judge.wrong(this.#isOfAnotherPosition(request, position, got) ? 'L3' : 'L2', what);
   }

@@ -1,4 +1,4 @@
-/** What the simulator knows of a request by itself, without asking the code under test. */
+/** What the simulator itself knows of a request, independently of the code under test. */
 
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { ScenarioRequest } from '../scenario.ts';
@@ -29,18 +29,26 @@ export type RowOfStep = {
   isForbidden: boolean;
 };
 
-/** `loading`: it waits for KV from elsewhere; `loaded`: that has come, or will not, and it waits with its blocks. */
+/** `loading`: it waits for KV from elsewhere. `loaded`: the load has ended, and it waits with its blocks. */
 export type TrackedState = 'waiting' | 'loading' | 'loaded' | 'running' | 'preempted' | 'ended';
 
-/** KV of the positions `[from, to)` that came from another engine: which pass wrote each, and with epochs its row. */
+/** KV of the positions `[from, to)` from another engine: the epoch of each, and with epochs its row. */
 export type LoadedKv = Readonly<{ from: number; to: number; epochs: readonly number[]; rows: readonly Uint16Array[] }>;
+
+type Tracked = Readonly<{
+  index: number;
+  spec: ScenarioRequest;
+  arrivalTime: number;
+  maxPositions: number;
+  rowLength: number;
+}>;
 
 export class TrackedRequest {
   readonly index: number;
   readonly spec: ScenarioRequest;
   readonly arrivalTime: number;
 
-  /** As the caller sees it: prompt and delivered tokens. */
+  /** The caller's view: prompt and delivered tokens. */
   readonly tokens: number[];
   state: TrackedState = 'waiting';
   finish: FinishReason | null = null;
@@ -50,7 +58,7 @@ export class TrackedRequest {
   blocks: number[] = [];
   /** The step that ran it last. */
   lastStepId = -1;
-  /** Of a request that waits with its blocks: tokens whose KV stands in them. */
+  /** For a request that waits with its blocks: how many tokens have KV in them. */
   numLoaded = 0;
   /** What was loaded for it, until a forward pass has read it. */
   loadedKv: LoadedKv | null = null;
@@ -60,10 +68,10 @@ export class TrackedRequest {
   rowsFrom = -1;
   rowsTo = -1;
 
-  /** As the device sees it: tokens known to it, and how many of them have their key in the KV cache. */
+  /** The device's view: tokens known to it, and how many of them have their key in the KV cache. */
   chain: number[] = [];
   numComputed = 0;
-  /** Sums over keys up to each position, from which its hidden state follows. */
+  /** Sums over the keys up to each position; the hidden state follows from them. */
   readonly sumX: number[] = [];
   readonly sumY: number[] = [];
   table: number[] = [];
@@ -74,7 +82,8 @@ export class TrackedRequest {
   /** With epochs: every row that a position had. */
   readonly rowsOfSteps: Map<number, RowOfStep[]> = new Map();
 
-  constructor(index: number, spec: ScenarioRequest, arrivalTime: number, maxPositions: number, rowLength: number) {
+  /** `maxPositions`: the most positions that a step may run for it. */
+  constructor({ index, spec, arrivalTime, maxPositions, rowLength }: Tracked) {
     this.index = index;
     this.spec = spec;
     this.arrivalTime = arrivalTime;
@@ -91,7 +100,7 @@ export class TrackedRequest {
     return this.finish === null;
   }
 
-  /** For KV that is loaded, or after its load, until it is admitted. */
+  /** From the beginning of its load until it is admitted. */
   get waitsWithBlocks(): boolean {
     return this.state === 'loading' || this.state === 'loaded';
   }
@@ -104,7 +113,7 @@ export class TrackedRequest {
     return (this.flags[position]! & flag) !== 0;
   }
 
-  /** What its last token, just appended, ends it with. Written from the API's promise, not from the engine's code. */
+  /** Returns how the token appended last ends the request. Written from the API's promise, not the engine's code. */
   stopCheck(maxModelLen: number): Readonly<{ finish: FinishReason; stopReason: number | null }> | null {
     const { spec, tokens, numOutputs } = this;
     const last = tokens.at(-1)!;

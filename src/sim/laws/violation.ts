@@ -1,13 +1,15 @@
 /** A broken promise. */
 
+/** The number of a law. */
 export type LawName = 'L1' | 'L2' | 'L3' | 'L4' | 'L5' | 'L6' | 'L7' | 'L8' | 'L9' | 'L10';
 
+/** All laws; docs/architecture.md says what each promises. */
 export const LAWS: readonly LawName[] = ['L1', 'L2', 'L3', 'L4', 'L5', 'L6', 'L7', 'L8', 'L9', 'L10'];
 
-/** A wrong answer; nothing moves any more; the code under test threw. */
+/** `wrong`: a wrong answer. `stall`: nothing moves any more. `crash`: the code under test threw. */
 export type ViolationKind = 'wrong' | 'stall' | 'crash';
 
-/** Thrown where the promise was found broken: nothing after it is worth anything. */
+/** Thrown where a promise was found broken: it ends the run. */
 export class Violation extends Error {
   readonly kind: ViolationKind;
   readonly law: LawName;

@@ -2,25 +2,21 @@
  * Two engines and what is between them, in one virtual time.
  *
  *     clients ─▶ P: World, Storm, ranks ──ends──▶ proxy ──▶ D: World, Storm, ranks ─▶ outputs
- *                   VirtualKeeper ◀───── link: question, release ───── VirtualLoader
- *                      └──────────────── link: keys, rows ──────────────────▶┘
+ *                     │ KvKeeper ◀───── link: question, release ───── KvLoader │
+ *                     └──────────────── link: keys, rows ────────────────▶─────┘
  *
  * Passes of P and of D have epochs that differ: a row of D's tells whose it is (L9).
  */
 
-import type { Router } from '../../kernels/model/route/route.ts';
 import type { Mark } from '../coverage.ts';
-import type { EventLog } from '../event-log.ts';
 import type { Judge } from '../laws/judge.ts';
 import type { Clock } from '../virtual/event-heap.ts';
 import type { Scenario } from '../scenario.ts';
 import { Storm } from '../storm.ts';
-import type { TestedDesign } from '../tested-design.ts';
-import { World } from '../world.ts';
-import { VirtualKeeper, type LedgerKv } from './virtual-keeper.ts';
-import { VirtualLoader } from './virtual-loader.ts';
+import { World, type RunContext } from '../world.ts';
 import type { PdScenario } from './pd-scenario.ts';
 import { decodeScenario, prefillScenario } from './side-scenarios.ts';
+import { VirtualHandover } from './virtual-handover.ts';
 import { VirtualLink } from './virtual-link.ts';
 import { VirtualProxy } from './virtual-proxy.ts';
 
@@ -28,58 +24,52 @@ import { VirtualProxy } from './virtual-proxy.ts';
 const FIRST_PREFILL_EPOCH = 1_000_000;
 
 export class EnginePair {
-  readonly #keeper: VirtualKeeper;
-  readonly #loader: VirtualLoader;
+  readonly #from: VirtualHandover;
+  readonly #to: VirtualHandover;
   readonly #prefill: Storm;
   readonly #decode: Storm;
   readonly #judge: Judge;
   readonly #marks: ReadonlySet<Mark>;
 
-  constructor(
-    scenario: Scenario,
-    pd: PdScenario,
-    tested: TestedDesign,
-    router: Router,
-    clock: Clock,
-    judge: Judge,
-    log: EventLog,
-    marks: Set<Mark>,
-  ) {
-    this.#judge = judge;
+  /** `pd`: that of the scenario. */
+  constructor(scenario: Scenario, pd: PdScenario, { run, clock }: Readonly<{ run: RunContext; clock: Clock }>) {
+    const { tested, marks } = run;
+    this.#judge = run.judge;
     this.#marks = marks;
     const link = new VirtualLink(clock, pd.link, scenario.seed);
-    const ledgerKv: LedgerKv = new WeakMap();
-    this.#keeper = new VirtualKeeper(clock, pd, ledgerKv, marks);
-    this.#loader = new VirtualLoader({ clock, link, keeper: this.#keeper, ledgerKv, marks }, pd, scenario);
+    const common = { clock, link, pd, marks, ledgerKv: new WeakMap() };
+    const [prefilled, decoded] = [prefillScenario(scenario, pd), decodeScenario(scenario, pd)];
+    this.#from = new VirtualHandover({ ...common, engineId: 'P', peer: null }, prefilled);
+    this.#to = new VirtualHandover({ ...common, engineId: 'D', peer: this.#from }, decoded);
     const proxy = new VirtualProxy({
       clock,
       link,
-      keeper: this.#keeper,
-      loader: this.#loader,
+      from: this.#from.keeper,
+      to: this.#to.loader,
       requests: new Map(scenario.requests.map((request) => [request.id, request])),
       failure: pd.proxy ?? null,
       seed: scenario.seed,
       marks,
     });
-    const prefill = new World(prefillScenario(scenario, pd), tested, router, judge, log, marks, {
+    const prefill = new World(prefilled, run, {
       prefix: 'P: ',
       firstEpoch: FIRST_PREFILL_EPOCH,
-      connector: this.#keeper,
+      connector: this.#from,
       rowsAreSpliced: false,
       onEnd: (spec, finish, rows) => proxy.onPrefilled(spec, finish, rows),
     });
-    const decode = new World(decodeScenario(scenario, pd), tested, router, judge, log, marks, {
+    const decode = new World(decoded, run, {
       prefix: 'D: ',
       firstEpoch: 1,
-      connector: this.#loader,
+      connector: this.#to,
       rowsAreSpliced: pd.rows === 'splice',
-      onEnd: ({ id }) => this.#loader.ended(id),
+      onEnd: ({ id }) => this.#to.loader.ended(id),
     });
     this.#prefill = new Storm(prefill, tested, clock);
     this.#decode = new Storm(decode, tested, clock);
-    proxy.attach(this.#prefill, this.#decode, prefill.scenario.requests);
-    this.#keeper.attach(prefill, this.#prefill);
-    this.#loader.attach(decode, this.#decode);
+    proxy.attach(this.#prefill, this.#decode, prefilled.requests);
+    this.#from.attach(prefill, this.#prefill);
+    this.#to.attach(decode, this.#decode);
   }
 
   get numSteps(): number {
@@ -90,16 +80,12 @@ export class EnginePair {
   checkEnd(): void {
     this.#prefill.checkEnd();
     this.#decode.checkEnd();
-    const [{ core: keeper }, { core: loader }] = [this.#keeper, this.#loader];
-    const { numKept, numReads } = keeper;
-    const { numLoads } = loader;
-    if (numKept + numReads + numLoads > 0) {
-      const left = `${numKept} requests keep blocks, ${numReads} reads and ${numLoads} loads are under way`;
-      this.#judge.wrong('L7', `${left} after the drain`);
-    }
-    // Requests that come to an engine whose workers are lost for good are never taken in.
-    if (this.#marks.has('worker lost for good') || keeper.numRequests + loader.numRequests === 0) return;
-    const remembered = `${keeper.numRequests} requests to keep and ${loader.numRequests} to load for`;
-    this.#judge.wrong('L7', `${remembered} are remembered after the drain`);
+    const { kept, reads, requests: toKeep } = this.#from.keeper.liveCounts();
+    const { loads, requests: toLoad } = this.#to.loader.liveCounts();
+    // A request that comes to an engine whose workers are lost for good is never taken in, and so it never ends.
+    const remembered = this.#marks.has('worker lost for good') ? 0 : toKeep + toLoad;
+    if (kept + reads + loads + remembered === 0) return;
+    const left = `${kept} requests keep blocks, ${reads} reads and ${loads} loads are under way`;
+    this.#judge.wrong('L7', `${left}, and ${remembered} requests are remembered after the drain`);
   }
 }

@@ -6,6 +6,8 @@
 
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
+import type { KvKeeper } from '../../handover/kv-keeper.ts';
+import type { KvLoader } from '../../handover/kv-loader.ts';
 import type { RemoteKv } from '../../handover/kv-message.ts';
 import { random, type Random } from '../../workload/random.ts';
 import type { Mark } from '../coverage.ts';
@@ -13,15 +15,13 @@ import { Phase, type Clock } from '../virtual/event-heap.ts';
 import type { ScenarioRequest } from '../scenario.ts';
 import type { Storm } from '../storm.ts';
 import type { ProxyFailure } from './pd-scenario.ts';
-import type { VirtualKeeper } from './virtual-keeper.ts';
 import type { VirtualLink } from './virtual-link.ts';
-import type { VirtualLoader } from './virtual-loader.ts';
 
 export type ProxySurroundings = Readonly<{
   clock: Clock;
   link: VirtualLink;
-  keeper: VirtualKeeper;
-  loader: VirtualLoader;
+  from: KvKeeper;
+  to: KvLoader<RemoteKv>;
   /** As the clients sent them, by id. */
   requests: ReadonlyMap<string, ScenarioRequest>;
   /** `null`: its leg to the prefill engine never fails. */
@@ -47,7 +47,8 @@ export class VirtualProxy {
   attach(prefill: Storm, decode: Storm, prefillRequests: readonly ScenarioRequest[]): void {
     this.#prefill = prefill;
     this.#decode = decode;
-    const { clock, failure } = this.#around;
+    const { clock, failure, from } = this.#around;
+    for (const { id, prompt } of prefillRequests) from.announce(id, Uint32Array.from(prompt));
     if (failure === null) return;
     for (const { id, at } of prefillRequests) {
       clock.plan(at + failure.patienceTicks, Phase.client, () => this.#giveUp(id));
@@ -59,8 +60,8 @@ export class VirtualProxy {
    * KV if there is some.
    */
   onPrefilled({ id }: ScenarioRequest, finish: FinishReason | 'refused', pieces: readonly RoutedRows[]): void {
-    const { link, keeper, failure, marks } = this.#around;
-    const remote = keeper.core.ended(id, pieces.length === 1 ? pieces[0]! : null);
+    const { link, from, failure, marks } = this.#around;
+    const remote = from.ended(id, pieces.length === 1 ? pieces[0]! : null);
     if (this.#settled.has(id)) return;
     if (finish === 'abort') {
       this.#settled.add(id);
@@ -85,9 +86,11 @@ export class VirtualProxy {
   #handOver(id: string, remote: RemoteKv | null): void {
     if (this.#settled.has(id)) return;
     this.#settled.add(id);
-    const { loader, requests } = this.#around;
+    const { to, requests } = this.#around;
     const request = requests.get(id)!;
-    if (remote !== null) loader.announce(request, remote);
+    const { prompt, rows, rowsFrom } = request;
+    const promptTokenIds = Uint32Array.from(prompt);
+    if (remote !== null) to.announce([id], { remote, promptTokenIds, rowsStart: rows ? rowsFrom : null });
     this.#decode!.arrive(request);
   }
 }

@@ -1,4 +1,4 @@
-/** What happens next, in virtual time. */
+/** Virtual time: the events that are planned, and the order in which they run. */
 
 /** Events of one instant run in the order of their phase, so that a race is decided the same way on every machine. */
 export const Phase = { device: 0, map: 1, worker: 2, wire: 3, client: 4, update: 5, begin: 6 } as const;
@@ -47,7 +47,7 @@ export class EventHeap implements Clock {
     heap[at] = event;
   }
 
-  /** Takes the next event out, moves the clock to it, and runs it. `false`: there is none. */
+  /** Runs the next event and moves the clock to it. `false`: there is none. */
   runNext(): boolean {
     const heap = this.#heap;
     const first = heap[0];

@@ -3,9 +3,10 @@
  * source when it executes, and a buffer that is mapped late shows what lies in it by then.
  *
  *     write ─┐
- *     submit ┴▶ queue ▶ … ▶ [write, write, submission] ─executeNext─▶ buffers ─view─▶ host        who calls these two owns time
+ *     submit ┴▶ queue ▶ … ▶ [write, write, submission] ─executeNext─▶ buffers ─view─▶ host
  *
- * Kernels are their TypeScript references. There are no promises: what `Device` promises, this refuses.
+ * The caller of `executeNext` and `view` owns time. Kernels are their TypeScript references. There are no promises: the
+ * methods of `Device` that return one throw.
  */
 
 import type {

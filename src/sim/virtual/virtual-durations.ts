@@ -1,4 +1,4 @@
-/** How long things take: drawn from streams of their own, so that one more map does not change the time of a pass. */
+/** Draws how long things take, from streams of their own: one more map does not change the time of a pass. */
 
 import { random, type Random } from '../../workload/random.ts';
 import type { Clock } from './event-heap.ts';
@@ -25,28 +25,28 @@ export class VirtualDurations {
     return drawn(this.#passes, pass, passJitter, slowPassShare, slowPassFactor);
   }
 
-  /** From a pass's end until its results can be read. */
+  /** Ticks from the end of a pass until its results can be read. */
   map(): number {
     const { map, mapJitter, lateMapShare, lateMapFactor } = this.#timing;
     return drawn(this.#maps, map, mapJitter, lateMapShare, lateMapFactor);
   }
 
-  /** From engine to worker or back. */
+  /** Ticks from engine to worker or back. */
   wire(): number {
     return this.#wires.below(this.#timing.wire + 1);
   }
 
-  /** Until a step is begun. */
+  /** Ticks until a step is begun. */
   engine(): number {
     return this.#wires.below(this.#timing.engine + 1);
   }
 
-  /** Until an output is taken in. */
+  /** Ticks until an output is taken in. */
   update(): number {
     return this.#wires.below(this.#timing.update + 1);
   }
 
-  /** Between two steps of a worker. */
+  /** Ticks between two steps of a worker. */
   host(): number {
     return 1;
   }

@@ -12,8 +12,8 @@ export type LockOwner = 'engine' | 'worker';
  *     thread                acquire ▶ stands still │ goes on
  *
  * No virtual time passes inside a call, so `acquire` returns at once and notes that its thread stands still. The owner
- * of that thread's time (the storm, the rank) asks for it with `takeWait` and runs nothing on the thread before
- * `heldUntil`. A holder that dies is no case of its own: the kernel releases `flock`.
+ * of that thread's time (the storm, the rank) reads the note with `takeWait` and runs nothing on the thread before
+ * `heldUntil`. A holder that dies needs no case of its own: the kernel releases `flock`.
  */
 export class VirtualLock {
   readonly #judge: Judge;
@@ -26,13 +26,13 @@ export class VirtualLock {
     this.#judge = judge;
   }
 
-  /** A process that lives takes the lock and keeps it until then. The caller plans `letGo` for that time. */
+  /** A live process takes the lock and keeps it until `until`. The caller plans `letGo` for that time. */
   hold(until: number): void {
     this.#isHeldElsewhere = true;
     this.#heldUntil = Math.max(this.#heldUntil, until);
   }
 
-  /** The process that was to hold the lock until then gives it back. */
+  /** The process that held the lock until `until` gives it back. */
   letGo(until: number): void {
     if (until >= this.#heldUntil) this.#isHeldElsewhere = false;
   }
@@ -46,7 +46,7 @@ export class VirtualLock {
     this.#take(owner);
   }
 
-  /** Takes the lock if that needs no waiting. */
+  /** Takes the lock if it is free. */
   tryAcquire(owner: LockOwner): boolean {
     if (this.#isHeldElsewhere) return false;
     this.#take(owner);
@@ -57,7 +57,7 @@ export class VirtualLock {
     this.#holder = null;
   }
 
-  /** The time until which the owner's thread stands still, since this was asked last; `null`: it does not. */
+  /** Returns until when the owner's thread stands still because of calls since the last `takeWait`, or `null`. */
   takeWait(owner: LockOwner): number | null {
     return this.#waiting.delete(owner) ? this.#heldUntil : null;
   }

@@ -18,14 +18,14 @@ import { VirtualDevice, type VirtualBuffer } from './virtual-device.ts';
 import type { World } from '../world.ts';
 
 export type RankEvents = Readonly<{
-  /** The rank has come this far with the step. May kill the rank. */
+  /** The step has reached a phase on this rank. May kill the rank. */
   onPhase: (rank: VirtualRank, flight: Flight, phase: 'submitted' | 'executed' | 'mapped') => void;
   onOutput: (rank: VirtualRank, flight: Flight, output: ModelRunnerOutput) => void;
 }>;
 
 /** KV on its way off the device or onto it, in turn with the steps. Keys are `[blockIds.length, blockSize, 2]` u32. */
 export type KvTask = Readonly<{ blockIds: Uint32Array }> &
-  /** `rank`: the one to be read. All have the same KV. */
+  /** `rank`: the rank to read. All ranks have the same KV. */
   (
     | Readonly<{ kind: 'read-kv'; rank: number; onExecuted: () => void; onRead: (keys: Uint32Array) => void }>
     /**
@@ -51,13 +51,13 @@ export class VirtualRank {
   readonly #forward: ForwardPass;
   readonly #half: CaptureWorkerHalf | null;
   readonly #pipeline: StepPipeline<RankTask>;
-  /** Memory of rows on its way to the engine and back. */
+  /** Memory of rows that is on its way to the engine and back. */
   readonly #rowsOut: Set<ArrayBufferLike> = new Set();
-  /** The thread stands still until then: a slow process holds the lock that its half has asked for. */
+  /** The thread stands still until this tick, because a slow process holds the lock that its half asked for. */
   #standsUntil = 0;
   #deviceFreeAt = 0;
   #mappedAt = 0;
-  /** The submission made last, until it has run. */
+  /** The last submission, until it has run. */
   #lastFence: Fence | null = null;
 
   constructor(number: number, world: World, tested: TestedDesign, durations: VirtualDurations, events: RankEvents) {
@@ -103,7 +103,7 @@ export class VirtualRank {
   recycle(rows: Uint8Array): void {
     if (this.isDead) return;
     if (!this.#rowsOut.delete(rows.buffer)) this.#world.judge.wrong('L3', `rank ${this.number} gets rows back twice`);
-    // A view of them that was kept too long shows this.
+    // A view of the rows that was kept too long shows this value.
     rows.fill(0xa5);
     this.#half?.recycle(rows.buffer as ArrayBuffer);
   }
@@ -126,7 +126,7 @@ export class VirtualRank {
     this.#half?.close();
   }
 
-  /** Begins what can begin; behind a step that was submitted the next one begins a little later. */
+  /** Begins the tasks that can begin; the step after a submitted one begins a little later. */
   #pump(): void {
     if (this.#stands(Phase.worker, () => this.#pump())) return;
     while (!this.isDead) {
@@ -156,14 +156,18 @@ export class VirtualRank {
     this.#submitted(this.#durations.pass(), () => {
       if (this.number === 0) {
         const { routedExperts, sampled, sampledLayout } = this.#forward;
-        const routed = (routedExperts as VirtualBuffer).words;
-        this.#world.ledger.onExecuted(flight, step!, routed, (sampled as VirtualBuffer).words, sampledLayout);
+        this.#world.ledger.onExecuted(flight, {
+          step: step!,
+          routed: (routedExperts as VirtualBuffer).words,
+          sampled: (sampled as VirtualBuffer).words,
+          layout: sampledLayout,
+        });
       }
       this.#events.onPhase(this, flight, 'executed');
     });
   }
 
-  /** The submission made last runs when the queue has got there; then come the maps that wait for it. */
+  /** Plans when the last submission runs; the maps that wait for it come after it. */
   #submitted(duration: number, onExecuted: () => void): void {
     const fence: Fence = { onExecuted, maps: [] };
     this.#lastFence = fence;
@@ -194,7 +198,7 @@ export class VirtualRank {
     this.#pump();
   }
 
-  /** Whether the rank's thread stands still: then `run` is planned for when it goes on. */
+  /** Returns whether the rank's thread stands still; `run` is then planned for when it goes on. */
   #stands(phase: Phase, run: () => void): boolean {
     if (this.#durations.clock.now >= this.#standsUntil) return false;
     this.#planAt(this.#standsUntil, phase, run);

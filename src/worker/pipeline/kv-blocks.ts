@@ -4,9 +4,9 @@ import type { Device, DeviceBuffer } from '../../contract/device.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 
 /**
- *     kvKeys     [ block 0 ][ block 1 ][ block 2 ][ block 3 ] …       a block is `blockSize` slots of two u32, side by side
- *                               └────────┐   └─────────┐
- *     copyOut [3, 1]                 [ block 3 ][ block 1 ]            the order of the ids, not of the blocks
+ *     kvKeys          [ block 0 ][ block 1 ][ block 2 ][ block 3 ] …     a block: `blockSize` slots of two u32
+ *
+ *     copyOut [3, 1]  [ block 3 ][ block 1 ]                             the order of the ids, not of the blocks
  */
 export class KvBlocks {
   readonly #device: Device;

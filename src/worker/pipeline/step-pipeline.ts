@@ -3,20 +3,20 @@
  * maps to make and ends of tasks out. It has no promise, no clock and no I/O of its own: `ModelRunner` drives it with
  * promises, the simulator with an event heap.
  *
- *     accept ─▶ queue ─turn─▶ ring slot ─▶ begin ─▶ submit ┬▶ the turn is free     (or at the end, where steps depend on each other)
- *                                                          └▶ onMap ─▶ … ─▶ mapped ─▶ collect ─▶ onEnd, slot and turn free again
+ *     accept ─▶ queue ─turn─▶ ring slot ─▶ begin ─▶ submit ┬▶ the turn is free
+ *                                                          └▶ onMap ─▶ … ─▶ mapped ─▶ collect ─▶ onEnd, slot free
+ *
+ * Where steps depend on each other, the turn is free only at the end.
  */
 
-import type { BlockingReads, CaptureWorkerHalf, DeviceRange, WorkerStep } from '../../contract/capture.ts';
-import type { EngineConfig } from '../../contract/config.ts';
+import type { BlockingReads, DeviceRange, WorkerStep } from '../../contract/capture.ts';
 import type { Device, DeviceBuffer } from '../../contract/device.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
-import type { ForwardPass } from '../../kernels/model/forward-pass.ts';
 import { KvBlocks } from './kv-blocks.ts';
 import { ReadbackRing } from './readback-ring.ts';
 import type { StepFrame } from './step-frame.ts';
-import { emptyOutput, StepRunner } from './step-runner.ts';
+import { emptyOutput, StepRunner, type StepRunnerOptions } from './step-runner.ts';
 
 /**
  * Tasks run in the order in which they are accepted: a KV read sees what all steps before it wrote, a KV write is seen
@@ -61,14 +61,11 @@ export type PipelineActions<Task> = Readonly<{
   onEnd: (task: Task, end: TaskEnd) => void;
 }>;
 
-export type PipelineOptions = Readonly<{
-  engine: EngineConfig;
-  device: Device;
-  forward: ForwardPass;
-  capture: CaptureWorkerHalf | null;
-  /** Steps whose results may be on their way to the host at once. */
-  ringDepth: number;
-}>;
+export type PipelineOptions = StepRunnerOptions &
+  Readonly<{
+    /** Steps whose results may be on their way to the host at once. */
+    ringDepth: number;
+  }>;
 
 export class StepPipeline<Task extends WorkerTask> {
   readonly #device: Device;
@@ -92,9 +89,10 @@ export class StepPipeline<Task extends WorkerTask> {
   #resultBytesRead = 0;
   #captureBytesRead = 0;
 
-  constructor({ engine, device, forward, capture, ringDepth }: PipelineOptions, actions: PipelineActions<Task>) {
+  constructor(options: PipelineOptions, actions: PipelineActions<Task>) {
+    const { engine, device, forward, capture, ringDepth } = options;
     this.#device = device;
-    this.#steps = new StepRunner(engine, device, forward, capture);
+    this.#steps = new StepRunner(options);
     this.#reads = capture?.blockingReads ?? null;
     this.#ring = new ReadbackRing(device, ringDepth, this.#steps.maxResultBytes);
     this.#kv = new KvBlocks(device, forward.kvKeys, engine.blockSize);

@@ -1,33 +1,25 @@
 /**
- * The synchronous part of a model runner: from a scheduler's step to device commands, and from the bytes read back to
- * the step's output. Whoever calls it does the waiting: the model runner on a thread, the simulator in virtual time.
+ * Turns a scheduler's step into device commands, and the bytes read back into the step's output. It is synchronous: the
+ * step pipeline calls it when a step can begin and when its bytes have arrived.
  */
 
 import type { CaptureWorkerHalf, DeviceRange } from '../../contract/capture.ts';
-import { rowsOfRank, SINGLE_RANK, type HookRanks, type HookStep } from './hook-layout.ts';
+import { rowsOfRank, SINGLE_RANK } from './hook-layout.ts';
 import type { EngineConfig } from '../../contract/config.ts';
 import type { Device, DeviceBuffer } from '../../contract/device.ts';
-import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
-import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
-import { PLACEHOLDER_TOKEN } from '../../contract/scheduler-output.ts';
+import { PLACEHOLDER_TOKEN, type SchedulerOutput } from '../../contract/scheduler-output.ts';
 import type { ForwardPass } from '../../kernels/model/forward-pass.ts';
 import { FROM_DEVICE, StepInput } from '../../kernels/model/step-input.ts';
-import type { BatchEntry } from './persistent-batch.ts';
-import { PersistentBatch } from './persistent-batch.ts';
-import type { StepFrame } from './step-frame.ts';
-import { StepFrames } from './step-frame.ts';
+import { PersistentBatch, type BatchEntry } from './persistent-batch.ts';
+import { StepFrames, type StepFrame } from './step-frame.ts';
 
-/**
- * What the router of a rank sees in a step of `numTokens`: with peers, or with padding, more than the rank's own rows.
- */
-export type RouterView = (numTokens: number) => Readonly<{ ranks: HookRanks; step: HookStep }>;
-
-/** Ranks of this engine repeat each other's work, unsharded and unpadded: each sees its own rows. */
-const ownRows: RouterView = (numTokens) => ({
-  ranks: SINGLE_RANK,
-  step: { numRowsSeen: numTokens, rowsPerRank: [numTokens], numTokens },
-});
+export type StepRunnerOptions = Readonly<{
+  engine: EngineConfig;
+  device: Device;
+  forward: ForwardPass;
+  capture: CaptureWorkerHalf | null;
+}>;
 
 /**
  *     begin ─▶ frame ─▶ submit ─▶ … the device runs, other steps may begin … ─▶ collect ─▶ output
@@ -40,15 +32,8 @@ export class StepRunner {
   readonly #input: StepInput;
   readonly #batch: PersistentBatch;
   readonly #frames: StepFrames;
-  readonly #routerView: RouterView;
 
-  constructor(
-    engine: EngineConfig,
-    device: Device,
-    forward: ForwardPass,
-    capture: CaptureWorkerHalf | null,
-    routerView: RouterView = ownRows,
-  ) {
+  constructor({ engine, device, forward, capture }: StepRunnerOptions) {
     this.#engine = engine;
     this.#device = device;
     this.#forward = forward;
@@ -56,7 +41,6 @@ export class StepRunner {
     this.#input = new StepInput(forward.shape);
     this.#batch = new PersistentBatch(engine, forward.shape.maxBlocksPerSeq);
     this.#frames = new StepFrames(engine);
-    this.#routerView = routerView;
   }
 
   /** Requests that the worker remembers. */
@@ -84,7 +68,7 @@ export class StepRunner {
   }
 
   /**
-   * Submits forward pass, capture and copies into `target` as one command buffer. Answers the bytes to read from
+   * Submits forward pass, capture and copies into `target` as one command buffer. Returns how many bytes to read from
    * `target`.
    */
   submit(frame: StepFrame, target: DeviceBuffer): number {
@@ -158,13 +142,16 @@ export class StepRunner {
     out.stepId = step.stepId;
     out.numRequests = n;
     out.numTokens = step.totalNumScheduledTokens;
-    out.firstRow = this.#firstRow(out.numTokens);
+    // Ranks of this engine repeat each other's work, unsharded and unpadded: the router of each sees its own rows.
+    const { numTokens } = out;
+    out.firstRow = rowsOfRank(SINGLE_RANK, { numRowsSeen: numTokens, rowsPerRank: [numTokens], numTokens }).firstRow;
     // Read when the step's results arrive, and the engine's array is reused by then.
     out.captureMetadata = step.captureMetadata?.slice() ?? null;
     for (let i = 0; i < n; i++) this.#addRequest(step, order[i]!, entries[order[i]!]!, frame, i);
     input.end();
     this.#forward.upload(input);
-    out.slotMapping.set(input.slotMapping.subarray(0, out.numTokens));
+    // A half may read it when the results arrive; the step input belongs to the next step by then.
+    out.slotMapping.set(input.slotMapping.subarray(0, numTokens));
   }
 
   #addRequest(step: SchedulerOutput, position: number, entry: BatchEntry, { step: out }: StepFrame, i: number): void {
@@ -201,22 +188,14 @@ export class StepRunner {
     out.maxTokens[i] = data.maxTokens;
   }
 
-  /** Where this rank's rows begin among those that the router sees. */
-  #firstRow(numTokens: number): number {
-    const { ranks, step } = this.#routerView(numTokens);
-    const { kind, firstRow } = rowsOfRank(ranks, step);
-    if (kind === 'slice') return firstRow;
-    throw RoutedExpertsError.of('INVARIANT', 'the rows of a step are spread over ranks that this worker cannot ask');
-  }
-
-  /** With drafts in flight the scheduler counts them as computed until it hears otherwise; the worker has heard. */
+  /** The scheduler counts drafts in flight as computed until their output arrives; the worker knows which stand. */
   #startOf(step: SchedulerOutput, position: number, entry: BatchEntry): number {
     const isOptimistic = this.#engine.numSpeculativeTokens > 0 && this.#engine.asyncScheduling;
     return isOptimistic ? entry.numComputedTokens : step.numComputedTokens[position]!;
   }
 }
 
-/** What a worker answers to a step that runs nothing. */
+/** The output of a step that runs nothing. */
 export function emptyOutput(stepId: number): ModelRunnerOutput {
   return {
     stepId,

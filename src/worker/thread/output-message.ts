@@ -3,7 +3,8 @@
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 
 /**
- *     words   stepId, n, hasDrafts, indexLength, numRows │ indices[n] │ sampledOffsets[n+1] │ sampled │ (draftOffsets[n+1] │ drafts) │ index
+ *     words   stepId, n, hasDrafts, indexLength, numRows │ indices[n] │ sampledOffsets[n+1] │ sampled │ …
+ *             … (draftOffsets[n+1] │ drafts) │ index
  *     rows    the packed rows, untouched: the buffer that the worker half filled is the one that arrives
  */
 const HEADER_LENGTH = 5;

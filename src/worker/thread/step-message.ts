@@ -3,10 +3,11 @@
 import type { NewRequestData, SchedulerOutput } from '../../contract/scheduler-output.ts';
 
 /**
- *     ┌ header, HEADER_LENGTH words ┐┌ sections, each as long as the header says ───────────────────────────────────────────┐
- *     stepId, n, tokens, lengths …    indices[n] kinds[n] computed[n] scheduled[n] blockOffsets[n+1] blocks draftOffsets[n+1]
- *                                     drafts preempted finished captureMetadata newRequests: (index, flags, start, promptLen,
- *                                     maxTokens, numTokens, ids…)
+ *     ┌ header, HEADER_LENGTH words ┐┌ sections, each as long as the header says ───────────────────┐
+ *     stepId, n, tokens, lengths …    indices[n] kinds[n] computed[n] scheduled[n] blockOffsets[n+1]
+ *                                     blocks draftOffsets[n+1] drafts preempted finished
+ *                                     captureMetadata newRequests
+ *     newRequests: (index, flags, start, promptLen, maxTokens, numTokens, ids…) …
  *
  * Both ends read and write the same order; `Cursor` moves over it once.
  */

@@ -81,8 +81,14 @@ export class ThreadExecutor implements Executor {
   }
 
   async execute(step: SchedulerOutput): Promise<ModelRunnerOutput> {
-    // All ranks run in step, as collectives make them: the slowest one is the step. Rank 0 answers for all.
-    const outputs = await all(this.#ranks.map((rank) => this.#dispatch(rank, step)));
+    // All ranks run in step, as collectives make them: the slowest one is the step. The output is that of rank 0.
+    const length = stepMessageLength(step);
+    const first = this.#messages.take(length * 4);
+    writeStepMessage(step, new Uint32Array(first));
+    // Copied before the first is transferred, which leaves nothing to copy.
+    const messages = this.#ranks.map((_, i) => (i === 0 ? first : this.#copied(first, length)));
+    this.#acrossThreads += messages.length * length * 4;
+    const outputs = await all(this.#ranks.map((rank, i) => this.#dispatch(rank, messages[i]!)));
     requireAgreement(outputs);
     for (const output of outputs.slice(1)) this.recycle(output);
     return outputs[0]!;
@@ -96,7 +102,7 @@ export class ThreadExecutor implements Executor {
     if (origin.rows !== null) origin.rank.returnedRows.push(origin.rows);
   }
 
-  /** All ranks hold the same KV; rank 0 answers. */
+  /** All ranks hold the same KV: that of rank 0 is returned. */
   async readKv(blockIds: readonly number[]): Promise<Uint32Array> {
     const { keys } = await ask(this.#ranks[0]!, { kind: 'read-kv', blockIds: Uint32Array.from(blockIds) }, 'kv');
     this.#acrossThreads += keys.byteLength;
@@ -147,13 +153,15 @@ export class ThreadExecutor implements Executor {
     return this.#shutdown;
   }
 
-  async #dispatch(rank: Rank, step: SchedulerOutput): Promise<ModelRunnerOutput> {
-    const length = stepMessageLength(step);
-    const message = this.#messages.take(length * 4);
-    writeStepMessage(step, new Uint32Array(message));
+  #copied(message: ArrayBuffer, length: number): ArrayBuffer {
+    const copy = this.#messages.take(length * 4);
+    new Uint32Array(copy).set(new Uint32Array(message, 0, length));
+    return copy;
+  }
+
+  async #dispatch(rank: Rank, message: ArrayBuffer): Promise<ModelRunnerOutput> {
     const returnedWords = rank.returnedWords.splice(0);
     const returnedRows = rank.returnedRows.splice(0);
-    this.#acrossThreads += length * 4;
     const task: RankTask = { kind: 'execute', message, returnedWords, returnedRows };
     return this.#receive(rank, await ask(rank, task, 'output', [message, ...returnedWords, ...returnedRows]));
   }

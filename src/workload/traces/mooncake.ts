@@ -63,7 +63,8 @@ function parseLine(line: string, file: string, lineNumber: number): TraceEntry {
   const numBlocks = Math.ceil(inputLength / TRACE_BLOCK_TOKENS);
   if (hashIds.length !== numBlocks) {
     throw broken(
-      `hash_ids has ${hashIds.length} ids, an input_length of ${inputLength} has ${numBlocks} blocks of ${TRACE_BLOCK_TOKENS} tokens`,
+      `hash_ids has ${hashIds.length} ids, an input_length of ${inputLength} has ${numBlocks} blocks of ` +
+        `${TRACE_BLOCK_TOKENS} tokens`,
     );
   }
   return { timestampMs, inputLength, outputLength, hashIds };

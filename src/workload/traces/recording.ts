@@ -2,9 +2,10 @@
  * Recordings of routed experts (`granite-routing.json`): the tokens and rows of real requests, for replay.
  *
  *     { "source": …, "model": { "name", "layers", "experts", "topK" },
- *       "requests": [ { "id", "promptTokenIds", "outputTokenIds", "rowCount", "rows": base64 of [rowCount, layers, topK] } ] }
+ *       "requests": [ { "id", "promptTokenIds", "outputTokenIds", "rowCount", "rows" } ] }
  *
- * Ids are one byte each for up to 256 experts, else two, little-endian. Fields that replay does not need are ignored.
+ * `rows` is base64 of `[rowCount, layers, topK]` ids: one byte each for up to 256 experts, else two, little-endian.
+ * Fields that replay does not need are ignored.
  */
 
 import { RoutedExpertsError } from '../../contract/errors.ts';

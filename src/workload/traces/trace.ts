@@ -94,7 +94,9 @@ export function traceWorkload(
   if (taken.length === 0) throw RoutedExpertsError.of('BAD_FILE', file, 'the trace has no requests');
   const promptTokens = taken.reduce((sum, entry) => sum + wholeLength(entry.inputLength / divisor), 0);
   if (promptTokens > MAX_PROMPT_TOKENS) {
-    const problem = `its prompts have ${promptTokens} tokens, at most ${MAX_PROMPT_TOKENS} are held at once; take fewer requests or scale the lengths down`;
+    const problem =
+      `its prompts have ${promptTokens} tokens, at most ${MAX_PROMPT_TOKENS} are held at once; take ` +
+      'fewer requests or scale the lengths down';
     throw RoutedExpertsError.of('BAD_FILE', file, problem);
   }
   const firstMs = taken.reduce((earliest, entry) => Math.min(earliest, entry.timestampMs), Infinity);

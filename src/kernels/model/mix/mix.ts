@@ -55,7 +55,7 @@ export function nextToken(x: number, y: number, vocabSize: number): number {
 
 /**
  * The draft proposed where `truth` would be sampled from hidden state `(x, y)`: another token if the state's hash is
- * below `wrongBelow`. So a draft is right or wrong for a prefix, whoever computes it.
+ * below `wrongBelow`. So whether a draft is right depends on its prefix alone.
  */
 export function draftToken(x: number, y: number, truth: number, vocabSize: number, wrongBelow: number): number {
   const dice = scramble(y ^ Math.imul(x, 0x85ebca6b)) >>> 0;

@@ -1,6 +1,6 @@
 /** Which kernels route in the engine: one that makes its own logits, or a gate and a router kernel behind it. */
 
-import type { ModelConfig, RouterConfig, RoutingFunction } from '../../../contract/config.ts';
+import type { ModelConfig, RouterConfig, RouterKernels, RoutingFunction } from '../../../contract/config.ts';
 import type { RouterHost, RouterVariant } from '../../router/router-variant.ts';
 import {
   SUBGROUP_THREADS,
@@ -30,6 +30,8 @@ export type EngineRouter =
   | Readonly<{ isFused: false; variant: RouterVariant }>;
 
 export const MODULAR: RouterConfig = { kind: 'modular' };
+
+export const ROUTER_KERNELS: readonly RouterKernels[] = ['auto', 'fused', 'gated'];
 
 /** Subgroups under this size win nothing over an invocation for four tokens. */
 const MIN_USEFUL_SUBGROUP = 16;

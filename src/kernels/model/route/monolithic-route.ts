@@ -18,7 +18,7 @@ export function expertWork(seed: number, place: number): number {
  * @param stepInput see step-input.ts
  * @param hidden `[maxNumBatchedTokens, 4]`
  * @param expertOutput `[maxNumBatchedTokens, L]` sums of the chosen experts' work; rows of the step are written
- * @param routingReplayOut `[L, maxTokens, K]` int16 ids; rows of the step are written; `null`: nobody wants them
+ * @param routingReplayOut `[L, maxTokens, K]` int16 ids; rows of the step are written; `null`: they are not wanted
  */
 export function monolithicRoute(
   router: Router,

@@ -4,10 +4,10 @@
  * the definition.
  */
 
-import type { ExpertGroups } from '../../../contract/config.ts';
-import type { RoutingFunction } from '../../../contract/config.ts';
+import type { ExpertGroups, RoutingFunction } from '../../../contract/config.ts';
 import { selectsByLogit } from '../routing-function.ts';
 
+/** The choices of one row, and what they were made by. */
 export type RoutedRow = Readonly<{
   /** K ids, best choice first, of equals the smaller id first. */
   ids: readonly number[];
@@ -29,11 +29,11 @@ const SMALLEST = 2 ** -126;
 const flush = (value: number): number => (Math.abs(value) < SMALLEST ? 0 : value);
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
 
-/** Routes one row of E logits. */
+/** Routes one row: E logits, and E biases if the function has them. */
 export function routeRow(
   router: RoutingFunction,
   logits: ArrayLike<number>,
-  bias: ArrayLike<number> | null,
+  bias: ArrayLike<number> | null = null,
 ): RoutedRow {
   const ordered = Array.from(logits, (logit) => (Number.isNaN(logit) ? -Infinity : logit));
   const capped = ordered.map((logit) => {
@@ -47,6 +47,22 @@ export function routeRow(
   const ids = best(choices, router.topK, isKept(router, groupScores));
   const weights = weightsOf(router, capped, scores, ids);
   return { ids, weights, choices, groupScores };
+}
+
+/** Routes every row of `logits` `[T, E]`. */
+export function routeRows(router: RoutingFunction, logits: Float32Array, bias: Float32Array | null): RoutedRow[] {
+  const { numExperts } = router;
+  return Array.from({ length: logits.length / numExperts }, (_, row) =>
+    routeRow(router, logits.subarray(row * numExperts, (row + 1) * numExperts), bias),
+  );
+}
+
+/** Writes rows as kernels do: ids and weights `[T, K]`. */
+export function putRows(rows: readonly RoutedRow[], ids: Uint32Array, weights: Float32Array): void {
+  for (const [row, routed] of rows.entries()) {
+    ids.set(routed.ids, row * routed.ids.length);
+    weights.set(routed.weights, row * routed.ids.length);
+  }
 }
 
 /** Scores of all experts; those of the `topk-` functions and of the sparse mixer are made of the chosen ones later. */

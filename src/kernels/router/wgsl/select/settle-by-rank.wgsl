@@ -1,6 +1,6 @@
 // Settles rows where keys are too coarse, each place having a lane of its own. Experts that were not chosen, but whose
 // keys begin like the K-th's or are greater, are all that may belong there in place of another: each is compared with
-// the last of the chosen by whole orders. Then the chosen find their places by counting who is ahead.
+// the last of the chosen by whole orders. Then the chosen find their places by counting those ahead.
 
 // Rounds that take as long as selecting anew, about.
 const MAX_RIVALS: u32 = 2u * TOP_K;

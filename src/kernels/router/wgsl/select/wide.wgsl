@@ -5,8 +5,8 @@
 //     7 … 0   [16]
 //
 // The digit of the K-th is where the counts, from the top, reach K; with the eighth digit its whole order is known. Then
-// come all experts above it, and of its equals those with the smallest ids; each finds its place by counting who
-// is ahead.
+// come all experts above it, and of its equals those with the smallest ids; each finds its place by counting the
+// experts ahead of it.
 
 // The orders, as unsigned numbers; of groups that were not kept, 0, which no order is.
 var<workgroup> row_orders: array<u32, NUM_EXPERTS>;

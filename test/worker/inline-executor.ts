@@ -1,11 +1,11 @@
-/** Runs steps on a model runner in the caller's own thread: for tests, and where there are no threads. */
+/** Runs steps on a model runner in the test's own thread. */
 
-import type { DeviceInfo } from '../contract/device.ts';
-import type { RoutedExpertsError } from '../contract/errors.ts';
-import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
-import type { SchedulerOutput } from '../contract/scheduler-output.ts';
-import type { Executor, TransferCounts, WorkerLiveCounts } from './executor.ts';
-import type { ModelRunner } from './model-runner.ts';
+import type { DeviceInfo } from '../../src/contract/device.ts';
+import type { RoutedExpertsError } from '../../src/contract/errors.ts';
+import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
+import type { SchedulerOutput } from '../../src/contract/scheduler-output.ts';
+import type { Executor, TransferCounts, WorkerLiveCounts } from '../../src/worker/executor.ts';
+import type { ModelRunner } from '../../src/worker/model-runner.ts';
 
 export class InlineExecutor implements Executor {
   readonly devices: readonly DeviceInfo[];
