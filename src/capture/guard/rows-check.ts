@@ -62,7 +62,7 @@ function problemOfMissing({ start, count, missing }: RoutedRows): string | null 
   for (const range of missing as readonly PositionRange[]) {
     const isRange = Array.isArray(range) && isWhole(range[0]) && isWhole(range[1]);
     if (!isRange || range[0] < at || range[1] <= range[0] || range[1] > start + count) {
-      return `missing range [${isRange ? range : shown(range)}) is not in order inside the rows [${start}, ${start + count})`;
+      return `missing range [${isRange ? range : shown(range)}) is not in order inside [${start}, ${start + count})`;
     }
     at = range[1];
   }
