@@ -21,7 +21,7 @@ function run(...args: string[]): Promise<Ended> {
     execFile(process.execPath, [MAIN, ...args], { timeout: 100_000 }, (error, stdout, stderr) => {
       const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
       // Without the lines that tell how far it has got.
-      resolve({ code, stdout, stderr: stderr.replaceAll(/^run \d+ of \d+: .*\n/gm, '') });
+      resolve({ code, stdout, stderr: stderr.replaceAll(/^(run|second) \d+ of \d+: .*\n/gm, '') });
     });
   });
 }
@@ -58,6 +58,28 @@ describe('bench', () => {
     expect(deltas.map((cell: { bytesDeviceToHostForCapture: number }) => cell.bytesDeviceToHostForCapture)[0]).toBe(0);
     expect(deltas[2].bytesDeviceToHostForCapture).toBeGreaterThan(deltas[1].bytesDeviceToHostForCapture);
     expect(deltas[2].rows.missing).toBe(0);
+  });
+
+  test('within a time budget: pairs until the intervals are narrow or the time is spent', async () => {
+    const json = join(folder, 'budget.json');
+    const flags = ['--model', 'tiny', '--device', 'cpu', '--requests', '4', '--ballast-ms', '0', '--json', json];
+    const { code, stdout } = await run('bench', ...flags, '--design', 'deltas', '--opt-in', '1', '--time-budget', '20');
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/pairs until ± 2 %, at most 20 s/);
+    const { cells, runs, options, warnings } = JSON.parse(readFileSync(json, 'utf8'));
+    expect(options).toMatchObject({ repeats: null, ending: { kind: 'half-width', budgetMs: 20_000 } });
+    const { median, low, high, halfWidth, verdict, pairs, endedBy } = cells[1].ratioToOff;
+    expect(runs).toHaveLength(2 * pairs);
+    expect(stdout).toContain(`${verdict} │`);
+    for (const warning of warnings) expect(stdout).toContain(`WARNING ${warning}`);
+    if (pairs < 8) {
+      expect([low, high, endedBy]).toEqual([null, null, 'time budget']);
+    } else {
+      expect(low).toBeLessThanOrEqual(median);
+      expect(high).toBeGreaterThanOrEqual(median);
+      expect(halfWidth).toBeCloseTo((high - low) / 2, 12);
+      expect(stdout).toMatch(/deltas 100 % .* │ +\d\.\d+ ± \d\.\d+ /);
+    }
   });
 
   test('drafts are counted, and told where there are any', async () => {
@@ -159,6 +181,8 @@ describe('wrong input: exit code 2, the value, the limit, no stack trace', () =>
     ['unknown device', ['bench', '--device', 'tpu'], /Allowed choices are webgpu, cpu/],
     ['unknown workload', ['bench', '--workload', 'x'], /unknown workload "x"; choose one of: chat/],
     ['negative', ['bench', '--repeats', '-3'], /'-3' is invalid. Give a whole number in \[1, 1000\]/],
+    ['a budget and a number', ['bench', '--repeats', '3', '--time-budget', '9'], /'--time-budget <s>' cannot be used/],
+    ['no budget', ['bench', '--time-budget', '0'], /'0' is invalid. Give a number in \[1, 86400\]/],
     ['not finite', ['bench', '--ballast-ms', 'Infinity'], /'Infinity' is invalid/],
     ['not a number', ['bench', '--opt-in', '0,x'], /'0,x' is invalid. Give a number in \[0, 1\]/],
     ['over the limit', ['bench', '--opt-in', '1.5'], /'1.5' is invalid/],

@@ -1,4 +1,5 @@
 import { batchQueueMutations } from './batch-queue.ts';
+import { benchMutations } from './bench.ts';
 import { captureMutations } from './capture.ts';
 import { ownDesignMutations } from './own-designs.ts';
 import { pdMutations } from './pd.ts';
@@ -11,6 +12,7 @@ import { workersMutations } from './workers.ts';
 
 export const allMutations: readonly SourceMutation[] = [
   ...batchQueueMutations,
+  ...benchMutations,
   ...captureMutations,
   ...ownDesignMutations,
   ...pdMutations,
