@@ -3,6 +3,7 @@ import { benchMutations } from './bench.ts';
 import { captureMutations } from './capture.ts';
 import { libraryMutations } from './library.ts';
 import { handoverMutations } from './handover.ts';
+import { ownDesignMutations } from './own-designs.ts';
 import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
 import { prefixMutations } from './prefix.ts';
@@ -17,6 +18,7 @@ export const allMutations: readonly SourceMutation[] = [
   ...captureMutations,
   ...libraryMutations,
   ...handoverMutations,
+  ...ownDesignMutations,
   ...pdMutations,
   ...pipelineMutations,
   ...prefixMutations,
