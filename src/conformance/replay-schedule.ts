@@ -86,7 +86,7 @@ class Replay {
       // A recording of another scheduler can ask for what ours refuses: that, too, is a difference.
       return { step: this.#step, field: 'error', expected: null, actual: (error as Error).message };
     } finally {
-      this.#capture?.close();
+      this.#capture?.close?.();
     }
   }
 

@@ -24,8 +24,9 @@ export type CaptureLiveCounts = Readonly<{
 }>;
 
 /**
- * The half that lives with the scheduler. The scheduler calls it synchronously; it must not block, and does nothing
- * proportional to a request's length (L6), unless its header says that it gives this up.
+ * The half that lives with the scheduler. The scheduler calls it synchronously. It must not block, and does nothing
+ * proportional to a request's length (L6), unless its header says that it gives this up. A hook that a design has no
+ * use for may be absent.
  *
  * Order of calls for one step: `hasRows`/`onBlocksCached`/`onPrefixHit`/`onBlockEvicted`/`onPreempt` while scheduling
  * → `onScheduled` → … the step runs … → `onStepOutput` → per request, in the scheduler's order: `onBlocksCached`,
@@ -47,19 +48,21 @@ export interface CaptureEngineHalf {
   readonly needsRows?: boolean;
 
   /** The request was given its first `numHitBlocks` blocks by the prefix cache. */
-  onPrefixHit(request: CaptureRequest, numHitBlocks: number): void;
+  onPrefixHit?(request: CaptureRequest, numHitBlocks: number): void;
 
   /**
-   * Whether a wanted request may use KV that was computed elsewhere, if rows come with it or not. Absent: it may not.
-   * With it goes `onExternalKv`: the KV of the positions `[from, to)` has come, with their rows or without. The blocks
-   * that it fills are cached.
+   * Whether a wanted request may use KV that was computed elsewhere; `hasRows` says whether rows come with it. Absent:
+   * it may not.
    */
   acceptsExternalKv?(request: CaptureRequest, hasRows: boolean): boolean;
+
+  /** The KV of the positions `[from, to)` has come, with their rows or without. The blocks that it fills are cached. */
   onExternalKv?(request: CaptureRequest, from: number, to: number, rows: RoutedRows | null): void;
 
   /**
-   * `true`: something is kept with cached blocks. The half hears when a wanted request's blocks can be hit, and when a
-   * block of which it heard so, or with `onExternalKv`, loses its hash. Of others' blocks it hears nothing (L5).
+   * `true`: the half keeps something with cached blocks. It hears when a wanted request's blocks can be hit, and when a
+   * block of which it heard so, or with `onExternalKv`, loses its hash. Of other requests' blocks it hears nothing
+   * (L5).
    */
   readonly followsBlocks?: boolean;
 
@@ -74,10 +77,10 @@ export interface CaptureEngineHalf {
    * After scheduling; `requests` are the wanted ones of the step, in the scheduler's order, `stepPositions` their
    * places in it.
    */
-  onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void;
+  onScheduled?(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void;
 
   /**
-   * The output of a step with a wanted request in it, before any request of it is updated. `live` answers null if the
+   * The output of a step with a wanted request in it, before any request of it is updated. `live` returns null if the
    * request has ended, or if its part of this output was dropped by a cache reset.
    */
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void;
@@ -89,7 +92,7 @@ export interface CaptureEngineHalf {
   take(request: CaptureRequest, numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null;
 
   /** The request loses its blocks, which it still holds here; it will come back. */
-  onPreempt(request: CaptureRequest): void;
+  onPreempt?(request: CaptureRequest): void;
 
   /** The request is over, after its last `take`. */
   release(request: CaptureRequest): void;
@@ -98,7 +101,7 @@ export interface CaptureEngineHalf {
   onBlockEvicted?(blockId: number): void;
 
   /** Every cached block lost its hash. Called if a wanted request was alive at any time since the last reset. */
-  onCacheReset(): void;
+  onCacheReset?(): void;
 
   /**
    * The workers died: no output of a step in flight will come. Called after all KV was given up (`onPreempt`,
@@ -109,7 +112,7 @@ export interface CaptureEngineHalf {
   liveCounts(): CaptureLiveCounts;
 
   /** Frees what outlives requests (shared memory, locks). */
-  close(): void;
+  close?(): void;
 }
 
 /** One step as a worker half sees it. Entry `i` of each array belongs to the i-th request as the worker runs them. */
@@ -154,13 +157,13 @@ export type CaptureWorkerContext = Readonly<{
   /** `[maxNumBatchedTokens]` u32, written before the forward pass. */
   slotMapping: DeviceBuffer;
   /**
-   * Gathers rows of `routedExperts` into `packed`, dense and narrow (`kernels/pack.wgsl`). `rows` is `[1 +
-   * maxNumBatchedTokens]` u32: how many rows, then their numbers.
+   * Gathers rows of `routedExperts` into `packed`, dense and narrow. `rows` is `[1 + maxNumBatchedTokens]` u32: how
+   * many rows, then their numbers.
    */
   pack: Readonly<{ bound: BoundKernel; rows: DeviceBuffer; packed: DeviceBuffer }>;
   /**
-   * Brings the step's rows to `routedExperts`, behind the router. Of a monolithic router, whose ids lie elsewhere; a
-   * design that reads `routedExperts` itself records it, and `pack` needs it not. Absent: the router writes there.
+   * Brings the step's rows to `routedExperts`, behind a monolithic router, whose ids lie elsewhere. A design that reads
+   * `routedExperts` itself records it; `pack` does not need it. Absent: the router writes there.
    */
   recordRows?: (commands: CommandRecorder, numTokens: number) => void;
 }>;
@@ -184,7 +187,7 @@ export interface BlockingReads {
 
 /**
  * The half that lives with the model runner. Synchronous like the other: where a design waits for the device, the
- * runner does the waiting.
+ * runner does the waiting. A hook that a design has no use for may be absent.
  */
 export interface CaptureWorkerHalf {
   readonly design: DesignName;
@@ -192,7 +195,7 @@ export interface CaptureWorkerHalf {
   readonly blockingReads?: BlockingReads;
 
   /**
-   * Adds its kernels to the step's own command buffer, behind the router. Answers what to read back with the step, or
+   * Adds its kernels to the step's own command buffer, behind the router. Returns what to read back with the step, or
    * `null`.
    */
   record(step: WorkerStep, commands: CommandRecorder): DeviceRange | null;
@@ -207,12 +210,13 @@ export interface CaptureWorkerHalf {
    * Requests that ended, and requests that lost their KV and may come back. Steps in flight may still bring rows of
    * both.
    */
-  forget(endedIndices: readonly number[], preemptedIndices: readonly number[]): void;
+  forget?(endedIndices: readonly number[], preemptedIndices: readonly number[]): void;
 
   /** Takes back the memory of an earlier `collect`. */
-  recycle(rows: ArrayBuffer): void;
+  recycle?(rows: ArrayBuffer): void;
 
-  liveCounts(): CaptureLiveCounts;
+  /** Absent: the half keeps nothing between steps. */
+  liveCounts?(): CaptureLiveCounts;
 
-  close(): void;
+  close?(): void;
 }

@@ -97,7 +97,7 @@ export class LiveRequests {
 
   /** A request that has left the running list loses its blocks and waits at the front. Its tokens and hashes stay. */
   preempt(request: Request, dropStaleOutput: boolean): void {
-    if (request.wanted) this.#capture!.onPreempt(request);
+    if (request.wanted) this.#capture!.onPreempt?.(request);
     this.kv.free(request);
     request.startOver(dropStaleOutput);
     this.numPreemptions += 1;
@@ -164,7 +164,7 @@ export class LiveRequests {
       }
     }
     if (!this.kv.pool.resetCache()) return false;
-    if (this.#wasWanted) this.#capture!.onCacheReset();
+    if (this.#wasWanted) this.#capture!.onCacheReset?.();
     this.#wasWanted = this.#numWanted > 0;
     return true;
   }

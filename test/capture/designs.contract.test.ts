@@ -27,7 +27,8 @@ async function holdsLaws(design: Design, mode: SchedulingMode, scenario: Scenari
   for (const seed of seeds) {
     const fail = (what: string, cause?: unknown): never => {
       const where = `${design.name}, ${mode.name}, ${scenario.name}, seed ${seed}`;
-      const again = `CAPTURE_SEED=${seed} npx vitest run --project contract -t '${design.name} ${mode.name} ${scenario.name}'`;
+      const title = `${design.name} ${mode.name} ${scenario.name}`;
+      const again = `CAPTURE_SEED=${seed} npx vitest run --project contract -t '${title}'`;
       throw new Error(`${where}: ${what}\nagain: ${again}`, { cause });
     };
     const ran = await runDesign({ design, mode, scenario, seed }).catch((error: unknown) =>

@@ -9,6 +9,7 @@
 import { createHash } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
+import { routedRows } from '../../capture/routed-rows.ts';
 import type { RowShape } from '../../capture/row-shape.ts';
 import { viewRows } from '../../capture/row-shape.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
@@ -62,17 +63,7 @@ export function readCarriedRows(fields: BodyFields, shape: RowShape, numTokens: 
   if (checksum !== found) throw badField(fields.nameOf('crc32'), checksum ?? undefined, `that of the data, ${found}`);
   // A pooled buffer may begin anywhere.
   const aligned = new Uint8Array(bytes);
-  return {
-    start,
-    count,
-    numLayers: shape.numLayers,
-    topK: shape.topK,
-    dtype: shape.dtype,
-    rowsPerChunk: Math.max(1, count),
-    chunkOrigin: start,
-    chunks: [viewRows(shape, aligned, count)],
-    missing: [],
-  };
+  return routedRows(shape, start, numTokens, { chunks: [viewRows(shape, aligned, count)] });
 }
 
 /** By which the engine that has the KV tells whether rows that came by another way are its own. */

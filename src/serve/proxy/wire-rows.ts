@@ -2,6 +2,7 @@
 
 import type { RowDtype } from '../../contract/config.ts';
 import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
+import { routedRows } from '../../capture/routed-rows.ts';
 import type { RowArray } from '../../capture/row-shape.ts';
 import { viewRows } from '../../capture/row-shape.ts';
 import { isObject } from '../body/body-fields.ts';
@@ -49,31 +50,14 @@ export function readWireRows(
   count: number,
 ): WireRows {
   const { dtype, bytes, shape } = readers[format](choice);
-  const size = sizes[dtype];
-  const numEntries = bytes.length / size;
+  const numEntries = bytes.length / sizes[dtype];
   const [numRows, numLayers, topK] = shape ?? shapeFrom(numEntries, width, count);
   if (![numRows, numLayers, topK].every(isSize) || numRows * numLayers * topK !== numEntries) {
     throw new Error(`its rows, ${numEntries} entries, are not ${numRows} of ${numLayers} × ${topK}`);
   }
   const missing = readMissing(choice['routed_experts_missing'], start, start + numRows);
-  const entriesPerRow = numLayers * topK;
-  const rowDtype = viewedAs[dtype];
-  const chunk = viewRows(
-    { numLayers, topK, dtype: rowDtype, entriesPerRow, bytesPerRow: entriesPerRow * size },
-    bytes,
-    numRows,
-  );
-  const rows: RoutedRows = {
-    start,
-    count: numRows,
-    numLayers,
-    topK,
-    dtype: rowDtype,
-    rowsPerChunk: Math.max(1, numRows),
-    chunkOrigin: start,
-    chunks: [chunk],
-    missing,
-  };
+  const form = { numLayers, topK, dtype: viewedAs[dtype] };
+  const rows = routedRows(form, start, start + numRows, { chunks: [viewRows(form, bytes, numRows)], missing });
   return { rows, numExperts: mostExperts(dtype, missing.length > 0) };
 }
 
