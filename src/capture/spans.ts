@@ -42,16 +42,30 @@ export class SpanWriter {
 }
 
 /**
- * Reads the spans in order. `row` is the place of a span's first row in the payload. The spans end at `indexLength`.
+ * Reads the spans in order. After each `next()` that returns `true`, the fields are those of one span. It is a cursor
+ * and not a callback because the scheduler's thread runs it for every request of every step.
  */
-export function forEachSpan(
-  { index, indexLength }: Pick<RoutedExpertDeltas, 'index' | 'indexLength'>,
-  visit: (requestIndex: number, position: number, count: number, row: number) => void,
-): void {
-  let row = 0;
-  for (let i = 0; i < indexLength; i += SPAN_LENGTH) {
-    const count = index[i + 2]!;
-    visit(index[i]!, index[i + 1]!, count, row);
-    row += count;
+export class SpanReader {
+  requestIndex = 0;
+  position = 0;
+  count = 0;
+  /** The place of the span's first row in the payload. */
+  row = 0;
+  #at = 0;
+  readonly #index: Uint32Array;
+  readonly #indexLength: number;
+
+  constructor({ index, indexLength }: Pick<RoutedExpertDeltas, 'index' | 'indexLength'>) {
+    this.#index = index;
+    this.#indexLength = indexLength;
+  }
+
+  next(): boolean {
+    if (this.#at >= this.#indexLength) return false;
+    this.row += this.count;
+    this.requestIndex = this.#index[this.#at++]!;
+    this.position = this.#index[this.#at++]!;
+    this.count = this.#index[this.#at++]!;
+    return true;
   }
 }

@@ -60,9 +60,9 @@ export interface CaptureEngineHalf {
   onExternalKv?(request: CaptureRequest, from: number, to: number, rows: RoutedRows | null): void;
 
   /**
-   * `true`: the half keeps something with cached blocks. It hears when a wanted request's blocks can be hit, and when a
-   * block of which it heard so, or with `onExternalKv`, loses its hash. Of other requests' blocks it hears nothing
-   * (L5).
+   * `true`: the half keeps something with cached blocks. `onBlocksCached` tells it when a wanted request's blocks can
+   * be hit, and `onBlockEvicted` when one of these, or of those that `onExternalKv` told of, loses its hash. It is told
+   * nothing of other requests' blocks (L5).
    */
   readonly followsBlocks?: boolean;
 

@@ -21,7 +21,7 @@ test('hit in the very step that computes it: the rows of both arrive together', 
   expect(calls.half.liveCounts().cachedBytes).toBe(2 * BLOCK_SIZE);
 });
 
-test('the producer is aborted before its rows arrive: they still come, to the block and to a request that hit it', () => {
+test('the producer is aborted before its rows arrive: they come to the block and to a request that hit it', () => {
   const calls = new SchedulerCalls();
   const [a, b, c] = [calls.request(9), calls.request(6), calls.request(6)];
   calls.admit(a, [1, 2, 3]);

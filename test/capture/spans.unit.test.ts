@@ -2,7 +2,7 @@
 
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { forEachSpan, SPAN_LENGTH, SpanWriter } from '../../src/capture/spans.ts';
+import { SPAN_LENGTH, SpanReader, SpanWriter } from '../../src/capture/spans.ts';
 
 const part = fc.tuple(fc.nat(2), fc.nat(6), fc.integer({ min: 1, max: 4 }));
 
@@ -17,10 +17,10 @@ test('each row has the request and position that were written, in as few spans a
       }
       const deltas = writer.deltas(new Uint8Array(written.length));
       const read: [request: number, position: number][] = [];
-      forEachSpan(deltas, (request, position, count, row) => {
-        expect(row).toBe(read.length);
-        for (let i = 0; i < count; i++) read.push([request, position + i]);
-      });
+      for (const span = new SpanReader(deltas); span.next();) {
+        expect(span.row).toBe(read.length);
+        for (let i = 0; i < span.count; i++) read.push([span.requestIndex, span.position + i]);
+      }
       expect(read).toEqual(written);
       expect(deltas.numRows).toBe(written.length);
       const breaks = written.filter(

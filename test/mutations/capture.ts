@@ -85,8 +85,8 @@ export const captureMutations: readonly SourceMutation[] = [
     name: 'rfc-keeps-dropped-output',
     defect: 'the half of the RFC appends rows of an output that a cache reset threw away, or of a request that is over',
     file: 'src/capture/deltas/engine-half.ts',
-    find: 'if (live(requestIndex) !== null) this.#rowsOf',
-    replace: 'if (live !== null) this.#rowsOf',
+    find: 'if (live(span.requestIndex) === null) continue;',
+    replace: 'if (live === null) continue;',
     killedBy: { test: 'test/capture/deltas-half.unit.test.ts' },
   },
   {

@@ -1,9 +1,9 @@
 /**
  * block-store, engine half.
  *
- * Source vllm RFC #45221, #45635, #58150: vLLM's newest, 0.31 and 0.32. Store The worker has immutable blocks of rows,
- * with reference counts and a generation. This half holds the rows of
- *           opted-in requests that have arrived, until the request ends.
+ * Source    vllm RFC #45221, #45635, #58150: vLLM's newest, 0.31 and 0.32.
+ * Store     The worker has immutable blocks of rows, with reference counts and a generation. This half holds the rows
+ *           of opted-in requests that have arrived, until the request ends.
  * Key       KV block hash. The engine sends each request's new hashes, and from where on it lacks rows (`emitStart`).
  * Leaves    Rows leave with the outputs of steps in which the request samples, and are handed out when it ends.
  * Gives up  L5: rows of every request are stored, since one that asks may hit its blocks.
@@ -25,7 +25,7 @@ import { routedRows } from '../routed-rows.ts';
 import { RowPages } from '../row-pages.ts';
 import type { RowShape } from '../row-shape.ts';
 import { rowShape, viewRows } from '../row-shape.ts';
-import { forEachSpan } from '../spans.ts';
+import { SpanReader } from '../spans.ts';
 import { NOT_WANTED, writeMetadata, type OutgoingEntry } from './messages.ts';
 import { UnsentHashes } from './unsent-hashes.ts';
 
@@ -98,12 +98,12 @@ export class BlockStoreEngineHalf implements CaptureEngineHalf {
     const deltas = output.routedExpertDeltas;
     if (deltas === null) return;
     const rows = viewRows(this.#shape, deltas.rows, deltas.numRows);
-    forEachSpan(deltas, (requestIndex, position, numRows, row) => {
-      const held = this.#held.get(requestIndex);
-      if (held === undefined || live(requestIndex) === null) return;
-      held.pages.write(position, numRows, rows, row);
-      held.arrivedEnd = Math.max(held.arrivedEnd, position + numRows);
-    });
+    for (const span = new SpanReader(deltas); span.next();) {
+      const held = this.#held.get(span.requestIndex);
+      if (held === undefined || live(span.requestIndex) === null) continue;
+      held.pages.write(span.position, span.count, rows, span.row);
+      held.arrivedEnd = Math.max(held.arrivedEnd, span.position + span.count);
+    }
     for (const held of this.#held.values()) {
       while (held.draftsInFlight.length > 0 && held.draftsInFlight[0]!.stepId <= output.stepId) {
         held.draftsInFlight.shift();

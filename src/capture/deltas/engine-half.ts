@@ -1,13 +1,14 @@
 /**
- * deltas, engine half (RFC vllm#38079), and policy `computed-only`.
+ * deltas, engine half as the RFC proposes it; policy `computed-only`.
  *
+ * Source    RFC vllm#38079.
  * Store     The rows of each request that opted in, by position. Nothing else is kept.
  * Key       (request, position).
  * Leaves    Rows come with the output of the step that computed them, and are appended. They are joined when the
  *           request ends.
  * Gives up  Rows of tokens that the request did not compute itself: those that it found in the prefix cache, or whose
  *           KV came from elsewhere. They are reported missing (L4).
- * Costs     One copy of each row of a request that opted in. Nothing for any other request (L5).
+ * Costs     One copy of each row of a request that opted in, and nothing for any other request (L5).
  *
  * It differs from the RFC in two things. Rows are overlaid by position when they arrive: a preempted request computes
  * its positions again, and a list would hold them twice. Joining makes a list of pages and copies no row, because it
@@ -25,7 +26,7 @@ import type { RoutedRows } from '../../contract/routed-rows.ts';
 import { RowPages } from '../row-pages.ts';
 import type { RowShape } from '../row-shape.ts';
 import { rowShape, viewRows } from '../row-shape.ts';
-import { forEachSpan } from '../spans.ts';
+import { SpanReader } from '../spans.ts';
 
 export class DeltasEngineHalf implements CaptureEngineHalf {
   readonly design: DesignName = 'deltas';
@@ -51,9 +52,10 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
     const deltas = output.routedExpertDeltas;
     if (deltas === null) return;
     const rows = viewRows(this.#shape, deltas.rows, deltas.numRows);
-    forEachSpan(deltas, (requestIndex, position, count, row) => {
-      if (live(requestIndex) !== null) this.#rowsOf(requestIndex).write(position, count, rows, row);
-    });
+    for (const span = new SpanReader(deltas); span.next();) {
+      if (live(span.requestIndex) === null) continue;
+      this.#rowsOf(span.requestIndex).write(span.position, span.count, rows, span.row);
+    }
   }
 
   /**

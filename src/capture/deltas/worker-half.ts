@@ -1,5 +1,5 @@
 /**
- * deltas, worker half (RFC vllm#38079).
+ * deltas, worker half as RFC vllm#38079 proposes it.
  *
  * The worker knows which requests opted in. In a step with one of them it packs the rows of these requests, and no
  * others, on the device, and copies them within the step's own command buffer. They leave with the step's ordinary

@@ -26,7 +26,7 @@ import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 import { routedRows } from '../routed-rows.ts';
 import type { RowArray, RowShape } from '../row-shape.ts';
 import { rowShape, viewRows } from '../row-shape.ts';
-import { forEachSpan } from '../spans.ts';
+import { SpanReader } from '../spans.ts';
 import { SlotTable } from './slot-table.ts';
 import { partsOf } from './slotted-deltas.ts';
 
@@ -100,14 +100,14 @@ export class SlotStoreEngineHalf implements CaptureEngineHalf {
     const { spans, slots } = partsOf(deltas);
     this.#stepRows = rows;
     this.#table.storeBatch(rows, slots);
-    forEachSpan(spans, (requestIndex, tokenStart, numRows, row) => {
-      const emission = this.#emissions.get(requestIndex);
-      if (emission === undefined || live(requestIndex) === null) return;
+    for (const span = new SpanReader(spans); span.next();) {
+      const emission = this.#emissions.get(span.requestIndex);
+      if (emission === undefined || live(span.requestIndex) === null) continue;
       emission.stepId = output.stepId;
-      emission.row = row;
-      emission.tokenStart = tokenStart;
-      emission.numRows = numRows;
-    });
+      emission.row = span.row;
+      emission.tokenStart = span.position;
+      emission.numRows = span.count;
+    }
   }
 
   take(request: CaptureRequest, numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {

@@ -12,7 +12,7 @@ import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
 import { routedRows } from '../../capture/routed-rows.ts';
 import { rowShape, viewRows, type RowArray, type RowShape } from '../../capture/row-shape.ts';
-import { forEachSpan } from '../../capture/spans.ts';
+import { SpanReader } from '../../capture/spans.ts';
 
 type Held = { rows: RowArray[]; firstPosition: number; life: number };
 
@@ -47,13 +47,13 @@ export class AppendingEngineHalf implements CaptureEngineHalf {
     if (deltas === null) return;
     const { entriesPerRow } = this.#shape;
     const rows = viewRows(this.#shape, deltas.rows, deltas.numRows);
-    forEachSpan(deltas, (index, position, count, row) => {
-      if (live(index) === null) return;
-      const held = this.#of(index, position, lives?.get(index) ?? 0);
-      for (let r = row; r < row + count; r += 1) {
+    for (const span = new SpanReader(deltas); span.next();) {
+      if (live(span.requestIndex) === null) continue;
+      const held = this.#of(span.requestIndex, span.position, lives?.get(span.requestIndex) ?? 0);
+      for (let r = span.row; r < span.row + span.count; r += 1) {
         held.rows.push(rows.slice(r * entriesPerRow, (r + 1) * entriesPerRow));
       }
-    });
+    }
   }
 
   take(request: CaptureRequest, _numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {

@@ -2,10 +2,10 @@
  * deltas, engine half with rows of prefix hits: policies `complete`, `share` and `recompute`. It stands beside the half
  * of the RFC (../engine-half.ts), takes in the same payload from the same worker half, and keeps the rows differently.
  *
- * Source RFC vllm#38079 for how rows leave; vllm#45635 and LMDeploy for prefix hits. Store Runs: the rows of
- * neighbouring KV blocks. Outputs fill them, and while the blocks are cached they keep them. Key (request, position).
- * For later hits a run stays under its KV blocks: the picture is in block-rows.ts. Leaves Rows come with the output of
- * the step that computed them. When the request ends they are joined to a list,
+ * Source    RFC vllm#38079 for how rows leave; vllm#45635 and LMDeploy for prefix hits.
+ * Store     Runs: the rows of neighbouring KV blocks. Outputs fill them. Cached blocks keep them.
+ * Key       (request, position). For later hits a run stays under its KV blocks: block-rows.ts has the picture.
+ * Leaves    Rows come with the output of the step that computed them. When the request ends they are joined to a list,
  *           without a copy.
  * Gives up  Nothing of L1–L9 under `complete`. ../prefix-rows.ts says what the other policies report missing.
  * Costs     Opting in changes what is a hit: where no cached block of a hash has its rows, the request computes the
@@ -24,7 +24,7 @@ import type { SchedulerOutput } from '../../../contract/scheduler-output.ts';
 import { presentPieces } from '../../routed-rows.ts';
 import type { RowShape } from '../../row-shape.ts';
 import { rowShape, viewRows } from '../../row-shape.ts';
-import { forEachSpan } from '../../spans.ts';
+import { SpanReader } from '../../spans.ts';
 import type { PrefixRowsPolicy } from '../prefix-rows.ts';
 import { BlockRows } from './block-rows.ts';
 import { RowAccumulator } from './row-accumulator.ts';
@@ -133,17 +133,18 @@ export class PrefixRowsEngineHalf implements CaptureEngineHalf {
     const deltas = output.routedExpertDeltas;
     if (deltas !== null) {
       const rows = viewRows(this.#shape, deltas.rows, deltas.numRows);
-      forEachSpan(deltas, (requestIndex, position, count, row) => {
+      for (const span = new SpanReader(deltas); span.next();) {
+        const { requestIndex, position } = span;
         const table = step.tables.get(requestIndex);
         if (table === undefined) {
           throw RoutedExpertsError.of('INVARIANT', `rows of request ${requestIndex}, which wants none`);
         }
-        table.write(position, count, rows, row);
+        table.write(position, span.count, rows, span.row);
         // Not live but not released: a cache reset threw the output away, and with it what the request attended to
         // (L9).
         if (live(requestIndex) !== null) table.hasOutput = true;
         else if (this.#accumulators.has(requestIndex)) table.disown(position);
-      });
+      }
     }
     this.#spare(step);
   }
