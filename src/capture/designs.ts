@@ -8,8 +8,8 @@ import type { DesignName, EngineConfig, ModelConfig, PrefixRows } from '../contr
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { BlockStoreEngineHalf } from './block-store/engine-half.ts';
 import { BlockStoreWorkerHalf } from './block-store/worker-half.ts';
-import { DeltasEngineHalf } from './deltas/engine-half.ts';
 import { DEFAULT_PREFIX_ROWS, prefixRowsPolicies } from './deltas/prefix-rows.ts';
+import { ComputedOnlyEngineHalf } from './deltas/prefix-rows/computed-only.ts';
 import { PrefixRowsEngineHalf } from './deltas/prefix-rows/engine-half.ts';
 import { DeltasWorkerHalf } from './deltas/worker-half.ts';
 import { HostCacheEngineHalf } from './host-cache/engine-half.ts';
@@ -69,7 +69,7 @@ const shmFlock: Design = {
   source: 'vllm#28284',
   summary: 'shared memory and a file lock, read when a request stops: the baseline',
   gaps: [
-    { law: 'L5', reason: 'every step is stored and every finished request is read, whoever opted in' },
+    { law: 'L5', reason: 'every step is stored and every finished request is read, opted in or not' },
     {
       law: 'L6',
       reason:
@@ -165,7 +165,7 @@ const deltas: Design = {
   gaps: [],
   engineHalf: (model, engine, { prefixRows = DEFAULT_PREFIX_ROWS }) =>
     prefixRows === 'computed-only'
-      ? new DeltasEngineHalf(model, engine)
+      ? new ComputedOnlyEngineHalf(model, engine)
       : new PrefixRowsEngineHalf(model, engine, prefixRowsPolicies[prefixRows]),
   workerHalf: (context) => new DeltasWorkerHalf(context),
 };

@@ -20,7 +20,7 @@ export class RowPacker {
     this.#list = new Uint32Array(1 + context.engine.maxNumBatchedTokens);
   }
 
-  /** Every row of the step, whoever opted in. */
+  /** Every row of the step, opted in or not. */
   packAll(step: WorkerStep, commands: CommandRecorder): DeviceRange {
     for (let row = 0; row < step.numTokens; row++) this.#list[1 + row] = step.firstRow + row;
     return this.#pack(step.numTokens, commands);

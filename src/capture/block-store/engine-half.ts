@@ -10,8 +10,8 @@
  *           L6: the step that ends a prompt brings all of its rows.
  *           The rows of an aborted request.
  *
- * A block that becomes full while its last token is still unknown gets its hash when the token arrives. The worker
- * hears of it with the next step of the request. Until then a hit on it is declared a miss: there would be no rows.
+ * A block that becomes full while its last token is still unknown gets its hash when the token arrives. The next step
+ * of the request tells the worker. Until then a hit on the block is declared a miss: there would be no rows.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';

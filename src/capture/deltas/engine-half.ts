@@ -6,15 +6,16 @@
  * Key       (request, position).
  * Leaves    Rows come with the output of the step that computed them, and are appended. They are joined when the
  *           request ends.
- * Gives up  Rows of tokens that the request did not compute itself: those that it found in the prefix cache, or whose
- *           KV came from elsewhere. They are reported missing (L4).
+ * Gives up  Rows of tokens that the request did not compute itself, but found in the prefix cache. They are reported
+ *           missing (L4).
  * Costs     One copy of each row of a request that opted in, and nothing for any other request (L5).
  *
  * It differs from the RFC in two things. Rows are overlaid by position when they arrive: a preempted request computes
  * its positions again, and a list would hold them twice. Joining makes a list of pages and copies no row, because it
  * runs in the scheduler's step (L6).
  *
- * The default policy, `complete`, has an engine half of its own for the same worker half: prefix-rows/engine-half.ts.
+ * What goes beyond the RFC stands in prefix-rows/. The default policy, `complete`, has an engine half of its own there,
+ * for the same worker half.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
@@ -68,11 +69,6 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
 
   release(request: CaptureRequest): void {
     this.#requests.delete(request.index);
-  }
-
-  /** KV that was computed elsewhere may be used. Its rows stay missing, also where they come with it. */
-  acceptsExternalKv(): boolean {
-    return true;
   }
 
   liveCounts(): CaptureLiveCounts {

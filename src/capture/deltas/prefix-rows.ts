@@ -21,7 +21,7 @@ export type PrefixRowsPolicy = Readonly<{
  *     recompute       no                       miss                           no engine
  *     complete        yes                      miss                           LMDeploy
  *
- * `computed-only` is engine-half.ts, the rest is prefix-rows/engine-half.ts.
+ * `computed-only` is engine-half.ts, the other policies are prefix-rows/engine-half.ts.
  */
 export const prefixRowsPolicies: Readonly<Record<PrefixRows, PrefixRowsPolicy>> = {
   complete: {

@@ -17,9 +17,4 @@ import { DeltasEngineHalf } from '../deltas/engine-half.ts';
 
 export class HostCacheEngineHalf extends DeltasEngineHalf {
   override readonly design = 'host-cache';
-
-  /** The source has no way to tell the worker of rows that it did not compute. */
-  override acceptsExternalKv(): boolean {
-    return false;
-  }
 }

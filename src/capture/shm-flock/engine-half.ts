@@ -6,7 +6,7 @@
  * Key       Physical KV slot.
  * Leaves    Rows leave when a request stops. The scheduler rebuilds its slot mapping from its block ids, takes the lock
  *           and copies the rows out, on the event loop.
- * Gives up  L5: every request is stored, and every finished one is read, whoever asked.
+ * Gives up  L5: every request is stored, and every finished one is read, opted in or not.
  *           L6: a lock that blocks, and a copy as long as the request, inside the scheduler's step.
  *           Rows of a request that ends without a block table: by an abort, or with a last token that arrives after a
  *           preemption. They are reported missing (L4).

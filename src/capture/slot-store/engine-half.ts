@@ -12,7 +12,7 @@
  * Gives up  L5: every step stores the rows of all requests, since one that asks may hit any of them.
  *           L6: the first output copies the prompt's rows in the scheduler's step.
  *           The prompt's rows of a request that is aborted before its first token.
- * Costs     Memory for the rows of every slot of the pool, whoever asks (gpt-oss-120b: 144 B a slot).
+ * Costs     Memory for the rows of every slot of the pool, whether or not a request asks (gpt-oss-120b: 144 B a slot).
  *           A copy of each row of every step. A block table per request and step in flight.
  */
 
