@@ -7,7 +7,8 @@ export function startWarnings({ kv, prefixRows }: EngineHostOptions): readonly s
   if (kv.rows === 'splice') {
     return [
       '--pd-rows splice: rows of positions whose KV is loaded from another server are declared missing, unless a ' +
-        'proxy splices them in; send requests through "routed-experts proxy --pd-rows splice", or take --pd-rows with-kv',
+        'proxy splices them in; send requests through "routed-experts proxy --pd-rows splice", or take --pd-rows ' +
+        'with-kv',
     ];
   }
   if (prefixRows === 'share') {
