@@ -18,7 +18,7 @@ export const pdMutations: readonly SourceMutation[] = [
   {
     name: 'rows-of-kv-given-back',
     defect: 'an aborted request hands out rows of loaded KV that it gave back before any pass read it',
-    file: 'src/capture/deltas/row-accumulator.ts',
+    file: 'src/capture/deltas/prefix-rows/row-accumulator.ts',
     find: 'if (this.#table.isScheduled) this.#isOpen = false;',
     replace: 'if (true as boolean) this.#isOpen = false;',
     killedBy: { test: 'test/capture/row-runs.unit.test.ts' },
@@ -26,7 +26,7 @@ export const pdMutations: readonly SourceMutation[] = [
   {
     name: 'one-share-of-a-block',
     defect: 'of a block computed from loaded KV on, and again up to there, the smaller share of rows is lost',
-    file: 'src/capture/deltas/row-accumulator.ts',
+    file: 'src/capture/deltas/prefix-rows/row-accumulator.ts',
     find: 'if (older.some((piece) => piece.from <= from && to <= piece.to)) return older;',
     replace: 'return older.some((piece) => piece.to - piece.from > to - from) ? older : [newer];',
     killedBy: bank,

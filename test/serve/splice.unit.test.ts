@@ -2,6 +2,7 @@
 // and what cannot be read is an error and never a guess (L4, L9).
 
 import { describe, expect, test } from 'vitest';
+import { routedRows } from '../../src/capture/routed-rows.ts';
 import type { PositionRange, RoutedRows } from '../../src/contract/routed-rows.ts';
 import { Splicer } from '../../src/serve/proxy/splice.ts';
 import { splicedEvents, splicedJson } from '../../src/serve/proxy/spliced-answer.ts';
@@ -24,17 +25,8 @@ function rowsOf(
   const entries = Array.from({ length: count * WIDTH }, (_, i) => tag + start + Math.floor(i / WIDTH));
   const chunk = wide ? Uint16Array.from(entries) : Uint8Array.from(entries);
   for (const [from, to] of missing) chunk.fill(77, (from - start) * WIDTH, (to - start) * WIDTH);
-  return {
-    start,
-    count,
-    numLayers: L,
-    topK: K,
-    dtype: wide ? 'uint16' : 'uint8',
-    rowsPerChunk: count,
-    chunkOrigin: start,
-    chunks: [chunk],
-    missing,
-  };
+  const form = { numLayers: L, topK: K, dtype: wide ? 'uint16' : 'uint8' } as const;
+  return routedRows(form, start, start + count, { chunks: [chunk], missing });
 }
 
 function choiceOf(format: RowFormat, rows: RoutedRows, numExperts: number): Record<string, unknown> {

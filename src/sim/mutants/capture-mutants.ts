@@ -11,7 +11,7 @@ import type { CommandRecorder } from '../../contract/device.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
-import { toArray } from '../../capture/routed-rows.ts';
+import { routedRows, toArray } from '../../capture/routed-rows.ts';
 import { DelegatingEngineHalf, DelegatingWorkerHalf } from './delegates.ts';
 import type { Mutant } from './mutant.ts';
 
@@ -35,7 +35,7 @@ class JoinsInStep extends DelegatingEngineHalf {
   override take(request: CaptureRequest, numNew: number, finish: FinishReason | null): RoutedRows | null {
     const rows = super.take(request, numNew, finish);
     if (rows === null || rows.missing.length > 0) return rows;
-    return { ...rows, rowsPerChunk: Math.max(1, rows.count), chunkOrigin: rows.start, chunks: [toArray(rows, 0)] };
+    return routedRows(rows, rows.start, rows.start + rows.count, { chunks: [toArray(rows, 0)] });
   }
 }
 

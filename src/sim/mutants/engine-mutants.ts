@@ -5,7 +5,7 @@ import type { ModelConfig } from '../../contract/config.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
-import { rowAt } from '../../capture/routed-rows.ts';
+import { routedRows, rowAt } from '../../capture/routed-rows.ts';
 import { allocateRows, rowShape, type RowShape } from '../../capture/row-shape.ts';
 import type { Request } from '../../engine/request.ts';
 import type { VirtualLock } from '../virtual/virtual-lock.ts';
@@ -75,7 +75,7 @@ export class ZerosForMissing extends DelegatingEngineHalf {
   override take(request: CaptureRequest, numNew: number, finish: FinishReason | null): RoutedRows | null {
     const rows = super.take(request, numNew, finish);
     if (rows === null || rows.missing.length === 0) return rows;
-    const zeros = allocateRows({ ...rows, entriesPerRow: rows.numLayers * rows.topK, bytesPerRow: 0 }, 1);
+    const zeros = allocateRows(rows, 1);
     const chunks = Array.from({ length: rows.count }, (_, i) => rowAt(rows, rows.start + i) ?? zeros);
     return { ...rows, rowsPerChunk: 1, chunkOrigin: rows.start, chunks, missing: [] };
   }
@@ -127,12 +127,9 @@ export class MakesUpExternalRows extends DelegatingEngineHalf {
   }
 
   override onExternalKv(request: CaptureRequest, from: number, to: number): void {
-    const { numLayers, topK, dtype, entriesPerRow } = this.#shape;
-    const count = to - from;
-    const chunk = allocateRows(this.#shape, count);
-    for (let i = 0; i < count * entriesPerRow; i += 1) chunk[i] = i % topK;
-    const shape = { numLayers, topK, dtype, rowsPerChunk: count, chunkOrigin: from };
-    super.onExternalKv(request, from, to, { start: from, count, ...shape, chunks: [chunk], missing: [] });
+    const chunk = allocateRows(this.#shape, to - from);
+    for (let i = 0; i < chunk.length; i += 1) chunk[i] = i % this.#shape.topK;
+    super.onExternalKv(request, from, to, routedRows(this.#shape, from, to, { chunks: [chunk] }));
   }
 }
 

@@ -5,7 +5,7 @@ import type { ModelConfig } from '../../contract/config.ts';
 import type { ModelRunnerOutput, RoutedExpertDeltas } from '../../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 import { acceptedTokens } from '../../capture/captured-spans.ts';
-import { SPAN_LENGTH } from '../../capture/deltas/span.ts';
+import { SPAN_LENGTH } from '../../capture/spans.ts';
 import { rowShape } from '../../capture/row-shape.ts';
 import type { KernelSet } from '../../kernels/model/kernel-set.ts';
 import { Header, REQUEST_WORDS, RequestField } from '../../kernels/model/step-input.ts';
@@ -102,7 +102,7 @@ export class PredictsFinish extends DelegatingWorkerHalf {
       this.#withheld.set(index[i]!, held);
       at = end;
     }
-    this.half.recycle(rows.buffer as ArrayBuffer);
+    this.recycle(rows.buffer as ArrayBuffer);
   }
 
   #isAtLimit(step: WorkerStep, i: number, numSampled: number): boolean {
