@@ -60,7 +60,7 @@ describe('bench', () => {
       '--opt-in',
       '1',
       '--time-budget',
-      '4',
+      '10',
     );
     expect(code).toBe(0);
     expect(stdout).toMatch(/pairs until ± 2 %, at most 10 s/);
