@@ -97,8 +97,8 @@ class CaptureLoad {
   }
 
   /**
-   * One step for everybody, `numTokens` each. Answers the milliseconds that the engine half took; `ends`: of which for
-   * the last outputs.
+   * Runs one step of all requests, `numTokens` each. Returns the milliseconds that the engine half took. `ends`: the
+   * requests end with it.
    */
   step(numTokens: number, ends: boolean): number {
     const { output } = this.#step;

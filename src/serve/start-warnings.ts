@@ -1,4 +1,4 @@
-/** What somebody who starts a server should know before the first client finds out. */
+/** Warnings for the operator when a server starts. */
 
 import type { EngineHostOptions } from './engine-host.ts';
 

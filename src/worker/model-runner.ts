@@ -42,7 +42,7 @@ export class ModelRunner {
 
   /**
    * Allocates the device's buffers and compiles its kernels. Rejects with ROUTING_NOT_CAPTURED for a design whose rows
-   * nobody writes.
+   * the router does not write.
    */
   static async create(
     device: Device,

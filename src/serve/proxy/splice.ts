@@ -38,10 +38,13 @@ export class Splicer {
   }
 
   /**
-   * From the first server's choice, for a prompt of `numPromptTokens`. Throws an Error if its rows are not there or not
-   * of the form.
+   * Makes a splicer of the first server's choice. `start` is the first position whose row is wanted. Throws an Error if
+   * the choice has no rows, or not in `format`.
    */
-  static from(format: RowFormat, start: number, numPromptTokens: number, choice: JsonObject): Splicer {
+  static from(
+    choice: JsonObject,
+    { format, start, numPromptTokens }: Readonly<{ format: RowFormat; start: number; numPromptTokens: number }>,
+  ): Splicer {
     return new Splicer(format, start, declaredRows(format, choice, { start, numRows: numPromptTokens - start }));
   }
 

@@ -1,6 +1,6 @@
 /**
- * The obvious engine half for rows that come with outputs: a list per request, appended to. It hits no cached block.
- * Where it rewinds at a preemption it is right, and so the control of the two mutants made of it.
+ * The obvious engine half for rows that come with outputs: it appends them to a list per request. It hits no cached
+ * block. If it rewinds at a preemption it is right: then it is the control of the two mutants that are made of it.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
@@ -105,8 +105,8 @@ export class AppendingEngineHalf implements CaptureEngineHalf {
       held = { rows: [], firstPosition: position, life };
       this.#held.set(index, held);
     }
-    // What was on its way before a preemption goes on where the rows end; what was scheduled after it begins at the
-    // first position.
+    // Rows scheduled before a preemption go on where the list ends; rows scheduled after it begin at the first
+    // position.
     if (this.#rewinds && life > held.life) {
       held.rows.length = position - held.firstPosition;
       held.life = life;
