@@ -19,6 +19,9 @@ import type { World } from './world.ts';
 /** How many steps may be begun without any request coming nearer to its end. */
 const STEPS_WITHOUT_PROGRESS = 200;
 
+/** One for all: an error costs more than what a small world does between two faults. */
+const KILLED = RoutedExpertsError.of('WORKER_LOST', 0, 'a fault');
+
 export class Storm implements RankEvents {
   readonly #world: World;
   readonly #scenario: Scenario;
@@ -275,7 +278,7 @@ export class Storm implements RankEvents {
     if (queue.state === 'restarting' || rank >= this.#ranks.length) return;
     this.#numKills += 1;
     if (world.log.isTracing) world.say(`rank ${rank} dies, ${queue.restartsLeft} restarts left`);
-    queue.lose(RoutedExpertsError.of('WORKER_LOST', rank, 'a fault'));
+    queue.lose(KILLED);
     for (const each of this.#ranks) each.isDead = true;
     queue.workersGone();
     const due = this.#numKills > this.#scenario.maxRestarts ? 'failed' : 'restarting';
