@@ -101,7 +101,7 @@ function randomStep(pass: ForwardPass, numTokens: number): StepInput {
     const row = input.addRequest(i, CONTEXT, perRequest, 0, true);
     for (let j = 0; j < perRequest; j++) {
       input.setToken(row + j, (i * 7919 + j) % pass.shape.vocabSize);
-      // All requests read block 0, and each writes where nobody reads.
+      // All requests read block 0, and each writes to a block that no request reads.
       input.setSlot(row + j, 16 + row + j);
     }
   }

@@ -3,8 +3,13 @@
 
 import { expect, test } from 'vitest';
 import { LabelledWorkloads } from '../../src/cli/bench/labelled-workloads.ts';
-import { planCells, planRuns } from '../../src/cli/bench/plan.ts';
+import type { Cell, PlannedRun } from '../../src/cli/bench/plan.ts';
+import { planCells, planRepeat } from '../../src/cli/bench/plan.ts';
 import { findWorkload } from '../../src/workload/workloads.ts';
+
+function planRuns(cells: readonly Cell[], repeats: number, seed: number): PlannedRun[] {
+  return Array.from({ length: repeats }, (_, repeat) => planRepeat({ cells, open: cells, repeat, seed })).flat(2);
+}
 
 test('off is always there, once, and other designs at every share', () => {
   expect(planCells(['deltas', 'deltas'], [0, 1, 1])).toEqual([
@@ -27,6 +32,30 @@ test('each group is one design and one off run, back to back, in every repeat', 
     expect(new Set(group.map((run) => run.cell.optInShare)).size).toBe(3);
   }
   expect(new Set(runs.map((run) => run.group)).size).toBe(8);
+});
+
+test('a settled cell has no more runs, nor has a design whose cells are all settled', () => {
+  const cells = planCells(['shm-flock', 'deltas'], [0, 1]);
+  const open = cells.filter(({ design, optInShare }) => design === 'deltas' && optInShare === 1);
+  const groups = planRepeat({ cells, open, repeat: 3, seed: 9 });
+  expect(groups).toHaveLength(1);
+  expect(new Set(groups[0]!.map(({ cell }) => `${cell.design} ${cell.optInShare}`))).toEqual(
+    new Set(['off 0', 'deltas 1']),
+  );
+  expect(planRepeat({ cells, open: [], repeat: 3, seed: 9 })).toEqual([]);
+});
+
+test('each cell runs before its off run in about half of the repeats', () => {
+  const cells = planCells(['shm-flock', 'deltas'], [0, 1]);
+  const isFirst = new Map<Cell, number>();
+  for (let repeat = 0; repeat < 400; repeat++) {
+    for (const group of planRepeat({ cells, open: cells, repeat, seed: 9 })) {
+      const off = group.findIndex(({ cell }) => cell.design === 'off');
+      for (const { cell } of group.slice(0, off)) isFirst.set(cell, (isFirst.get(cell) ?? 0) + 1);
+    }
+  }
+  // A fair coin leaves 160 to 240 once in 15,000 tries.
+  expect([...isFirst.values()].filter((count) => count > 160 && count < 240)).toHaveLength(4);
 });
 
 test('the seed decides the order, nothing else does', () => {

@@ -12,15 +12,22 @@ import type { Workload } from '../../workload/workload.ts';
 import type { Environment } from '../environment.ts';
 import { describeEnvironment } from '../environment.ts';
 import { LabelledWorkloads } from './labelled-workloads.ts';
+import type { Ending, Progress } from './pair-schedule.ts';
+import { PairSchedule } from './pair-schedule.ts';
 import type { Cell, PlannedRun } from './plan.ts';
-import { cellName, planCells, planRuns } from './plan.ts';
+import { cellName, planCells } from './plan.ts';
+import { sampleProcessorTime } from './processor-time.ts';
 import type { ServeResult } from './serve-workload.ts';
 import { serveWorkload } from './serve-workload.ts';
 import type { SessionConfig } from '../../host/design-session.ts';
 import { DesignSession } from '../../host/design-session.ts';
+import type { OtherLoad } from './statistics/other-load.ts';
+import { otherLoad } from './statistics/other-load.ts';
+import type { Comparison } from './statistics/paired-comparison.ts';
 import type { Verification } from './verify.ts';
 import { Verifier } from './verify.ts';
 import { WantedBytes } from './wanted-bytes.ts';
+import { warningsOf } from './warnings.ts';
 
 /** A design of the caller's own, and what it gives up. */
 export type OwnDesign = Readonly<{ module: DesignReference; gaps: readonly DeclaredGap[] }>;
@@ -30,7 +37,9 @@ export type BenchOptions = Readonly<{
   designs: readonly string[];
   ownDesigns?: Readonly<Record<string, OwnDesign>>;
   optInShares: readonly number[];
-  repeats: number;
+  ending: Ending;
+  /** For how long `off` serves before the first pair, so that a GPU's clocks have risen; 0 = not at all. */
+  clockWarmUpMs: number;
   seed: number;
   workload: Workload;
   mode: LoopMode;
@@ -78,64 +87,98 @@ export type BenchRun = Readonly<{
 
 export type BenchResult = Readonly<{
   environment: Environment;
-  options: Omit<BenchOptions, 'workload'> & Readonly<{ workload: string }>;
+  options: Omit<BenchOptions, 'workload'> & Readonly<{ workload: string; repeats: number | null }>;
   cells: readonly Cell[];
+  /** Each cell beside `off`; `null` for `off` itself. */
+  comparisons: readonly (Comparison | null)[];
   runs: readonly BenchRun[];
   /** What was not as it must be, in any run. */
   problems: readonly string[];
+  /** What else the machine did meanwhile; `null`: not known. */
+  otherLoad: OtherLoad | null;
+  /** What a reader has to know before believing the figures. */
+  warnings: readonly string[];
 }>;
 
 /**
- * Runs all repeats of all cells; one run per design goes first, which is checked like the others and not measured.
- * `onProgress` hears of each run before it starts. Rejects with what makes a run impossible; the workers are shut down
- * then.
+ * Runs pairs of each cell and of `off` until the schedule ends; one run per design goes first, which is checked like
+ * the others and not measured. `onProgress` hears of each run before it starts. Rejects with what makes a run
+ * impossible, and with BAD_VALUE for a time budget too short for one pair; the workers are shut down then.
  */
 export async function runBench(
   options: BenchOptions,
-  onProgress: (done: number, total: number, what: string) => void,
+  onProgress: (progress: Progress, what: string) => void,
 ): Promise<BenchResult> {
+  const startedAt = performance.now();
+  const elapsedMs = (): number => performance.now() - startedAt;
   const cells = planCells(options.designs, options.optInShares);
-  const runs = planRuns(cells, options.repeats, options.seed);
+  const schedule = new PairSchedule({ cells, seed: options.seed, ending: options.ending });
   const { model, routing } = options.session;
   const verifier = new Verifier(model, routing?.kind === 'replay' ? routing.recording : null);
   const sessions = new Map<string, DesignSession>();
   const labelled = new LabelledWorkloads(options.workload, model.vocabSize, routing?.kind === 'replay');
-  const results: BenchRun[] = [];
+  const runs: BenchRun[] = [];
   const problems: string[] = [];
-  const total = runs.length + new Set(cells.map((cell) => cell.design)).size;
-  let done = 0;
+  const runOnce = async (run: PlannedRun, name: string): Promise<BenchRun> => {
+    const { design } = run.cell;
+    onProgress(schedule.progress(elapsedMs()), name);
+    const before = elapsedMs();
+    const result = await runCell(sessions.get(design)!, run, labelled.of(run), options, verifier);
+    schedule.took(design, elapsedMs() - before);
+    for (const problem of problemsOf(result, options)) problems.push(`${name}: ${problem}`);
+    return result;
+  };
   try {
-    for (const { design } of cells) {
-      if (sessions.has(design)) continue;
-      onProgress(done++, total, `${design}: start and warm-up`);
+    const warmUp = (design: string): Promise<BenchRun> => {
+      const cell = { design, optInShare: 1 };
+      return runOnce({ cell, repeat: -1, group: -1, label: 0 }, `${design}, warm-up`);
+    };
+    for (const design of new Set(cells.map((cell) => cell.design))) {
       const reference = options.ownDesigns?.[design]?.module ?? designByName(design).name;
+      onProgress(schedule.progress(elapsedMs()), `${design}, start`);
       sessions.set(design, await DesignSession.start(reference, options.session));
-      const warmUp: PlannedRun = { cell: { design, optInShare: 1 }, repeat: -1, group: -1, label: 0 };
-      const result = await runCell(sessions.get(design)!, warmUp, labelled.of(warmUp), options, verifier);
-      const { submitted, refused } = result.accounting;
-      if (refused === submitted) throw RoutedExpertsError.of('NOTHING_SERVED', submitted, result.refusal!);
-      for (const problem of problemsOf(result, options)) problems.push(`${design}, warm-up: ${problem}`);
+      const { accounting, refusal } = await warmUp(design);
+      const { submitted, refused } = accounting;
+      if (refused === submitted) throw RoutedExpertsError.of('NOTHING_SERVED', submitted, refusal!);
     }
-    for (const run of runs) {
-      onProgress(done++, total, cellName(run.cell));
-      const result = await runCell(sessions.get(run.cell.design)!, run, labelled.of(run), options, verifier);
-      results.push(result);
-      for (const problem of problemsOf(result, options)) problems.push(`${cellName(run.cell)}: ${problem}`);
+    for (const end = elapsedMs() + options.clockWarmUpMs; elapsedMs() < end;) await warmUp('off');
+    schedule.checkBudget(elapsedMs());
+    const load = [sampleProcessorTime()];
+    for (let group = schedule.next(elapsedMs()); group !== null; group = schedule.next(elapsedMs())) {
+      const rates: number[] = [];
+      for (const run of group) {
+        runs.push(await runOnce(run, cellName(run.cell)));
+        rates.push(rateOf(runs.at(-1)!));
+      }
+      schedule.add(group, rates);
+      load.push(sampleProcessorTime());
     }
-    onProgress(done, total, 'done');
+    onProgress(schedule.progress(elapsedMs()), 'done');
     const { workload, session, ...rest } = options;
     const { routing: _, ...told } = session;
     const environment = describeEnvironment(sessions.get('off')!.executor.devices[0]!);
+    const repeats = options.ending.kind === 'repeats' ? options.ending.repeats : null;
+    const comparisons = schedule.end();
+    const offRates = runs.filter(({ cell }) => cell.design === 'off').map(rateOf);
+    const other = otherLoad(load.filter((sample) => sample !== null));
     return {
       environment,
-      options: { ...rest, session: told, workload: workload.name },
+      options: { ...rest, repeats, session: told, workload: workload.name },
       cells,
-      runs: results,
+      comparisons,
+      runs,
       problems,
+      otherLoad: other,
+      warnings: warningsOf({ cells, comparisons, offRates, load: other, numCpus: environment.numCpus }),
     };
   } finally {
     for (const session of sessions.values()) await session.close();
   }
+}
+
+/** Output tokens per second. */
+export function rateOf({ outputTokens, served }: BenchRun): number {
+  return outputTokens / (served.wallMs / 1000);
 }
 
 async function runCell(

@@ -19,14 +19,16 @@ import type { LoopMode } from '../../workload/arrivals.ts';
 import { recordingWorkload } from '../../workload/traces/recording.ts';
 import { workloadNames, workloads } from '../../workload/workloads.ts';
 import { designReference, isDesignModule, loadDesign } from '../../worker/design-module.ts';
-import { requireRows, routerConfig } from '../../worker/router-kinds.ts';
+import { requireRows } from '../../worker/router-kinds.ts';
+import { routerConfig } from '../router-flags.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread/thread-executor.ts';
 import { checkDraftFlags, finite, list, routerKernelsOption, whole } from '../options.ts';
 import { runBench, type BenchOptions, type OwnDesign } from './bench.ts';
 import type { Defaults, Flags } from './settings.ts';
-import { DEFAULTS, faultOf, isSoftwareAdapter, makeEngineConfig, makeWorkload } from './settings.ts';
+import { DEFAULTS, endingOf, faultOf, isSoftwareAdapter, makeEngineConfig, makeWorkload } from './settings.ts';
 import { recordedModel, recordingOf } from './recording-flags.ts';
 import { renderTable, toJson } from './report.ts';
+import type { Progress } from './pair-schedule.ts';
 
 function byDevice(of: (defaults: Defaults) => number): string {
   return `(default: ${of(DEFAULTS.gpu)}, software adapters ${of(DEFAULTS.software)})`;
@@ -47,7 +49,16 @@ export function benchCommand(): Command {
         .argParser(list(finite(0, 1)))
         .default([0, 0.1, 1], '0,0.1,1'),
     )
-    .option('--repeats <n>', 'interleaved repeats of each cell (default: 5, of a trace 1)', whole(1, 1000))
+    .option(
+      '--repeats <n>',
+      'this many pairs of each cell, and no more for a narrower interval (of a trace: 1; in an open loop: 5)',
+      whole(1, 1000),
+    )
+    .addOption(
+      new Option('--time-budget <s>', `seconds that all of it may take ${byDevice((d) => d.timeBudgetS)}`)
+        .argParser(finite(1, 86_400))
+        .conflicts('repeats'),
+    )
     .option('--model <name>', `model shape: ${MODEL_NAMES.join(', ')}`, DEFAULT_MODEL)
     .addOption(
       new Option('--device <kind>', 'webgpu, or the TypeScript kernels').choices(['webgpu', 'cpu']).default('webgpu'),
@@ -185,7 +196,8 @@ async function bench(flags: Flags): Promise<void> {
       {
         ...designs,
         optInShares: flags.optIn,
-        repeats: flags.repeats ?? (flags.trace === undefined ? 5 : 1),
+        ending: endingOf(flags, defaults),
+        clockWarmUpMs: defaults.clockWarmUpMs,
         seed: flags.seed,
         workload,
         mode,
@@ -247,22 +259,31 @@ function writeJson(file: string, value: unknown): void {
 }
 
 /** On stderr: a bar where somebody watches, otherwise a line now and then. */
-function progressBar(): { update: (done: number, total: number, what: string) => void; stop: () => void } {
-  if (!process.stderr.isTTY) return { update: logProgress, stop: () => {} };
-  const bar = new SingleBar({ format: '{bar} {value}/{total} {what}', stream: process.stderr, hideCursor: true });
+function progressBar(): { update: (progress: Progress, what: string) => void; stop: () => void } {
+  if (!process.stderr.isTTY) return { update: progressLog(), stop: () => {} };
+  const bar = new SingleBar({ format: '{bar} {text}', stream: process.stderr, hideCursor: true });
   let isStarted = false;
   return {
-    update: (done, total, what) => {
-      if (!isStarted) bar.start(total, done, { what });
+    update: (progress, what) => {
+      const text = progressText(progress, what);
+      if (!isStarted) bar.start(progress.total, progress.done, { text });
       isStarted = true;
-      bar.update(done, { what });
+      bar.update(progress.done, { text });
     },
     stop: () => bar.stop(),
   };
 }
 
-/** Ten lines in all. */
-function logProgress(done: number, total: number, what: string): void {
-  const tenth = (count: number): number => Math.floor((10 * count) / total);
-  if (done === 0 || tenth(done) > tenth(done - 1)) console.error(`run ${done} of ${total}: ${what}`);
+/** A line at the start, and one for each tenth. */
+function progressLog(): (progress: Progress, what: string) => void {
+  let latest = -1;
+  return (progress, what) => {
+    const tenth = Math.floor((10 * progress.done) / progress.total);
+    if (tenth > latest) console.error(progressText(progress, what));
+    latest = Math.max(latest, tenth);
+  };
+}
+
+function progressText({ done, total, unit, detail }: Progress, what: string): string {
+  return `${unit} ${done} of ${total}: ${what}${detail}`;
 }

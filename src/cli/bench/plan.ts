@@ -22,32 +22,43 @@ export function planCells(designs: readonly string[], optInShares: readonly numb
   );
 }
 
+export type RepeatOptions = Readonly<{
+  cells: readonly Cell[];
+  /** Those that need another pair. */
+  open: readonly Cell[];
+  repeat: number;
+  seed: number;
+}>;
+
 /**
- * Repeats are interleaved, so that drift of the machine's speed falls on all cells alike. Within a repeat each design
- * has a group of runs: its cells and one of `off`, so that a ratio is between runs a few seconds apart. Groups, and the
- * runs of a group, are in an order of their own in each repeat.
+ * The runs of one repeat, group by group. Repeats are interleaved, so that drift of the machine's speed falls on all
+ * cells alike. Each design that has an open cell has a group of runs: its open cells and one of `off`, so that a ratio
+ * is between runs a few seconds apart. Groups, and the runs of a group, are in an order of their own in each repeat.
+ * The intervals of the ratios rest on it: the toss of a coin decides which run of a pair comes first.
  */
-export function planRuns(cells: readonly Cell[], repeats: number, seed: number): readonly PlannedRun[] {
+export function planRepeat({ cells, open, repeat, seed }: RepeatOptions): readonly (readonly PlannedRun[])[] {
   const designs = [...new Set(cells.map((cell) => cell.design))].filter((design) => design !== 'off');
   const groups = designs.map((design) => [OFF, ...cells.filter((cell) => cell.design === design)]);
   if (groups.length === 0) groups.push([OFF]);
-  const runs: PlannedRun[] = [];
   const mostRuns = Math.max(...groups.map((members) => members.length - 1), groups.length);
-  for (let repeat = 0; repeat < repeats; repeat++) {
-    const stream = random(seed, `bench/order/${repeat}`);
-    const numRuns = new Map<string, number>();
-    for (const place of stream.permutation(groups.length)) {
-      const members = groups[place]!;
-      const group = repeat * groups.length + place;
-      for (const member of stream.permutation(members.length)) {
+  const stream = random(seed, `bench/order/${repeat}`);
+  const numRuns = new Map<string, number>();
+  const planned: PlannedRun[][] = [];
+  for (const place of stream.permutation(groups.length)) {
+    const members = groups[place]!.filter((cell) => cell === OFF || open.includes(cell));
+    const order = stream.permutation(members.length);
+    if (members.length === 1 && designs.length > 0) continue;
+    const group = repeat * groups.length + place;
+    planned.push(
+      Array.from(order, (member) => {
         const cell = members[member]!;
         const before = numRuns.get(cell.design) ?? 0;
         numRuns.set(cell.design, before + 1);
-        runs.push({ cell, repeat, group, label: 1 + repeat * mostRuns + before });
-      }
-    }
+        return { cell, repeat, group, label: 1 + repeat * mostRuns + before };
+      }),
+    );
   }
-  return runs;
+  return planned;
 }
 
 export function cellName({ design, optInShare }: Cell): string {

@@ -3,9 +3,12 @@
 import Table from 'cli-table3';
 import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
 import type { BenchResult, BenchRun } from './bench.ts';
+import { rateOf } from './bench.ts';
+import type { Ending } from './pair-schedule.ts';
 import type { Cell } from './plan.ts';
 import { cellName } from './plan.ts';
-import { median, quantile } from './statistics.ts';
+import type { Comparison } from './statistics/paired-comparison.ts';
+import { median, quantile } from './statistics/quantile.ts';
 
 /** One cell over its repeats. Times and rates are medians over the repeats; counts are sums. */
 export type CellReport = Readonly<{
@@ -13,8 +16,8 @@ export type CellReport = Readonly<{
   optInShare: number;
   /** Output tokens per second. */
   tokensPerSecond: number;
-  /** Of `tokensPerSecond` to that of `off` in the same group of runs: median, lowest and highest. */
-  ratioToOff: Readonly<{ median: number; min: number; max: number }>;
+  /** Of `tokensPerSecond` to that of `off` in the same group of runs. */
+  ratioToOff: RatioReport;
   stepMs: Readonly<{ p50: number; p99: number }>;
   schedulerUsPerRequestStep: number;
   /** The longest stall of the event loop, and the longest step of the engine, of each repeat. */
@@ -43,12 +46,26 @@ export type CellReport = Readonly<{
   requests: BenchRun['accounting'];
 }>;
 
+export type RatioReport = Readonly<{
+  /** Of all pairs. */
+  median: number;
+  min: number;
+  max: number;
+  /** The 95 % interval of the median; `null` where there is none, like the rest for `off` itself. */
+  low: number | null;
+  high: number | null;
+  halfWidth: number | null;
+  verdict: Comparison['verdict'] | null;
+  pairs: number;
+  endedBy: Comparison['endedBy'] | null;
+}>;
+
 /** Of the longest of each repeat: what is usual, and the worst that the machine added to it. */
 type Longest = Readonly<{ median: number; max: number }>;
 
 export function reportCells(result: BenchResult): readonly CellReport[] {
   const offRate = new Map(runsOf(result, { design: 'off', optInShare: 0 }).map((run) => [run.group, rateOf(run)]));
-  return result.cells.map((cell) => {
+  return result.cells.map((cell, i) => {
     const runs = runsOf(result, cell);
     const rates = runs.map(rateOf);
     const ratios = runs.map((run) => rateOf(run) / offRate.get(run.group)!);
@@ -61,7 +78,7 @@ export function reportCells(result: BenchResult): readonly CellReport[] {
       design: cell.design,
       optInShare: cell.optInShare,
       tokensPerSecond: median(rates),
-      ratioToOff: { median: median(ratios), min: Math.min(...ratios), max: Math.max(...ratios) },
+      ratioToOff: ratioReport(ratios, result.comparisons[i]!),
       stepMs: { p50: quantile(steps, 0.5), p99: quantile(steps, 0.99) },
       schedulerUsPerRequestStep: median(runs.map((run) => (run.served.schedulerMs * 1000) / run.served.requestSteps)),
       longestStallMs: longest((run) => run.served.eventLoopStallMs),
@@ -97,13 +114,29 @@ export function reportCells(result: BenchResult): readonly CellReport[] {
   });
 }
 
+function ratioReport(ratios: readonly number[], comparison: Comparison | null): RatioReport {
+  const { low = null, high = null, halfWidth = null } = comparison?.interval ?? {};
+  return {
+    median: comparison?.ratio ?? 1,
+    min: Math.min(...ratios),
+    max: Math.max(...ratios),
+    low,
+    high,
+    halfWidth,
+    verdict: comparison?.verdict ?? null,
+    pairs: comparison?.pairs ?? 0,
+    endedBy: comparison?.endedBy ?? null,
+  };
+}
+
 export function renderTable(result: BenchResult): string {
   const reports = reportCells(result);
   const table = new Table({
     head: [
       'design',
       'tokens/s',
-      'vs off (min–max)',
+      'vs off',
+      'pairs',
       'step p50 ms',
       'p99 ms',
       'sched µs',
@@ -117,14 +150,16 @@ export function renderTable(result: BenchResult): string {
       'missing',
     ],
     style: { head: [], border: [], compact: true },
-    colAligns: ['left', ...Array.from({ length: 13 }, () => 'right' as const)],
+    colAligns: ['left', ...Array.from({ length: 14 }, () => 'right' as const)],
   });
   reports.forEach((report, i) => {
     const { rows } = report;
     table.push([
       cellName(result.cells[i]!),
       report.tokensPerSecond.toFixed(0),
-      ratioText(report, result),
+      // In an open loop the arrivals set the pace of every design that keeps up: a ratio of rates would say nothing.
+      result.options.mode.kind === 'open' ? '–' : ratioText(report.ratioToOff),
+      pairsText(report),
       report.stepMs.p50.toFixed(1),
       report.stepMs.p99.toFixed(1),
       report.schedulerUsPerRequestStep.toFixed(2),
@@ -142,17 +177,20 @@ export function renderTable(result: BenchResult): string {
 }
 
 export function toJson(result: BenchResult): unknown {
-  const { environment, options, runs, problems } = result;
-  return { environment, seed: options.seed, options, problems, cells: reportCells(result), runs };
+  const { environment, options, runs, problems, warnings, otherLoad } = result;
+  return { environment, seed: options.seed, options, problems, warnings, otherLoad, cells: reportCells(result), runs };
 }
 
+const ROUNDING_ERROR = 1e-9;
+
 const legend = [
-  'tokens/s: output tokens, median of the runs · vs off: ratio to the off run of the same seconds',
-  'sched: engine time per request and step · engine: its longest step · stall: the longest that the main thread’s ' +
-    'event loop stood still;',
-  'both of a run: their median over the runs, and the longest · capture D→H: bytes read back for capture, per run',
-  'messages: bytes transferred between threads, without shared memory · missing: rows that a design, or its ' +
-    'prefix-rows policy, gives up',
+  'tokens/s: output tokens, median of the runs',
+  'vs off: median ratio to the off run of the same seconds ± half its 95 % interval, whatever ended the bench',
+  'slower, faster: the interval lies below 0.98, above 1.02 · pairs: and what ended them, if not a narrow interval',
+  'sched: engine time per request and step · engine: its longest step',
+  'stall: the longest that the main thread’s event loop stood still; both of a run: median over the runs, and longest',
+  'capture D→H: bytes read back for capture, per run · messages: bytes between threads, without shared memory',
+  'missing: rows that a design, or its prefix-rows policy, gives up',
 ].join('\n');
 
 function headline({ environment: e, options }: BenchResult): string {
@@ -163,9 +201,14 @@ function headline({ environment: e, options }: BenchResult): string {
     `${model.name} (${model.numLayers} layers, ${model.numExperts} experts, top-${model.topK}) · ` +
       `${session.router?.kind ?? 'modular'} router · ${options.workload} · seed ${options.seed}`,
     `device ${device} · ballast ${session.ballastMs} ms · queue depth ${session.queueDepth} · ` +
-      `${options.repeats} ${options.repeats === 1 ? 'repeat' : 'repeats'}`,
+      endingText(options.ending),
     `${e.cpu} × ${e.numCpus} · Node ${e.node} · webgpu ${e.packages['webgpu']} · commit ${e.commit ?? 'unknown'}`,
   ].join('\n');
+}
+
+function endingText(ending: Ending): string {
+  if (ending.kind === 'repeats') return `${ending.repeats} ${ending.repeats === 1 ? 'repeat' : 'repeats'}`;
+  return `pairs until ± ${(100 * ending.halfWidth).toFixed(0)} %, at most ${ending.budgetMs / 1000} s`;
 }
 
 function footer(result: BenchResult, reports: readonly CellReport[]): string[] {
@@ -197,6 +240,7 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string[] {
   });
   const refusal = result.runs.find((run) => run.refusal !== null)?.refusal;
   if (refusal) lines.push(`refused, for example: ${refusal}`);
+  for (const warning of result.warnings) lines.push(`WARNING ${warning}`);
   for (const problem of new Set(result.problems)) lines.push(`PROBLEM ${problem}`);
   return lines;
 }
@@ -210,12 +254,19 @@ function hitsText({ prefixQueryTokens, prefixHitTokens, prefixRecomputedTokens }
   );
 }
 
-/** In an open loop the arrivals set the pace of every design that keeps up: a ratio of rates would say nothing. */
-function ratioText({ design, ratioToOff: ratio }: CellReport, { options }: BenchResult): string {
-  if (options.mode.kind === 'open') return '–';
-  if (design === 'off') return '1';
-  if (options.repeats === 1) return ratio.median.toFixed(3);
-  return `${ratio.median.toFixed(3)} (${ratio.min.toFixed(2)}–${ratio.max.toFixed(2)})`;
+/** As `0.93 ± 0.01 slower`; the margin is rounded up. Without an interval there is none. */
+export function ratioText({ median: ratio, halfWidth, verdict }: RatioReport): string {
+  if (verdict === null) return ratio.toFixed(0);
+  if (halfWidth === null) return `${ratio.toFixed(2)} ${verdict}`;
+  const digits = halfWidth <= 0.009 ? 3 : 2;
+  const margin = Math.ceil(halfWidth * 10 ** digits - ROUNDING_ERROR) / 10 ** digits;
+  return `${ratio.toFixed(digits)} ± ${margin.toFixed(digits)} ${verdict}`;
+}
+
+/** How many, and what ended it; a cell that its interval ended needs no word. */
+function pairsText({ ratioToOff: { pairs, endedBy } }: CellReport): string {
+  if (endedBy === null) return '–';
+  return endedBy === 'half-width' ? `${pairs}` : `${pairs} (${endedBy})`;
 }
 
 function longestText({ median: usual, max }: Longest, { options }: BenchResult): string {
@@ -224,10 +275,6 @@ function longestText({ median: usual, max }: Longest, { options }: BenchResult):
 
 function runsOf(result: BenchResult, cell: Cell): BenchRun[] {
   return result.runs.filter((run) => run.cell.design === cell.design && run.cell.optInShare === cell.optInShare);
-}
-
-function rateOf(run: BenchRun): number {
-  return run.outputTokens / (run.served.wallMs / 1000);
 }
 
 function bytes(count: number): string {

@@ -18,6 +18,7 @@ import { readTrace } from '../../workload/traces/read-trace.ts';
 import type { Workload } from '../../workload/workload.ts';
 import { workloadTotals } from '../../workload/workload.ts';
 import { findWorkload } from '../../workload/workloads.ts';
+import type { Ending } from './pair-schedule.ts';
 
 /**
  * What is not asked for is sized to the device: a GPU gets a large model's decode step and vLLM's token budget; a
@@ -25,9 +26,28 @@ import { findWorkload } from '../../workload/workloads.ts';
  * in a few milliseconds.
  */
 export const DEFAULTS = {
-  gpu: { ballastMs: 10, maxNumBatchedTokens: 2048, concurrency: 64, chat: { requests: 64, lengthScale: 2 } },
-  software: { ballastMs: 2, maxNumBatchedTokens: 256, concurrency: 16, chat: { requests: 48, lengthScale: 1 } },
+  gpu: {
+    ballastMs: 10,
+    maxNumBatchedTokens: 2048,
+    concurrency: 64,
+    chat: { requests: 64, lengthScale: 2 },
+    halfWidth: 0.01,
+    timeBudgetS: 900,
+    clockWarmUpMs: 3000,
+  },
+  software: {
+    ballastMs: 2,
+    maxNumBatchedTokens: 256,
+    concurrency: 16,
+    chat: { requests: 48, lengthScale: 1 },
+    halfWidth: 0.02,
+    timeBudgetS: 110,
+    clockWarmUpMs: 0,
+  },
 } as const;
+
+const OPEN_LOOP_REPEATS = 5;
+const TRACE_REPEATS = 1;
 
 export type Defaults = (typeof DEFAULTS)[keyof typeof DEFAULTS];
 
@@ -35,6 +55,7 @@ export type Flags = {
   design: DesignReference[];
   optIn: number[];
   repeats?: number;
+  timeBudget?: number;
   model: string;
   device: DeviceKind;
   adapter?: string;
@@ -74,6 +95,21 @@ export type Flags = {
   seed: number;
   json?: string;
 };
+
+/**
+ * A bench goes on until its ratios are known; but a trace takes long, and in an open loop the arrivals set the rate of
+ * every design that keeps up, so that there is no ratio to know.
+ */
+export function endingOf(
+  { repeats, timeBudget, trace, openLoop }: Pick<Flags, 'repeats' | 'timeBudget' | 'trace' | 'openLoop'>,
+  defaults: Defaults,
+): Ending {
+  const fallback = trace !== undefined ? TRACE_REPEATS : openLoop ? OPEN_LOOP_REPEATS : undefined;
+  const wanted = repeats ?? (timeBudget === undefined ? fallback : undefined);
+  if (wanted !== undefined) return { kind: 'repeats', repeats: wanted };
+  const budgetMs = (timeBudget ?? defaults.timeBudgetS) * 1e3;
+  return { kind: 'half-width', halfWidth: defaults.halfWidth, budgetMs, isBudgetGiven: timeBudget !== undefined };
+}
 
 export async function isSoftwareAdapter(adapter: string | null): Promise<boolean> {
   const devices = (await listDevices()).filter((device) => device.kind === 'webgpu');

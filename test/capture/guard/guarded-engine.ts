@@ -11,7 +11,7 @@ import { EngineCore } from '../../../src/engine/engine-core.ts';
 import { CpuDevice } from '../../../src/kernels/device/cpu-device.ts';
 import { modelPreset } from '../../../src/kernels/model/model-presets.ts';
 import { wgslKernels } from '../../../src/kernels/model/wgsl-kernels.ts';
-import { InlineExecutor } from '../../../src/worker/inline-executor.ts';
+import { InlineExecutor } from '../../worker/inline-executor.ts';
 import { ModelRunner } from '../../../src/worker/model-runner.ts';
 import { memorySharedRows } from '../memory-shared-rows.ts';
 import { BASE_ENGINE } from '../scenarios.ts';
