@@ -7,6 +7,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Device, Kernel } from '../../src/contract/device.ts';
 import { CpuDevice, DESTROYED } from '../../src/kernels/device/cpu-device.ts';
+import { Ballast } from '../../src/kernels/model/ballast/calibrated-ballast.ts';
 import { ForwardPass } from '../../src/kernels/model/forward-pass.ts';
 import { kernelShape } from '../../src/kernels/model/kernel-shape.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
@@ -276,24 +277,28 @@ describe.each(DEVICES)('$name', ({ open }) => {
     pass.destroy();
   });
 
-  test('ballast stretches a pass by about the time asked for', async () => {
-    const options = { model: model(), engine: engineConfig(), ballastMs: 20, kernels: wgslKernels };
-    const pass = await ForwardPass.create(device, options);
-    const input = new StepInput(pass.shape);
-    input.begin(1, 1, 0);
-    input.setSlot(input.addRequest(0, 0, 1, 0, true), 4);
-    input.setToken(0, 1);
-    input.end();
-    pass.upload(input);
-    const times: number[] = [];
-    for (let i = 0; i < 3; i++) {
-      const start = performance.now();
-      device.submit((commands) => pass.record(commands, input));
-      await readWords(device, pass.sampled, 1);
-      times.push(performance.now() - start);
-    }
-    expect(Math.min(...times)).toBeGreaterThan(8);
-    pass.destroy();
+  test('ballast has as many links as last the time asked for, by the clock of the device', async () => {
+    const nanosecondsPerLink = 50;
+    let links = 0;
+    const timed: Pick<Device, 'info' | 'createBuffer' | 'bind' | 'write' | 'time'> = {
+      info: { ...device.info, hasTimestamps: true },
+      createBuffer: (...given) => device.createBuffer(...given),
+      bind: (...given) => device.bind(...given),
+      write: (buffer, offset, data) => {
+        links = data[0]!;
+        device.write(buffer, offset, data);
+      },
+      time: (record) => {
+        device.submit(record);
+        return Promise.resolve(links * nanosecondsPerLink);
+      },
+    };
+    const kernels = wgslKernels(model(), kernelShape(model(), engineConfig()), device.info);
+    const ballast = await Ballast.create(timed as Device, kernels.ballast, 20);
+    expect(ballast.iterations).toBe(20e6 / nanosecondsPerLink);
+    expect(links).toBe(ballast.iterations);
+    device.submit((commands) => ballast.record(commands));
+    ballast.destroy();
   });
 
   test('destroy waits for pending reads, settles lost, and can be called twice', async () => {
