@@ -49,7 +49,7 @@ function importOf(specifier) {
 
 /** With the compiler of this repository: the package has none. */
 async function checkTypes() {
-  const of = (...path) => join(root, 'node_modules', ...path);
+  const ours = join(root, 'node_modules');
   const compilerOptions = {
     noEmit: true,
     strict: true,
@@ -58,10 +58,14 @@ async function checkTypes() {
     module: 'nodenext',
     target: 'es2024',
     lib: ['es2024', 'esnext.disposable'],
-    types: [of('@types', 'node')],
+    types: [join(ours, '@types', 'node')],
   };
   writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['examples'] }));
-  await step('the types fit the examples', process.execPath, [of('typescript', 'bin', 'tsc'), '--project', folder]);
+  await step('the types fit the examples', process.execPath, [
+    join(ours, 'typescript', 'bin', 'tsc'),
+    '--project',
+    folder,
+  ]);
 }
 
 async function tryOn(node, version, examples) {
