@@ -63,7 +63,7 @@ export const engineHalf: Design['engineHalf'] = (model): CaptureEngineHalf => {
       if (deltas === null) return;
       const all = viewRows(shape, deltas.rows, deltas.numRows);
       for (let i = 0, row = 0; i < deltas.indexLength; i += 3) {
-        const [request, position, count] = deltas.index.subarray(i, i + 3) as unknown as [number, number, number];
+        const [request = 0, position = 0, count = 0] = deltas.index.subarray(i, i + 3);
         // Over, or thrown away by a cache reset: the rows are nobody's.
         const rows = live(request) === null ? [] : (requests.get(request) ?? []);
         if (live(request) !== null) requests.set(request, rows);

@@ -116,11 +116,11 @@ export class Storm implements RankEvents {
 
   onOutput(rank: VirtualRank, flight: Flight, output: ModelRunnerOutput): void {
     const { mutation } = this.#tested;
-    const answer = mutation.output === undefined ? output : mutation.output(output, flight.plan);
+    const changed = mutation.output === undefined ? output : mutation.output(output, flight.plan);
     const arriveAt = this.#clock.now + this.#durations.wire();
     this.#clock.plan(arriveAt, Phase.wire, () => {
       if (rank.isDead) return;
-      flight.outputs[rank.number] = answer;
+      flight.outputs[rank.number] = changed;
       flight.numArrived += 1;
       if (flight.numArrived < this.#scenario.numRanks) return;
       this.#compareRanks(flight);

@@ -4,7 +4,7 @@
  */
 
 import { statSync } from 'node:fs';
-import { registerHooks } from 'node:module';
+import { registerHooks, type ModuleHooks } from 'node:module';
 import { resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { checkedDesign } from '../capture/guard/checked-design.ts';
@@ -15,15 +15,6 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 
 /** A module whose top level waits for longer is given up. */
 const IMPORT_TIMEOUT_MS = 30_000;
-
-/** In a checkout, a module that imports `routed-experts/…` is given the source that runs, and not a build of it. */
-if (import.meta.url.endsWith('.ts')) {
-  const isOurs = (specifier: string): boolean => /^routed-experts(?:\/|$)/.test(specifier);
-  registerHooks({
-    resolve: (specifier, context, next) =>
-      next(specifier, isOurs(specifier) ? { conditions: [...context.conditions, 'routed-experts-source'] } : undefined),
-  });
-}
 
 /** Whether the text names a module: a path that begins with `.` or `/`, or ends as modules do, or a `file:` URL. */
 export function isDesignModule(text: string): boolean {
@@ -55,6 +46,7 @@ export async function importDesign(url: string): Promise<Design> {
   const bad = (problem: string): RoutedExpertsError => RoutedExpertsError.of('BAD_DESIGN', path, problem);
   if (statSync(path, { throwIfNoEntry: false })?.isFile() !== true) throw bad('there is no such file');
   const { promise: tooLong, reject } = Promise.withResolvers<never>();
+  const hooks = import.meta.url.endsWith('.ts') ? resolveToSource() : null;
   let exported: Readonly<Record<string, unknown>>;
   const timer = setTimeout(
     () => reject(new Error(`not imported after ${IMPORT_TIMEOUT_MS / 1e3} s`)),
@@ -66,8 +58,19 @@ export async function importDesign(url: string): Promise<Design> {
     throw bad(`it cannot be imported: ${problemOf(error)}`);
   } finally {
     clearTimeout(timer);
+    hooks?.deregister();
   }
   return checkedDesign(exported, path);
+}
+
+/** In a checkout, what a module imports of `routed-experts` is the source that runs, and not a build of it. */
+function resolveToSource(): ModuleHooks {
+  return registerHooks({
+    resolve: (specifier, context, next) => {
+      if (!/^routed-experts(?:\/|$)/.test(specifier)) return next(specifier);
+      return next(specifier, { conditions: [...context.conditions, 'routed-experts-source'] });
+    },
+  });
 }
 
 /** With the place of a syntax error, which Node puts into the first line of the stack. */

@@ -26,3 +26,8 @@ test.each(Object.entries(EXPECTED))('%s', async (name, text) => {
   const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 60_000 });
   expect(stdout).toContain(text);
 });
+
+test('the docs show the design of one’s own as it stands', () => {
+  const docs = readFileSync(join(folder, '..', 'docs', 'simulation.md'), 'utf8');
+  expect(docs).toContain(`\`\`\`ts\n${readFileSync(join(folder, 'designs', 'overlay.ts'), 'utf8')}\`\`\`\n`);
+});

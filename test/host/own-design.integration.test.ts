@@ -130,8 +130,11 @@ describe('halves that cannot be made', () => {
     ['workerHalf', '() => ({ record() {}, collect() {}, forget: 1 })', 'forget of the half is 1'],
     ['workerHalf', '() => 7', 'it returned 7; return a half or null'],
   ])('%s: %s', async (part, source, problem) => {
-    const text = `${HALVES.replace(`${part} = () => null`, `${part} = ${source}`)}export const name = 'x', gaps = [];\n`;
-    const path = module(`half-${problem.replaceAll(/\W+/g, '-')}.mjs`, text);
+    const halves = HALVES.replace(`${part} = () => null`, `${part} = ${source}`);
+    const path = module(
+      `half-${problem.replaceAll(/\W+/g, '-')}.mjs`,
+      `${halves}export const name = 'x', gaps = [];\n`,
+    );
     const rejection = expect(start(path)).rejects;
     await rejection.toMatchObject({ code: 'DESIGN_FAILED', message: expect.stringContaining(problem) as string });
   });

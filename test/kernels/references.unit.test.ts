@@ -300,21 +300,4 @@ describe('models', () => {
     expect(() => checkModel(model({ gateWidth: 12 }))).toThrow('gateWidth is 12; give a multiple of 8');
     expect(() => checkModel(model({ numExperts: 2000 }))).toThrow('numExperts is 2000');
   });
-
-  test('the oracle verifies gpt-oss-120b fast enough for 100,000 rows', () => {
-    const shape = modelPreset('gpt-oss-120b');
-    const sequence = new Oracle(new Router(shape));
-    const row = new Uint32Array(144);
-    const best = Math.min(
-      ...Array.from({ length: 5 }, () => {
-        const start = performance.now();
-        for (let i = 0; i < 200; i++) {
-          sequence.push(i);
-          sequence.row(row);
-        }
-        return ((performance.now() - start) / 200) * 1000;
-      }),
-    );
-    expect(best).toBeLessThan(300);
-  });
 });

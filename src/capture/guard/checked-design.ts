@@ -3,7 +3,7 @@
 import type { CaptureEngineHalf, CaptureWorkerHalf } from '../../contract/capture.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { designNames, type DeclaredGap, type Design, type MissingRows } from '../designs.ts';
-import { BrokenContract, callHook, designFailed } from './hook-call.ts';
+import { BrokenContract, callHook, designFailed, shown } from './hook-call.ts';
 
 /** The hooks of each half that it must have, and those that it may have. */
 const HOOKS = {
@@ -105,8 +105,4 @@ function made<H extends object>(design: string, part: keyof typeof HOOKS, make: 
 
 function badDesign(module: string, problem: string): RoutedExpertsError {
   return RoutedExpertsError.of('BAD_DESIGN', module, problem);
-}
-
-function shown(value: unknown): string {
-  return typeof value === 'string' ? `"${value}"` : String(value);
 }

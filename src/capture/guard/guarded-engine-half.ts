@@ -13,7 +13,7 @@ import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
-import { BrokenContract, callHook, closeQuietly, countsOf, designFailed } from './hook-call.ts';
+import { BrokenContract, callHook, closeQuietly, countsOf, designFailed, shown } from './hook-call.ts';
 import { unwrapDeltas } from './payload.ts';
 import { problemOfRows } from './rows-check.ts';
 
@@ -65,7 +65,7 @@ export class GuardedEngineHalf implements CaptureEngineHalf {
     try {
       if (this.#failure !== null) throw this.#failure;
       const isWanted = callHook(() => this.#half!.wants(request));
-      if (typeof isWanted !== 'boolean') throw new BrokenContract(`it returned ${String(isWanted)}; return a boolean`);
+      if (typeof isWanted !== 'boolean') throw new BrokenContract(`it returned ${shown(isWanted)}; return a boolean`);
       if (isWanted && asks) this.#asking.set(request.index, newAsking(request));
       return isWanted;
     } catch (error) {

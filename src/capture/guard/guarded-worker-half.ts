@@ -14,7 +14,7 @@ import type {
 import type { CommandRecorder, Device, DeviceBuffer } from '../../contract/device.ts';
 import type { RoutedExpertDeltas } from '../../contract/model-runner-output.ts';
 import { rowShape } from '../row-shape.ts';
-import { BrokenContract, callHook, closeQuietly, countsOf, designFailed } from './hook-call.ts';
+import { BrokenContract, callHook, closeQuietly, countsOf, designFailed, shown } from './hook-call.ts';
 import { wrapDeltas, wrapFailure } from './payload.ts';
 
 export class GuardedWorkerHalf implements CaptureWorkerHalf {
@@ -106,7 +106,7 @@ export class GuardedWorkerHalf implements CaptureWorkerHalf {
     const { buffer, byteOffset = 0, byteLength } = range ?? {};
     if (!this.#buffers.has(buffer)) throw new BrokenContract('it returned no buffer of this device to read from');
     if (!isWord(byteOffset) || !isWord(byteLength)) {
-      const asked = `${String(byteLength)} bytes from byte ${String(byteOffset)} on`;
+      const asked = `${shown(byteLength)} bytes from byte ${shown(byteOffset)} on`;
       throw new BrokenContract(`it asked for ${asked}; give multiples of 4`);
     }
     const most = Math.min(mostBytes, buffer.byteLength - byteOffset);
@@ -129,10 +129,10 @@ export class GuardedWorkerHalf implements CaptureWorkerHalf {
     if (buffer.detached) throw new BrokenContract('its rows lie in a buffer that it has given away before');
     const most = Math.floor(rows.byteLength / this.#bytesPerRow);
     if (!Number.isSafeInteger(numRows) || numRows < 0 || numRows > most) {
-      throw new BrokenContract(`numRows is ${String(numRows)}; its rows have room for ${most}`);
+      throw new BrokenContract(`numRows is ${shown(numRows)}; its rows have room for ${most}`);
     }
     if (!Number.isSafeInteger(indexLength) || indexLength < 0 || indexLength > index.length) {
-      throw new BrokenContract(`indexLength is ${String(indexLength)}; its index has ${index.length} entries`);
+      throw new BrokenContract(`indexLength is ${shown(indexLength)}; its index has ${index.length} entries`);
     }
   }
 }

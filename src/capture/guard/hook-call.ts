@@ -23,7 +23,7 @@ export function designFailed(design: string, hook: string, error: unknown): Rout
 
 function problemOf(error: unknown): string {
   if (error instanceof BrokenContract) return error.message;
-  if (!(error instanceof Error)) return `it threw ${String(error)}`;
+  if (!(error instanceof Error)) return `it threw ${shown(error)}`;
   // The line of the module in which it was thrown, where there is one.
   const place = error.stack?.split('\n').find((line) => line.trimStart().startsWith('at '));
   return `it threw ${error.name}: ${error.message}${place === undefined ? '' : ` ${place.trim()}`}`;
@@ -44,4 +44,10 @@ export function closeQuietly(half: Readonly<{ close?: () => void }> | null): voi
   } catch {
     // The half is gone, whatever it did.
   }
+}
+
+/** A value in a message. Not everything can be made a text. */
+export function shown(value: unknown): string {
+  if (typeof value === 'string') return `"${value}"`;
+  return typeof value === 'object' && value !== null ? 'an object' : String(value);
 }

@@ -3,6 +3,7 @@
 import type { RowDtype } from '../../contract/config.ts';
 import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
 import type { RowShape } from '../row-shape.ts';
+import { shown } from './hook-call.ts';
 
 const CHUNK_TYPES = { uint8: Uint8Array, uint16: Uint16Array, int32: Int32Array } as const satisfies Record<
   RowDtype,
@@ -37,17 +38,16 @@ export function problemOfRows(rows: RoutedRows | null, due: DueRows): string | n
 function problemOfHeader(rows: RoutedRows, { shape, from, dtype, to }: DueRows): string | null {
   const { start, count, rowsPerChunk, chunkOrigin = 0 } = rows;
   for (const name of ['numLayers', 'topK'] as const) {
-    if (rows[name] !== shape[name])
-      return `${name} of its rows is ${String(rows[name])}; the model’s is ${shape[name]}`;
+    if (rows[name] !== shape[name]) return `${name} of its rows is ${shown(rows[name])}; the model’s is ${shape[name]}`;
   }
   const dtypes: readonly unknown[] = dtype === null ? Object.keys(CHUNK_TYPES) : [dtype];
   if (!dtypes.includes(rows.dtype)) {
     return `dtype of its rows is ${rows.dtype}; give ${dtypes.join(', ')}`;
   }
-  if (!isWhole(start) || !isWhole(count)) return `its rows begin at ${String(start)} and are ${String(count)}`;
-  if (!isWhole(rowsPerChunk) || rowsPerChunk < 1) return `rowsPerChunk of its rows is ${String(rowsPerChunk)}`;
+  if (!isWhole(start) || !isWhole(count)) return `its rows begin at ${shown(start)} and are ${shown(count)}`;
+  if (!isWhole(rowsPerChunk) || rowsPerChunk < 1) return `rowsPerChunk of its rows is ${shown(rowsPerChunk)}`;
   if (!isWhole(chunkOrigin) || (count > 0 && chunkOrigin > start)) {
-    return `chunkOrigin of its rows is ${String(chunkOrigin)}; the rows begin at ${start}`;
+    return `chunkOrigin of its rows is ${shown(chunkOrigin)}; the rows begin at ${start}`;
   }
   const isFirst = dtype === null;
   const isInPlace = isFirst ? start === from : start >= from;
@@ -62,7 +62,7 @@ function problemOfMissing({ start, count, missing }: RoutedRows): string | null 
   for (const range of missing as readonly PositionRange[]) {
     const isRange = Array.isArray(range) && isWhole(range[0]) && isWhole(range[1]);
     if (!isRange || range[0] < at || range[1] <= range[0] || range[1] > start + count) {
-      return `missing range [${String(range)}) is not in order inside the rows [${start}, ${start + count})`;
+      return `missing range [${isRange ? range : shown(range)}) is not in order inside [${start}, ${start + count})`;
     }
     at = range[1];
   }

@@ -187,7 +187,7 @@ describe('what a hook returns', () => {
 
   test('wants returns no boolean: the request is refused', async () => {
     const { of } = await serve({ half: 'engineHalf', hook: 'wants', requestId: 'victim', breaks: () => 'yes' });
-    expectFailed(of('victim'), 'engineHalf.wants', 'it returned yes; return a boolean');
+    expectFailed(of('victim'), 'engineHalf.wants', 'it returned "yes"; return a boolean');
     expectServed(of('other'), true);
   });
 
