@@ -6,25 +6,25 @@ import { allocateRows, rowShape } from '../capture/row-shape.ts';
 import { slottedDeltas } from '../capture/slot-store/slotted-deltas.ts';
 import type { RowModel } from './recorded-schedule.ts';
 
-/** What a worker computes for one request of a step. */
+/** The part of a step that a worker computes for one request. */
 export type RecordedSpan = Readonly<{
   index: number;
-  /** Position of the first computed token, and how many are computed. */
+  /** The position of the first computed token, and the number of computed tokens. */
   tokenStart: number;
   numTokens: number;
-  /** Drafts among them, always the last. */
+  /** How many of these tokens are drafts; they are the last. */
   numDrafts: number;
-  /** At least `tokenStart + numTokens` tokens; drafts that were rejected are 0. */
+  /** At least `tokenStart + numTokens` tokens; rejected drafts are 0. */
   tokenIds: Uint32Array;
   /** The block table when the step was scheduled. */
   blockIds: Uint32Array;
 }>;
 
 export const FIRST_HASH = 2166136261;
-/** One step of FNV-1a. The row at position p takes its ids from the hash of the tokens `[0, p]`. */
+/** One step of FNV-1a. The ids of the row at position p follow from the hash of the tokens `[0, p]`. */
 export const nextHash = (hash: number, token: number): number => Math.imul(hash ^ token, 16777619) >>> 0;
 
-/** Expert id of layer `l`, place `k` of the row with hash `hash`. */
+/** Returns the expert id of layer `l`, place `k` of the row with hash `hash`, as the recorder's own function does. */
 export const recordedExpert = (hash: number, l: number, k: number, experts: number): number =>
   (hash >>> ((5 * l + 3 * k) & 31)) % experts;
 
@@ -38,7 +38,7 @@ export const modelOfRows = ({ layers, topK, experts }: RowModel): ModelConfig =>
   gateWidth: 1,
 });
 
-/** What the worker half of `slot-store` sends: all rows of the step in the worker's order, and their KV slots. */
+/** Makes what the worker half of `slot-store` sends: all rows of the step in the worker's order, and their slots. */
 export const recordedSlotRows = (
   spans: readonly RecordedSpan[],
   rowModel: RowModel,

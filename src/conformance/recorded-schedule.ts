@@ -104,7 +104,7 @@ const show = (value: unknown): string => {
   return text.length > 60 ? `${text.slice(0, 57)}…` : text;
 };
 
-/** An object with all of `required` and nothing but these and `optional`. */
+/** Reads an object that has all fields of `required`, and otherwise only fields of `optional`. */
 const object = (
   value: unknown,
   where: string,

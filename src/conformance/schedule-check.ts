@@ -51,7 +51,7 @@ const same = (a: unknown, b: unknown): boolean => {
 
 const sorted = (ids: readonly string[]): string[] => ids.toSorted((a, b) => (a < b ? -1 : a > b ? 1 : 0));
 
-/** A step on its way: what a worker would remember of it. */
+/** A step in flight, with what a worker would remember of it. */
 type StepInFlight = Readonly<{ stepId: number; spans: Map<string, RecordedSpan> }>;
 
 type Totals = { rows: number; finish: FinishReason | null };
@@ -87,7 +87,7 @@ class ScheduleCheck {
       return null;
     } catch (error) {
       if (error instanceof Departure) return error.difference;
-      // A recording of another scheduler can ask for what ours refuses: that, too, is a difference.
+      // A recording of another scheduler can ask for something that ours refuses: that is a difference, too.
       return { step: this.#step, field: 'error', expected: null, actual: (error as Error).message };
     } finally {
       this.#capture?.close?.();
@@ -202,8 +202,8 @@ class ScheduleCheck {
   }
 
   /**
-   * What the workers would compute for each request of the step. Asynchronous drafts are read off the tokens that came
-   * later.
+   * Returns what the workers would compute for each request of the step. Asynchronous drafts are taken from the tokens
+   * that came later.
    */
   #spans(step: SchedulerOutput): Map<string, RecordedSpan> {
     const spans = new Map<string, RecordedSpan>();
@@ -239,8 +239,8 @@ class ScheduleCheck {
       for (const id of event.order) {
         const span = step!.spans.get(id);
         if (span === undefined) continue;
-        // Asynchronous scheduling counts drafts as computed that were rejected meanwhile: the last token that is no
-        // draft is known.
+        // Asynchronous scheduling counts rejected drafts as computed until it learns of the rejection. A span begins no
+        // later than its last token that is no draft, which is known.
         const lastStart = this.#request(id, 'output.order').numTokens - (span.numTokens - span.numDrafts);
         spans.push({ ...span, tokenStart: Math.min(span.tokenStart, lastStart) });
       }
@@ -277,7 +277,7 @@ class ScheduleCheck {
     this.#expectFreeQueue('output', event.freeQueue);
   }
 
-  /** Adds an output to its request's totals, and checks each row that came with it against the row function. */
+  /** Adds an output to its request's totals, and compares each of its rows with the row function. */
   #account(output: EngineCoreOutput): void {
     const totals = this.#totals.get(output.requestId)!;
     if (output.finishReason !== null) totals.finish = output.finishReason;
@@ -320,6 +320,6 @@ class ScheduleCheck {
   }
 }
 
-/** The first difference between a recording and our scheduler, or `null` if there is none. */
+/** Returns the first difference between a recording and our scheduler, or `null` if there is none. */
 export const checkSchedule = (recording: RecordedSchedule, options: ScheduleCheckOptions = {}): Difference | null =>
   new ScheduleCheck(recording, options).run();

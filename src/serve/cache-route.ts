@@ -9,7 +9,7 @@ import type { LiveEngine } from '../host/live-engine.ts';
 import { badField } from './body/body-fields.ts';
 import { HttpError } from './http-error.ts';
 
-/** What FastAPI reads as a boolean. */
+/** The words that FastAPI reads as a boolean. */
 const FLAGS: Readonly<Record<string, boolean>> = Object.fromEntries([
   ...['true', '1', 'yes', 'y', 'on', 't'].map((text) => [text, true]),
   ...['false', '0', 'no', 'n', 'off', 'f'].map((text) => [text, false]),
@@ -19,7 +19,7 @@ const FLAGS: Readonly<Record<string, boolean>> = Object.fromEntries([
 export function resetPrefixCache(engine: LiveEngine, { query }: FastifyRequest, reply: FastifyReply): FastifyReply {
   const parameters = query as Readonly<Record<string, unknown>>;
   const resetRunning = flag(parameters, 'reset_running_requests');
-  // No cache lies outside of this engine: KV that is kept for others was promised to them, and is no cache.
+  // There is no cache outside of this engine: KV that is kept was promised to other engines, and is no cache.
   flag(parameters, 'reset_external');
   if (!engine.resetPrefixCache(resetRunning)) throw HttpError.of('CACHE_IN_USE', null, holdersOf(engine), resetRunning);
   return reply.code(200).send('');

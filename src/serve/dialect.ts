@@ -14,7 +14,7 @@ export type Delta = Readonly<{
   isLast: boolean;
 }>;
 
-/** Objects without `choices`, `usage` and rows, which are the same everywhere. */
+/** Makes the objects without `choices`, `usage` and rows, which all endpoints share. */
 export type Dialect = Readonly<{
   /** Prefix of the ids of the engine's requests and of the response. */
   idPrefix: string;

@@ -66,7 +66,7 @@ export async function serveGeneration(
 
 async function answer(reply: FastifyReply, context: AnswerContext, stallMs: number): Promise<void> {
   if (!context.job.stream) await context.generation.finished();
-  // Rejects, where it does, before anything is sent.
+  // This rejects, if at all, before anything is sent.
   const parts = context.job.stream ? streamAnswer(context) : await jsonAnswer(context);
   reply.hijack();
   if (reply.raw.destroyed) return;
@@ -79,7 +79,7 @@ async function answer(reply: FastifyReply, context: AnswerContext, stallMs: numb
   try {
     await writeAnswer(reply.raw, parts, stallMs);
   } catch (error) {
-    // Half an answer is no answer: its client must see that it was cut.
+    // The client must see that its answer was cut.
     reply.raw.destroy();
     throw error;
   }
@@ -95,7 +95,7 @@ function headerIdOf({ headers }: FastifyRequest): string | null {
   return typeof id === 'string' ? id : null;
 }
 
-/** A request of the engine for each choice. All begin with the same blocks: the first one's KV serves the others. */
+/** Makes an engine request for each choice. All begin with the same blocks: the KV of the first serves the others. */
 function submit({ host, metrics }: GenerationServices, id: string, job: GenerationJob): Generation {
   const isSingle = job.prompts.length * job.n === 1;
   const arrivalTime = performance.now();

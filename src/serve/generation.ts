@@ -21,11 +21,11 @@ export type Choice = {
   rows: RoutedRows | null;
   /** For the proxy: where the KV of this choice can be fetched. */
   kvTransfer: TransferAnswer | null;
-  /** Why it ended with `error`, if that is its own affair and not the engine's. */
+  /** Why it ended with `error`, if the engine itself works on. */
   failure: HttpError | null;
 };
 
-/** What came of one choice since it was last asked for. */
+/** What is new of one choice since the last update. */
 export type ChoiceUpdate = Readonly<{ choice: Choice; newTokenIds: readonly number[]; isLast: boolean }>;
 
 /**
@@ -38,7 +38,7 @@ export class Generation {
   readonly choices: readonly Choice[];
   readonly #placeOf: Map<string, number>;
   readonly #joiners: Map<number, RowJoiner> = new Map();
-  /** Tokens of each choice that were handed out; its length + 1 once its end was. */
+  /** How many tokens of each choice were handed out; its length + 1 after its end. */
   readonly #handedOut: number[];
   #numUnfinished: number;
   #wake: (() => void) | null = null;
@@ -70,12 +70,12 @@ export class Generation {
     return this.choices.filter((choice) => choice.finishReason === null).map((choice) => choice.requestId);
   }
 
-  /** The choice of a request. */
+  /** Returns the choice of a request. */
   choiceOf(requestId: string): Choice {
     return this.choices[this.#placeOf.get(requestId)!]!;
   }
 
-  /** An output of the engine, for one of the choices. */
+  /** Takes in an output of the engine for one of the choices. */
   add(output: EngineCoreOutput, kvTransfer: TransferAnswer | null = null): Choice {
     const place = this.#placeOf.get(output.requestId)!;
     const choice = this.choices[place]!;

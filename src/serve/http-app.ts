@@ -11,9 +11,9 @@ import type { ServeConfig } from './serve-config.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** What the log line says of the request, beside what is HTTP; asked at the end. */
+    /** Returns what the log line says of the request beside HTTP; called at the end. */
     summary: () => Readonly<Record<string, unknown>>;
-    /** What its client was told went wrong. */
+    /** The error that its client was told. */
     failure: string | undefined;
   }
 }
@@ -75,7 +75,7 @@ function pathOf(url: string): string {
   return url.split('?', 1)[0]!.slice(0, MAX_LOGGED_PATH);
 }
 
-/** The one line: at the end of the answer, or when the client is gone. */
+/** Writes the one log line: at the end of the answer, or when the client is gone. */
 function logOnClose(request: FastifyRequest, reply: FastifyReply): void {
   const startedAt = performance.now();
   reply.raw.once('close', () => {
@@ -93,7 +93,8 @@ function digest(text: string): Buffer {
 }
 
 /**
- * What generates or changes anything wants the key; `/health`, `/metrics` and `/version` are for probes, as in vLLM.
+ * Routes that generate or change anything need the key; `/health`, `/metrics` and `/version` are for probes, as in
+ * vLLM.
  */
 function checkKey(apiKey: string | null, request: FastifyRequest): void {
   if (apiKey === null || !/^\/(v1|inference|reset_prefix_cache)(\/|$)/.test(pathOf(request.url))) return;
@@ -121,7 +122,7 @@ function answerError(config: ShellConfig, error: unknown, request: FastifyReques
   return reply.code(known.status).send(known.body);
 }
 
-/** What Fastify and the engine throw, in the words of the error table. */
+/** Makes an `HttpError` of what Fastify or the engine throws. */
 function toHttpError(config: ShellConfig, error: unknown, { headers }: FastifyRequest): HttpError {
   if (error instanceof HttpError) return error;
   if (error instanceof RoutedExpertsError) return HttpError.from(error);
@@ -134,7 +135,7 @@ function toHttpError(config: ShellConfig, error: unknown, { headers }: FastifyRe
   return HttpError.from(RoutedExpertsError.of('INVARIANT', message ?? String(error)));
 }
 
-/** What is no HTTP, or comes too slowly: there is no request yet, so the socket is answered. */
+/** The answer to bytes that are no HTTP or come too slowly: there is no request yet, so it goes to the socket. */
 function answerClientError(config: ShellConfig, error: NodeJS.ErrnoException, socket: Socket): void {
   if (error.code === 'ECONNRESET' || socket.destroyed) return;
   if (!socket.writable) {

@@ -1,6 +1,6 @@
 /**
- * What `/metrics` tells: vLLM's own names where it has one (`vllm/v1/metrics/loggers.py`), and `routed_experts:…` for
- * rows.
+ * The metrics of `/metrics`: under vLLM's names where it has them (`vllm/v1/metrics/loggers.py`), and
+ * `routed_experts:…` for rows.
  */
 
 import { monitorEventLoopDelay } from 'node:perf_hooks';
@@ -53,7 +53,7 @@ export class Metrics {
   readonly #restarts: Counter;
 
   constructor(modelName: string) {
-    // Labels that all metrics share cost nothing when one of them counts.
+    // Labels that all metrics share cost nothing when a metric counts.
     this.registry.setDefaultLabels({ model_name: modelName, engine: '0' });
     const registers = [this.registry];
     this.#finished = new Counter({
@@ -255,7 +255,7 @@ export class Metrics {
     this.#rowBytes.inc(numBytes);
   }
 
-  /** The longest time that the event loop did not turn since it was last asked, in seconds. */
+  /** Returns the longest stall of the event loop since the last call, in seconds. */
   #takeStall(): number {
     const stallMs = Math.max(0, this.#loopDelay.max / 1e6 - LOOP_RESOLUTION_MS);
     this.#loopDelay.reset();
@@ -297,7 +297,7 @@ export class Metrics {
     this.registry.registerMetric(gauge);
   }
 
-  /** A counter that somebody else counts. */
+  /** A counter whose value is read at each scrape. */
   #total(name: string, help: string, read: () => number): void {
     let counted = 0;
     const counter = new Counter({

@@ -3,9 +3,9 @@
 import type { ServerResponse } from 'node:http';
 
 /**
- * Writes the parts, ends the response, and resolves when the socket has taken all of it, or when it is gone: whose
- * fault that is shows in `response.writableFinished`. A part is asked for only when the one before it fits the socket's
- * buffer. A client that takes nothing for `stallMs` is cut off.
+ * Writes the parts, ends the response, and resolves when the socket has taken all of it, or when it is gone;
+ * `response.writableFinished` tells which. A part is asked for only when the one before it fits the socket's buffer. A
+ * client that takes nothing for `stallMs` is cut off.
  */
 export async function writeAnswer(
   response: ServerResponse,
@@ -21,7 +21,7 @@ export async function writeAnswer(
   if (!response.writableFinished) await settled(response, 'finish', stallMs);
 }
 
-/** Resolves at the event, or when the response is closed, which a stall brings about. */
+/** Resolves at the event, or when the response is closed, as it is after a stall. */
 function settled(response: ServerResponse, event: 'drain' | 'finish', stallMs: number): Promise<void> {
   return new Promise((resolve) => {
     const timer = setTimeout(() => response.destroy(), stallMs);

@@ -1,4 +1,4 @@
-/** What a server and a proxy both need to start and to end. */
+/** Helpers that the server and the proxy both start and end with. */
 
 import { readFileSync } from 'node:fs';
 
@@ -10,7 +10,7 @@ export async function within(ms: number, done: Promise<unknown>): Promise<void> 
   clearTimeout(timer);
 }
 
-/** Of this package. */
+/** The version of this package. */
 export function version(): string {
   const file = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
   return (JSON.parse(file) as { version: string }).version;

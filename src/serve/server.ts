@@ -85,8 +85,8 @@ export class Server {
   }
 
   /**
-   * Takes no new requests, lets those that run come to their end for at most `drainMs`, aborts the rest, then stops.
-   * Idempotent; a later call with a shorter time is not heard.
+   * Takes no new requests, lets running ones finish for at most `drainMs`, aborts the rest, then stops. Idempotent; a
+   * later call with a shorter time has no effect.
    */
   close(drainMs: number): Promise<void> {
     this.#closed ??= this.#close(drainMs);
@@ -95,10 +95,10 @@ export class Server {
 
   async #close(drainMs: number): Promise<void> {
     const drained = this.#admission.drain();
-    // What others were promised they may still fetch.
+    // Other servers may still fetch the KV that they were promised.
     await within(drainMs, Promise.all([drained, this.host.kv?.drained()]));
     await this.host.close();
-    // What was aborted ends with the rows it has, and its clients are told.
+    // Aborted requests end with the rows that they have, and their clients are told.
     await within(LAST_WORDS_MS, drained);
     await this.#app.close();
     this.#metrics.close();

@@ -94,7 +94,7 @@ export class EngineDriver {
     this.#wakeUp();
   }
 
-  /** See `Scheduler.resetPrefixCache`. */
+  /** See `LiveRequests.resetPrefixCache`. */
   resetPrefixCache(resetRunning: boolean): boolean {
     const isReset = this.#options.engine.resetPrefixCache({ resetRunning });
     this.#wakeUp();

@@ -4,10 +4,10 @@ import { isObject } from '../../rows/json-object.ts';
 import { HttpError } from '../http-error.ts';
 
 const SHOWN_CHARACTERS = 80;
-/** How many fields that mean nothing here are named, at most: a body can hold as many as it has bytes. */
+/** The most unknown fields that are named: a body can hold very many. */
 const MAX_UNREAD = 20;
 
-/** A value as an error message shows it: never longer than a line, whatever the client sent. */
+/** Shows a value in an error message: never longer than a line, whatever the client sent. */
 export function show(value: unknown): string {
   if (value === undefined) return 'missing';
   if (Array.isArray(value)) return `a list of ${value.length}`;
@@ -39,7 +39,7 @@ export class BodyFields {
     return this.#path + name;
   }
 
-  /** The value as it came; `undefined` if it is absent or `null`. */
+  /** Returns the raw value; `undefined` if it is absent or `null`. */
   raw(name: string): unknown {
     this.#read.add(name);
     return Object.hasOwn(this.#object, name) ? (this.#object[name] ?? undefined) : undefined;
@@ -88,7 +88,7 @@ export class BodyFields {
     return child;
   }
 
-  /** Names of the first fields that were sent and not asked for, here and in the objects inside. */
+  /** The names of the first fields that were sent and not read, here and in the objects inside. */
   unread(): string[] {
     const names: string[] = [];
     for (const name of Object.keys(this.#object)) {

@@ -8,7 +8,7 @@ import { readJob } from './read-job.ts';
 import { readRowFields } from './sampling-fields.ts';
 import type { ByteTokenizer } from './tokenizer.ts';
 
-/** OpenAI's. */
+/** OpenAI's default. */
 const DEFAULT_MAX_TOKENS = 16;
 
 /** Throws HttpError for the first field that is wrong. */

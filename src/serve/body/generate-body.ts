@@ -6,7 +6,7 @@ import type { GenerationJob, JobLimits } from './generation-job.ts';
 import { readJob } from './read-job.ts';
 import { readGenerateRowFields } from './sampling-fields.ts';
 
-/** Of vLLM's `SamplingParams`. */
+/** The default of vLLM's `SamplingParams`. */
 const DEFAULT_MAX_TOKENS = 16;
 
 /** Throws HttpError for the first field that is wrong. */

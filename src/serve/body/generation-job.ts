@@ -1,11 +1,11 @@
-/** What a client asks for, whichever endpoint it asks: the three request bodies are read into this. */
+/** What a client asks for: the bodies of all three endpoints are read into this. */
 
 import type { SamplingParams } from '../../contract/request.ts';
 import type { TransferParams, TransferRules } from '../kv/transfer-params.ts';
 import type { RowFormat } from '../../rows/row-formats.ts';
 
 export type GenerationJob = Readonly<{
-  /** The client's, or a random one; ids of the engine's requests begin with it. */
+  /** The client's id, or a random one; ids of the engine's requests begin with it. */
   requestId: string;
   prompts: readonly Uint32Array[];
   /** Choices per prompt. Choice `i` of prompt `p` has index `p · n + i`. */
@@ -16,17 +16,17 @@ export type GenerationJob = Readonly<{
   stream: boolean;
   /** A last chunk of the stream has the usage. */
   includeUsage: boolean;
-  /** Answer the prompt's and each choice's token ids too. */
+  /** Whether the answer has the token ids of the prompt and of each choice. */
   returnTokenIds: boolean;
   /** KV to begin with, or to keep; `null`: neither. */
   transfer: TransferParams | null;
   /** `null`: no rows. */
   rowFormat: RowFormat | null;
-  /** Fields that were sent and mean nothing here; they go to the log. */
+  /** Fields that were sent and have no meaning here; they are logged. */
   ignoredFields: readonly string[];
 }>;
 
-/** What a body is read against. */
+/** The limits that a body is checked against. */
 export type JobLimits = Readonly<{
   servedModel: string;
   vocabSize: number;
@@ -37,6 +37,6 @@ export type JobLimits = Readonly<{
   hasRows: boolean;
   /** What `kv_transfer_params` may ask for; `null`: this server shares no KV. */
   transfer: TransferRules | null;
-  /** Prompts times n, at most. */
+  /** The most prompts times n. */
   maxChoices: number;
 }>;

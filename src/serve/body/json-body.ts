@@ -17,7 +17,7 @@ export function parseJsonBody(body: Buffer): Readonly<Record<string, unknown>> {
   try {
     value = JSON.parse(body.toString('utf8'));
   } catch (error) {
-    // V8 quotes the body in its message; the place is enough.
+    // V8's message quotes the body; the place of the error is enough.
     const place = /position \d+/.exec((error as Error).message)?.[0] ?? 'its end';
     throw HttpError.of('BAD_JSON', null, `syntax error at ${place}`);
   }
@@ -25,7 +25,7 @@ export function parseJsonBody(body: Buffer): Readonly<Record<string, unknown>> {
   throw HttpError.of('BAD_JSON', null, 'it is not an object');
 }
 
-/** How deep brackets are nested outside of strings: looked at before anything is built. */
+/** Returns how deep brackets are nested outside of strings; checked before the body is parsed. */
 function depthOf(body: Buffer): number {
   let depth = 0;
   let deepest = 0;

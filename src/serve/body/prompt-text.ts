@@ -5,10 +5,10 @@ import type { JobLimits } from './generation-job.ts';
 import { HttpError } from '../http-error.ts';
 import type { ByteTokenizer } from './tokenizer.ts';
 
-/** The longest that the tokenizer writes one token: `<|` and ten digits and `|>`. */
+/** The most characters of one token: `<|`, ten digits and `|>`. */
 const MOST_CHARACTERS_PER_TOKEN = 14;
 
-/** Throws HttpError for text that is no Unicode, or so long that tokenizing it would be work in vain. */
+/** Throws HttpError for text that is no Unicode, or too long for any prompt, before it is tokenized. */
 export function encodeText(name: string, text: string, limits: JobLimits, tokenizer: ByteTokenizer): Uint32Array {
   const mostCharacters = limits.maxModelLen * MOST_CHARACTERS_PER_TOKEN;
   if (text.length > mostCharacters) throw badField(name, text, `at most ${limits.maxModelLen} tokens`);

@@ -1,4 +1,4 @@
-/** What the three request bodies have in common: each says where its own fields stand, and the rest is read here. */
+/** Reads what the three request bodies have in common; each body says where its own fields are. */
 
 import type { BodyFields } from './body-fields.ts';
 import type { GenerationJob, JobLimits } from './generation-job.ts';
@@ -6,7 +6,7 @@ import type { RowFields } from './sampling-fields.ts';
 import { checkPromptStart, readIdentity, readSampling, refuseUnsupported, withMaxTokens } from './sampling-fields.ts';
 
 export type JobReader = Readonly<{
-  /** Where the sampling parameters stand: in the body, or in an object of their own. */
+  /** Where the sampling parameters are: in the body, or in an object of their own. */
   params: BodyFields;
   rows: () => RowFields;
   maxTokens: () => number;

@@ -14,7 +14,7 @@ import { isRowFormat, rowFormats } from '../../rows/row-formats.ts';
 const MAX_STOP_TOKENS = 1024;
 const MAX_NAME_LENGTH = 256;
 
-/** Read and checked, but without effect: the next token is a function of the tokens before it, and nothing is drawn. */
+/** Fields that are checked and have no effect: the next token is a function of the earlier ones, nothing is drawn. */
 const withoutEffect: readonly (readonly [name: string, min: number, max: number])[] = [
   ['temperature', 0, 100],
   ['top_p', 0, 1],
@@ -33,7 +33,7 @@ const isEmptyObject = (value: unknown): boolean =>
 const isTextFormat = (value: unknown): boolean => (value as { type?: unknown }).type === 'text';
 const never = (): boolean => false;
 
-/** Fields that would change the answer and cannot be honoured: refused, not ignored, unless they ask for nothing. */
+/** Fields that would change the answer and are not supported: they are refused unless they have no effect. */
 const unsupported: readonly (readonly [name: string, isNeutral: (value: unknown) => boolean, instead: string])[] = [
   ['stop', isEmpty, 'use stop_token_ids'],
   ['logprobs', isFalsy, 'leave it out'],
@@ -57,7 +57,7 @@ export function refuseUnsupported(fields: BodyFields): void {
   }
 }
 
-/** Sampling without its maximum, and how many choices of each prompt. */
+/** Sampling parameters without the maximum of tokens, and the number of choices of each prompt. */
 export type SamplingFields = Readonly<{ n: number; sampling: Omit<SamplingParams, 'maxTokens'> }>;
 
 /**
@@ -119,14 +119,14 @@ export function readRowFields(fields: BodyFields, extraName: 'vllm_xargs' | 'ext
   return { format: wanted ? format : null, promptStart };
 }
 
-/** Of `/inference/v1/generate`: in the sampling parameters, or in the body as elsewhere. */
+/** The same for `/inference/v1/generate`: in the sampling parameters, or in the body as elsewhere. */
 export function readGenerateRowFields(fields: BodyFields, params: BodyFields): RowFields {
   const inParams = readRowFields(params, 'extra_args');
   const inBody = readRowFields(fields, 'vllm_xargs');
   return { format: inParams.format ?? inBody.format, promptStart: inParams.promptStart || inBody.promptStart };
 }
 
-/** vLLM dies of a start behind the prompt; here it is refused before the engine sees it. */
+/** Refuses a start behind the prompt, which crashes vLLM. */
 export function checkPromptStart(promptStart: number, prompts: readonly Uint32Array[]): void {
   for (const prompt of prompts) {
     if (promptStart < prompt.length) continue;

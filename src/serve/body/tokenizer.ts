@@ -51,7 +51,7 @@ export class ByteTokenizer {
   }
 }
 
-/** Decodes one sequence as its tokens come: what is not yet a whole character is held back. */
+/** Decodes one sequence as its tokens come; bytes of an incomplete character are held back. */
 export class TokenDecoder {
   readonly #tokenizer: ByteTokenizer;
   readonly #utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
@@ -62,7 +62,7 @@ export class TokenDecoder {
     this.#tokenizer = tokenizer;
   }
 
-  /** The text that is certain by now. */
+  /** Returns the text that more tokens cannot change. */
   push(tokens: Iterable<number>): string {
     const { numByteTokens } = this.#tokenizer;
     let text = '';
@@ -81,7 +81,7 @@ export class TokenDecoder {
     return text + this.#text(bytes);
   }
 
-  /** What is left: U+FFFD for a character that was cut off. */
+  /** Returns the rest: U+FFFD for a character that was cut off. */
   end(): string {
     return this.#endCharacter();
   }

@@ -17,14 +17,15 @@ export type LegAnswer = Readonly<{ backend: Backend; answer: IncomingMessage; te
 
 export type LegOptions = Readonly<{
   retries: Retries;
-  /** Whether a 200 is read to its end here, so that one that breaks off is another's to give. */
+  /** Whether a 200 is read to its end here, so that another server is tried if it breaks off. */
   isRead: boolean;
 }>;
 
 /**
- * The first answer that is final, or the last one if none is: a server that is full (429) or draining (503) has done
- * nothing, and another may. `whatever-happened` also goes on behind a broken connection and a 5xx, and comes back once
- * to a server that broke one. Throws BACKEND_FAILED, BACKEND_TOO_SLOW, or the signal's reason.
+ * Returns the first final answer, or the last answer if none is final: a server that is full (429) or draining (503)
+ * has done nothing, and another one may. `whatever-happened` also tries the next server after a broken connection or a
+ * 5xx, and tries a server whose connection broke once more. Throws BACKEND_FAILED, BACKEND_TOO_SLOW, or the signal's
+ * reason.
  */
 export async function sendLeg(
   backends: readonly Backend[],
@@ -51,13 +52,13 @@ export async function sendLeg(
       metrics.leg(backend.role, backend.url, error.kind, performance.now() - startedAt);
       failure = failureOf(backend, error);
       if (error.kind !== 'unreachable' && retries === 'if-nobody-saw-it') throw failure;
-      // A connection that was kept open can have been closed by a server that is there again.
+      // A restarted server may have closed a connection that was kept open.
       if (error.kind !== 'broken' || isRetried) continue;
       isRetried = true;
       tries.push(backend);
     }
   }
-  // What a server said tells more than that another could not be reached.
+  // A server's answer says more than that another one could not be reached.
   if (last !== null) return last;
   throw failure!;
 }

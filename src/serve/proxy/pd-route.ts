@@ -89,7 +89,7 @@ export async function servePd(
     // The client is gone: there is no one to answer.
     if (controller.signal.aborted && reply.raw.destroyed) reply.hijack();
     else if (reply.raw.headersSent) {
-      // Half an answer is no answer: its client must see that it was cut.
+      // The client must see that its answer was cut.
       reply.raw.destroy();
       throw error;
     } else throw controller.signal.aborted ? HttpError.of('DRAINING', null) : error;

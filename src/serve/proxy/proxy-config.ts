@@ -16,6 +16,6 @@ export type ProxyConfig = Pick<ServeConfig, 'host' | 'port' | 'limits' | 'logLev
     /** Silence after which a server is given up. */
     prefillMs: number;
     decodeMs: number;
-    /** Between two looks at each server's `/health`. */
+    /** Time between two looks at each server's `/health`. */
     healthMs: number;
   }>;

@@ -41,7 +41,7 @@ export class Proxy {
     });
   }
 
-  /** Looks once at every server, then listens, whatever it saw: a server may come later. Rejects with CANNOT_LISTEN. */
+  /** Looks at every server once, then listens, also if none is up yet. Rejects with CANNOT_LISTEN. */
   static async start(config: ProxyConfig): Promise<Proxy> {
     const app = createApp({ ...config, apiKey: null });
     const prefill = new BackendPool('prefill', config.prefill);
@@ -72,7 +72,7 @@ export class Proxy {
   }
 
   /**
-   * Takes no new requests, lets those that run come to their end for at most `drainMs`, and cuts off the rest.
+   * Takes no new requests, lets running ones finish for at most `drainMs`, and cuts off the rest.
    * Idempotent.
    */
   close(drainMs: number): Promise<void> {
@@ -92,7 +92,7 @@ export class Proxy {
     metrics.registry.clear();
   }
 
-  /** All servers serve one model: any of those that decode says which. */
+  /** All servers serve one model: any decode server says which. */
   async #models({ headers }: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
     const { authorization } = headers;
     const controller = new AbortController();

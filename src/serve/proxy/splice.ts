@@ -6,7 +6,7 @@
  *     prefilled    [ . . . . . . . . . . . . . . ]
  *     spliced      [ its own  ][ prefilled's ][ its own … ]
  *
- * A row that the second server has is that of the KV that it used, and stays (L9). What neither has stays missing (L4).
+ * A row of the second server is that of the KV that it used, and stays (L9). A row that neither has stays missing (L4).
  */
 
 import { PositionRanges } from '../../capture/position-ranges.ts';
@@ -47,7 +47,7 @@ export class Splicer {
     return new Splicer(format, start, declaredRows(format, choice, { start, numRows: numPromptTokens - start }));
   }
 
-  /** A choice of the second server in parts, with as few rows missing as can be. Throws an Error as `from` does. */
+  /** Returns a choice of the second server in parts, with the missing rows put in. Throws an Error as `from` does. */
   choice(choice: JsonObject): JsonParts {
     const { numLayers, topK } = this.#prefilled.rows;
     const decoded = declaredRows(this.#format, choice, { start: this.#start, rowShape: { numLayers, topK } });
@@ -62,7 +62,7 @@ export class Splicer {
     const has = new PositionRanges();
     for (const { position, count } of presentPieces(source)) has.add(position, position + count);
     const width = source.numLayers * source.topK;
-    // What is prefilled can be wider or narrower than what is decoded; the ids are the same.
+    // Prefilled rows can have wider or narrower ids than decoded ones; the ids are the same.
     const target = source.dtype === decoded.dtype ? entriesOf(decoded) : new Int32Array(entriesOf(decoded));
     const missing: PositionRange[] = [];
     for (const [from, to] of decoded.missing) {
@@ -83,7 +83,7 @@ export class Splicer {
   }
 }
 
-/** What a server does not declare missing, it must not be taken for (L4). Throws an Error as `readRows` does. */
+/** Reads rows of a server that says which are missing (L4). Throws an Error as `readRows` does. */
 function declaredRows(format: RowFormat, choice: JsonObject, options: ReadRowsOptions): WireRows {
   if (choice['routed_experts_missing'] === undefined) throw new Error('it does not say which rows are missing');
   return readRows(format, choice, options);

@@ -11,7 +11,7 @@ import type { Splicer } from './splice.ts';
 
 type Chunks = AsyncIterable<Uint8Array | string>;
 
-/** Longer texts are given up: they could not be one string. */
+/** Longer texts are refused: they could not be one string. */
 const MAX_CHARACTERS = 2 ** 29 - 2 ** 16;
 
 /** Reads a body to its end. Rejects if it is too long to be read, or breaks off. */

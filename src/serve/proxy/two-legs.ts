@@ -1,4 +1,4 @@
-/** One client's request as two: to the server that prefills, and to the one that decodes (vLLM's NIXL pull flow). */
+/** Makes two requests of a client's: for the prefill server and for the decode server (vLLM's NIXL pull flow). */
 
 import { isObject } from '../../rows/json-object.ts';
 import { badField } from '../body/body-fields.ts';
@@ -7,7 +7,7 @@ type Json = Readonly<Record<string, unknown>>;
 
 export type PdPath = '/v1/completions' | '/v1/chat/completions' | '/inference/v1/generate';
 
-/** Throws BAD_FIELD for a request that says itself where its KV is. */
+/** Throws BAD_FIELD for a client's request that says where its KV is. */
 export function checkClientBody(body: Json): void {
   const name = 'kv_transfer_params';
   const value = body[name] ?? undefined;
@@ -52,7 +52,7 @@ function firstToken({ min_tokens, best_of, ...rest }: Json): Json {
   return { ...rest, max_tokens, n, ...(isMinimum ? {} : { min_tokens }), ...(isBest ? {} : { best_of }) };
 }
 
-/** 1 in place of what is right or absent. */
+/** Returns 1 in place of a value that is right or absent. */
 function one(value: unknown): unknown {
   return isWhole(value ?? 1, 1) ? 1 : value;
 }

@@ -1,16 +1,15 @@
 /**
- * Which of the rows that a router saw belong to this rank. A capture hook sits in the router, behind whatever dispatch
- * the parallel layout needs: what it sees may be this rank's tokens, every rank's, or a shard of this rank's, with
- * padding in between. Taking the wrong rows, or padding for rows, goes unnoticed until someone compares (L2, L3), so
- * that a layout which is none of the known ones is an error (L4). After the capture hook of vLLM
- * (`routed_experts_capturer.py`), in our words.
+ * Finds the rows of this rank among those that a router saw. A capture hook sits in the router, behind the dispatch
+ * that the parallel layout needs: it may see this rank's tokens, every rank's, or a shard of this rank's, with padding
+ * in between. Wrong rows, or padding in their place, would go unnoticed (L2, L3), so an unknown layout is an error
+ * (L4). After the capture hook of vLLM (`routed_experts_capturer.py`), in our words.
  */
 
 import { RoutedExpertsError } from '../../contract/errors.ts';
 
-/** How a model is spread. Sizes are ≥ 1; one of each is a rank of its own. */
+/** How a model is spread over ranks. Sizes are ≥ 1; with all sizes 1 a rank has no peers. */
 export type HookRanks = Readonly<{
-  /** Data-parallel ranks each compute requests of their own; they meet in the experts' all-to-all. */
+  /** Data-parallel ranks compute requests of their own; they meet in the experts' all-to-all. */
   dataParallelRank: number;
   dataParallelSize: number;
   /** Tensor-parallel ranks compute the same requests; under sequence parallelism each routes a shard of their rows. */
@@ -22,7 +21,7 @@ export type HookStep = Readonly<{
   /** n: rows that the router saw in this rank. */
   numRowsSeen: number;
   /**
-   * Rows that each data-parallel rank runs in the step, those that pad it to the shape of a captured graph included.
+   * Rows that each data-parallel rank runs in the step, with the padding to the shape of a captured graph.
    */
   rowsPerRank: readonly number[];
   /** t: real tokens of this rank, the first of its rows. */

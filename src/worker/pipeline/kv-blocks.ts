@@ -1,4 +1,4 @@
-/** KV blocks on their way off the device and onto it. */
+/** Copies KV blocks off the device and onto it. */
 
 import type { Device, DeviceBuffer } from '../../contract/device.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
@@ -37,7 +37,7 @@ export class KvBlocks {
     return target;
   }
 
-  /** In the queue's order: behind what was submitted, ahead of what will be. */
+  /** Writes in the queue's order: behind what was submitted, ahead of what will be. */
   write(blockIds: Uint32Array, keys: Uint32Array): void {
     this.#check(blockIds);
     if (keys.length !== blockIds.length * this.#blockWords) {

@@ -1,6 +1,6 @@
 /**
- * What a worker remembers of each request between steps: its place in the batch, its block table, the tokens that the
- * host knows.
+ * What a worker remembers of each request between steps: its place in the batch, its block table, and the tokens that
+ * the host knows.
  */
 
 import type { EngineConfig } from '../../contract/config.ts';
@@ -13,7 +13,7 @@ export type BatchEntry = {
   /** Row of the block table on the device, and of `lastToken`. */
   readonly slot: number;
   numBlocks: number;
-  /** Tokens whose KV stands: what the scheduler counts, less drafts that were refused since. */
+  /** Tokens whose KV is valid: those that the scheduler counts, less drafts that were refused since. */
   numComputedTokens: number;
 };
 
@@ -49,7 +49,7 @@ export class PersistentBatch {
     return entry;
   }
 
-  /** Drops the requests that are over or lost their KV. */
+  /** Drops requests that ended or lost their KV. */
   forget(requestIndices: readonly number[]): void {
     for (const index of requestIndices) {
       const entry = this.#entries.get(index);
@@ -60,8 +60,8 @@ export class PersistentBatch {
   }
 
   /**
-   * Takes in the step's new and resumed requests and every request's new blocks; `update` hears of each, to repeat it
-   * on the device.
+   * Takes in the step's new and resumed requests and every request's new blocks. `update` is called for each block, to
+   * repeat it on the device.
    */
   admit(step: SchedulerOutput, update: (batchSlot: number, blockOrdinal: number, blockId: number) => void): void {
     let nextNew = 0;
@@ -77,13 +77,13 @@ export class PersistentBatch {
     }
   }
 
-  /** The last `numTokens` tokens computed were drafts that verification refused. The request may be gone since. */
+  /** The last `numTokens` computed tokens were refused drafts. The request may be gone since. */
   rollBack(requestIndex: number, numTokens: number): void {
     const entry = this.#entries.get(requestIndex);
     if (entry !== undefined) entry.numComputedTokens -= numTokens;
   }
 
-  /** KV slot of a position of the request. */
+  /** Returns the KV slot of a position of the request. */
   slotOf(entry: BatchEntry, position: number): number {
     const ordinal = Math.floor(position / this.#blockSize);
     const blockId = this.#blockTable[entry.slot * this.#maxBlocksPerSeq + ordinal]!;

@@ -6,12 +6,12 @@ import type { EngineConfig } from '../../contract/config.ts';
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
 /**
- * One step's `WorkerStep`, kept until the step's results are on the host: the next step is prepared before that, in a
- * frame of its own. Frames are recycled; there are as many as steps were ever in flight at once.
+ * One step's `WorkerStep`, kept until the step's results are on the host. The next step is prepared before that, in a
+ * frame of its own. Frames are recycled: there are as many as steps were ever in flight at once.
  */
 export type StepFrame = {
   readonly step: Mutable<WorkerStep>;
-  /** Places of the requests in the scheduler's step, in the order in which they run. */
+  /** The requests' places in the scheduler's step, in the order in which they run. */
   readonly order: Uint32Array;
   /** Bytes of the step's results: sampled tokens, then rows. */
   sampledBytes: number;

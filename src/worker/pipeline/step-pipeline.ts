@@ -73,7 +73,7 @@ export class StepPipeline<Task extends WorkerTask> {
   readonly #reads: BlockingReads | null;
   readonly #ring: ReadbackRing;
   readonly #kv: KvBlocks;
-  /** Where blocking reads land. */
+  /** The target of blocking reads. */
   readonly #staging: DeviceBuffer | null;
   /** A step depends on the results of the one before: it verifies drafts, or its design blocks. */
   readonly #oneAtATime: boolean;
@@ -157,7 +157,7 @@ export class StepPipeline<Task extends WorkerTask> {
     });
   }
 
-  /** A map has come. `bytes` is valid only inside this call. A map that has ended before is ignored. */
+  /** A map has succeeded. `bytes` is valid only inside this call. A map that has ended before is ignored. */
   mapped(map: PendingMap<Task>, bytes: Uint8Array): void {
     if (!this.#maps.delete(map)) return;
     try {
@@ -167,7 +167,7 @@ export class StepPipeline<Task extends WorkerTask> {
     }
   }
 
-  /** A map will not come: its task has failed. A map that has ended before is ignored. */
+  /** A map has failed, and its task with it. A map that has ended before is ignored. */
   notMapped(map: PendingMap<Task>, error: unknown): void {
     if (this.#maps.delete(map)) this.#failMapped(map, error);
   }
@@ -177,7 +177,7 @@ export class StepPipeline<Task extends WorkerTask> {
     for (const task of this.#queue.splice(0)) this.#actions.onEnd(task, { kind: 'failed', error });
   }
 
-  /** What a task throws is its end. */
+  /** A task that throws has failed. */
   #attempt(task: Task, slot: DeviceBuffer | null, work: () => void): Task {
     try {
       work();
@@ -217,7 +217,7 @@ export class StepPipeline<Task extends WorkerTask> {
     this.#map({ task, kind: 'results', buffer: slot, byteLength: frame.sampledBytes + frame.rowBytes, flight });
   }
 
-  /** A blocking read: the step goes on when it has come, and no other task begins meanwhile. */
+  /** A blocking read: the step goes on when its bytes have come, and no other task begins meanwhile. */
   #readNow(task: Task, flight: StepInFlight, kind: 'before' | 'after', range: DeviceRange): void {
     const staging = this.#staging!;
     const { buffer, byteOffset, byteLength } = range;

@@ -84,7 +84,7 @@ export class StepRunner {
     return frame.sampledBytes + frame.rowBytes;
   }
 
-  /** The step's output from the bytes that `submit` announced. The frame is given back. */
+  /** Makes the step's output from the bytes that `submit` announced, and gives the frame back. */
   collect(frame: StepFrame, bytes: Uint8Array): ModelRunnerOutput {
     const { step, sampledBytes, rowBytes } = frame;
     const { sampledLayout } = this.#forward;
