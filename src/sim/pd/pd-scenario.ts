@@ -62,12 +62,9 @@ export function checkPdScenario(pd: PdScenario, engine: EngineConfig, bad: (prob
   }
   if (!pdRowsWays.includes(pd.rows)) throw bad(`"pd.rows" is none of ${pdRowsWays.join(', ')}`);
   if (!LOAD_FAILURES.includes(pd.onLoadFailure)) throw bad(`"pd.onLoadFailure" is none of ${LOAD_FAILURES.join(', ')}`);
-  if (
-    typeof pd.link !== 'object' ||
-    Object.values(pd.link).some((value) => typeof value !== 'number' || !(value >= 0))
-  ) {
-    throw bad('"pd.link" holds something that is no number ≥ 0');
-  }
+  const isWrong = (value: unknown): boolean => typeof value !== 'number' || !(value >= 0);
+  const hasWrong = typeof pd.link !== 'object' || Object.values(pd.link).some(isWrong);
+  if (hasWrong) throw bad('"pd.link" holds something that is no number ≥ 0');
   const { numRanks = 1, readTicks = 0, proxy = { lostShare: 0, patienceTicks: 0 } } = pd;
   if (!Number.isInteger(numRanks) || numRanks < 1) throw bad('"pd.numRanks" is not a whole number ≥ 1');
   if (!(readTicks >= 0)) throw bad('"pd.readTicks" is no number ≥ 0');
