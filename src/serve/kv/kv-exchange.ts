@@ -71,12 +71,11 @@ export class KvExchange implements KvConnector {
         if (carried === null) this.#keeper.prepared(read, null);
         else void rowsDigest(carried).then((digest) => this.#keeper.prepared(read, digest));
       },
-      readKv: (read, blockIds) => {
-        this.#engine!.readKv(blockIds).then(
+      readKv: (read, blockIds) =>
+        void this.#engine!.readKv(blockIds).then(
           (keys) => this.#keeper.keysRead(read, keys),
           (error: Error) => this.#keeper.notRead(read, error.message),
-        );
-      },
+        ),
       giveBack: (requestIndex) => {
         this.#engine!.releaseBlocks(requestIndex);
         this.#noteDrained();

@@ -1,6 +1,6 @@
 /**
- * `kv_transfer_params`: how vLLM's proxies say which engine has the KV that a request begins with (NIXL's pull flow), and
- * what that engine has told the proxy before.
+ * `kv_transfer_params`: how vLLM's proxies say which engine has the KV that a request begins with (NIXL's pull flow),
+ * and what that engine has told the proxy before.
  */
 
 import type { RowShape } from '../../capture/row-shape.ts';

@@ -51,8 +51,10 @@ export type PdScenario = Readonly<{
   proxy?: ProxyFailure;
 }>;
 
-/** Throws what `bad` makes, or BAD_VALUE for a field of the engine's configuration. */
-export function checkPdScenario(pd: PdScenario, decode: EngineConfig, bad: (problem: string) => Error): void {
+const isAtLeast0 = (value: unknown): boolean => typeof value === 'number' && value >= 0;
+
+/** `engine`: the decode engine. Throws what `bad` makes, or BAD_VALUE for a field of an engine's configuration. */
+export function checkPdScenario(pd: PdScenario, engine: EngineConfig, bad: (problem: string) => Error): void {
   if (typeof pd !== 'object' || pd === null) throw bad('"pd" is no object');
   for (const name of ['queueDepth', 'ringDepth', 'leaseTicks', 'loadTicks'] as const) {
     if (!Number.isInteger(pd[name]) || pd[name] < 1) throw bad(`"pd.${name}" is not a whole number ≥ 1`);
@@ -62,12 +64,8 @@ export function checkPdScenario(pd: PdScenario, decode: EngineConfig, bad: (prob
   }
   if (!pdRowsWays.includes(pd.rows)) throw bad(`"pd.rows" is none of ${pdRowsWays.join(', ')}`);
   if (!LOAD_FAILURES.includes(pd.onLoadFailure)) throw bad(`"pd.onLoadFailure" is none of ${LOAD_FAILURES.join(', ')}`);
-  if (
-    typeof pd.link !== 'object' ||
-    Object.values(pd.link).some((value) => typeof value !== 'number' || !(value >= 0))
-  ) {
-    throw bad('"pd.link" holds something that is no number ≥ 0');
-  }
+  const hasWrong = typeof pd.link !== 'object' || Object.values(pd.link).some((value) => !isAtLeast0(value));
+  if (hasWrong) throw bad('"pd.link" holds something that is no number ≥ 0');
   const { numRanks = 1, readTicks = 0, proxy = { lostShare: 0, patienceTicks: 0 } } = pd;
   if (!Number.isInteger(numRanks) || numRanks < 1) throw bad('"pd.numRanks" is not a whole number ≥ 1');
   if (!(readTicks >= 0)) throw bad('"pd.readTicks" is no number ≥ 0');
