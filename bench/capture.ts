@@ -97,8 +97,8 @@ class CaptureLoad {
   }
 
   /**
-   * One step for everybody, `numTokens` each. Answers the milliseconds that the engine half took; `ends`: of which for
-   * the last outputs.
+   * Runs one step of all requests, `numTokens` each. Returns the milliseconds that the engine half took. `ends`: the
+   * requests end with it.
    */
   step(numTokens: number, ends: boolean): number {
     const { output } = this.#step;
@@ -122,7 +122,7 @@ class CaptureLoad {
       request.numComputedTokens += numTokens;
     }
     const begun = performance.now();
-    this.#engineHalf.onScheduled(output, this.#step.wanted, this.#step.wantedPositions);
+    this.#engineHalf.onScheduled?.(output, this.#step.wanted, this.#step.wantedPositions);
     const scheduled = performance.now();
     const answer = this.#runWorker(numTokens);
     for (const request of this.#requests) request.appendToken(5);
@@ -135,7 +135,7 @@ class CaptureLoad {
     }
     const finished = performance.now();
     if (answer.routedExpertDeltas !== null) {
-      this.#workerHalf.recycle(answer.routedExpertDeltas.rows.buffer as ArrayBuffer);
+      this.#workerHalf.recycle?.(answer.routedExpertDeltas.rows.buffer as ArrayBuffer);
     }
     this.#stepId += 1;
     return scheduled - begun + (ends ? finished - arrived : taken - arrived + (finished - taken));

@@ -1,4 +1,4 @@
-/** Answers what it gets: `transferred` by hand-over, anything else by structured clone. */
+/** Sends back what it gets: `transferred` by transfer, anything else by structured clone. */
 
 import { move } from 'piscina';
 

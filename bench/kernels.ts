@@ -1,7 +1,7 @@
 /**
  * The engine's kernels but for the routers (routers.ts) at 16, 64, 256 and 2,048 tokens of gpt-oss-120b, by the
  * device's own timestamps where it has them; on a GPU also `attend` over a context of 32,768. Figures of a software
- * adapter say nothing about a GPU.
+ * adapter say nothing about a GPU. And the oracle, in TypeScript, which verifies a row for every token.
  */
 
 import { Bench } from 'tinybench';
@@ -11,6 +11,8 @@ import { packWorkgroups } from '../src/kernels/model/kernel-set.ts';
 import { kernelShape, packedBytes } from '../src/kernels/model/kernel-shape.ts';
 import { modelPreset } from '../src/kernels/model/model-presets.ts';
 import { openDevice } from '../src/kernels/device/open-device.ts';
+import { Oracle } from '../src/kernels/model/oracle.ts';
+import { Router } from '../src/kernels/model/route/route.ts';
 import { StepInput, stepInputWords } from '../src/kernels/model/step-input.ts';
 import { wgslKernels } from '../src/kernels/model/wgsl-kernels.ts';
 
@@ -41,6 +43,7 @@ export async function run(): Promise<void> {
     console.log(`${device.info.description}, webgpu; a token is a row of 36 × 4 ids; context ${CONTEXT}`);
     const bench = new Bench({ name: 'kernels', time: 0, iterations: 12, warmupTime: 0, warmupIterations: 2 });
     await addTasks(bench, device);
+    addOracle(bench);
     await bench.run();
     console.table(
       bench.tasks.map(({ name, result }) => {
@@ -58,6 +61,18 @@ export async function run(): Promise<void> {
   } finally {
     await device.destroy();
   }
+}
+
+function addOracle(bench: Bench): void {
+  const model = modelPreset('gpt-oss-120b');
+  const sequence = new Oracle(new Router(model));
+  const row = new Uint32Array(model.numLayers * model.topK);
+  bench.add('oracle T=256', () => {
+    for (let token = 0; token < 256; token++) {
+      sequence.push(token);
+      sequence.row(row);
+    }
+  });
 }
 
 async function addTasks(bench: Bench, device: Device): Promise<void> {

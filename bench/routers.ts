@@ -10,7 +10,7 @@ import { ForwardPass } from '../src/kernels/model/forward-pass.ts';
 import { MODEL_NAMES, modelPreset } from '../src/kernels/model/model-presets.ts';
 import { openDevice } from '../src/kernels/device/open-device.ts';
 import type { EngineRouter } from '../src/kernels/model/route/engine-router.ts';
-import { chooseEngineRouter, engineRouterName, engineRouters } from '../src/kernels/model/route/engine-router.ts';
+import { chooseEngineRouter, engineRouterName } from '../src/kernels/model/route/engine-router.ts';
 import { StepInput } from '../src/kernels/model/step-input.ts';
 import { wgslKernelsWith } from '../src/kernels/model/wgsl-kernels.ts';
 
@@ -57,9 +57,8 @@ export async function run(): Promise<void> {
 /** The chosen way, and the best of the other kind. */
 function contenders(device: Device, model: ModelConfig): readonly EngineRouter[] {
   const chosen = chooseEngineRouter(model, device.info);
-  const monolithic = chooseEngineRouter(model, device.info, { kind: 'monolithic', hasRoutingReplay: false });
-  const other = chosen.isFused ? engineRouters(model, device.info).find(({ isFused }) => !isFused) : monolithic;
-  return other === undefined ? [chosen] : [chosen, other];
+  const kernels = chosen.isFused ? 'gated' : 'fused';
+  return [chosen, chooseEngineRouter(model, device.info, { kind: 'modular', kernels })];
 }
 
 async function compare(device: Device, model: ModelConfig, numTokens: number): Promise<string> {
@@ -102,7 +101,7 @@ function randomStep(pass: ForwardPass, numTokens: number): StepInput {
     const row = input.addRequest(i, CONTEXT, perRequest, 0, true);
     for (let j = 0; j < perRequest; j++) {
       input.setToken(row + j, (i * 7919 + j) % pass.shape.vocabSize);
-      // All requests read block 0, and each writes where nobody reads.
+      // All requests read block 0, and each writes to a block that no request reads.
       input.setSlot(row + j, 16 + row + j);
     }
   }

@@ -1,7 +1,7 @@
 /**
  * The scheduler alone: one `schedule` + `update` with N decode requests running, per request, for N from 16 to 4,096.
- * The cost per request has to stay flat. The workers' answers are made beforehand, so that nothing but the scheduler
- * runs in the timed part.
+ * The cost per request has to stay flat. The workers' outputs are made beforehand, so that only the scheduler runs in
+ * the timed part.
  */
 
 import { Bench } from 'tinybench';
@@ -62,7 +62,7 @@ class DecodeLoad {
     this.#scheduler = this.#start();
   }
 
-  /** Runs `STEPS_PER_CALL` steps and answers the milliseconds that they took. */
+  /** Runs `STEPS_PER_CALL` steps and returns the milliseconds that they took. */
   run(): number {
     if (this.#numSteps >= STEPS_PER_SCHEDULER) this.#scheduler = this.#start();
     const scheduler = this.#scheduler;

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
-const TIMEOUT_MS = 120_000;
+const TIMEOUT_MS = 300_000;
 const NPM_FLAGS = ['--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error'];
 const PUBLINT = 'publint@0.3.25';
 const ATTW = '@arethetypeswrong/cli@0.18.5';
@@ -47,6 +47,23 @@ function importOf(specifier) {
     console.log(names.length, 'names');`;
 }
 
+/** With the compiler of this repository: the package has none. */
+async function checkTypes() {
+  const of = (...path) => join(root, 'node_modules', ...path);
+  const compilerOptions = {
+    noEmit: true,
+    strict: true,
+    skipLibCheck: true,
+    allowImportingTsExtensions: true,
+    module: 'nodenext',
+    target: 'es2024',
+    lib: ['es2024', 'esnext.disposable'],
+    types: [of('@types', 'node')],
+  };
+  writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['examples'] }));
+  await step('the types fit the examples', process.execPath, [of('typescript', 'bin', 'tsc'), '--project', folder]);
+}
+
 async function tryOn(node, version, examples) {
   const cli = join('node_modules', name, 'bin', 'routed-experts.mjs');
   const run = (title, args, wanted) => step(`Node ${version}: ${title}`, node, args, { wanted });
@@ -80,6 +97,7 @@ async function tryPackage() {
   if ((await step(`npm install, with Node ${oldest}`, 'npm', install)) === '') return;
   cpSync(join(root, 'examples'), join(folder, 'examples'), { recursive: true });
   const examples = readdirSync(join(folder, 'examples')).filter((file) => file.endsWith('.ts'));
+  await checkTypes();
   const installed = join(folder, 'node_modules', 'node', 'bin', 'node');
   await Promise.all([tryOn(installed, oldest, examples), tryOn(process.execPath, process.versions.node, examples)]);
 }

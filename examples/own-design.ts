@@ -7,7 +7,7 @@ import { drawScenario, reportRun, runSeeds, shrink, testedDesignOf } from 'route
 import * as overlay from './designs/overlay.ts';
 
 const tested = testedDesignOf(overlay);
-const { scenarios, steps, violations, declared } = runSeeds(tested, 1, 301, { twice: false, stopAfter: 1 });
+const { scenarios, steps, violations, declared } = runSeeds(tested, { from: 1, to: 301, twice: false, stopAfter: 1 });
 console.log(`${overlay.name}: ${violations.length} of ${scenarios} storms broke a law, in ${steps} steps`);
 for (const [law, { seeds }] of Object.entries(declared))
   console.log(`it gives ${law} up, as declared: ${seeds} storms`);

@@ -2,8 +2,8 @@
 // each step with the step's output. The engine lays them over each other by position, and hands them out at the end.
 
 import type { CaptureEngineHalf, CaptureWorkerHalf } from 'routed-experts/engine';
-import { acceptedTokens, capturedRows, listCapturedRows, recordPack } from 'routed-experts/designs';
-import { rowShape, viewRows, type DeclaredGap, type Design, type RowArray } from 'routed-experts/designs';
+import { acceptedTokens, capturedRows, RowPacker, SpanReader, SpanWriter } from 'routed-experts/designs';
+import { routedRows, rowShape, viewRows, type DeclaredGap, type Design, type RowArray } from 'routed-experts/designs';
 
 export const name = 'overlay';
 
@@ -15,38 +15,30 @@ export const gaps: readonly DeclaredGap[] = [
 // Runs in the worker's thread, with the model runner: between two steps, and never in the middle of one.
 export const workerHalf: Design['workerHalf'] = (context): CaptureWorkerHalf => {
   const { bytesPerRow } = rowShape(context.model);
-  const list = new Uint32Array(1 + context.engine.maxNumBatchedTokens);
+  const packer = new RowPacker(context);
   return {
     design: name,
     // Before the step runs: which rows of the device are to be read back with it.
-    record(step, commands) {
-      const numRows = listCapturedRows(step, list);
-      return numRows === 0 ? null : recordPack(context, commands, list, numRows);
-    },
-    // After it has run: the rows, and an index that says whose they are: [request, first position, rows, …].
+    record: (step, commands) => packer.packWanted(step, commands),
+    // After it has run: the rows, and the spans that say whose they are.
     collect(step, bytes, numSampledTokens) {
       if (bytes === null) return null;
       const rows = new Uint8Array(bytes.length);
-      const index: number[] = [];
-      let numRows = 0;
+      const spans = new SpanWriter(step.numRequests);
       for (let i = 0, packedRow = 0; i < step.numRequests; i++) {
         const packed = capturedRows(step, i);
         const skipped = step.tokenCounts[i]! - packed;
         // Rows behind the last accepted token belong to drafts that were refused.
         const kept = Math.min(packed, acceptedTokens(step, i, numSampledTokens[i]!) - skipped);
         if (packed > 0 && kept > 0) {
-          rows.set(bytes.subarray(packedRow * bytesPerRow, (packedRow + kept) * bytesPerRow), numRows * bytesPerRow);
-          index.push(step.requestIndices[i]!, step.tokenStarts[i]! + skipped, kept);
-          numRows += kept;
+          const part = bytes.subarray(packedRow * bytesPerRow, (packedRow + kept) * bytesPerRow);
+          rows.set(part, spans.numRows * bytesPerRow);
+          spans.add(step.requestIndices[i]!, step.tokenStarts[i]! + skipped, kept);
         }
         packedRow += packed;
       }
-      return { rows, numRows, index: Uint32Array.from(index), indexLength: index.length };
+      return spans.deltas(rows);
     },
-    forget() {},
-    recycle() {},
-    liveCounts: () => ({ requests: 0, bytes: 0 }),
-    close() {},
   };
 };
 
@@ -62,13 +54,15 @@ export const engineHalf: Design['engineHalf'] = (model): CaptureEngineHalf => {
     onStepOutput({ routedExpertDeltas: deltas }, live) {
       if (deltas === null) return;
       const all = viewRows(shape, deltas.rows, deltas.numRows);
-      for (let i = 0, row = 0; i < deltas.indexLength; i += 3) {
-        const [request = 0, position = 0, count = 0] = deltas.index.subarray(i, i + 3);
-        // Over, or thrown away by a cache reset: the rows are nobody's.
-        const rows = live(request) === null ? [] : (requests.get(request) ?? []);
-        if (live(request) !== null) requests.set(request, rows);
+      for (const span = new SpanReader(deltas); span.next();) {
+        // The request is over, or a cache reset threw this output away: the rows are nobody's.
+        if (live(span.requestIndex) === null) continue;
+        const rows = requests.get(span.requestIndex) ?? [];
+        requests.set(span.requestIndex, rows);
         // Copies: the buffer goes back to the worker. A row that comes again takes the place of the one before.
-        for (let k = 0; k < count; k++, row++) rows[position + k] = all.slice(row * width, (row + 1) * width);
+        for (let k = 0; k < span.count; k++) {
+          rows[span.position + k] = all.slice((span.row + k) * width, (span.row + k + 1) * width);
+        }
       }
     },
     // At the end: a chunk for each row, and which of them there are not.
@@ -78,18 +72,12 @@ export const engineHalf: Design['engineHalf'] = (model): CaptureEngineHalf => {
       const { routedExpertsPromptStart: start, numTokens } = request;
       const missing: [number, number][] = [];
       for (let p = start; p < numTokens - 1; p++) if (!chunks[p]) missing.push([p, p + 1]);
-      const { numLayers, topK, dtype } = shape;
-      return { start, count: numTokens - 1 - start, numLayers, topK, dtype, rowsPerChunk: 1, chunks, missing };
+      return routedRows(shape, start, numTokens - 1, { rowsPerChunk: 1, chunks, missing });
     },
     release: (request) => void requests.delete(request.index),
-    onPrefixHit() {},
-    onScheduled() {},
-    onPreempt() {},
-    onCacheReset() {},
     liveCounts: () => ({
       requests: requests.size,
       bytes: [...requests.values()].reduce((sum, rows) => sum + rows.length * shape.bytesPerRow, 0),
     }),
-    close() {},
   };
 };

@@ -1,15 +1,22 @@
 /** Buffers that travel to another thread and come back. */
 
+const SMALLEST_BYTES = 4096;
+
+/** Row buffers of a worker half that are under way at once: one per step in flight, and as many on the way back. */
+const ROW_BUFFERS = 8;
+
 /**
- * Copying into a fresh ArrayBuffer costs ten times the copy (page faults), so buffers go round: `take` here →
- * transferred → used there → transferred back → `give`. A buffer is at least `minBytes` long; it is dropped rather than
- * kept when `limit` lie idle.
+ * Copying into a fresh ArrayBuffer costs ten times the copy (page faults), so buffers go round:
+ *
+ *     take here → transferred → used there → transferred back → give
+ *
+ * A buffer is at least as long as was asked for. It is dropped rather than kept when `limit` buffers lie idle.
  */
 export class BytePool {
   readonly #idle: ArrayBuffer[] = [];
   readonly #limit: number;
 
-  constructor(limit: number) {
+  constructor(limit: number = ROW_BUFFERS) {
     this.#limit = limit;
   }
 
@@ -17,7 +24,7 @@ export class BytePool {
     for (let i = this.#idle.length - 1; i >= 0; i--) {
       if (this.#idle[i]!.byteLength >= minBytes) return this.#idle.splice(i, 1)[0]!;
     }
-    return new ArrayBuffer(roundUpToPowerOfTwo(minBytes));
+    return new ArrayBuffer(Math.max(SMALLEST_BYTES, 2 ** Math.ceil(Math.log2(minBytes))));
   }
 
   give(buffer: ArrayBuffer): void {
@@ -25,14 +32,4 @@ export class BytePool {
     if (this.#idle.length >= this.#limit) this.#idle.shift();
     this.#idle.push(buffer);
   }
-
-  get idleCount(): number {
-    return this.#idle.length;
-  }
-}
-
-const SMALLEST = 4096;
-
-function roundUpToPowerOfTwo(bytes: number): number {
-  return Math.max(SMALLEST, 2 ** Math.ceil(Math.log2(Math.max(1, bytes))));
 }

@@ -1,6 +1,6 @@
 /**
- * The table that names the built-in capture designs. The engine and the runner are handed a half; nobody but their
- * makers reads this.
+ * The table that names the built-in capture designs. The engine and the runner are handed a half; only the code that makes them
+ * reads this table.
  */
 
 import type { CaptureEngineHalf, CaptureWorkerContext, CaptureWorkerHalf } from '../contract/capture.ts';
@@ -8,7 +8,9 @@ import type { DesignName, EngineConfig, ModelConfig, PrefixRows } from '../contr
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { BlockStoreEngineHalf } from './block-store/engine-half.ts';
 import { BlockStoreWorkerHalf } from './block-store/worker-half.ts';
-import { DeltasEngineHalf } from './deltas/engine-half.ts';
+import { DEFAULT_PREFIX_ROWS, prefixRowsPolicies } from './deltas/prefix-rows.ts';
+import { ComputedOnlyEngineHalf } from './deltas/prefix-rows/computed-only.ts';
+import { PrefixRowsEngineHalf } from './deltas/prefix-rows/engine-half.ts';
 import { DeltasWorkerHalf } from './deltas/worker-half.ts';
 import { HostCacheEngineHalf } from './host-cache/engine-half.ts';
 import { HostCacheWorkerHalf } from './host-cache/worker-half.ts';
@@ -33,7 +35,7 @@ export type MissingRows = 'all' | 'prefix-hit' | 'aborted' | 'stopped' | 'ended-
 
 /**
  * A law that a design breaks by nature, and why. The contract suite accepts a missing row only if `missing` explains
- * it, and wants to see each gap; one that takes a fault which only the simulator injects says so.
+ * it, and fails if a gap never shows. A gap that takes a fault which only the simulator injects says so.
  */
 export type DeclaredGap = Readonly<{
   law: `L${number}`;
@@ -70,16 +72,18 @@ const shmFlock: BuiltInDesign = {
   source: 'vllm#28284',
   summary: 'shared memory and a file lock, read when a request stops: the baseline',
   gaps: [
-    { law: 'L5', reason: 'stores every step and reads every finished request, whoever opted in' },
+    { law: 'L5', reason: 'every step is stored and every finished request is read, opted in or not' },
     {
       law: 'L6',
       reason:
-        'blocking device reads; in the scheduler’s step a copy as long as the request, and a lock: a slow holder stops it',
+        'device reads block; the scheduler’s step waits for a lock, for as long as a slow holder has it, and copies ' +
+        'all rows of the request',
     },
-    { law: 'L1', reason: 'an aborted request’s rows are not read: reported missing', missing: 'aborted' },
+    { law: 'L1', reason: 'the rows of an aborted request are not read; they are reported missing', missing: 'aborted' },
     {
       law: 'L1',
-      reason: 'a last token that arrives after a preemption finds no block table to read by: reported missing',
+      reason:
+        'a request whose last token arrives after a preemption has no block table to read by; its rows are missing',
       missing: 'ended-without-blocks',
     },
   ],
@@ -93,13 +97,22 @@ const hostCache: BuiltInDesign = {
   summary: 'a cache per request in the worker, emitted when the worker predicts the end: reverted',
   gaps: [
     { law: 'L6', reason: 'the last output copies all rows of the request in the scheduler’s step' },
-    { law: 'L1', reason: 'the worker does not foresee EOS or a stop token: no rows', missing: 'stopped' },
-    { law: 'L1', reason: 'the worker does not foresee an abort: no rows', missing: 'aborted' },
-    { law: 'L1', reason: 'rows of tokens that a cached block spared were never computed', missing: 'prefix-hit' },
+    {
+      law: 'L1',
+      reason: 'the worker does not foresee EOS or a stop token; the request has no rows',
+      missing: 'stopped',
+    },
+    { law: 'L1', reason: 'the worker does not foresee an abort; the request has no rows', missing: 'aborted' },
+    {
+      law: 'L1',
+      reason: 'tokens that a cached block spares the request are not computed; their rows are missing',
+      missing: 'prefix-hit',
+    },
     {
       law: 'L9',
       reason:
-        'the worker keeps rows of an output that a cache reset threw away; where a later hit spares the position, they stay',
+        'the worker keeps the rows of an output that a cache reset threw away; they stay where a later hit spares ' +
+        'the position',
       shows: 'in simulation',
     },
   ],
@@ -112,11 +125,11 @@ const slotStore: BuiltInDesign = {
   source: 'vllm#39568',
   summary: 'a table by KV slot in the scheduler, rows with every output: today’s released vLLM',
   gaps: [
-    { law: 'L5', reason: 'stores the rows of every step: any block may be hit later by a request that asks' },
+    { law: 'L5', reason: 'the rows of every step are stored; a request that asks may hit any block later' },
     { law: 'L6', reason: 'the first output copies the prompt’s rows in the scheduler’s step' },
     {
       law: 'L1',
-      reason: 'chunks before the last emit nothing: aborted before its first token, a request has no rows',
+      reason: 'chunks before the last emit nothing; a request that is aborted before its first token has no rows',
       missing: 'aborted',
     },
   ],
@@ -129,13 +142,18 @@ const blockStore: BuiltInDesign = {
   source: 'vllm RFC #45221, #45635',
   summary: 'immutable blocks of rows by KV block hash in the worker: vLLM’s newest',
   gaps: [
-    { law: 'L5', reason: 'stores the rows of every step: any block may be hit later by a request that asks' },
+    { law: 'L5', reason: 'the rows of every step are stored; a request that asks may hit any block later' },
     { law: 'L6', reason: 'the step that ends a prompt brings all of its rows at once' },
-    { law: 'L1', reason: 'an aborted request’s rows are not handed out: reported missing', missing: 'aborted' },
+    {
+      law: 'L1',
+      reason: 'the rows of an aborted request are not handed out; they are reported missing',
+      missing: 'aborted',
+    },
     {
       law: 'L9',
       reason:
-        'blocks of one hash share the rows of whichever was published first: where passes over equal tokens differ, rows may be of another’s KV',
+        'blocks of one hash share the rows of the one that was published first; where passes over equal tokens ' +
+        'differ, a request may get rows of KV that it did not read',
       shows: 'in simulation',
     },
   ],
@@ -148,7 +166,10 @@ const deltas: BuiltInDesign = {
   source: 'RFC vllm#38079',
   summary: 'opted-in rows leave with the output of the step that computed them: the default',
   gaps: [],
-  engineHalf: (model, engine, { prefixRows }) => new DeltasEngineHalf(model, engine, prefixRows),
+  engineHalf: (model, engine, { prefixRows = DEFAULT_PREFIX_ROWS }) =>
+    prefixRows === 'computed-only'
+      ? new ComputedOnlyEngineHalf(model, engine)
+      : new PrefixRowsEngineHalf(model, engine, prefixRowsPolicies[prefixRows]),
   workerHalf: (context) => new DeltasWorkerHalf(context),
 };
 

@@ -3,53 +3,46 @@
 import type { PositionRange } from '../contract/routed-rows.ts';
 
 /**
- * Rows come almost always in order, so that there are one or two ranges and `add` touches the last: amortised O(1). A
- * prefix hit leaves a gap in front, a preemption re-adds positions that are in already.
+ * Rows come almost always in order, so that there are one or two ranges and `add` extends the last: O(1). A prefix hit
+ * leaves a gap in front. A preemption adds positions again that are in already.
  */
 export class PositionRanges {
-  /** `[from0, to0, from1, to1, …]`. */
-  readonly #bounds: number[] = [];
+  readonly #ranges: [from: number, to: number][] = [];
 
   add(from: number, to: number): void {
     if (from >= to) return;
-    const bounds = this.#bounds;
-    let first = bounds.length;
-    while (first > 0 && bounds[first - 1]! >= from) first -= 2;
-    if (first === bounds.length) {
-      bounds.push(from, to);
+    const ranges = this.#ranges;
+    const newest = ranges.at(-1);
+    if (newest !== undefined && newest[0] <= from && from <= newest[1]) {
+      newest[1] = Math.max(newest[1], to);
       return;
     }
+    let first = ranges.length;
+    while (first > 0 && ranges[first - 1]![1] >= from) first--;
     let last = first;
-    let mergedFrom = from;
-    let mergedTo = to;
-    while (last < bounds.length && bounds[last]! <= to) {
-      mergedFrom = Math.min(mergedFrom, bounds[last]!);
-      mergedTo = Math.max(mergedTo, bounds[last + 1]!);
-      last += 2;
+    const merged: [number, number] = [from, to];
+    for (; last < ranges.length && ranges[last]![0] <= to; last++) {
+      merged[0] = Math.min(merged[0], ranges[last]![0]);
+      merged[1] = Math.max(merged[1], ranges[last]![1]);
     }
-    bounds.splice(first, last - first, mergedFrom, mergedTo);
-  }
-
-  has(position: number): boolean {
-    const bounds = this.#bounds;
-    for (let i = bounds.length - 2; i >= 0; i -= 2) {
-      if (position >= bounds[i]!) return position < bounds[i + 1]!;
-    }
-    return false;
+    ranges.splice(first, last - first, merged);
   }
 
   /** What of `[from, to)` is not in the set. */
   gaps(from: number, to: number): PositionRange[] {
-    const gaps: PositionRange[] = [];
-    let at = from;
-    for (let i = 0; i < this.#bounds.length && at < to; i += 2) {
-      const rangeFrom = this.#bounds[i]!;
-      const rangeTo = this.#bounds[i + 1]!;
-      if (rangeTo <= at) continue;
-      if (rangeFrom > at) gaps.push([at, Math.min(rangeFrom, to)]);
-      at = rangeTo;
-    }
-    if (at < to) gaps.push([at, to]);
-    return gaps;
+    return rangesBetween(this.#ranges, from, to);
   }
+}
+
+/** What of `[from, to)` is outside of `ranges`, which are ascending and disjoint. */
+export function rangesBetween(ranges: readonly PositionRange[], from: number, to: number): PositionRange[] {
+  const between: PositionRange[] = [];
+  let at = from;
+  for (const [rangeFrom, rangeTo] of ranges) {
+    if (at >= to) return between;
+    if (rangeFrom > at) between.push([at, Math.min(rangeFrom, to)]);
+    at = Math.max(at, rangeTo);
+  }
+  if (at < to) between.push([at, to]);
+  return between;
 }

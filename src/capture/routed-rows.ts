@@ -1,11 +1,32 @@
 /**
- * Reading `RoutedRows`. Everything here may be proportional to a request's length, so none of it runs in the
+ * Making and reading `RoutedRows`. Reading may be proportional to a request's length, so it does not run in the
  * scheduler's step (L6).
  */
 
 import type { PositionRange, RoutedRows } from '../contract/routed-rows.ts';
-import type { RowArray } from './row-shape.ts';
+import { rangesBetween } from './position-ranges.ts';
+import type { RowArray, RowForm } from './row-shape.ts';
 import { allocateRows } from './row-shape.ts';
+
+/** Where the rows lie. */
+export type RowParts = Partial<Pick<RoutedRows, 'rowsPerChunk' | 'chunks' | 'missing'>>;
+
+/**
+ * The rows `[start, end)`. With `rowsPerChunk` the chunks are pages, counted from position 0. Without it there is one
+ * chunk at most, and its first row is that of `start`. Without chunks all rows are missing.
+ */
+export function routedRows(form: RowForm, start: number, end: number, parts: RowParts = {}): RoutedRows {
+  const { numLayers, topK, dtype } = form;
+  const {
+    rowsPerChunk,
+    chunks = [],
+    missing = parts.chunks === undefined && start < end ? [[start, end]] : [],
+  } = parts;
+  const count = Math.max(0, end - start);
+  const header = { start, count, numLayers, topK, dtype, chunks, missing };
+  if (rowsPerChunk !== undefined) return { ...header, rowsPerChunk };
+  return { ...header, rowsPerChunk: Math.max(1, count), chunkOrigin: start };
+}
 
 /** Rows that exist. */
 export function countPresent(rows: RoutedRows): number {
@@ -34,38 +55,28 @@ export function rowAt(rows: RoutedRows, position: number): RowArray | null {
  */
 export function toArray(rows: RoutedRows, fill: number): RowArray {
   const width = rows.numLayers * rows.topK;
-  const shape = { ...rows, entriesPerRow: width, bytesPerRow: 0 };
-  const all = allocateRows(shape, rows.count);
-  for (const { position, count, chunk, row } of pieces(rows, rows.start, rows.start + rows.count)) {
-    if (chunk) all.set(chunk.subarray(row * width, (row + count) * width), (position - rows.start) * width);
+  const all = allocateRows(rows, rows.count);
+  if (rows.missing.length > 0) all.fill(fill);
+  for (const { position, count, chunk, row } of presentPieces(rows)) {
+    all.set(chunk.subarray(row * width, (row + count) * width), (position - rows.start) * width);
   }
-  for (const [from, to] of rows.missing) all.fill(fill, (from - rows.start) * width, (to - rows.start) * width);
   return all;
 }
 
-/** What of `[from, to)` is there. */
-export function presentRanges(rows: RoutedRows, from: number, to: number): PositionRange[] {
-  const end = Math.min(to, rows.start + rows.count);
-  const present: PositionRange[] = [];
-  let at = Math.max(from, rows.start);
-  for (const [gapFrom, gapTo] of [...rows.missing, [end, end] as const]) {
-    if (at < Math.min(gapFrom, end)) present.push([at, Math.min(gapFrom, end)]);
-    at = Math.max(at, gapTo);
-  }
-  return present;
-}
-
 /** The rows of `count` positions lie in one chunk, from its row `row` on. */
-type Piece = Readonly<{ position: number; count: number; chunk: RowArray | null; row: number }>;
+type Piece = Readonly<{ position: number; count: number; chunk: RowArray; row: number }>;
 
-/** The chunks that hold the rows `[from, to)`, and where in them. */
-export function* pieces(rows: RoutedRows, from: number, to: number): Generator<Piece> {
-  const origin = rows.chunkOrigin ?? 0;
-  for (let position = from; position < to;) {
-    const index = Math.floor((position - origin) / rows.rowsPerChunk);
-    const chunkStart = origin + index * rows.rowsPerChunk;
-    const count = Math.min(to, chunkStart + rows.rowsPerChunk) - position;
-    yield { position, count, chunk: rows.chunks[index] ?? null, row: position - chunkStart };
-    position += count;
+/** Where those of the rows `[from, to)` lie that are not missing, in order. */
+export function* presentPieces(rows: RoutedRows, from: number = 0, to: number = Infinity): Generator<Piece> {
+  const { start, count, rowsPerChunk, chunkOrigin = 0, chunks, missing } = rows;
+  for (const [first, end] of rangesBetween(missing, Math.max(from, start), Math.min(to, start + count))) {
+    for (let position = first; position < end;) {
+      const index = Math.floor((position - chunkOrigin) / rowsPerChunk);
+      const row = position - chunkOrigin - index * rowsPerChunk;
+      const numRows = Math.min(end - position, rowsPerChunk - row);
+      const chunk = chunks[index];
+      if (chunk) yield { position, count: numRows, chunk, row };
+      position += numRows;
+    }
   }
 }

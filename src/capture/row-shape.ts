@@ -1,65 +1,48 @@
-/** The arithmetic of rows that worker halves, engine halves and consumers share. */
+/** The arithmetic of rows that worker halves, engine halves and readers share. */
 
 import type { ModelConfig, RowDtype } from '../contract/config.ts';
+import type { RoutedRows } from '../contract/routed-rows.ts';
+import { rowDtype } from '../kernels/model/kernel-shape.ts';
 
 /** Rows one after the other: entry `(row · L + layer) · K + k`. */
 export type RowArray = Uint8Array | Uint16Array | Int32Array;
 
-/** How much a row is. */
-export type RowShape = Readonly<{
-  numLayers: number;
-  topK: number;
-  dtype: RowDtype;
-  /** L·K. */
-  entriesPerRow: number;
-  bytesPerRow: number;
-}>;
+/** What a row consists of: `L × K` ids. */
+export type RowForm = Pick<RoutedRows, 'numLayers' | 'topK' | 'dtype'>;
 
-const bytesPerEntry = { uint8: 1, uint16: 2, int32: 4 } as const satisfies Record<RowDtype, number>;
+export type RowShape = RowForm &
+  Readonly<{
+    /** L·K. */
+    entriesPerRow: number;
+    bytesPerRow: number;
+  }>;
 
-/** The narrowest dtype that holds every expert id: ids of more than 256 experts wrap in `uint8`. */
-export function narrowDtype(numExperts: number): 'uint8' | 'uint16' {
-  return numExperts <= 256 ? 'uint8' : 'uint16';
-}
+type RowArrayConstructor = {
+  readonly BYTES_PER_ELEMENT: number;
+  new (length: number): RowArray;
+  new (buffer: ArrayBufferLike, byteOffset: number, length: number): RowArray;
+};
 
-/** The shape of a row of a model; `dtype` absent = the narrowest that holds its ids. */
-export function rowShape(model: ModelConfig, dtype: RowDtype = narrowDtype(model.numExperts)): RowShape {
-  const entriesPerRow = model.numLayers * model.topK;
-  return {
-    numLayers: model.numLayers,
-    topK: model.topK,
-    dtype,
-    entriesPerRow,
-    bytesPerRow: entriesPerRow * bytesPerEntry[dtype],
-  };
+const rowArrays: Readonly<Record<RowDtype, RowArrayConstructor>> = {
+  uint8: Uint8Array,
+  uint16: Uint16Array,
+  int32: Int32Array,
+};
+
+/** Rows in the dtype that the pack kernel writes, unless a design has its own. */
+export function rowShape(model: ModelConfig, dtype: RowDtype = rowDtype(model.numExperts)): RowShape {
+  const { numLayers, topK } = model;
+  const entriesPerRow = numLayers * topK;
+  const bytesPerRow = entriesPerRow * rowArrays[dtype].BYTES_PER_ELEMENT;
+  return { numLayers, topK, dtype, entriesPerRow, bytesPerRow };
 }
 
 /** A zeroed array of `numRows` rows. */
-export function allocateRows(shape: RowShape, numRows: number): RowArray {
-  const length = numRows * shape.entriesPerRow;
-  switch (shape.dtype) {
-    case 'uint8':
-      return new Uint8Array(length);
-    case 'uint16':
-      return new Uint16Array(length);
-    case 'int32':
-      return new Int32Array(length);
-    default:
-      return shape.dtype satisfies never;
-  }
+export function allocateRows({ numLayers, topK, dtype }: RowForm, numRows: number): RowArray {
+  return new rowArrays[dtype](numRows * numLayers * topK);
 }
 
 /** The first `numRows` rows of `bytes`, seen as row entries. No copy. */
-export function viewRows(shape: RowShape, bytes: Uint8Array, numRows: number): RowArray {
-  const length = numRows * shape.entriesPerRow;
-  switch (shape.dtype) {
-    case 'uint8':
-      return new Uint8Array(bytes.buffer, bytes.byteOffset, length);
-    case 'uint16':
-      return new Uint16Array(bytes.buffer, bytes.byteOffset, length);
-    case 'int32':
-      return new Int32Array(bytes.buffer, bytes.byteOffset, length);
-    default:
-      return shape.dtype satisfies never;
-  }
+export function viewRows({ numLayers, topK, dtype }: RowForm, bytes: Uint8Array, numRows: number): RowArray {
+  return new rowArrays[dtype](bytes.buffer, bytes.byteOffset, numRows * numLayers * topK);
 }

@@ -9,7 +9,7 @@ import { abandonedThreadsEnded, numAbandonedThreads } from '../worker/thread/aba
 /** For threads that are stuck to return after all, and to close their devices. */
 const STUCK_MS = 5000;
 
-/** Waits for abandoned threads, but not for ever. */
+/** Waits for abandoned threads, but only for a while. */
 export async function endProcess(code: number): Promise<never> {
   const { promise: tooLong, resolve } = Promise.withResolvers<void>();
   const timer = setTimeout(resolve, STUCK_MS);

@@ -102,7 +102,7 @@ function report(parts: readonly CampaignPart[], seconds: number, flags: Flags): 
 /** Shrinks a failing seed, tells what is left, and saves it. */
 function saveCase(violation: SeedViolation, { save, pd }: Flags): { story: string[]; file: string | null } {
   const tested = loadedDesign(violation.design);
-  const shrunk = shrink(scenarioOf(violation.seed, tested, pd === true), tested);
+  const shrunk = shrink(scenarioOf(violation.seed, tested, { pd }), tested);
   // Two runs that differ (L10) may well agree now: there is nothing to shrink.
   if (shrunk === null) return { story: [], file: null };
   const { scenario } = shrunk;
@@ -120,7 +120,7 @@ function saveCase(violation: SeedViolation, { save, pd }: Flags): { story: strin
 async function reportSeed(seed: number, flags: Flags): Promise<void> {
   const told = (await designsOf(flags)).map((name) => {
     const tested = loadedDesign(name);
-    const scenario = scenarioOf(seed, tested, flags.pd === true);
+    const scenario = scenarioOf(seed, tested, flags);
     return { name, scenario, story: reportRun(scenario, tested), result: runScenario(scenario, tested) };
   });
   if (flags.json === true) {

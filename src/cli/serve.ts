@@ -22,7 +22,8 @@ import type { KvExchangeOptions } from '../serve/kv/kv-exchange.ts';
 import type { KvRole, PdRows } from '../serve/kv/transfer-params.ts';
 import { kvRoles, pdRowsWays } from '../serve/kv/transfer-params.ts';
 import { designReference } from '../worker/design-module.ts';
-import { requireRows, routerConfig } from '../worker/router-kinds.ts';
+import { requireRows } from '../worker/router-kinds.ts';
+import { routerConfig } from './router-flags.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../worker/thread/thread-executor.ts';
 import { endAtOnce, endProcess } from './end-process.ts';
 import { checkDraftFlags, finite, list, routerKernelsOption, whole } from './options.ts';
@@ -223,9 +224,8 @@ function checkDesign(flags: Flags, command: Command): void {
 
 async function serve(flags: Flags): Promise<void> {
   const server = await Server.start(toConfig(flags));
-  console.log(
-    `routed-experts serves ${flags.servedModelName ?? flags.model} on ${server.url} (${server.host.engine.devices[0]!.description})`,
-  );
+  const { description } = server.host.engine.devices[0]!;
+  console.log(`routed-experts serves ${flags.servedModelName ?? flags.model} on ${server.url} (${description})`);
   const signal = await nextSignal();
   const numKept = server.host.kv?.numKept ?? 0;
   const kept = numKept === 0 ? '' : `, KV of ${numKept} kept for others for ${flags.kvLease} s at most`;

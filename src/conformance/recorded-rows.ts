@@ -3,7 +3,7 @@
 import type { EngineConfig, ModelConfig } from '../contract/config.ts';
 import type { RoutedExpertDeltas } from '../contract/model-runner-output.ts';
 import { allocateRows, rowShape } from '../capture/row-shape.ts';
-import { writeStepIndex } from '../capture/slot-store/step-index.ts';
+import { slottedDeltas } from '../capture/slot-store/slotted-deltas.ts';
 import type { RowModel } from './recorded-schedule.ts';
 
 /** What a worker computes for one request of a step. */
@@ -70,5 +70,5 @@ export const recordedSlotRows = (
     tokenCounts: Uint32Array.from(spans, ({ numTokens }) => numTokens),
     slotMapping,
   };
-  return { rows: new Uint8Array(rows.buffer), numRows, ...writeStepIndex(step) };
+  return slottedDeltas(step, new Uint8Array(rows.buffer));
 };

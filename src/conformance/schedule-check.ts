@@ -90,7 +90,7 @@ class ScheduleCheck {
       // A recording of another scheduler can ask for what ours refuses: that, too, is a difference.
       return { step: this.#step, field: 'error', expected: null, actual: (error as Error).message };
     } finally {
-      this.#capture?.close();
+      this.#capture?.close?.();
     }
   }
 

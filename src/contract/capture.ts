@@ -40,8 +40,9 @@ export type CaptureLiveCounts = Readonly<{
 }>;
 
 /**
- * The half that lives with the scheduler. The scheduler calls it synchronously. It must not block or do work
- * proportional to a request's length (L6), unless its header says that it gives this up.
+ * The half that lives with the scheduler. The scheduler calls it synchronously. It must not block, and does nothing
+ * proportional to a request's length (L6), unless its header says that it gives this up. A hook that a design has no
+ * use for may be absent.
  *
  * Order of calls for one step: `hasRows`/`onBlocksCached`/`onPrefixHit`/`onBlockEvicted`/`onPreempt` while scheduling
  * → `onScheduled` → … the step runs … → `onStepOutput` → per request, in the scheduler's order: `onBlocksCached`,
@@ -65,7 +66,7 @@ export interface CaptureEngineHalf {
   readonly needsRows?: boolean;
 
   /** The first `numHitBlocks` blocks of the request's table came from the prefix cache. */
-  onPrefixHit(request: CaptureRequest, numHitBlocks: number): void;
+  onPrefixHit?(request: CaptureRequest, numHitBlocks: number): void;
 
   /**
    * Returns whether a wanted request may use KV that was computed elsewhere and comes with rows, or without. Absent: it
@@ -95,7 +96,7 @@ export interface CaptureEngineHalf {
    * The step is scheduled. `requests` are its wanted requests in the scheduler's order, `stepPositions` their places in
    * the step.
    */
-  onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void;
+  onScheduled?(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void;
 
   /**
    * The output of a step with a wanted request has arrived; no request of it is updated yet. `live` returns null if the
@@ -112,8 +113,8 @@ export interface CaptureEngineHalf {
    */
   take(request: CaptureRequest, numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null;
 
-  /** The request is about to lose its blocks; it will come back. */
-  onPreempt(request: CaptureRequest): void;
+  /** The request loses its blocks, which it still holds here; it will come back. */
+  onPreempt?(request: CaptureRequest): void;
 
   /** The request is over, after its last `take`. */
   release(request: CaptureRequest): void;
@@ -121,8 +122,8 @@ export interface CaptureEngineHalf {
   /** A block that the half follows lost its hash: no request will hit it again. */
   onBlockEvicted?(blockId: number): void;
 
-  /** Every cached block lost its hash. Called if a wanted request was live at any time since the last reset. */
-  onCacheReset(): void;
+  /** Every cached block lost its hash. Called if a wanted request was alive at any time since the last reset. */
+  onCacheReset?(): void;
 
   /**
    * The workers died: no output of a step in flight will come. Called after all KV was given up (`onPreempt`,
@@ -133,7 +134,7 @@ export interface CaptureEngineHalf {
   liveCounts(): CaptureLiveCounts;
 
   /** Frees shared memory and locks, which outlive requests. */
-  close(): void;
+  close?(): void;
 
   /**
    * Of the guard alone: the requests, by id, for which hooks have failed since the last call. The engine core asks
@@ -240,12 +241,13 @@ export interface CaptureWorkerHalf {
   /**
    * Some requests ended, others lost their KV and may come back. Steps in flight may still bring rows of both.
    */
-  forget(endedIndices: readonly number[], preemptedIndices: readonly number[]): void;
+  forget?(endedIndices: readonly number[], preemptedIndices: readonly number[]): void;
 
   /** Takes back the memory of an earlier `collect`. */
-  recycle(rows: ArrayBuffer): void;
+  recycle?(rows: ArrayBuffer): void;
 
-  liveCounts(): CaptureLiveCounts;
+  /** Absent: the half keeps nothing between steps. */
+  liveCounts?(): CaptureLiveCounts;
 
-  close(): void;
+  close?(): void;
 }

@@ -3,7 +3,10 @@
 import type { RoutedExpertsError } from './errors.ts';
 import type { RoutedRows } from './routed-rows.ts';
 
-/** `stop`: a stop token or EOS. `length`: `maxTokens` or `maxModelLen`. `abort`: its caller. `error`: what it needs was lost. */
+/**
+ * `stop`: a stop token or EOS. `length`: `maxTokens` or `maxModelLen`. `abort`: its caller. `error`: what it needs was
+ * lost.
+ */
 export type FinishReason = 'stop' | 'length' | 'abort' | 'error';
 
 /** What became of the prompt. */

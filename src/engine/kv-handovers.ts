@@ -116,7 +116,7 @@ export class KvHandovers {
       request.numComputedTokens = to;
       this.numExternalTokens += request.loadTo - loadFrom;
       this.#kv.cacheLoadedBlocks(request, to);
-      if (request.wanted) this.#capture!.onExternalKv!(request, loadFrom, to, outcome.rows);
+      if (request.wanted) this.#capture!.onExternalKv?.(request, loadFrom, to, outcome.rows);
     }
     this.loaded.add(request);
     this.#waiting.prepend(request);
@@ -187,7 +187,7 @@ export class KvHandovers {
   }
 
   #loseBlocks(request: Request): void {
-    if (request.wanted) this.#capture!.onPreempt(request);
+    if (request.wanted) this.#capture!.onPreempt?.(request);
     this.#kv.free(request);
     request.numComputedTokens = 0;
   }

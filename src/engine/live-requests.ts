@@ -110,7 +110,7 @@ export class LiveRequests {
    * `dropStaleOutput` its outputs in flight are thrown away.
    */
   preempt(request: Request, { dropStaleOutput }: Readonly<{ dropStaleOutput: boolean }>): void {
-    if (request.wanted) this.capture!.onPreempt(request);
+    if (request.wanted) this.capture!.onPreempt?.(request);
     this.kv.free(request);
     request.startOver(dropStaleOutput);
     this.numPreemptions += 1;
@@ -189,7 +189,7 @@ export class LiveRequests {
       }
     }
     if (!this.kv.pool.resetCache()) return false;
-    if (this.#wasWanted) this.capture!.onCacheReset();
+    if (this.#wasWanted) this.capture!.onCacheReset?.();
     this.#wasWanted = this.#numWanted > 0;
     return true;
   }

@@ -281,7 +281,7 @@ export class Scheduler {
         if (step.samples[i] === 1) step.requests[i]!.setDraftPlaceholders(numSpeculativeTokens, PLACEHOLDER_TOKEN);
       }
     }
-    if (step.wanted.length > 0) this.#capture!.onScheduled(step.output, step.wanted, step.wantedPositions);
+    if (step.wanted.length > 0) this.#capture!.onScheduled?.(step.output, step.wanted, step.wantedPositions);
   }
 
   /**

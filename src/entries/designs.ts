@@ -16,11 +16,14 @@ export {
 export type { DesignName, PrefixRows } from '../contract/config.ts';
 
 // Rows in memory: `L·K` ids each, as narrow as the number of experts allows.
-export { allocateRows, narrowDtype, rowShape, viewRows, type RowArray, type RowShape } from '../capture/row-shape.ts';
+export { allocateRows, rowShape, viewRows, type RowArray, type RowForm, type RowShape } from '../capture/row-shape.ts';
+export { routedRows } from '../capture/routed-rows.ts';
 /** Gathers the rows of a step on the device: what every asynchronous worker half begins with. */
-export { recordPack } from '../capture/pack-rows.ts';
+export { RowPacker } from '../capture/pack-rows.ts';
+/** The index of a payload: which request and positions its rows belong to. */
+export { SpanReader, SpanWriter } from '../capture/spans.ts';
 /** Which rows of a step a request wants, and which of its tokens stand after it. */
-export { acceptedTokens, capturedRows, listCapturedRows } from '../capture/captured-spans.ts';
+export { acceptedTokens, capturedRows } from '../capture/captured-spans.ts';
 /** A set of positions: which rows a request has, and which are missing. */
 export { PositionRanges } from '../capture/position-ranges.ts';
 /** Joins the rows of designs that hand them out as they go. */

@@ -4,14 +4,21 @@
  *
  *     const tested = testedDesignOf(myDesign);           or testedDesignByName('deltas/share')
  *     const { violation, hash } = runScenario(drawScenario(7), tested);
- *     const { violations } = runSeeds(tested, 0, 2000, { twice: false, stopAfter: 1 });
+ *     const { violations } = runSeeds(tested, { from: 0, to: 2000, twice: false, stopAfter: 1 });
  *     const shrunk = shrink(drawScenario(violations[0].seed), tested);
  *     console.log(reportRun(shrunk.scenario, tested).join('\n'));
  *
  * Times are in ticks: a forward pass takes about a hundred. Seeds are whole numbers from 0 to 2^32 − 1.
  */
 
-export { mergeParts, runSeeds, type CampaignOptions, type CampaignPart, type SeedViolation } from '../sim/campaign.ts';
+export {
+  mergeParts,
+  runSeeds,
+  type CampaignOptions,
+  type CampaignPart,
+  type SeedRange,
+  type SeedViolation,
+} from '../sim/campaign.ts';
 export { readCase, writeCase, type SavedCase } from '../sim/case-file.ts';
 export { drawScenario } from '../sim/draw-scenario.ts';
 export { drawPdScenario } from '../sim/pd/draw-pd-scenario.ts';

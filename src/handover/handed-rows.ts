@@ -14,7 +14,7 @@ import type { RoutedRows } from '../contract/routed-rows.ts';
 export const pdRowsWays = ['with-kv', 'carry', 'splice'] as const;
 export type PdRows = (typeof pdRowsWays)[number];
 
-/** The rows `[start, end)`, or `null` if one of them is not there: nobody may fill a gap (L4). */
+/** The rows `[start, end)`, or `null` if one of them is not there: a part must not pass for all (L4). */
 export function rowsBetween(rows: RoutedRows | null, start: number, end: number): RoutedRows | null {
   if (rows === null || rows.start > start || rows.start + rows.count < end || start >= end) return null;
   if (rows.missing.some(([gapFrom, gapTo]) => gapTo > start && gapFrom < end)) return null;

@@ -24,7 +24,7 @@ export type KeptKv = {
   /** Those of all these tokens that the request wants rows of, or `null`. */
   rows: RoutedRows | null;
   numReaders: number;
-  /** Released or expired: nobody may begin to read. */
+  /** Released or expired: no read may begin. */
   isOver: boolean;
 };
 
@@ -51,7 +51,7 @@ type EndedRequest = Pick<CaptureRequest, 'requestId' | 'index' | 'numTokens' | '
 type Announced = { readonly promptTokenIds: Uint32Array; keptId: string | null };
 
 /**
- * Invariant: the blocks of a request are given back exactly once, when it was released or its lease is over and nobody
+ * Invariant: the blocks of a request are given back exactly once, when it was released or its lease is over and no peer
  * reads them; blocks that were lost with their device are never given back.
  */
 export class KvKeeper {

@@ -47,7 +47,7 @@ export type LoaderActions<Remote> = Readonly<{
   wakeAt: (time: number) => void;
   /** Call `answered` or `refused` when a reply has come. */
   ask: (fetch: KvFetch<Remote>) => void;
-  /** Nobody waits for the reply any more. */
+  /** No load waits for the reply any more. */
   cancel: (fetch: KvFetch<Remote>) => void;
   /** Tell the other engine that its blocks are read no more. */
   release: (remote: Remote) => void;

@@ -35,7 +35,7 @@ export type RemoteKv = Readonly<{
   carried: RoutedRows | null;
 }>;
 
-/** The KV of the positions `[from, to)` is wanted; `from` is the first of a block. Anybody may ask anything. */
+/** The KV of the positions `[from, to)` is wanted; `from` is the first of a block. A peer may ask anything. */
 export type KvQuestion = Readonly<{
   engineId: string;
   requestId: string;

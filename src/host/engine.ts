@@ -72,8 +72,8 @@ export class Engine {
   }
 
   /**
-   * As `generate`, with the tokens as they come. A reader who is slower than the engine gets the tokens of several
-   * steps at once. A reader who leaves ends the request.
+   * As `generate`, with the tokens as they come. A reader that is slower than the engine gets the tokens of several
+   * steps at once. A reader that leaves ends the request.
    */
   async *stream(
     prompt: ArrayLike<number>,

@@ -1,7 +1,7 @@
 /** Compares the rows of two sources: rollout and trainer, two servers, a file and an oracle. */
 
-import { PositionRanges } from '../capture/position-ranges.ts';
-import { presentRanges, rowAt } from '../capture/routed-rows.ts';
+import { PositionRanges, rangesBetween } from '../capture/position-ranges.ts';
+import { rowAt } from '../capture/routed-rows.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { PositionRange, RoutedRows } from '../contract/routed-rows.ts';
 
@@ -66,6 +66,6 @@ function without(rows: RoutedRows, others: RoutedRows): PositionRange[] {
   return present(rows).flatMap(([from, to]) => has.gaps(from, to));
 }
 
-function present(rows: RoutedRows): readonly PositionRange[] {
-  return presentRanges(rows, rows.start, rows.start + rows.count);
+function present({ missing, start, count }: RoutedRows): readonly PositionRange[] {
+  return rangesBetween(missing, start, start + count);
 }

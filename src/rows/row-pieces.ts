@@ -1,5 +1,6 @@
-/** Rows as bytes, a piece at a time, so that whoever writes them gives the event loop its turn in between (L6). */
+/** Rows as bytes, a piece at a time, so that a writer can give the event loop its turn in between (L6). */
 
+import { presentPieces } from '../capture/routed-rows.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
 
 /** Element types of the wire, all little-endian. Signed ones hold −1 for a row that is missing. */
@@ -18,17 +19,6 @@ const wireArrays: Readonly<Record<WireDtype, (buffer: ArrayBuffer) => WireArray>
 /** A multiple of 3 (base64 without padding inside), and of 4 (whole elements). About 0.1 ms to fill and encode. */
 export const PIECE_BYTES: number = 192 * 1024;
 
-/** Rows that are not missing, as `[from, to)`; ascending. */
-export function* presentRanges(rows: RoutedRows): Generator<readonly [from: number, to: number]> {
-  let from = rows.start;
-  for (const [gapFrom, gapTo] of rows.missing) {
-    if (gapFrom > from) yield [from, gapFrom];
-    from = gapTo;
-  }
-  const end = rows.start + rows.count;
-  if (end > from) yield [from, end];
-}
-
 /**
  * `header`, then `[count, L, K]` elements of `dtype` in C order; missing rows hold `fill`. Each piece but the last has
  * `PIECE_BYTES`; it is valid until the next is asked for. `header.length` must be a multiple of 4.
@@ -41,20 +31,13 @@ export function* rowPieces(
 ): Generator<Uint8Array> {
   const writer = new PieceWriter(dtype, header);
   const width = rows.numLayers * rows.topK;
-  const origin = rows.chunkOrigin ?? 0;
-  let position = rows.start;
-  for (const [from, to] of presentRanges(rows)) {
-    yield* writer.fill(fill, (from - position) * width);
-    for (position = from; position < to;) {
-      const chunkIndex = Math.floor((position - origin) / rows.rowsPerChunk);
-      const chunkStart = origin + chunkIndex * rows.rowsPerChunk;
-      const end = Math.min(to, chunkStart + rows.rowsPerChunk);
-      const chunk = rows.chunks[chunkIndex]!;
-      yield* writer.copy(chunk.subarray((position - chunkStart) * width, (end - chunkStart) * width));
-      position = end;
-    }
+  let end = rows.start;
+  for (const { position, count, chunk, row } of presentPieces(rows)) {
+    yield* writer.fill(fill, (position - end) * width);
+    yield* writer.copy(chunk.subarray(row * width, (row + count) * width));
+    end = position + count;
   }
-  yield* writer.fill(fill, (rows.start + rows.count - position) * width);
+  yield* writer.fill(fill, (rows.start + rows.count - end) * width);
   yield writer.rest();
 }
 

@@ -1,10 +1,10 @@
-/** How many choices are being served, and whether more may come. */
+/** Counts the choices that are being served, and decides whether more may come. */
 
 import { HttpError } from './http-error.ts';
 
 /**
- * A place is taken per choice from its admission until its answer is written or its client gone, so that a client who
- * does not read uses up the server's patience, not its memory. Invariant: 0 ≤ places taken ≤ limit.
+ * A choice holds a place from its admission until its answer is written or its client is gone. So a client that does
+ * not read takes a place, and not ever more of the server's memory. Invariant: 0 ≤ places taken ≤ limit.
  */
 export class Admission {
   readonly limit: number;
@@ -24,7 +24,10 @@ export class Admission {
     return this.#isDraining;
   }
 
-  /** Takes `count` places and answers how to give them back, once. Throws DRAINING, TOO_MANY_CHOICES, OVERLOADED. */
+  /**
+   * Takes `count` places and returns the function that gives them back, once. Throws DRAINING, TOO_MANY_CHOICES,
+   * OVERLOADED.
+   */
   admit(count: number): () => void {
     if (this.#isDraining) throw HttpError.of('DRAINING', null);
     if (count > this.limit) throw HttpError.of('TOO_MANY_CHOICES', 'n', count, this.limit);
@@ -39,7 +42,7 @@ export class Admission {
     };
   }
 
-  /** Nobody is admitted any more. Resolves once every place is given back. */
+  /** Admits no more choices. Resolves once every place is given back. */
   async drain(): Promise<void> {
     this.#isDraining = true;
     if (this.#taken > 0) await new Promise<void>((resolve) => (this.#onEmpty = resolve));

@@ -31,8 +31,8 @@ export type ChoiceUpdate = Readonly<{ choice: Choice; newTokenIds: readonly numb
 /**
  *     engine ──add──▶ [ tokens of choice 0 │ … of choice 1 ] ──next──▶ writer ──▶ socket
  *
- * A reader who is slower than the engine finds the tokens of many steps in one update: what waits is bounded by the
- * choices' maximal lengths, and nothing is rendered before the socket takes it.
+ * A reader that is slower than the engine gets the tokens of many steps in one update. Tokens that wait are bounded by
+ * the choices' maximal lengths, and nothing is rendered before the socket takes it.
  */
 export class Generation {
   readonly choices: readonly Choice[];
@@ -97,8 +97,7 @@ export class Generation {
   }
 
   /**
-   * Waits for news, then answers all there are. Nothing: every choice has ended and was handed out. One reader at a
-   * time.
+   * Waits for updates and returns all of them. None: every choice has ended and was handed out. One reader at a time.
    */
   async next(): Promise<ChoiceUpdate[]> {
     for (;;) {

@@ -20,7 +20,7 @@ import { version, within } from './server-parts.ts';
 import { startWarnings } from './start-warnings.ts';
 import { ByteTokenizer } from './body/tokenizer.ts';
 
-/** For clients to read the end of answers that were cut short by a drain. */
+/** Time for clients to read the end of answers that a drain cut short. */
 const LAST_WORDS_MS = 2000;
 
 export class Server {

@@ -36,6 +36,9 @@ export type CampaignPart = Readonly<{
   hash: string;
 }>;
 
+/** The seeds `[from, to)`. */
+export type SeedRange = Readonly<{ from: number; to: number }>;
+
 /** How a campaign runs. */
 export type CampaignOptions = Readonly<{
   /** Whether storms have a prefill engine in front. */
@@ -50,12 +53,16 @@ export type CampaignOptions = Readonly<{
  * Draws the storm of a seed. It has a prefill engine in front with `pd`, and for a mutant that is a defect of two
  * engines.
  */
-export function scenarioOf(seed: number, { mutation }: TestedDesign, pd: boolean): Scenario {
+export function scenarioOf(
+  seed: number,
+  { mutation }: TestedDesign,
+  { pd = false }: Readonly<{ pd?: boolean | undefined }>,
+): Scenario {
   return pd || mutation.inPd === true ? drawPdScenario(seed) : drawScenario(seed);
 }
 
-/** Runs the seeds `[from, to)`. */
-export function runSeeds(tested: TestedDesign, from: number, to: number, options: CampaignOptions): CampaignPart {
+/** Runs a range of seeds. */
+export function runSeeds(tested: TestedDesign, { from, to, ...options }: SeedRange & CampaignOptions): CampaignPart {
   const coverage = new Coverage();
   const violations: SeedViolation[] = [];
   const declared: Partial<Record<LawName, Seen>> = {};
@@ -63,7 +70,7 @@ export function runSeeds(tested: TestedDesign, from: number, to: number, options
   let steps = 0;
   let seed = from;
   for (; seed < to; seed += 1) {
-    const scenario = scenarioOf(seed, tested, options.pd === true);
+    const scenario = scenarioOf(seed, tested, options);
     const { violation, marks, numSteps, hash, declared: shown } = runScenario(scenario, tested);
     steps += numSteps;
     coverage.add(marks);

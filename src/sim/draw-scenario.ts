@@ -1,7 +1,7 @@
 /**
- * A scenario for each seed, by swarm: a seed draws not only how strong a fault is but which faults exist at all, and
- * shapes pool, budgets and lengths so that some seeds are cramped and others roomy. Uniform scenarios would all be
- * alike and never go to the edges.
+ * Draws a scenario for each seed, by swarm: a seed draws not only how strong a fault is but which faults exist at all,
+ * and shapes pool, budgets and lengths so that some seeds are cramped and others roomy. Uniform scenarios would all be
+ * alike and never reach the edges.
  */
 
 import type { EngineConfig, ModelConfig } from '../contract/config.ts';
@@ -20,7 +20,7 @@ const model = (numLayers: number, numExperts: number, topK: number, vocabSize: n
   gateWidth: 8,
 });
 
-/** One byte an id, and two: more than 256 experts do not fit one. */
+/** Ids of `SMALL` and `ODD` fit one byte; those of `WIDE` need two. */
 const SMALL = model(2, 8, 2, 29);
 const ODD = model(3, 5, 1, 13);
 const WIDE = model(1, 300, 2, 29);
@@ -32,7 +32,7 @@ export class Draw {
     this.#stream = random(seed, `sim/${name}`);
   }
 
-  /** A whole number in [least, most]. */
+  /** Draws a whole number in [least, most]. */
   int(least: number, most: number): number {
     return least + this.#stream.below(most - least + 1);
   }
@@ -46,7 +46,7 @@ export class Draw {
   }
 }
 
-/** The scenario of a seed, the same on every machine and for every design. */
+/** Draws the scenario of a seed: the same on every machine and for every design. */
 export function drawScenario(seed: number): Scenario {
   const draw = new Draw(seed, 'swarm');
   const routed = draw.chance(0.03) ? WIDE : draw.chance(0.1) ? ODD : SMALL;
@@ -72,7 +72,7 @@ export function drawScenario(seed: number): Scenario {
   return underPressure(scenario, new Draw(seed, 'pressure'));
 }
 
-/** Four storms of ten are made for what independent draws hardly ever bring together. */
+/** Four of ten storms are shaped for situations that independent draws hardly ever produce. */
 function underPressure(scenario: Scenario, draw: Draw): Scenario {
   const share = draw.int(1, 10);
   if (share <= 2) return rankPressure(scenario, draw);
@@ -81,9 +81,9 @@ function underPressure(scenario: Scenario, draw: Draw): Scenario {
 }
 
 /**
- * Every other request has a long prompt, computed in chunks. The others outrank it, take its blocks with their last
- * chunk, while the step that runs both is being planned, and are soon over: then it looks for what is left of its
- * prefix, as do twins of it.
+ * Every other request has a long prompt, computed in chunks. The requests between outrank it, take its blocks with
+ * their last chunk, while the step that runs both is being planned, and are soon over. Then it looks for what is left
+ * of its prefix, and so do its twins.
  */
 function rankPressure(scenario: Scenario, draw: Draw): Scenario {
   const { model: routed, requests: drawn } = scenario;
@@ -124,7 +124,7 @@ function rankPressure(scenario: Scenario, draw: Draw): Scenario {
   return { ...scenario, requests, engine: tightened(engine, requests, draw) };
 }
 
-/** Requests that a cache reset has preempted are preempted again while outputs from before it are on their way. */
+/** Requests that a cache reset preempted are preempted again while outputs from before the reset are in flight. */
 function resetPressure(scenario: Scenario, draw: Draw): Scenario {
   const { requests, engine, faults } = scenario;
   const resets = Array.from({ length: draw.int(4, 12) }, (): Fault => {
@@ -140,7 +140,7 @@ function resetPressure(scenario: Scenario, draw: Draw): Scenario {
   };
 }
 
-/** Drafts meet the end of the model, and a budget that leaves some of their requests out of a step. */
+/** Drafts reach the model's length, and a budget leaves some of their requests out of a step. */
 function draftPressure(scenario: Scenario, draw: Draw): Scenario {
   const { requests } = scenario;
   const longest = Math.max(...requests.map(({ prompt }) => prompt.length));
@@ -166,7 +166,7 @@ function tightened(engine: EngineConfig, requests: readonly ScenarioRequest[], d
 
 type PoolShape = Pick<EngineConfig, 'blockSize' | 'maxModelLen'>;
 
-/** Blocks for the inputs of a request. */
+/** Returns how many blocks the inputs of a request need. */
 function blocksOf({ prompt, maxTokens }: ScenarioRequest, { blockSize, maxModelLen }: PoolShape): number {
   return Math.ceil(Math.min(prompt.length + maxTokens - 1, maxModelLen) / blockSize);
 }
@@ -175,7 +175,7 @@ function blocksOfLargest(requests: readonly ScenarioRequest[], shape: PoolShape)
   return Math.max(...requests.map((request) => blocksOf(request, shape)));
 }
 
-/** Blocks that the drafts of a step can need besides. */
+/** Returns how many more blocks the drafts of a step can need. */
 function draftBlocks({
   numSpeculativeTokens,
   blockSize,
@@ -195,7 +195,7 @@ export function drawEngine(
   const enableChunkedPrefill = draw.chance(0.85);
   const numSpeculativeTokens = draw.chance(0.3) ? draw.int(1, 3) : 0;
   const asyncScheduling = queueDepth > 1 ? draw.chance(0.9) : draw.chance(0.2);
-  // Blocks that the largest request needs: from one too few to room for all.
+  // The pool has from one block too few for the largest request to room for all.
   const shape: PoolShape = { blockSize, maxModelLen };
   const largest = blocksOfLargest(requests, shape);
   const all = requests.reduce((sum, request) => sum + blocksOf(request, shape), 0);
@@ -264,7 +264,8 @@ function drawRequests(seed: number, routed: ModelConfig, swarm: Draw): ScenarioR
 }
 
 /**
- * Tokens that the request will really sample, so that it stops at a chosen output: the first, the last, or one between.
+ * Draws stop tokens that the request will really sample, so that it stops at a chosen output: the first, the last, or
+ * one between.
  */
 function drawStops(draw: Draw, routed: ModelConfig, prompt: readonly number[], maxTokens: number): number[] {
   const oracle = new Oracle(routerOf(routed));
@@ -285,7 +286,7 @@ function drawTiming(draw: Draw): Timing {
     mapJitter: draw.pick([0, 20, 200]),
     wire: draw.pick([0, 5, 40]),
     engine: draw.pick([0, 5, 60]),
-    // The last is an event loop that is held up: workers run ahead of it as far as the queue lets them.
+    // 1000 stands for an event loop that is held up: workers run ahead of it as far as the queue lets them.
     update: draw.pick([0, 5, 60, 1000]),
     respawn: draw.pick([1, 200, 1000]),
     slowPassShare: isSlow ? draw.pick([0.1, 0.5]) : 0,
@@ -309,7 +310,7 @@ export function drawFaults(seed: number, swarm: Draw, requests: readonly Scenari
       if (draw.chance(0.1)) ids.push('nobody', ids[0]!);
       const when = moment();
       faults.push({ when, kind: 'abort', ids });
-      // A client that loses patience twice.
+      // The client aborts twice.
       if (draw.chance(0.15)) faults.push({ when, kind: 'abort', ids });
     }
   }

@@ -8,12 +8,12 @@ import type { ScenarioRequest } from './scenario.ts';
 export type EngineSide = Readonly<{
   /** Before each line of its report. */
   prefix: string;
-  /** Added to the number of a step to have that of its pass: no two engines share one. */
+  /** Added to a step's number it gives the epoch of its pass: no two engines share an epoch. */
   firstEpoch: number;
   connector: KvConnector | null;
-  /** KV comes without rows, to be spliced: those of loaded positions are to be missing. */
+  /** Loaded KV comes without rows, which are spliced later: rows of loaded positions are to be missing. */
   rowsAreSpliced: boolean;
-  /** A request is over, or was refused; `rows` as they were handed out. */
+  /** A request ended or was refused; `rows` are those that were handed out. */
   onEnd: ((spec: ScenarioRequest, finish: FinishReason | 'refused', rows: readonly RoutedRows[]) => void) | null;
 }>;
 

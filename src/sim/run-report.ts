@@ -11,7 +11,7 @@ const MOST_PLACES = 3;
 
 /** Returns lines without their newlines. A line of an event begins with the number of the step begun last. */
 export function reportRun(scenario: Scenario, tested: TestedDesign): string[] {
-  const { violation, lines, hash } = runScenario(scenario, tested, true);
+  const { violation, lines, hash } = runScenario(scenario, tested, { isTracing: true });
   const { engine, queueDepth, ringDepth, numRanks, model } = scenario;
   const features = [
     engine.asyncScheduling ? 'asynchronous' : 'synchronous',

@@ -31,7 +31,11 @@ export type ScenarioResult = Readonly<{
 }>;
 
 /** Runs to the end, or to the first broken promise. Never throws for what the code under test does. */
-export function runScenario(scenario: Scenario, tested: TestedDesign, isTracing: boolean = false): ScenarioResult {
+export function runScenario(
+  scenario: Scenario,
+  tested: TestedDesign,
+  { isTracing = false }: Readonly<{ isTracing?: boolean }> = {},
+): ScenarioResult {
   const judge = new Judge(tested.gaps);
   const log = new EventLog(isTracing);
   const marks = new Set<Mark>();

@@ -19,7 +19,7 @@ export type ScenarioRequest = Readonly<{
   minTokens: number;
   eos: number | null;
   stops: readonly number[];
-  /** Opts in to routed experts. */
+  /** Whether the request opts in to routed experts. */
   rows: boolean;
   /** Rows before this position are not wanted. */
   rowsFrom: number;
@@ -27,7 +27,7 @@ export type ScenarioRequest = Readonly<{
   salt: string | null;
 }>;
 
-/** Durations in ticks; shares in [0, 1] of the steps, factors by which they take longer. */
+/** Durations are in ticks. A share in [0, 1] of the steps takes longer by the factor. */
 export type Timing = Readonly<{
   pass: number;
   passJitter: number;
@@ -48,7 +48,7 @@ export type Timing = Readonly<{
 
 /** A storm: an engine, its surroundings, the requests and the faults. */
 export type Scenario = Readonly<{
-  /** Of the random streams that the run draws from. */
+  /** The seed of the random streams that the run draws from. */
   seed: number;
   model: ModelConfig;
   engine: EngineConfig;
@@ -58,7 +58,7 @@ export type Scenario = Readonly<{
   ringDepth: number;
   numRanks: number;
   maxRestarts: number;
-  /** Each forward pass folds a number of its own into keys and rows, so that a row tells whose pass it came from. */
+  /** Each forward pass folds its epoch into keys and rows, so that a row tells which pass computed it. */
   hasEpochs: boolean;
   /** `false`: the consumer reads no rows and gives no buffer back before the end. */
   readsAtOnce: boolean;

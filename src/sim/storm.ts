@@ -16,7 +16,7 @@ import type { TestedDesign } from './tested-design.ts';
 import { VirtualRank, type KvTask, type RankEvents } from './virtual/virtual-rank.ts';
 import type { World } from './world.ts';
 
-/** Steps that may be begun without anything coming nearer to its end. */
+/** How many steps may be begun without any request coming nearer to its end. */
 const STEPS_WITHOUT_PROGRESS = 200;
 
 export class Storm implements RankEvents {
@@ -31,13 +31,15 @@ export class Storm implements RankEvents {
   #updateIsPlanned = false;
   #fillIsPlanned = false;
   #acceptedAt = 0;
-  /** The engine's thread stands still until then: a slow process holds the lock that its step has asked for. */
+  /**
+   * The engine's thread stands still until this tick, because a slow process holds the lock that its step asked for.
+   */
   #standsUntil = 0;
   #numSteps = 0;
   #numKills = 0;
   #progressSeen = 0;
   #stepsSinceProgress = 0;
-  /** Buffers of rows that are kept by a consumer that does not read. */
+  /** Buffers of rows that a consumer keeps without reading them. */
   readonly #unread: (() => void)[] = [];
 
   constructor(world: World, tested: TestedDesign, clock: Clock) {
@@ -85,15 +87,15 @@ export class Storm implements RankEvents {
   }
 
   /**
-   * To the ranks, behind the steps begun before and ahead of those begun later: to all of them, or to the one to be
-   * read. Ranks that die say nothing more.
+   * Sends a KV task to all ranks, or to the rank to be read. It runs behind the steps begun before and ahead of those
+   * begun later. Ranks that die do not report its end.
    */
   handKv(task: KvTask): void {
     const ranks = task.kind === 'read-kv' ? this.#ranks.slice(task.rank, task.rank + 1) : this.#ranks;
     for (const rank of ranks) this.#send(() => rank.acceptKv(task), rank);
   }
 
-  /** After the last event: everything is over, or will never be. */
+  /** Called after the last event: all requests must be over. */
   checkEnd(): void {
     const world = this.#world;
     for (const release of this.#unread) release();
@@ -114,11 +116,11 @@ export class Storm implements RankEvents {
 
   onOutput(rank: VirtualRank, flight: Flight, output: ModelRunnerOutput): void {
     const { mutation } = this.#tested;
-    const answer = mutation.output === undefined ? output : mutation.output(output, flight.plan);
+    const changed = mutation.output === undefined ? output : mutation.output(output, flight.plan);
     const arriveAt = this.#clock.now + this.#durations.wire();
     this.#clock.plan(arriveAt, Phase.wire, () => {
       if (rank.isDead) return;
-      flight.outputs[rank.number] = answer;
+      flight.outputs[rank.number] = changed;
       flight.numArrived += 1;
       if (flight.numArrived < this.#scenario.numRanks) return;
       this.#compareRanks(flight);
@@ -143,7 +145,7 @@ export class Storm implements RankEvents {
     });
   }
 
-  /** Something may have given the engine work. */
+  /** The engine may have work. */
   wakeUp(): void {
     if (this.#fillIsPlanned || !this.#queue.canBegin) return;
     this.#fillIsPlanned = true;
@@ -249,8 +251,8 @@ export class Storm implements RankEvents {
   }
 
   /**
-   * Whether the engine's thread stands still: then `run` is planned for when it goes on. All that is to happen on the
-   * thread keeps its order, faults too.
+   * Returns whether the engine's thread stands still; `run` is then planned for when it goes on. Everything that
+   * happens on the thread keeps its order, faults too.
    */
   #waits(phase: Phase, run: () => void): boolean {
     if (this.#clock.now >= this.#standsUntil) return false;

@@ -10,7 +10,7 @@ import { prefixRowsByName, prefixRowsNames, prefixRowsPolicies } from '../captur
 import type { KernelSet } from '../kernels/model/kernel-set.ts';
 import type { VirtualLock } from './virtual/virtual-lock.ts';
 
-/** Everything is optional: what is absent stays as it is. */
+/** What a mutant changes. Parts that are absent stay as they are. */
 export type Mutation = Readonly<{
   engineHalf?: (
     half: CaptureEngineHalf,
@@ -20,7 +20,7 @@ export type Mutation = Readonly<{
   ) => CaptureEngineHalf;
   workerHalf?: (half: CaptureWorkerHalf, context: CaptureWorkerContext) => CaptureWorkerHalf;
   kernels?: (kernels: KernelSet, model: ModelConfig) => KernelSet;
-  /** A worker's answer on its way to the engine. */
+  /** A worker's output on its way to the engine. */
   output?: (output: ModelRunnerOutput, plan: SchedulerOutput) => ModelRunnerOutput;
   /** The defect is one of two engines: storms have a prefill engine in front. */
   inPd?: true;
@@ -40,7 +40,7 @@ export type TestedDesign = Readonly<{
 
 const NO_MUTATION: Mutation = {};
 
-/** A policy that hits blocks without rows leaves those rows out; that is what it is for. */
+/** The gap of a policy that hits blocks without rows: it leaves those rows out on purpose. */
 const CACHED_ROWS_GAP: DeclaredGap = {
   law: 'L1',
   reason: 'under this policy rows of prefix-cached tokens may be missing, and are reported so',

@@ -1,6 +1,6 @@
 /**
  * The engine core under watch: every call that a driver may make, each with checks of what it returns and of what it
- * leaves behind. It knows no time: when a call is made, the storm and its batch queue decide.
+ * leaves behind. It knows no time: the storm and its batch queue decide when a call is made.
  *
  *     add · abort · resetCache ─▶ ┌───────┐ ─beginStep─▶ Flight ─▶ ranks ─▶ output ─finishStep─▶ what the ledger says
  *     failAll · onWorkersLost ──▶ │ World │
@@ -50,10 +50,10 @@ export class World implements BatchedEngine<Flight> {
   readonly log: EventLog;
   readonly marks: Set<Mark>;
   readonly lock: VirtualLock;
-  /** The table of shared memory, made when a design asks for it. */
+  /** The table in shared memory, made when a design asks for it. */
   #table: Int32Array | null = null;
   readonly flights: Flight[] = [];
-  /** Counts up whenever the run has come nearer to its end. */
+  /** Counts up whenever the run comes nearer to its end. */
   progress = 0;
   numAlive = 0;
 
@@ -62,7 +62,7 @@ export class World implements BatchedEngine<Flight> {
   readonly #plans: PlanCheck;
   readonly #counts: CountCheck;
   readonly #outputs: OutputCheck;
-  /** By index: the engine numbers requests in the order in which it takes them in. */
+  /** By request index: the engine numbers requests in the order in which it takes them in. */
   readonly #requests: TrackedRequest[] = [];
   readonly #byId = new Map<string, TrackedRequest>();
   readonly #rowLength: number;
@@ -104,7 +104,7 @@ export class World implements BatchedEngine<Flight> {
     return new VirtualSharedRows(this.#table, this.lock, owner);
   }
 
-  /** Hands in a request; one that must be refused must be. */
+  /** Hands in a request, and checks that the engine refuses exactly those that it must. */
   add(spec: ScenarioRequest, arrivalTime: number): void {
     const isInUse = this.#byId.get(spec.id)?.isAlive === true;
     const expected = expectedRefusal(spec, this.scenario.engine, isInUse);
@@ -135,7 +135,7 @@ export class World implements BatchedEngine<Flight> {
     }
   }
 
-  /** Aborts by id, as a client does; unknown and ended ids are no error. */
+  /** Aborts requests by id, as a client does; unknown and ended ids are no error. */
   abort(ids: readonly string[]): void {
     this.#endEarly(ids, 'abort');
   }
@@ -173,7 +173,7 @@ export class World implements BatchedEngine<Flight> {
     this.log.word(4);
     if (this.log.isTracing)
       this.say(`the prefix cache is reset${preempt ? ', running requests preempted' : ''}: ${isDone}`);
-    // A reset that is refused has done nothing at all.
+    // A refused reset has done nothing.
     const isDue = preempt ? !this.#plans.isUnderWay : numUsedBlocks === 0;
     if (preempt && isDone) this.#plans.preemptAll(this.flights);
     if (isDone !== isDue) this.judge.wrong('L8', `a cache reset answered ${isDone}`);
@@ -203,12 +203,12 @@ export class World implements BatchedEngine<Flight> {
     return flight;
   }
 
-  /** The request of an index: the engine numbers them in the order in which it takes them in. */
+  /** Returns the request of an index. */
   request(index: number): TrackedRequest {
     return this.#requests[index]!;
   }
 
-  /** Inside `beginStep`: a request waits for KV, which goes to the blocks of `view`. */
+  /** Called inside `beginStep`: a request waits for KV, which goes to the blocks of `view`. */
   onLoadBegun(load: KvLoad, view: CaptureRequest): void {
     const request = this.#requests[load.loadId]!;
     this.#plans.onLoadBegun(request, view, load.from);
@@ -218,7 +218,7 @@ export class World implements BatchedEngine<Flight> {
     if (this.log.isTracing) this.say(`${request.name} waits for the KV of [${load.from}, ${load.to})`);
   }
 
-  /** The load that a request waits for has ended; `kv`: with this. */
+  /** The load that a request waits for has ended; `kv` is what it brought. */
   finishLoad(loadId: number, outcome: KvLoadOutcome, kv: LoadedKv | null): void {
     const request = this.#requests[loadId]!;
     const due = request.isAlive && outcome.kind === 'fail' ? [request] : [];
@@ -233,12 +233,12 @@ export class World implements BatchedEngine<Flight> {
     this.checkCounts();
   }
 
-  /** Inside the last `finishStep` of a request: its blocks stay. */
+  /** Called inside the last `finishStep` of a request: its blocks stay. */
   onKept(requestIndex: number): void {
     this.#plans.onKept(this.#requests[requestIndex]!);
   }
 
-  /** Nobody reads the blocks of an ended request any more. */
+  /** The kept blocks of an ended request are not needed any more. */
   releaseBlocks(requestIndex: number): void {
     const request = this.#requests[requestIndex]!;
     this.engine.releaseBlocks(requestIndex);
@@ -248,7 +248,7 @@ export class World implements BatchedEngine<Flight> {
     this.checkCounts();
   }
 
-  /** Every request gets what the ledger says. */
+  /** Finishes the oldest step: every request must get what the ledger says. */
   finishStep(output: ModelRunnerOutput): readonly EngineCoreOutput[] {
     const flight = this.flights.shift()!;
     const due: TrackedRequest[] = [];
@@ -280,7 +280,7 @@ export class World implements BatchedEngine<Flight> {
   }
 
   onWorkersLost(): void {
-    // No pass has read what a request that waits with its blocks was given: its rows may not be delivered.
+    // No pass has read the KV that was loaded for a waiting request: rows of it may not be delivered.
     for (const request of this.#requests) if (request.isAlive && !request.waitsWithBlocks) this.#noteHits(request);
     this.#plans.loseAll(this.flights);
     this.flights.length = 0;
@@ -290,7 +290,7 @@ export class World implements BatchedEngine<Flight> {
     this.checkCounts();
   }
 
-  /** Everything that was ever asked is over: nothing may be left of it (L7). */
+  /** All requests are over: nothing may be left of them (L7). */
   checkDrained(): void {
     this.#rowCheck.readAll();
     this.#counts.checkDrained();
@@ -300,7 +300,7 @@ export class World implements BatchedEngine<Flight> {
     this.#half?.close();
   }
 
-  /** Ids of the requests that must be alive. */
+  /** The ids of the requests that must be live. */
   get requestIds(): readonly string[] {
     return this.#requests.filter(({ isAlive }) => isAlive).map(({ spec }) => spec.id);
   }
@@ -345,7 +345,7 @@ export class World implements BatchedEngine<Flight> {
     this.#side.onEnd?.(request.spec, finish, rows);
   }
 
-  /** A request that ends before its first pass has run has hits that the ledger has not heard of. */
+  /** Tells the ledger the prefix hits of a request that ends before its first pass has run. */
   #noteHits(request: TrackedRequest): void {
     if (request.waitsWithBlocks) {
       const { blockSize } = this.scenario.engine;

@@ -38,7 +38,7 @@ export interface Executor {
    * RANKS_DIFFER.
    */
   execute(step: SchedulerOutput): Promise<ModelRunnerOutput>;
-  /** Takes back the memory of an output that nobody reads any more. */
+  /** Takes back the memory of an output after its last reader. */
   recycle(output: ModelRunnerOutput): void;
   /** The KV of blocks, `[blockIds.length, blockSize, 2]` u32, as all steps dispatched before leave it. */
   readKv(blockIds: readonly number[]): Promise<Uint32Array>;

@@ -6,7 +6,7 @@
 import type { WorkerFault } from '../contract/config.ts';
 import type { Device } from '../contract/device.ts';
 
-/** A hang ends by itself, in case nobody ends it. */
+/** A hang ends by itself if no test ends it. */
 const LONGEST_HANG_MS = 120_000;
 
 /** One fault at a time: arming another one takes the place of the first. */

@@ -42,7 +42,7 @@ export class ModelRunner {
 
   /**
    * Allocates the device's buffers and compiles its kernels. Rejects with ROUTING_NOT_CAPTURED for a design whose rows
-   * nobody writes.
+   * the router does not write.
    */
   static async create(
     device: Device,
@@ -87,14 +87,14 @@ export class ModelRunner {
 
   /** Takes back the rows of an output that was read. */
   recycle(rows: ArrayBuffer): void {
-    this.#capture?.recycle(rows);
+    this.#capture?.recycle?.(rows);
   }
 
   liveCounts(): Omit<WorkerLiveCounts, 'lentBuffers'> {
     return {
       batchEntries: this.#pipeline.numEntries,
       ringSlots: this.#pipeline.numRingSlotsInUse,
-      capture: this.#capture?.liveCounts() ?? { requests: 0, bytes: 0 },
+      capture: this.#capture?.liveCounts?.() ?? { requests: 0, bytes: 0 },
     };
   }
 
@@ -102,7 +102,7 @@ export class ModelRunner {
   async close(): Promise<void> {
     await Promise.allSettled(this.#pending);
     await this.#device.destroy();
-    this.#capture?.close();
+    this.#capture?.close?.();
   }
 
   #run(work: WorkerTask): Promise<TaskEnd> {

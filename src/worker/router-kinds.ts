@@ -1,35 +1,14 @@
-/** Modular and monolithic routers: which kernels they are, and what cannot be captured from them. */
+/** The kernels of modular and monolithic routers, and what cannot be captured from them. */
 
-import type { RouterConfig, RouterKernels, WorkerConfig } from '../contract/config.ts';
+import type { RouterConfig, WorkerConfig } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { KernelSetFactory } from '../kernels/model/kernel-set.ts';
 import { replayKernels } from '../kernels/model/replay/replay-kernels.ts';
 import { wgslKernels, wgslKernelsFor } from '../kernels/model/wgsl-kernels.ts';
 
-/** The flags `--router`, `--no-routing-replay` and `--router-kernels`. */
-export type RouterFlags = Readonly<{
-  router: RouterConfig['kind'];
-  routingReplay: boolean;
-  routerKernels: RouterKernels;
-}>;
-
 /**
- * What the flags ask for. Throws BAD_VALUE for a modular router without routing replay, which it has no use for, and for
- * a monolithic router in two kernels.
- */
-export function routerConfig({ router, routingReplay, routerKernels }: RouterFlags): RouterConfig {
-  if (router === 'monolithic') {
-    if (routerKernels !== 'gated') return { kind: router, hasRoutingReplay: routingReplay };
-    const wanted = 'auto or fused with --router monolithic, which is one kernel';
-    throw RoutedExpertsError.of('BAD_VALUE', '--router-kernels', routerKernels, wanted);
-  }
-  if (routingReplay) return { kind: router, kernels: routerKernels };
-  throw RoutedExpertsError.of('BAD_VALUE', '--router', router, 'monolithic with --no-routing-replay');
-}
-
-/**
- * Whether a design can have rows of that router: a monolithic one without `routing_replay_out` writes none, and zeros
- * must not stand in for them (L4). Throws ROUTING_NOT_CAPTURED.
+ * Throws ROUTING_NOT_CAPTURED for a design that wants rows of a monolithic router without `routing_replay_out`: it
+ * writes none, and zeros must not stand in for them (L4).
  */
 export function requireRows(router: RouterConfig | undefined, design: string): void {
   if (design === 'off' || router?.kind !== 'monolithic' || router.hasRoutingReplay) return;

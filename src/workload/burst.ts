@@ -84,7 +84,7 @@ export function burst(options: BurstOptions): Workload {
     const promptLength = base + prefillStep;
     return {
       requestId: `burst-${number}`,
-      promptTokenIds: text(promptLength, number, random(seed, `burst/prompt/${number}`), vocabSize),
+      promptTokenIds: text(promptLength, { id: number, random: random(seed, `burst/prompt/${number}`), vocabSize }),
       maxTokens: totalTokens - promptLength,
       priority: 0,
       arrivalMs: 0,

@@ -33,7 +33,7 @@ type Conversation = { history: Uint32Array; numTurns: number };
 function systemPrompts({ seed, vocabSize, lengthScale }: GeneratorShape): Uint32Array[] {
   const length = wholeLength(SYSTEM_TOKENS * lengthScale);
   return Array.from({ length: NUM_SYSTEM_PROMPTS }, (_, number) =>
-    text(length, number, random(seed, `chat/system/${number}`), vocabSize),
+    text(length, { id: number, random: random(seed, `chat/system/${number}`), vocabSize }),
   );
 }
 
@@ -61,7 +61,11 @@ export function chat(options: GeneratorOptions): Workload {
     }
     const place = turns.below(open.length);
     const conversation = open[place]!;
-    const user = text(drawLength(USER_TOKENS_MEDIAN), number, random(seed, `chat/user/${number}`), vocabSize);
+    const user = text(drawLength(USER_TOKENS_MEDIAN), {
+      id: number,
+      random: random(seed, `chat/user/${number}`),
+      vocabSize,
+    });
     const prompt = concatenate([conversation.history, user]);
     const maxTokens = drawLength(ANSWER_TOKENS_MEDIAN);
     requests.push({
@@ -80,7 +84,7 @@ export function chat(options: GeneratorOptions): Workload {
     }
     conversation.history = concatenate([
       prompt,
-      text(maxTokens, number, random(seed, `chat/answer/${number}`), vocabSize),
+      text(maxTokens, { id: number, random: random(seed, `chat/answer/${number}`), vocabSize }),
     ]);
   }
   return { name: 'chat', requests, minConcurrency: 1 };

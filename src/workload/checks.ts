@@ -6,15 +6,15 @@
 import { RoutedExpertsError } from '../contract/errors.ts';
 
 /**
- * Prompt tokens of one workload, at most: 1 GiB of token ids. Prompts are held in memory as a whole, so that making
- * them costs nothing while a run is timed.
+ * The most prompt tokens of one workload: 1 GiB of token ids. All prompts are made and held in memory beforehand, so
+ * that making them costs nothing while a run is timed.
  */
 export const MAX_PROMPT_TOKENS: number = 2 ** 28;
 
-/** Requests of one workload, at most. */
+/** The most requests of one workload. */
 export const MAX_REQUESTS: number = 1_000_000;
 
-/** Answers `value`, a whole number in `[min, max]`. */
+/** Returns `value`, a whole number in `[min, max]`. */
 export function wholeNumber(name: string, value: number, min: number, max: number = Number.MAX_SAFE_INTEGER): number {
   if (!Number.isSafeInteger(value) || value < min || value > max) {
     const wanted = max === Number.MAX_SAFE_INTEGER ? `a whole number ≥ ${min}` : `a whole number from ${min} to ${max}`;
@@ -23,7 +23,7 @@ export function wholeNumber(name: string, value: number, min: number, max: numbe
   return value;
 }
 
-/** Answers `value`, a finite number in `[min, max]`. */
+/** Returns `value`, a finite number in `[min, max]`. */
 export function numberWithin(name: string, value: number, min: number, max: number = Infinity): number {
   if (!Number.isFinite(value) || value < min || value > max) {
     const wanted = max === Infinity ? `a finite number ≥ ${min}` : `a number from ${min} to ${max}`;
@@ -32,26 +32,25 @@ export function numberWithin(name: string, value: number, min: number, max: numb
   return value;
 }
 
-/** Answers `value`, a finite number > 0. */
+/** Returns `value`, a finite number > 0. */
 export function positiveNumber(name: string, value: number): number {
   if (!Number.isFinite(value) || value <= 0)
     throw RoutedExpertsError.of('BAD_VALUE', name, value, 'a finite number > 0');
   return value;
 }
 
-/** Answers `value`, a seed: every whole number that a double holds exactly, from 0. */
+/** Returns `value`, a seed: any whole number from 0 that a double holds exactly. */
 export function seedNumber(value: number): number {
   return wholeNumber('seed', value, 0);
 }
 
-/** Answers `value`, a vocabulary size. The largest u32 stays free: it is `PLACEHOLDER_TOKEN`. */
+/** Returns `value`, a vocabulary size. The largest u32 stays free: it is `PLACEHOLDER_TOKEN`. */
 export function vocabularySize(value: number): number {
   return wholeNumber('vocabSize', value, 2, 0xffff_ffff);
 }
 
 /**
- * Any JSON value in few characters and on one line: what a file holds is shown to a terminal, control characters
- * escaped.
+ * Shows any JSON value in few characters on one line. Control characters are escaped, since a terminal may show it.
  */
 export function show(value: unknown): string {
   const json = JSON.stringify(value);

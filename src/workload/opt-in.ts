@@ -5,7 +5,7 @@ import { random } from './random.ts';
 import type { Workload } from './workload.ts';
 
 /**
- * Answers, for each request of the workload in its order, whether it opts in: exactly `round(share · n)` of the n do,
+ * Returns, for each request of the workload in its order, whether it opts in: exactly `round(share · n)` of the n do,
  * spread over the workload by a permutation that the seed fixes. Under one seed a larger share only adds requests to a
  * smaller one's.
  *

@@ -34,7 +34,7 @@ export function rollout(options: GeneratorOptions): Workload {
   const requests: WorkloadRequest[] = [];
   for (let group = 0; requests.length < numRequests; group++) {
     const length = lengthAround(promptLengths, PROMPT_TOKENS_MEDIAN * lengthScale, PROMPT_DOUBLINGS);
-    const prompt = text(length + 1, group, random(seed, `rollout/prompt/${group}`), vocabSize);
+    const prompt = text(length + 1, { id: group, random: random(seed, `rollout/prompt/${group}`), vocabSize });
     for (let sample = 0; sample < SAMPLES_PER_PROMPT && requests.length < numRequests; sample++) {
       const promptTokenIds = prompt.slice();
       promptTokenIds[length] = sample % vocabSize;

@@ -2,30 +2,25 @@
 
 import type { Random } from './random.ts';
 
+type TextSource = Readonly<{ id: number; random: Random; vocabSize: number }>;
+
 /**
- * Fills `tokens[from, to)` with the text numbered `id`: its first token is `id mod vocabSize`, the others come from
- * `random`. Texts with neighbouring numbers thus differ at once, and not only with high probability.
+ * Fills `tokens` with the text numbered `id`: its first token is `id mod vocabSize`, the others come from `random`.
+ * Texts with neighbouring numbers thus differ at once, and not only with high probability.
  */
-export function writeText(
-  tokens: Uint32Array,
-  from: number,
-  to: number,
-  id: number,
-  random: Random,
-  vocabSize: number,
-): void {
-  if (from < to) tokens[from] = id % vocabSize;
-  for (let position = from + 1; position < to; position++) tokens[position] = random.below(vocabSize);
+export function writeText(tokens: Uint32Array, { id, random, vocabSize }: TextSource): void {
+  if (tokens.length > 0) tokens[0] = id % vocabSize;
+  for (let position = 1; position < tokens.length; position++) tokens[position] = random.below(vocabSize);
 }
 
-/** A text of its own, see `writeText`. */
-export function text(length: number, id: number, random: Random, vocabSize: number): Uint32Array {
+/** Makes a text, see `writeText`. */
+export function text(length: number, source: TextSource): Uint32Array {
   const tokens = new Uint32Array(length);
-  writeText(tokens, 0, length, id, random, vocabSize);
+  writeText(tokens, source);
   return tokens;
 }
 
-/** One text after the other. */
+/** Returns the parts one after the other. */
 export function concatenate(parts: readonly Uint32Array[]): Uint32Array {
   const tokens = new Uint32Array(parts.reduce((sum, part) => sum + part.length, 0));
   let position = 0;

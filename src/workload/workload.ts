@@ -1,5 +1,6 @@
 /**
- * A workload: requests with prompts, lengths and arrival times. Who opts in to routed experts is decided apart from it.
+ * A workload: requests with prompts, lengths and arrival times. `opt-in.ts` decides which of them opt in to routed
+ * experts.
  */
 
 import type { EngineRequest } from '../contract/request.ts';

@@ -61,7 +61,7 @@ function step(index: number): WorkerStep {
   };
 }
 
-test('rows of blocks that nobody holds are kept for twice the KV pool, and no more', async () => {
+test('rows of blocks that no request holds are kept for twice the KV pool, and no more', async () => {
   const device = new CpuDevice();
   const forward = await ForwardPass.create(device, { model, engine, ballastMs: 0, kernels: wgslKernels });
   const { slotMapping, rows } = forward;
@@ -71,8 +71,8 @@ test('rows of blocks that nobody holds are kept for twice the KV pool, and no mo
   for (let index = 0; index < 5 * engine.numBlocks; index++) {
     device.submit((commands) => void half.record(step(index), commands));
     half.collect(step(index), new Uint8Array(BLOCK_BYTES), Uint32Array.of(1));
-    half.forget([index], []);
-    const { requests, bytes, cachedBytes } = half.liveCounts();
+    half.forget!([index], []);
+    const { requests, bytes, cachedBytes } = half.liveCounts!();
     expect({ requests, bytes }).toEqual({ requests: 0, bytes: 0 });
     kept.push(cachedBytes! / BLOCK_BYTES);
   }

@@ -6,7 +6,7 @@
 import { describe, expect, test } from 'vitest';
 import { designs, type Design } from '../../src/capture/designs.ts';
 import type { CaptureEngineHalf, CaptureWorkerHalf } from '../../src/contract/capture.ts';
-import { toArray } from '../../src/capture/routed-rows.ts';
+import { routedRows, toArray } from '../../src/capture/routed-rows.ts';
 import { checkLaws } from './check-laws.ts';
 import { runDesign } from './design-run.ts';
 import { modes, scenarios } from './scenarios.ts';
@@ -117,7 +117,7 @@ const costly: readonly (Broken & { law: 'L5' | 'L6' })[] = [
       half.take = (...args) => {
         const rows = take(...args);
         if (rows === null || rows.missing.length > 0) return rows;
-        return { ...rows, rowsPerChunk: Math.max(1, rows.count), chunkOrigin: rows.start, chunks: [toArray(rows, 0)] };
+        return routedRows(rows, rows.start, rows.start + rows.count, { chunks: [toArray(rows, 0)] });
       };
     },
   },

@@ -51,7 +51,7 @@ export type RanDesign = Readonly<{
   engine: EngineConfig;
   requests: readonly RanRequest[];
   happened: Happened;
-  /** Steps in which nobody had opted in but rows were handed over. */
+  /** Steps in which rows were handed over although no request had opted in. */
   stepsWithUnwantedRows: number;
   /** Device bytes read back for capture, and the most that the scheduled tokens of opted-in requests account for. */
   captureBytes: number;
@@ -199,7 +199,7 @@ class DesignRun {
     this.#executor = new InlineExecutor(runner, this.#device.info);
   }
 
-  /** One event. Answers `true` when everything is over. */
+  /** One event. Returns `true` when everything is over. */
   async #act(): Promise<boolean> {
     const scenario = this.#scenario;
     const isMoreToCome = this.#requests.size < scenario.numRequests;

@@ -1,9 +1,9 @@
 /**
- * Who wrote what a request attended to: the truth of L9. It stands on the device's side, notes at kernel time the
- * token, the epoch and the row of every KV slot that a pass writes, and for each request which write it found in the
- * slot of each position. It also recomputes every row with the oracle, from the tokens and epochs found.
+ * Which request wrote what another attended to: the truth of L9. It stands on the device's side, notes at kernel time
+ * the token, the epoch and the row of every KV slot that a pass writes, and for each request which write it found in
+ * the slot of each position. It also recomputes every row with the oracle, from the tokens and epochs found.
  *
- *     slot       write 7 ─▶ write 12 ─▶ …          a write: token, epoch, row, next token, and the request that computed it
+ *     slot       write 7 ─▶ write 12 ─▶ …     a write: token, epoch, row, next token, and the request that computed it
  *     request    position p: [7, 12]               in the passes of its life it read write 7 there, later write 12
  */
 

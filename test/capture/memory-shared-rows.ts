@@ -5,7 +5,7 @@
 import type { DesignResources } from '../../src/capture/designs.ts';
 import type { SharedRows } from '../../src/capture/shm-flock/shared-rows.ts';
 
-/** An id that no expert has: a slot that nobody wrote must never be taken for a row. */
+/** An id that no expert has: a slot that was never written must not be taken for a row. */
 const UNWRITTEN = -1;
 
 /**

@@ -85,7 +85,7 @@ function mayMiss(run: PrefixRun, policy: PrefixRows, ran: PrefixRunRequest, inde
   if (ran.finish === 'abort' && position < ran.mostHits) return true;
   if (position >= ran.lastHits) return false;
   if (policy === 'computed-only') return true;
-  // A hit: its rows are missing exactly if who computed the block did not ask for them.
+  // A hit: its rows are missing exactly if the request that computed the block did not ask for them.
   const producer = run.witness.attended.get(index)![position]!.at(-1)!.producer;
   const { returnRoutedExperts, routedExpertsPromptStart } = run.requests[producer]!.request.sampling;
   return !returnRoutedExperts || position < routedExpertsPromptStart;
@@ -101,7 +101,7 @@ function check(options: PrefixRunOptions, run: PrefixRun): void {
   expect(run.brokenBound, name).toBe(null);
   const { requests, bytes, cachedBytes } = run.left;
   expect({ requests, bytes }, name).toEqual({ requests: 0, bytes: 0 });
-  if (options.policy !== 'complete' && options.policy !== 'share') expect(cachedBytes, name).toBe(0);
+  if (options.policy !== 'complete' && options.policy !== 'share') expect(cachedBytes ?? 0, name).toBe(0);
   if (!mayRecompute(options.policy, options)) expect(run.stats.numPrefixRefusedTokens, name).toBe(0);
 }
 

@@ -5,11 +5,10 @@
 
 import { countPositions, toArray } from '../../src/capture/routed-rows.ts';
 import { designByName } from '../../src/capture/designs.ts';
-import { DeltasEngineHalf } from '../../src/capture/deltas/engine-half.ts';
 import { prefixRowsPolicies } from '../../src/capture/deltas/prefix-rows.ts';
 import type { RowArray } from '../../src/capture/row-shape.ts';
 import { rowShape } from '../../src/capture/row-shape.ts';
-import type { CaptureLiveCounts } from '../../src/contract/capture.ts';
+import type { CaptureEngineHalf, CaptureLiveCounts } from '../../src/contract/capture.ts';
 import type { EngineConfig, ModelConfig, PrefixRows, WorkerConfig } from '../../src/contract/config.ts';
 import type { EngineCoreOutput, FinishReason } from '../../src/contract/engine-core-output.ts';
 import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
@@ -85,6 +84,10 @@ export async function runPrefix(options: PrefixRunOptions): Promise<PrefixRun> {
   }
 }
 
+const noSharedRows = (): never => {
+  throw new Error('deltas shares no memory');
+};
+
 type StepInFlight = { result: Promise<ModelRunnerOutput>; ends: ReadonlyMap<number, number>; isReset: boolean };
 
 class Run {
@@ -92,7 +95,7 @@ class Run {
   readonly #random: Random;
   readonly #model = modelPreset('tiny');
   readonly #config: EngineConfig;
-  readonly #half: DeltasEngineHalf;
+  readonly #half: CaptureEngineHalf;
   readonly #engine: EngineCore;
   readonly #witness: KvWitness;
   readonly #requests: PrefixRunRequest[] = [];
@@ -123,7 +126,10 @@ class Run {
       watermark: 0,
       numSpeculativeTokens: options.numSpeculativeTokens,
     };
-    this.#half = new DeltasEngineHalf(this.#model, this.#config, options.policy);
+    this.#half = designByName('deltas').engineHalf(this.#model, this.#config, {
+      sharedRows: noSharedRows,
+      prefixRows: options.policy,
+    })!;
     // It throws at a call that L5 forbids, and where cached rows are not shared.
     const monitor = new EngineHalfMonitor({
       half: this.#half,
@@ -153,13 +159,10 @@ class Run {
       fault: null,
       routing: { kind: this.#options.isNondeterministic ? 'nondeterministic' : 'deterministic' },
     };
-    const resources = {
-      sharedRows: () => {
-        throw new Error('deltas shares no memory');
-      },
-    };
     const design = this.#witness.watch(designByName('deltas'));
-    const runner = await ModelRunner.create(device, config, this.#witness.kernels, design, resources);
+    const runner = await ModelRunner.create(device, config, this.#witness.kernels, design, {
+      sharedRows: noSharedRows,
+    });
     this.#executor = new InlineExecutor(runner, device.info);
   }
 
@@ -193,7 +196,7 @@ class Run {
     return share > 0 && this.#random.nextFloat() < share;
   }
 
-  /** One event. Answers `false` when everything is over. */
+  /** One event. Returns `false` when everything is over. */
   async #act(): Promise<boolean> {
     const { abort, resetCache, depth, oneByOne } = this.#options;
     const isMoreToCome = this.#requests.length < NUM_REQUESTS;

@@ -15,7 +15,7 @@ const model = modelPreset('tiny');
 const engine = BASE_ENGINE;
 const NUM_TOKENS = 6;
 
-/** A table that counts who opens it and how often it is locked. */
+/** A table that counts which ranks open it and how often it is locked. */
 function countedRows() {
   const table = new Int32Array(engine.numBlocks * engine.blockSize * model.numLayers * model.topK);
   const counts = { opened: 0, locked: 0, unlocked: 0 };

@@ -25,7 +25,7 @@ test('outputs that a cache reset throws away leave no snapshot: one for each ste
     half.onScheduled({ stepId } as SchedulerOutput, [request]);
     const { bytes } = half.liveCounts();
     expect(bytes, `with step ${stepId} in flight`).toBeLessThanOrEqual(2 * NUM_BLOCKS * 4);
-    // Nobody's output: the request was preempted by the reset, so its first token does not come.
+    // The output is dropped: the reset preempted the request, so its first token does not come.
     half.onStepOutput({ stepId, routedExpertDeltas: null } as ModelRunnerOutput, () => null);
   }
   half.release(request);

@@ -48,11 +48,11 @@ export class WatchedHalf implements CaptureEngineHalf {
   }
 
   onPrefixHit(request: CaptureRequest, numHitBlocks: number): void {
-    this.#watch(() => this.#half.onPrefixHit(request, numHitBlocks));
+    this.#watch(() => this.#half.onPrefixHit?.(request, numHitBlocks));
   }
 
   onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void {
-    this.#watch(() => this.#half.onScheduled(step, requests, stepPositions));
+    this.#watch(() => this.#half.onScheduled?.(step, requests, stepPositions));
   }
 
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
@@ -66,7 +66,7 @@ export class WatchedHalf implements CaptureEngineHalf {
   }
 
   onPreempt(request: CaptureRequest): void {
-    this.#watch(() => this.#half.onPreempt(request));
+    this.#watch(() => this.#half.onPreempt?.(request));
   }
 
   release(request: CaptureRequest): void {
@@ -78,7 +78,7 @@ export class WatchedHalf implements CaptureEngineHalf {
   }
 
   onCacheReset(): void {
-    this.#half.onCacheReset();
+    this.#half.onCacheReset?.();
   }
 
   onBlocksCached(request: CaptureRequest, firstBlock: number): void {
@@ -94,7 +94,7 @@ export class WatchedHalf implements CaptureEngineHalf {
   }
 
   close(): void {
-    this.#half.close();
+    this.#half.close?.();
   }
 
   /** `due`: bytes that the call may copy. */

@@ -1,30 +1,16 @@
 // The command line as a user meets it: exit codes 0, 1 and 2; wrong input is answered with what is wanted, never with a
 // stack trace; nothing hangs; a run's figures add up.
 
-import { execFile } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
 import { designNames } from '../../src/capture/designs.ts';
 import { MODEL_NAMES } from '../../src/kernels/model/model-presets.ts';
+import { runHere, runProcess } from './run-cli.ts';
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'routed-experts-test-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
-
-type Ended = Readonly<{ code: number; stdout: string; stderr: string }>;
-
-function run(...args: string[]): Promise<Ended> {
-  return new Promise((resolve) => {
-    execFile(process.execPath, [MAIN, ...args], { timeout: 100_000 }, (error, stdout, stderr) => {
-      const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
-      // Without the lines that tell how far it has got.
-      resolve({ code, stdout, stderr: stderr.replaceAll(/^(run|second) \d+ of \d+: .*\n/gm, '') });
-    });
-  });
-}
 
 function file(name: string, content: string): string {
   const path = join(folder, name);
@@ -36,12 +22,13 @@ const SMALL = ['--model', 'tiny', '--repeats', '2', '--requests', '8', '--ballas
 
 describe('bench', () => {
   test.each([
-    ['webgpu', 'off,shm-flock,deltas'],
+    // Every design's rows on WebGPU: test/worker and test/kernels.
+    ['webgpu', 'off,deltas'],
     ['cpu', designNames.join(',')],
   ])('on %s, designs %s: every row right, figures in table and JSON', async (device, designs) => {
     const json = join(folder, `${device}.json`);
     const flags = ['--device', device, '--design', designs, '--json', json];
-    const { code, stdout, stderr } = await run('bench', ...SMALL, ...flags);
+    const { code, stdout, stderr } = await runProcess('bench', ...SMALL, ...flags);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toContain('0 mismatched');
     const result = JSON.parse(readFileSync(json, 'utf8'));
@@ -58,16 +45,27 @@ describe('bench', () => {
     expect(deltas.map((cell: { bytesDeviceToHostForCapture: number }) => cell.bytesDeviceToHostForCapture)[0]).toBe(0);
     expect(deltas[2].bytesDeviceToHostForCapture).toBeGreaterThan(deltas[1].bytesDeviceToHostForCapture);
     expect(deltas[2].rows.missing).toBe(0);
+    expect(stdout).not.toContain('draft');
+    for (const cell of result.cells) expect(cell.drafts).toEqual({ tokens: 0, accepted: 0 });
   });
 
   test('within a time budget: pairs until the intervals are narrow or the time is spent', async () => {
     const json = join(folder, 'budget.json');
     const flags = ['--model', 'tiny', '--device', 'cpu', '--requests', '4', '--ballast-ms', '0', '--json', json];
-    const { code, stdout } = await run('bench', ...flags, '--design', 'deltas', '--opt-in', '1', '--time-budget', '20');
+    const { code, stdout } = await runHere(
+      'bench',
+      ...flags,
+      '--design',
+      'deltas',
+      '--opt-in',
+      '1',
+      '--time-budget',
+      '4',
+    );
     expect(code).toBe(0);
-    expect(stdout).toMatch(/pairs until ± 2 %, at most 20 s/);
+    expect(stdout).toMatch(/pairs until ± 2 %, at most 4 s/);
     const { cells, runs, options, warnings } = JSON.parse(readFileSync(json, 'utf8'));
-    expect(options).toMatchObject({ repeats: null, ending: { kind: 'half-width', budgetMs: 20_000 } });
+    expect(options).toMatchObject({ repeats: null, ending: { kind: 'half-width', budgetMs: 4000 } });
     const { median, low, high, halfWidth, verdict, pairs, endedBy } = cells[1].ratioToOff;
     expect(runs).toHaveLength(2 * pairs);
     expect(stdout).toContain(`${verdict} │`);
@@ -86,7 +84,7 @@ describe('bench', () => {
     const json = join(folder, 'drafts.json');
     const flags = ['--device', 'cpu', '--design', 'deltas', '--opt-in', '1', '--json', json];
     const drafts = ['--num-speculative-tokens', '3', '--draft-acceptance-rate', '0.9'];
-    const { code, stdout } = await run('bench', ...SMALL, ...flags, ...drafts);
+    const { code, stdout } = await runHere('bench', ...SMALL, ...flags, ...drafts);
     expect(code).toBe(0);
     const { cells, problems } = JSON.parse(readFileSync(json, 'utf8'));
     expect(problems).toEqual([]);
@@ -95,30 +93,34 @@ describe('bench', () => {
     expect(accepted).toBeLessThan(tokens);
     expect(cells[1].rows.verified).toBeGreaterThan(0);
     expect(stdout).toContain(`deltas 100 %: ${tokens} draft tokens, ${accepted} accepted`);
-
-    expect((await run('bench', ...SMALL, ...flags)).stdout).not.toContain('draft');
-    expect(JSON.parse(readFileSync(json, 'utf8')).cells[1].drafts).toEqual({ tokens: 0, accepted: 0 });
   });
 
-  test.each(['1', '2'])(
-    'queue depth %s, preemption and aborts: all accounted for, nothing left',
-    async (queueDepth) => {
-      const json = join(folder, `storm-${queueDepth}.json`);
-      const flags =
-        'bench --model tiny --device cpu --ballast-ms 0 --repeats 1 --design deltas --opt-in 1 --workload rollout ' +
-        '--requests 96 --concurrency 32 --max-model-len 256 --block-size 4 --num-blocks 120 --abort-share 0.2';
-      const { code, stderr } = await run(...flags.split(' '), '--queue-depth', queueDepth, '--json', json);
-      expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
-      const { problems, cells } = JSON.parse(readFileSync(json, 'utf8'));
-      const deltas = cells[1];
-      expect(deltas.preemptions).toBeGreaterThanOrEqual(100);
-      expect(deltas.requests.aborted).toBeGreaterThan(10);
-      expect(problems).toEqual([]);
-    },
-  );
+  // Both queue depths, down to the last row and buffer: test/worker/threads.integration.test.ts.
+  test('preemption and aborts: all accounted for, nothing left', async () => {
+    const json = join(folder, 'storm.json');
+    const flags =
+      'bench --model tiny --device cpu --ballast-ms 0 --repeats 1 --design deltas --opt-in 1 --workload rollout ' +
+      '--requests 96 --concurrency 32 --max-model-len 256 --block-size 4 --num-blocks 120 --abort-share 0.2';
+    const { code, stderr } = await runHere(...flags.split(' '), '--queue-depth', '2', '--json', json);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    const { problems, cells } = JSON.parse(readFileSync(json, 'utf8'));
+    const deltas = cells[1];
+    expect(deltas.preemptions).toBeGreaterThanOrEqual(100);
+    expect(deltas.requests.aborted).toBeGreaterThan(10);
+    expect(problems).toEqual([]);
+  });
 
   test('a prompt that can never fit the pool ends alone', async () => {
-    const { code, stdout } = await run('bench', ...SMALL, '--device', 'cpu', '--design', 'deltas', '--num-blocks', '6');
+    const { code, stdout } = await runHere(
+      'bench',
+      ...SMALL,
+      '--device',
+      'cpu',
+      '--design',
+      'deltas',
+      '--num-blocks',
+      '6',
+    );
     expect(code).toBe(0);
     expect(stdout).toMatch(/refused, for example: request "[^"]+" can need \d+ KV blocks, the pool has 5/);
   });
@@ -127,7 +129,7 @@ describe('bench', () => {
     ['--lose-device-at', 'the device is gone'],
     ['--kill-worker-at', 'worker of rank 0 was lost'],
   ])('%s ends the run with one clear error and exit code 2', async (fault, message) => {
-    const { code, stdout, stderr } = await run('bench', ...SMALL, '--design', 'deltas', fault, '4');
+    const { code, stdout, stderr } = await runProcess('bench', ...SMALL, '--design', 'deltas', fault, '4');
     expect(code).toBe(2);
     expect(stdout).toBe('');
     expect(stderr.trim().split('\n')).toHaveLength(1);
@@ -148,7 +150,7 @@ test('a worker that is stuck ends the run with one clear error, and does not kee
     '--step-timeout',
     '1',
   ];
-  const { code, stderr } = await run('bench', ...SMALL, '--design', 'deltas', ...flags);
+  const { code, stderr } = await runProcess('bench', ...SMALL, '--design', 'deltas', ...flags);
   expect(code).toBe(2);
   const [error, end, ...others] = stderr.trim().split('\n');
   expect(error).toContain('worker of rank 1 was lost: it is stuck: no reply within 1 s (--step-timeout)');
@@ -193,22 +195,35 @@ describe('wrong input: exit code 2, the value, the limit, no stack trace', () =>
     ['no recordings', ['conformance', '/nope'], /\/nope: no such directory/],
   ];
   test.each(cases)('%s', async (_name, args, message) => {
-    const { code, stderr } = await run(...args);
+    const { code, stderr } = await runHere(...args);
     expect(stderr).toMatch(message);
     expect(stderr).not.toMatch(/\n\s+at /);
     expect(code).toBe(2);
   });
+
+  test('and so does a process', async () => {
+    const [, args, message] = cases.find(([name]) => name === 'unknown design')!;
+    const { code, stdout, stderr } = await runProcess(...args);
+    expect([code, stdout]).toEqual([2, '']);
+    expect(stderr).toMatch(message);
+    expect(stderr.trim().split('\n')).toHaveLength(1);
+  });
 });
 
 test('--help of every command, and the list of devices', async () => {
-  for (const args of [['--help'], ['bench', '--help'], ['conformance', '--help'], ['devices', '--help']]) {
-    const { code, stdout } = await run(...args);
-    expect(code).toBe(0);
-    expect(stdout).toContain('Usage: routed-experts');
+  // A process: it loads all commands as Node does.
+  const { code, stdout } = await runProcess('--help');
+  expect([code, stdout]).toEqual([0, expect.stringContaining('Usage: routed-experts')]);
+  for (const command of ['bench', 'devices', 'conformance', 'fuzz', 'matrix', 'kernels', 'serve', 'proxy']) {
+    const help = await runHere(command, '--help');
+    expect([help.code, help.stdout]).toEqual([0, expect.stringContaining(`Usage: routed-experts ${command}`)]);
   }
-  const { code, stdout } = await run('devices', '--json');
-  expect(code).toBe(0);
-  const devices = JSON.parse(stdout) as { kind: string; routerKernels: Record<string, Record<string, string>> }[];
+  const listed = await runHere('devices', '--json');
+  expect(listed.code).toBe(0);
+  const devices = JSON.parse(listed.stdout) as {
+    kind: string;
+    routerKernels: Record<string, Record<string, string>>;
+  }[];
   expect(devices.map(({ kind }) => kind)).toEqual(expect.arrayContaining(['webgpu', 'cpu']));
   for (const { routerKernels } of devices) {
     expect(Object.keys(routerKernels['auto']!)).toEqual(MODEL_NAMES);

@@ -1,5 +1,5 @@
-// `--router` and `--no-routing-replay` as a user meets them: rows right with either kind, a clear refusal where rows
-// would be zeros.
+// `--router`, `--no-routing-replay` and `--router-kernels` as a user meets them: rows right with either kind and in
+// either way, a clear refusal where rows would be zeros.
 
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -43,6 +43,24 @@ test('a modular router has no routing replay to leave out', async () => {
     code: 2,
     stderr: 'error: --router is modular; give monolithic with --no-routing-replay\n',
   });
+});
+
+test.each(['fused', 'gated'])('bench --router-kernels %s: every row right', async (kernels) => {
+  const flags = ['--model', 'tiny-grouped', '--router-kernels', kernels, '--design', 'deltas'];
+  const { code, stdout } = await run('bench', ...SMALL, ...flags);
+  expect(stdout).toContain('0 mismatched');
+  expect(code).toBe(0);
+});
+
+test('a monolithic router in two kernels is refused, by bench and by serve', async () => {
+  const flags = ['--router', 'monolithic', '--router-kernels', 'gated', '--device', 'cpu', '--model', 'tiny'];
+  for (const command of ['bench', 'serve']) {
+    expect(await run(command, ...flags)).toEqual({
+      code: 2,
+      stdout: '',
+      stderr: 'error: --router-kernels is gated; give auto or fused with --router monolithic, which is one kernel\n',
+    });
+  }
 });
 
 test('serve --router monolithic --no-routing-replay does not start', async () => {

@@ -1,21 +1,10 @@
 // `serve` and `proxy` with flags that cannot be: exit code 2, and a message that names the flag; with --help: 0.
 
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:net';
-import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
-
-async function run(...args: string[]): Promise<readonly [code: number | null, text: string]> {
-  const bin = fileURLToPath(new URL('../../bin/routed-experts.mjs', import.meta.url));
-  const child = spawn(process.execPath, [bin, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
-  onTestFinished(() => void child.kill('SIGKILL'));
-  let text = '';
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (part: Buffer) => (text += part.toString()));
-  const [code] = (await once(child, 'close')) as [number | null];
-  return [code, text];
-}
+import { runHere, runProcess } from './run-cli.ts';
 
 const backends = ['--prefill', 'http://127.0.0.1:8100', '--decode', 'http://127.0.0.1:8200'];
 const tiny = ['serve', '--device', 'cpu', '--model', 'tiny'];
@@ -45,8 +34,8 @@ test.each([
   ['a rate over 1', [...tiny, '--num-speculative-tokens', '2', '--draft-acceptance-rate', '1.5'], /in \[0, 1\]/],
   ['a negative epoch', [...tiny, '--epoch', '-1'], /--epoch/],
 ] as const)('%s', async (_, args, message) => {
-  const [code, text] = await run(...args);
-  expect(text).toMatch(message);
+  const { code, stderr } = await runHere(...args);
+  expect(stderr).toMatch(message);
   expect(code).toBe(2);
 });
 
@@ -55,13 +44,13 @@ test('a port that is taken', async () => {
   onTestFinished(() => void server.close());
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
-  const [code, text] = await run('proxy', ...backends, '--port', String(port));
-  expect(text).toMatch(/cannot listen on 127\.0\.0\.1:\d+: .*EADDRINUSE/);
+  const { code, stderr } = await runProcess('proxy', ...backends, '--port', String(port));
+  expect(stderr).toMatch(/cannot listen on 127\.0\.0\.1:\d+: .*EADDRINUSE/);
   expect(code).toBe(2);
 });
 
 test('help', async () => {
-  const [code, text] = await run('proxy', '--help');
-  expect(text).toContain('--health-interval');
+  const { code, stdout } = await runHere('proxy', '--help');
+  expect(stdout).toContain('--health-interval');
   expect(code).toBe(0);
 });

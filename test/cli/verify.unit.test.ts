@@ -2,6 +2,8 @@
 // place.
 
 import { describe, expect, test } from 'vitest';
+import { routedRows } from '../../src/capture/routed-rows.ts';
+import { rowShape } from '../../src/capture/row-shape.ts';
 import type { ServedRequest } from '../../src/cli/bench/serve-workload.ts';
 import { Verifier } from '../../src/cli/bench/verify.ts';
 import type { RoutedRows } from '../../src/contract/routed-rows.ts';
@@ -26,17 +28,10 @@ function served(prompt: readonly number[]): ServedRequest & { rows: RoutedRows }
     outputTokenIds: tokens.slice(prompt.length),
     finishReason: 'length',
     refusal: null,
-    rows: {
-      start: 0,
-      count: numRows,
-      numLayers: model.numLayers,
-      topK: model.topK,
-      dtype: 'uint8',
+    rows: routedRows(rowShape(model), 0, numRows, {
       rowsPerChunk: 4,
-      chunkOrigin: 0,
       chunks: [rows.subarray(0, 4 * width), rows.subarray(4 * width)],
-      missing: [],
-    },
+    }),
   };
 }
 

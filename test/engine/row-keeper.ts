@@ -3,12 +3,15 @@
  * scheduler to the order of calls that `CaptureEngineHalf` promises, and writes them down.
  */
 
+import { routedRows } from '../../src/capture/routed-rows.ts';
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../src/contract/capture.ts';
 import type { FinishReason } from '../../src/contract/engine-core-output.ts';
 import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../src/contract/request.ts';
 import type { PositionRange, RoutedRows } from '../../src/contract/routed-rows.ts';
 import type { SchedulerOutput } from '../../src/contract/scheduler-output.ts';
+
+const FORM = { numLayers: 1, topK: 1, dtype: 'uint8' } as const;
 
 type State = { request: CaptureRequest; rows: (number | undefined)[]; tookLast: boolean };
 
@@ -109,16 +112,7 @@ export class RowKeeper implements CaptureEngineHalf {
       else missing.push([p, p + 1]);
     }
     const chunk = Uint8Array.from({ length: end }, (_, p) => state.rows[p] ?? 0);
-    return {
-      start,
-      count: end - start,
-      numLayers: 1,
-      topK: 1,
-      dtype: 'uint8',
-      rowsPerChunk: 1 << 20,
-      chunks: [chunk],
-      missing,
-    };
+    return routedRows(FORM, start, end, { rowsPerChunk: 1 << 20, chunks: [chunk], missing });
   }
 
   onPreempt(request: CaptureRequest): void {

@@ -34,9 +34,9 @@ describe('the simulator in a bare context', () => {
   ] as const;
 
   test.each(campaigns)('%s: %i seeds have the event logs of Node; two engines: %s', (name, numSeeds, pd) => {
-    const options = { pd, twice: false, stopAfter: 0 };
-    const { hash, steps } = runSeeds(testedDesignByName(name), 0, numSeeds, options);
-    const there = `entry.runSeeds(entry.testedDesignByName('${name}'), 0, ${numSeeds}, ${JSON.stringify(options)})`;
+    const options = { from: 0, to: numSeeds, pd, twice: false, stopAfter: 0 };
+    const { hash, steps } = runSeeds(testedDesignByName(name), options);
+    const there = `entry.runSeeds(entry.testedDesignByName('${name}'), ${JSON.stringify(options)})`;
     expect(run(there)).toMatchObject({ scenarios: numSeeds, steps, hash, violations: [] });
   });
 });

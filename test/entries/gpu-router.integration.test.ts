@@ -114,9 +114,6 @@ test('an error of the caller’s own is not the router’s', async () => {
 
 describe('bad input', () => {
   const given = { numExperts: 8, topK: 2 } as const;
-  const bad = (message: RegExp): Error =>
-    expect.objectContaining({ code: 'BAD_VALUE', message: expect.stringMatching(message) }) as Error;
-
   test('a function or a bias that cannot be', () => {
     expect(() => new GpuRouter(gpu, { numExperts: 8, topK: 9 })).toThrow(bad(/topK is 9/));
     expect(() => new GpuRouter(gpu, { ...given, hasSelectionBias: true })).toThrow(bad(/selection bias/));
@@ -136,6 +133,10 @@ describe('bad input', () => {
     await router.destroy();
   });
 });
+
+function bad(message: RegExp): Error {
+  return expect.objectContaining({ code: 'BAD_VALUE', message: expect.stringMatching(message) }) as Error;
+}
 
 async function read(source: GPUBuffer): Promise<ArrayBuffer> {
   const readback = gpu.createBuffer({ size: source.size, usage: MAP_READ | COPY_DST });

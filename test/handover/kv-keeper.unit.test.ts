@@ -1,6 +1,6 @@
 /**
  * The keeping side of a hand-over: blocks are given back exactly once, when they were released or their lease is over
- * and nobody reads them (L7); only what was asked for is handed out, and only while it is there (L4, L9).
+ * and no peer reads them (L7); only what was asked for is handed out, and only while it is there (L4, L9).
  */
 
 import { beforeEach, describe, expect, test } from 'vitest';

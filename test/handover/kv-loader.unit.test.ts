@@ -231,7 +231,7 @@ describe('rows', () => {
   const missing = { start: 5, count: 5, missing: [[5, 10]] };
 
   test.each<readonly [string, PdRows, Partial<RemoteKv>, number | null, number | null, object | null]>([
-    ['that nobody wants', 'with-kv', {}, null, null, null],
+    ['that are not wanted', 'with-kv', {}, null, null, null],
     ['that are promised', 'with-kv', {}, 5, 5, rowsOf(5, 10)],
     ['from before the load', 'with-kv', {}, 0, 4, rowsOf(4, 10)],
     ['from behind the load', 'with-kv', {}, 10, null, { start: 10, count: 0, missing: [] }],

@@ -5,7 +5,6 @@
 import { afterAll, beforeAll, expect } from 'vitest';
 import type { Device, Kernel } from '../../src/contract/device.ts';
 import { openNullAdapter } from '../../src/kernels/device/gpu.ts';
-import { deviceOn } from '../../src/kernels/device/open-device.ts';
 
 export type NullDevice = Readonly<{
   /** Compiles, binds and dispatches once, so that bindings are checked against the pipeline, too. */
@@ -19,7 +18,7 @@ export function nullDevice(): NullDevice {
   let device: Device;
   let lost: string | null = null;
   beforeAll(async () => {
-    device = await deviceOn(await openNullAdapter());
+    device = await (await openNullAdapter()).openDevice();
     void device.lost.then((reason) => {
       lost = reason;
     });

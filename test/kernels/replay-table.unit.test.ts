@@ -18,7 +18,6 @@ import {
 import { hiddenX, hiddenY, keyBase, keyX, keyY, termX, termY } from '../../src/kernels/model/mix/mix.ts';
 import { replayRoute } from '../../src/kernels/model/replay/replay.ts';
 import { Header } from '../../src/kernels/model/step-input.ts';
-import { deviceOn } from '../../src/kernels/device/open-device.ts';
 import { engineConfig } from './harness.ts';
 
 const model: ModelConfig = { ...modelPreset('tiny'), numLayers: 1, topK: 2, numExperts: 8 };
@@ -121,7 +120,7 @@ test('what parts inside a prompt is no contradiction: prompts are given', () => 
 });
 
 test('both WGSL kernels compile', async () => {
-  const device = await deviceOn(await openNullAdapter());
+  const device = await (await openNullAdapter()).openDevice();
   const factory = replayKernels(recordingOf(request('a', [1], [2])));
   const set = factory(model, kernelShape(model, engineConfig({})), device.info);
   for (const { kernel } of [set.route, set.sample]) {

@@ -1,6 +1,8 @@
 import { batchQueueMutations } from './batch-queue.ts';
 import { benchMutations } from './bench.ts';
 import { captureMutations } from './capture.ts';
+import { libraryMutations } from './library.ts';
+import { handoverMutations } from './handover.ts';
 import { ownDesignMutations } from './own-designs.ts';
 import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
@@ -14,6 +16,8 @@ export const allMutations: readonly SourceMutation[] = [
   ...batchQueueMutations,
   ...benchMutations,
   ...captureMutations,
+  ...libraryMutations,
+  ...handoverMutations,
   ...ownDesignMutations,
   ...pdMutations,
   ...pipelineMutations,

@@ -36,10 +36,10 @@ export const prefixMutations: readonly SourceMutation[] = [
   {
     name: 'rows-before-the-prompt-start-assumed',
     defect: 'a block counts as one with rows although its first rows were never asked for',
-    file: 'src/capture/deltas/engine-half.ts',
+    file: 'src/capture/deltas/prefix-rows/engine-half.ts',
     find: 'return run !== null && run.first <= Math.max(request.routedExpertsPromptStart, ordinal * this.#blockSize);',
     replace: 'return run !== null;',
-    killedBy: { test: 'test/capture/deltas-half.unit.test.ts' },
+    killedBy: { test: 'test/capture/prefix-rows-half.unit.test.ts' },
   },
   {
     name: 'resets-latched',

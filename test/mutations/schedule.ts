@@ -10,7 +10,7 @@ export const scheduleMutations: readonly SourceMutation[] = [
     name: 'left-out-drafts-cleared',
     defect: 'a request that is left out of a step loses its drafts',
     file: scheduler,
-    find: '    if (step.wanted.length > 0) this.#capture!.onScheduled(',
+    find: '    if (step.wanted.length > 0) this.#capture!.onScheduled?.(',
     replace:
       '    for (const request of this.requests.running)\n' +
       '      if (request.scheduledStepId !== step.output.stepId) request.numDraftTokens = 0;\n' +

@@ -1,4 +1,4 @@
-// What one engine asks and another answers is checked on both sides, over a real socket: KV of another model, another
+// What one engine asks and another replies is checked on both sides, over a real socket: KV of another model, another
 // block size, other tokens or another range is never handed out, and never taken over (L4, L9).
 
 import { expect, onTestFinished, test } from 'vitest';
@@ -141,7 +141,7 @@ type Reply = Readonly<{ keys: Uint8Array; rows: Uint8Array; rowsStart: number; r
 
 type LoadedKv = Readonly<{ keys: Uint32Array; rows: RoutedRows | null }>;
 
-/** Loads [4, 10) from an engine that answers `reply`. Rejects with the reason for which the load fails. */
+/** Loads [4, 10) from an engine that sends `reply`. Rejects with the reason for which the load fails. */
 async function loadFrom(reply: Reply): Promise<LoadedKv> {
   const router = new Router({ linger: 0 });
   await router.bind('tcp://127.0.0.1:*');

@@ -13,7 +13,7 @@ const NUM_TOKENS = 4;
 const KEYS = new Uint8Array(smallEngine.blockSize * 8);
 const NO_ROWS = new Uint8Array(0);
 
-/** Another engine, which answers when it is told to. Emits `question`. */
+/** Another engine, which replies when it is told to. Emits `question`. */
 class SlowPeer extends EventEmitter {
   readonly #router: Router = new Router({ linger: 0 });
   readonly #questions: Readonly<{ peer: Buffer; id: number }>[] = [];

@@ -68,7 +68,7 @@ describe('a hand-over', () => {
     }
   });
 
-  test('of rows from a start on; without rows where nobody asked', async () => {
+  test('of rows from a start on; without rows where none are wanted', async () => {
     const [p, d] = [await start(), await start()];
     for (const rowsStart of [1, 6, 29]) {
       const prompt = promptOf(rowsStart, 30);
@@ -134,7 +134,7 @@ describe('a hand-over', () => {
     expect(d.host.engine.stats().numExternalTokens).toBe(30);
   });
 
-  test('twice by one id, before anybody came: both are there, and both are given back', async () => {
+  test('twice by one id, before either is fetched: both are there, and both are given back', async () => {
     const [p, d] = [await start(), await start()];
     const prompts = [promptOf(60, 30), promptOf(61, 50)];
     const name = { request_id: 'again' };
@@ -205,9 +205,9 @@ describe('a hand-over that goes wrong', () => {
   const prompt = promptOf(11, 30);
   const wrongs: readonly (readonly [string, (params: Params) => Params])[] = [
     ['an engine that has restarted', (params) => ({ ...params, remote_engine_id: 'another' })],
-    ['a request that nobody knows', (params) => ({ ...params, remote_request_id: 'another' })],
+    ['an unknown request', (params) => ({ ...params, remote_request_id: 'another' })],
     ['more tokens than there are', (params) => ({ ...params, remote_request_id: 'x', remote_num_tokens: 1e6 })],
-    ['a port where nobody listens', (params) => ({ ...params, remote_port: 9 })],
+    ['a port on which no server listens', (params) => ({ ...params, remote_port: 9 })],
   ];
 
   test('is recomputed', async () => {
@@ -315,7 +315,9 @@ describe('a hand-over that goes wrong', () => {
     onTestFinished(() => dealer.close());
     dealer.connect(`tcp://127.0.0.1:${String(params['remote_port'])}`);
     const header = { protocol: 1, kind: 'read', id: 0, engineId: params['remote_engine_id'] };
-    const questions = ['', 'x', '[]', 'null', '{}', '{"protocol":1}', JSON.stringify(header)];
+    // What cannot be printed must not end the loop that reads questions.
+    const unprintable = JSON.stringify({ ...header, engineId: { toString: 1 } });
+    const questions = ['', 'x', '[]', 'null', '{}', '{"protocol":1}', JSON.stringify(header), unprintable];
     for (const question of questions) await dealer.send([question]);
     await dealer.send([
       JSON.stringify({ ...header, requestId: params['remote_request_id'], from: -4, to: 1e9, tokens: 5 }),
@@ -323,7 +325,7 @@ describe('a hand-over that goes wrong', () => {
     await dealer.send([
       JSON.stringify({ protocol: 1, kind: 'release', engineId: 'wrong', requestId: params['remote_request_id'] }),
     ]);
-    for (let answers = 0; answers < 2; answers++) {
+    for (let replies = 0; replies < 3; replies++) {
       const [frame] = await dealer.receive();
       expect((JSON.parse(frame!.toString()) as { error: string }).error).toBeTruthy();
     }

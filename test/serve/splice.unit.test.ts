@@ -2,6 +2,7 @@
 // and what cannot be read is an error and never a guess (L4, L9).
 
 import { describe, expect, test } from 'vitest';
+import { routedRows } from '../../src/capture/routed-rows.ts';
 import type { PositionRange, RoutedRows } from '../../src/contract/routed-rows.ts';
 import { Splicer } from '../../src/serve/proxy/splice.ts';
 import { splicedEvents, splicedJson } from '../../src/serve/proxy/spliced-answer.ts';
@@ -24,17 +25,8 @@ function rowsOf(
   const entries = Array.from({ length: count * WIDTH }, (_, i) => tag + start + Math.floor(i / WIDTH));
   const chunk = wide ? Uint16Array.from(entries) : Uint8Array.from(entries);
   for (const [from, to] of missing) chunk.fill(77, (from - start) * WIDTH, (to - start) * WIDTH);
-  return {
-    start,
-    count,
-    numLayers: L,
-    topK: K,
-    dtype: wide ? 'uint16' : 'uint8',
-    rowsPerChunk: count,
-    chunkOrigin: start,
-    chunks: [chunk],
-    missing,
-  };
+  const form = { numLayers: L, topK: K, dtype: wide ? 'uint16' : 'uint8' } as const;
+  return routedRows(form, start, start + count, { chunks: [chunk], missing });
 }
 
 function choiceOf(format: RowFormat, rows: RoutedRows, numExperts: number): Record<string, unknown> {
@@ -62,7 +54,7 @@ describe.each(rowFormats)('%s', (format) => {
   const prefilled = rowsOf(100, 2, 8, []);
 
   test('missing rows are put in, others stay, and what the first server lacks stays missing', () => {
-    const splicer = Splicer.from(format, 2, 10, choiceOf(format, prefilled, 200));
+    const splicer = Splicer.from(choiceOf(format, prefilled, 200), { format, start: 2, numPromptTokens: 10 });
     const decoded = rowsOf(50, 2, 12, [
       [2, 4],
       [5, 9],
@@ -84,7 +76,7 @@ describe.each(rowFormats)('%s', (format) => {
       [0, 2],
       [5, 6],
     ]);
-    const splicer = Splicer.from(format, 0, 9, choiceOf(format, holed, 200));
+    const splicer = Splicer.from(choiceOf(format, holed, 200), { format, start: 0, numPromptTokens: 9 });
     const choice = parse(splicer.choice(choiceOf(format, rowsOf(50, 0, 12, [[1, 8]]), 200)));
     expect(choice['routed_experts_missing']).toEqual([
       [1, 2],
@@ -94,7 +86,11 @@ describe.each(rowFormats)('%s', (format) => {
   });
 
   test('256 experts, where a missing row widens a byte', () => {
-    const splicer = Splicer.from(format, 0, 4, choiceOf(format, rowsOf(250, 0, 4, []), 256));
+    const splicer = Splicer.from(choiceOf(format, rowsOf(250, 0, 4, []), 256), {
+      format,
+      start: 0,
+      numPromptTokens: 4,
+    });
     const choice = parse(splicer.choice(choiceOf(format, rowsOf(200, 0, 6, [[0, 3]]), 256)));
     expect(tagsOf(format, choice, 0)).toEqual([250, 250, 250, 200, 200, 200]);
     const mixed = rowsOf(200, 0, 6, []);
@@ -105,7 +101,11 @@ describe.each(rowFormats)('%s', (format) => {
   });
 
   test('512 experts', () => {
-    const splicer = Splicer.from(format, 0, 4, choiceOf(format, rowsOf(400, 0, 4, [], true), 512));
+    const splicer = Splicer.from(choiceOf(format, rowsOf(400, 0, 4, [], true), 512), {
+      format,
+      start: 0,
+      numPromptTokens: 4,
+    });
     const choice = parse(splicer.choice(choiceOf(format, rowsOf(300, 0, 6, [[1, 3]], true), 512)));
     expect(tagsOf(format, choice, 0)).toEqual([300, 400, 400, 300, 300, 300]);
   });
@@ -113,7 +113,7 @@ describe.each(rowFormats)('%s', (format) => {
   test('an answer as one object, and as events cut at every byte', async () => {
     const decoded = choiceOf(format, rowsOf(50, 2, 9, [[2, 9]]), 200);
     const object = { id: 'é', choices: [decoded, { index: 1, text: 'no rows' }], usage: null };
-    const splicer = Splicer.from(format, 2, 10, choiceOf(format, prefilled, 200));
+    const splicer = Splicer.from(choiceOf(format, prefilled, 200), { format, start: 2, numPromptTokens: 10 });
     const bytes = Buffer.from(JSON.stringify(object));
     const whole = JSON.parse(await join(await splicedJson(cut(bytes, 7), splicer))) as typeof object;
     expect(whole).toMatchObject({ id: 'é', choices: [{ routed_experts_missing: [] }, { index: 1, text: 'no rows' }] });
@@ -128,7 +128,7 @@ describe.each(rowFormats)('%s', (format) => {
 
   test('what cannot be read is an error', async () => {
     const good = choiceOf(format, prefilled, 200);
-    const splicer = Splicer.from(format, 2, 10, good);
+    const splicer = Splicer.from(good, { format, start: 2, numPromptTokens: 10 });
     const bad: readonly Record<string, unknown>[] = [
       { index: 0 },
       { ...good, routed_experts_missing: undefined },

@@ -18,7 +18,12 @@ const NUM_SEEDS = 1000;
 for (const name of testedDesignNames) {
   test(`${name} keeps what it promises over ${NUM_SEEDS} storms`, () => {
     const tested = testedDesignByName(name);
-    const { violations, declared, marks } = runSeeds(tested, 1, NUM_SEEDS + 1, { twice: false, stopAfter: 5 });
+    const { violations, declared, marks } = runSeeds(tested, {
+      from: 1,
+      to: NUM_SEEDS + 1,
+      twice: false,
+      stopAfter: 5,
+    });
     const told = violations.map(({ seed, law, what }) => `${law}: ${what} (fuzz --design ${name} --seed ${seed})`);
     expect(told).toEqual([]);
     for (const law of LAWS) {
@@ -31,9 +36,9 @@ for (const name of testedDesignNames) {
 
 test('one seed writes one event log (L10)', () => {
   for (const name of ['deltas', 'shm-flock', 'block-store']) {
-    const { violations, hash } = runSeeds(testedDesignByName(name), 1, 101, { twice: true, stopAfter: 0 });
+    const { violations, hash } = runSeeds(testedDesignByName(name), { from: 1, to: 101, twice: true, stopAfter: 0 });
     expect(violations).toEqual([]);
-    expect(runSeeds(testedDesignByName(name), 1, 101, { twice: false, stopAfter: 0 }).hash).toBe(hash);
+    expect(runSeeds(testedDesignByName(name), { from: 1, to: 101, twice: false, stopAfter: 0 }).hash).toBe(hash);
   }
 });
 
@@ -59,7 +64,7 @@ test('every seed draws an engine that there can be, also where no request has a 
 test('the event log does not depend on whether it is written out', () => {
   const scenario = drawScenario(7);
   const tested = testedDesignByName('deltas');
-  expect(runScenario(scenario, tested, true).hash).toBe(runScenario(scenario, tested).hash);
+  expect(runScenario(scenario, tested, { isTracing: true }).hash).toBe(runScenario(scenario, tested).hash);
 });
 
 test('a file that is no scenario is refused by name', () => {

@@ -17,9 +17,8 @@ test.each([
   ['host-cache', false],
   ['shm-flock', false],
 ] as const)('%s, with a prefill engine in front: %s', (name, pd) => {
-  const options = { pd, twice: false, stopAfter: 0 };
   const bare = testedDesignOf(designs[name]);
   const guarded = { ...bare, design: guardedDesign(designs[name]) };
-  const numSeeds = pd ? 100 : 150;
-  expect(runSeeds(guarded, 1, 1 + numSeeds, options)).toEqual(runSeeds(bare, 1, 1 + numSeeds, options));
+  const seeds = { from: 1, to: pd ? 101 : 151, pd, twice: false, stopAfter: 0 };
+  expect(runSeeds(guarded, seeds)).toEqual(runSeeds(bare, seeds));
 });

@@ -15,24 +15,24 @@ const NUM_SEEDS = 2000;
 
 for (const mutant of mutants) {
   test(`defect ${mutant.number}, ${mutant.name}, is found`, () => {
-    const { violations } = runSeeds(mutantDesign(mutant), 1, NUM_SEEDS + 1, { twice: false, stopAfter: 1 });
+    const { violations } = runSeeds(mutantDesign(mutant), { from: 1, to: NUM_SEEDS + 1, twice: false, stopAfter: 1 });
     expect(violations, `${mutant.defect}: no seed of ${NUM_SEEDS} finds it`).toHaveLength(1);
   });
 }
 
 test('the control survives', () => {
-  expect(runSeeds(CONTROL, 1, 501, { twice: false, stopAfter: 1 }).violations).toEqual([]);
+  expect(runSeeds(CONTROL, { from: 1, to: 501, twice: false, stopAfter: 1 }).violations).toEqual([]);
 });
 
 test('a mutation of the code under test is taken back after the run', () => {
   const broken = findTestedDesign('mutant/double-free');
-  expect(runSeeds(broken, 1, 101, { twice: false, stopAfter: 1 }).violations).toHaveLength(1);
-  expect(runSeeds(findTestedDesign('deltas'), 1, 101, { twice: false, stopAfter: 1 }).violations).toEqual([]);
+  expect(runSeeds(broken, { from: 1, to: 101, twice: false, stopAfter: 1 }).violations).toHaveLength(1);
+  expect(runSeeds(findTestedDesign('deltas'), { from: 1, to: 101, twice: false, stopAfter: 1 }).violations).toEqual([]);
 });
 
 test('a failing seed shrinks to a small scenario that breaks the same law, and its report says what did what', () => {
   const tested = findTestedDesign('mutant/appended-twice');
-  const { violations } = runSeeds(tested, 1, 200, { twice: false, stopAfter: 1 });
+  const { violations } = runSeeds(tested, { from: 1, to: 200, twice: false, stopAfter: 1 });
   const original = drawScenario(violations[0]!.seed);
   const { scenario, violation } = shrink(original, tested)!;
   expect(violation.law).toBe(violations[0]!.law);

@@ -4,7 +4,8 @@
  */
 
 import { expect, test } from 'vitest';
-import type { RoutedRows } from '../../src/contract/routed-rows.ts';
+import { routedRows } from '../../src/capture/routed-rows.ts';
+import { rowShape } from '../../src/capture/row-shape.ts';
 import { Judge } from '../../src/sim/laws/judge.ts';
 import type { Ledger } from '../../src/sim/laws/ledger.ts';
 import { RowCheck } from '../../src/sim/laws/row-check.ts';
@@ -31,19 +32,7 @@ function deliver(row: readonly number[]): void {
   const ledger = { rowOf: () => Uint16Array.from(row) } as unknown as Ledger;
   const scenario = { model: MODEL, hasEpochs: false, readsAtOnce: true };
   const check = new RowCheck({ scenario, ledger, judge: new Judge([]), requests: [request], rowsAreSpliced: false });
-  const { numLayers, topK } = MODEL;
-  const chunks = [Uint8Array.from(row)];
-  const rows: RoutedRows = {
-    start: 0,
-    count: 1,
-    numLayers,
-    topK,
-    dtype: 'uint8',
-    rowsPerChunk: 1,
-    chunks,
-    missing: [],
-  };
-  check.onRows(request, rows);
+  check.onRows(request, routedRows(rowShape(MODEL), 0, 1, { chunks: [Uint8Array.from(row)] }));
 }
 
 test('a routing passes', () => {

@@ -144,14 +144,14 @@ describe('after a loss', () => {
   });
 });
 
-describe('the queue fails, and every request with it,', () => {
-  function expectFailed(outputs: readonly EngineCoreOutput[], failure: unknown): void {
-    expect(outputs).toEqual([LAST_OUTPUT]);
-    expect([queue.state, queue.failure]).toEqual(['failed', failure]);
-    expect(engine.told).toEqual(['fail all', 'workers lost']);
-    expect([queue.canBegin, queue.begin(), queue.canFinish]).toEqual([false, null, false]);
-  }
+function expectFailed(outputs: readonly EngineCoreOutput[], failure: unknown): void {
+  expect(outputs).toEqual([LAST_OUTPUT]);
+  expect([queue.state, queue.failure]).toEqual(['failed', failure]);
+  expect(engine.told).toEqual(['fail all', 'workers lost']);
+  expect([queue.canBegin, queue.begin(), queue.canFinish]).toEqual([false, null, false]);
+}
 
+describe('the queue fails, and every request with it,', () => {
   test.each([0, 2])('at the loss after the last of %d restarts', (maxRestarts) => {
     fresh(maxRestarts);
     for (let i = 0; i < maxRestarts; i++) {

@@ -12,13 +12,11 @@ import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
 import { kernelShape } from '../../src/kernels/model/kernel-shape.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { MODULAR } from '../../src/kernels/model/route/engine-router.ts';
-import { kernelsOf, requireRows, routerConfig } from '../../src/worker/router-kinds.ts';
+import { kernelsOf, requireRows } from '../../src/worker/router-kinds.ts';
 import { workloads } from '../../src/workload/workloads.ts';
 
-const modular = (routerKernels: RouterKernels): RouterConfig =>
-  routerConfig({ router: 'modular', routingReplay: true, routerKernels });
-const monolithic = (routingReplay: boolean): RouterConfig =>
-  routerConfig({ router: 'monolithic', routingReplay, routerKernels: 'auto' });
+const modular = (kernels: RouterKernels): RouterConfig => ({ kind: 'modular', kernels });
+const monolithic = (hasRoutingReplay: boolean): RouterConfig => ({ kind: 'monolithic', hasRoutingReplay });
 
 const sessionConfig = (modelName: string, router: RouterConfig): SessionConfig => ({
   numRanks: 1,
@@ -97,8 +95,6 @@ describe('a monolithic router without routing_replay_out', () => {
       expect(() => requireRows(monolithic(true), design)).not.toThrow();
       expect(() => requireRows(undefined, design)).not.toThrow();
     }
-    const withoutReplay = { router: 'modular', routingReplay: false, routerKernels: 'auto' } as const;
-    expect(() => routerConfig(withoutReplay)).toThrow('--router is modular; give monolithic');
   });
 
   test('cannot replay a recording, whose rows come from a router of its own', () => {
@@ -124,11 +120,5 @@ describe('the kernels of a router', () => {
     expect(namesOf(modular('fused'))).toEqual([undefined, expect.stringMatching(/-rounds-.*-fused-/)]);
     expect(namesOf(modular('auto'))).toEqual(namesOf(modular('fused')));
     expect(namesOf(MODULAR)).toEqual(namesOf(modular('auto')));
-  });
-
-  test('are one kernel if the router is monolithic', () => {
-    const flags = { router: 'monolithic', routingReplay: true } as const;
-    expect(() => routerConfig({ ...flags, routerKernels: 'gated' })).toThrow('--router-kernels is gated; give auto');
-    expect(routerConfig({ ...flags, routerKernels: 'fused' })).toEqual(monolithic(true));
   });
 });

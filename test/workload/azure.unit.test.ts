@@ -16,7 +16,7 @@ test('rows become lengths and offsets in milliseconds', () => {
     [396, 109],
     [1, 1],
   ]);
-  const { requests } = traceWorkload('t', 't', entries, { seed: 1, vocabSize: 1000 });
+  const { requests } = traceWorkload({ file: 't', name: 't', entries }, { seed: 1, vocabSize: 1000 });
   expect(requests.map((request) => request.promptTokenIds.length)).toEqual([374, 396, 1]);
   expect(requests[0]!.arrivalMs).toBe(0);
   expect(requests[1]!.arrivalMs).toBeCloseTo(4314.579, 3);
@@ -31,7 +31,7 @@ test('times with an offset from UTC are told apart', () => {
 
 test('no two prompts share a token at their start, nor the text behind it', () => {
   const entries = parseAzure([HEADER, ...Array.from({ length: 50 }, () => GOOD)].join('\n'), 't');
-  const { requests } = traceWorkload('t', 't', entries, { seed: 1, vocabSize: 50, scaleLengths: 10 });
+  const { requests } = traceWorkload({ file: 't', name: 't', entries }, { seed: 1, vocabSize: 50, scaleLengths: 10 });
   for (const [number, request] of requests.entries()) {
     for (const earlier of requests.slice(0, number)) {
       expect(commonPrefix(earlier.promptTokenIds, request.promptTokenIds)).toBe(0);

@@ -47,7 +47,7 @@ const scales = fc.oneof(
 test('scaled prompts share exactly the scaled length of the blocks that they share', () => {
   fc.assert(
     fc.property(pairs, scales, ({ numShared, entries }, scaleLengths) => {
-      const { requests } = traceWorkload('t', 't', entries, { ...OPTIONS, scaleLengths });
+      const { requests } = traceWorkload({ file: 't', name: 't', entries }, { ...OPTIONS, scaleLengths });
       const [a, b] = requests.map((request) => request.promptTokenIds);
       expect(a!.length).toBe(Math.max(1, Math.round(entries[0]!.inputLength / scaleLengths)));
       expect(b!.length).toBe(Math.max(1, Math.round(entries[1]!.inputLength / scaleLengths)));
@@ -63,7 +63,7 @@ test('scaled prompts share exactly the scaled length of the blocks that they sha
 
 test('the same seed gives the same bytes, another seed other tokens and the same lengths', () => {
   const entries = parseMooncake(`${GOOD}\n${GOOD}\n`, 't');
-  const make = (seed: number) => traceWorkload('t', 't', entries, { ...OPTIONS, seed });
+  const make = (seed: number) => traceWorkload({ file: 't', name: 't', entries }, { ...OPTIONS, seed });
   expect(fingerprint(make(1))).toBe(fingerprint(make(1)));
   expect(fingerprint(make(2))).not.toBe(fingerprint(make(1)));
   expect(make(2).requests.map((request) => request.promptTokenIds.length)).toEqual([600, 600]);
@@ -71,7 +71,7 @@ test('the same seed gives the same bytes, another seed other tokens and the same
 
 test('blocks of different ids differ in more than their first token, blocks of one id in nothing', () => {
   const entries = [5, 6, 5].map((id) => ({ ...arrivalAt(0), inputLength: 512, hashIds: [id] }));
-  const { requests } = traceWorkload('t', 't', entries, OPTIONS);
+  const { requests } = traceWorkload({ file: 't', name: 't', entries }, OPTIONS);
   const [a, b, again] = requests.map((request) => request.promptTokenIds);
   expect(again).toEqual(a);
   expect(a!.filter((token, position) => token === b![position]).length).toBeLessThan(5);
@@ -84,7 +84,7 @@ test('tokens stay inside the vocabulary, and lengths are at least 1 at any scale
     [50, 16],
     [50, 1e6],
   ] as const) {
-    const [request] = traceWorkload('t', 't', entries, { seed: 1, vocabSize, scaleLengths }).requests;
+    const [request] = traceWorkload({ file: 't', name: 't', entries }, { seed: 1, vocabSize, scaleLengths }).requests;
     expect(request!.promptTokenIds.length).toBeGreaterThanOrEqual(1);
     expect(request!.promptTokenIds.every((token) => token < vocabSize)).toBe(true);
     expect(request!.maxTokens).toBeGreaterThanOrEqual(1);
@@ -92,7 +92,10 @@ test('tokens stay inside the vocabulary, and lengths are at least 1 at any scale
 });
 
 test('arrivals count from the earliest and are divided by the speedup', () => {
-  const { requests } = traceWorkload('t', 't', [5000, 4000, 9000].map(arrivalAt), { ...OPTIONS, speedup: 4 });
+  const { requests } = traceWorkload(
+    { file: 't', name: 't', entries: [5000, 4000, 9000].map(arrivalAt) },
+    { ...OPTIONS, speedup: 4 },
+  );
   expect(requests.map((request) => request.arrivalMs)).toEqual([250, 0, 1250]);
 });
 
@@ -149,12 +152,14 @@ test.each([
   [{ vocabSize: 0 }, 'vocabSize is 0; give a whole number from 2 to 4294967295'],
 ])('%o is refused by name', (options, message) => {
   const entries = parseMooncake(GOOD, 't');
-  expect(userError(() => traceWorkload('t', 't', entries, { ...OPTIONS, ...options }))).toBe(`BAD_VALUE ${message}`);
+  expect(userError(() => traceWorkload({ file: 't', name: 't', entries }, { ...OPTIONS, ...options }))).toBe(
+    `BAD_VALUE ${message}`,
+  );
 });
 
 test('prompts that would not fit in memory are refused before they are made', () => {
   const entry: TraceEntry = { timestampMs: 0, inputLength: 1e12, outputLength: 1, hashIds: null };
-  expect(userError(() => traceWorkload('t.csv', 't', [entry], OPTIONS))).toMatch(
+  expect(userError(() => traceWorkload({ file: 't.csv', name: 't', entries: [entry] }, OPTIONS))).toMatch(
     /^BAD_FILE t\.csv: its prompts have 1000000000000 tokens, at most 268435456 are held at once/u,
   );
 });

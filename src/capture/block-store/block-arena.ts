@@ -1,25 +1,25 @@
 /**
- * The worker's blocks of rows: who holds them, which full one holds which prefix, and which goes first when all are
- * taken.
+ * The worker's blocks of rows: how many requests hold each, which full one holds which prefix, and which goes first
+ * when all are taken.
  */
 
 import { RoutedExpertsError } from '../../contract/errors.ts';
 
 /**
- *                    take                publish(hash)
- *     empty ───────────────▶ private ──────────────────▶ published, held by n ≥ 1 requests
- *       ▲                       │                             │ n = 0                  ▲ hold
- *       ├───────────────────────┘ release                     ▼                        │
- *       └──────────── evicted, oldest first ◀──────── published, idle ─────────────────┘
+ *               take               publish(hash)
+ *     empty ────────────▶ private ─────────────────▶ published, held by n ≥ 1 requests
+ *       ▲                    │                            │ n = 0          ▲ hold
+ *       ├────────────────────┘ release                    ▼                │
+ *       └─────────── evicted, oldest first ◀──────── published, idle ──────┘
  *
  * A private block belongs to one request, which writes to it; a published one is immutable. There is one published
- * block for a hash: who computed the same prefix again holds that one, so that it is as young as the last of its KV
- * blocks. The arena has twice the blocks of the KV pool: KV blocks that can be hit never outnumber the pool, and of the
- * rest the one released first goes first. A hash whose rows went all the same is not found, and its rows are reported
- * missing (L4).
+ * block for a hash: a request that computed the same prefix again holds that one, so that it is as young as the last of
+ * its KV blocks. The arena has twice the blocks of the KV pool: KV blocks that can be hit never outnumber the pool, and
+ * of the rest the block that was released first goes first. A hash whose rows went all the same is not found, and its
+ * rows are reported missing (L4).
  *
- * Invariant: a block is in exactly one of the four states; `#byHash` names the published ones, `#idle` those that
- * nobody holds.
+ * Invariant: a block is in exactly one of the four states; `#byHash` names the published ones, `#idle` those that no
+ * request holds.
  */
 export class BlockArena {
   readonly numBlocks: number;
@@ -42,7 +42,7 @@ export class BlockArena {
     return this.numBlocks - this.#empty.length - this.#idle.size;
   }
 
-  /** Published blocks that nobody holds. */
+  /** Published blocks that no request holds. */
   get numIdle(): number {
     return this.#idle.size;
   }
@@ -63,7 +63,7 @@ export class BlockArena {
   }
 
   /**
-   * A private block becomes immutable. Answers the block that its request holds from here on: the one that the hash
+   * A private block becomes immutable. Returns the block that its request holds from here on: the one that the hash
    * had, or this one.
    */
   publish(block: number, hash: string): number {
@@ -86,7 +86,9 @@ export class BlockArena {
     return block;
   }
 
-  /** A request lets go of a block. Held by nobody, a published one waits for a hit, and a private one is empty. */
+  /**
+   * A request lets go of a block. If it was the last, a published block waits for a hit, and a private one is empty.
+   */
   release(block: number): void {
     const count = this.#refCounts[block]! - 1;
     if (count < 0) throw RoutedExpertsError.of('INVARIANT', `row block ${block} was released twice`);
@@ -96,7 +98,7 @@ export class BlockArena {
     else this.#idle.add(block);
   }
 
-  /** A new generation: no hash is known any more. Held blocks stay with those who hold them. */
+  /** A new generation: no hash is known any more. Held blocks stay with their requests. */
   reset(): void {
     for (const block of this.#byHash.values()) this.#hashes[block] = null;
     this.#byHash.clear();

@@ -8,8 +8,8 @@ const NOWHERE = -1;
 
 /**
  *     ordinal     0 ……… numHits │ ……… numPublished │ ……………
- *     block       published,     published by it,    private: not full yet, or its hash is not known yet
- *                 held by hash   immutable
+ *     block       published,     published by it,    private: not full yet,
+ *                 held by hash   immutable           or its hash is not known yet
  *     positions   ──────────────────────────────────────▶ end: capture is contiguous, the next row is that of `end`
  */
 export class CapturedRequest {
@@ -76,8 +76,8 @@ export class CapturedRequest {
   }
 
   /**
-   * Takes hold of the blocks that it hit: those that are there before the batch's own blocks are made, which could push
-   * them out, and, when the whole batch is published, those that others of the batch have just computed.
+   * Takes hold of the blocks that it hit. The first call comes before the batch's own blocks are made, which could push
+   * hit blocks out. The second finds those that other requests of the batch have just computed and published.
    */
   holdHits(): void {
     if (this.#numHitsHeld === this.#numHits) return;

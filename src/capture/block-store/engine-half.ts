@@ -2,15 +2,16 @@
  * block-store, engine half.
  *
  * Source    vllm RFC #45221, #45635, #58150: vLLM's newest, 0.31 and 0.32.
- * Store     immutable blocks of rows in the worker, with reference counts and a generation; here the rows of opted-in requests that have
- *           arrived, held until the request ends.
+ * Store     The worker has immutable blocks of rows, with reference counts and a generation. This half holds the rows
+ *           of opted-in requests that have arrived, until the request ends.
  * Key       KV block hash. The engine sends each request's new hashes, and from where on it lacks rows (`emitStart`).
- * Leaves    with the outputs of steps in which the request samples; handed out when it ends.
- * Gives up  L5 (rows of every request are stored: its blocks may be hit by one that asks), L6 (the end of a prompt brings all of its rows
- *           in one step), and the rows of an aborted request.
+ * Leaves    Rows leave with the outputs of steps in which the request samples, and are handed out when it ends.
+ * Gives up  L5: rows of every request are stored, since one that asks may hit its blocks.
+ *           L6: the step that ends a prompt brings all of its rows.
+ *           The rows of an aborted request.
  *
- * A block that becomes full while its last token is still unknown gets its hash when the token arrives, and the worker
- * hears of it with the next step of the request. Until then a hit on it is declared a miss: there would be no rows.
+ * A block that becomes full while its last token is still unknown gets its hash when the token arrives. The next step
+ * of the request tells the worker. Until then a hit on the block is declared a miss: there would be no rows.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
@@ -18,12 +19,14 @@ import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
-import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
+import type { RoutedRows } from '../../contract/routed-rows.ts';
 import { RequestKind, type SchedulerOutput } from '../../contract/scheduler-output.ts';
+import { routedRows } from '../routed-rows.ts';
 import { RowPages } from '../row-pages.ts';
 import type { RowShape } from '../row-shape.ts';
 import { rowShape, viewRows } from '../row-shape.ts';
-import { NOT_WANTED, SPAN_LENGTH, writeMetadata, type OutgoingEntry } from './messages.ts';
+import { SpanReader } from '../spans.ts';
+import { NOT_WANTED, writeMetadata, type OutgoingEntry } from './messages.ts';
 import { UnsentHashes } from './unsent-hashes.ts';
 
 type Held = {
@@ -54,7 +57,7 @@ export class BlockStoreEngineHalf implements CaptureEngineHalf {
     this.#blockSize = engine.blockSize;
   }
 
-  /** Blocks of those who do not ask may be hit by those who do. */
+  /** A request that asks may hit blocks of one that does not. */
   wants(): boolean {
     return true;
   }
@@ -95,16 +98,11 @@ export class BlockStoreEngineHalf implements CaptureEngineHalf {
     const deltas = output.routedExpertDeltas;
     if (deltas === null) return;
     const rows = viewRows(this.#shape, deltas.rows, deltas.numRows);
-    let row = 0;
-    for (let i = 0; i < deltas.indexLength; i += SPAN_LENGTH) {
-      const position = deltas.index[i + 1]!;
-      const numRows = deltas.index[i + 2]!;
-      const held = this.#held.get(deltas.index[i]!);
-      if (held !== undefined && live(deltas.index[i]!) !== null) {
-        held.pages.write(position, numRows, rows, row);
-        held.arrivedEnd = Math.max(held.arrivedEnd, position + numRows);
-      }
-      row += numRows;
+    for (const span = new SpanReader(deltas); span.next();) {
+      const held = this.#held.get(span.requestIndex);
+      if (held === undefined || live(span.requestIndex) === null) continue;
+      held.pages.write(span.position, span.count, rows, span.row);
+      held.arrivedEnd = Math.max(held.arrivedEnd, span.position + span.count);
     }
     for (const held of this.#held.values()) {
       while (held.draftsInFlight.length > 0 && held.draftsInFlight[0]!.stepId <= output.stepId) {
@@ -116,13 +114,14 @@ export class BlockStoreEngineHalf implements CaptureEngineHalf {
   take(request: CaptureRequest, _numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {
     if (finishReason === null || !request.returnRoutedExperts) return null;
     const start = request.routedExpertsPromptStart;
-    const end = Math.max(start, request.numTokens - 1);
-    const held = this.#held.get(request.index);
-    return finishReason === 'abort' || held === undefined ? this.#nothing(start, end) : held.pages.take(start, end);
+    const end = request.numTokens - 1;
+    const held = finishReason === 'abort' ? undefined : this.#held.get(request.index);
+    return held?.pages.take(start, end) ?? routedRows(this.#shape, start, end);
   }
 
   /**
-   * Its outputs in flight may be thrown away: what has not arrived is asked for again. The worker forgets its hashes.
+   * Outputs in flight may be thrown away: rows that have not arrived are asked for again. The worker forgets the
+   * request's hashes.
    */
   onPreempt(request: CaptureRequest): void {
     this.#leaveBatch(request);
@@ -152,9 +151,6 @@ export class BlockStoreEngineHalf implements CaptureEngineHalf {
     return { requests: Math.max(this.#numHashesSent.size, this.#held.size), bytes };
   }
 
-  onPrefixHit(): void {}
-  close(): void {}
-
   #leaveBatch(request: CaptureRequest): void {
     const numSent = this.#numHashesSent.get(request.index);
     if (numSent === undefined) return;
@@ -181,11 +177,5 @@ export class BlockStoreEngineHalf implements CaptureEngineHalf {
     }
     if (numDrafts > 0) held.draftsInFlight.push({ stepId: step.stepId, count: numDrafts });
     return emitStart;
-  }
-
-  #nothing(start: number, end: number): RoutedRows {
-    const { numLayers, topK, dtype } = this.#shape;
-    const missing: PositionRange[] = end > start ? [[start, end]] : [];
-    return { start, count: end - start, numLayers, topK, dtype, rowsPerChunk: this.#blockSize, chunks: [], missing };
   }
 }

@@ -1,21 +1,17 @@
 /**
  * What the halves of `block-store` tell each other.
  *
- * Engine half to worker half, with a step, only what is new:
+ * The engine half sends with a step only what is new:
  *
- *     [ generation ][ n ][ words of a hash ] then n × [ request ][ emitStart ][ first ordinal ][ number of hashes ][ hash, hash, … ]
+ *     metadata    [ generation ][ n ][ words of a hash ] then n × entry
+ *     entry       [ request ][ emitStart ][ first ordinal ][ number of hashes ][ hash, hash, … ]
  *
- *     emitStart   rows before it have reached the engine or are on their way to it; NOT_WANTED of a request that did not opt in
+ *     emitStart   rows before it have reached the engine or are on their way to it; NOT_WANTED: it did not opt in
  *     hashes      of the request's blocks `first ordinal …`; each is sent once in a stay of the request in the batch
  *
- * Worker half to engine half, the index of a payload: rows of requests that sampled, from `emitStart` to the last
- * accepted token.
- *
- *     index   [ request, first position, number of rows ][ request, … ]
- *     rows    [ row, row, row, …                        ][ row, …     ]
+ * The worker half sends spans: rows of requests that sampled, from `emitStart` to the last accepted token.
  */
 
-export const SPAN_LENGTH = 3;
 export const NOT_WANTED = 0xffff_ffff;
 
 const HEADER_LENGTH = 3;

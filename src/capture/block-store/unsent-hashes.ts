@@ -13,7 +13,7 @@ export class UnsentHashes {
   readonly #byBlock: Map<number, string> = new Map();
   readonly #byHash: Map<string, number> = new Map();
 
-  /** The request's blocks `[from, to)` can be hit, and the worker has not heard of them. */
+  /** The request's blocks `[from, to)` can be hit, and the worker does not have their hashes. */
   add(request: CaptureRequest, from: number, to: number): void {
     for (let ordinal = from; ordinal < to; ordinal++) {
       const blockId = request.blockIds[ordinal];
@@ -36,7 +36,7 @@ export class UnsentHashes {
     }
   }
 
-  /** The worker has not heard of the hash of the request's block `ordinal`. */
+  /** The worker does not have the hash of the request's block `ordinal`. */
   has(request: CaptureRequest, ordinal: number): boolean {
     return this.#byHash.size > 0 && this.#byHash.has(keyOf(request, ordinal));
   }

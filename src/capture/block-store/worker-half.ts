@@ -18,14 +18,12 @@ import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { RoutedExpertDeltas } from '../../contract/model-runner-output.ts';
 import { BytePool } from '../byte-pool.ts';
 import { acceptedTokens } from '../captured-spans.ts';
-import { recordPack } from '../pack-rows.ts';
+import { RowPacker } from '../pack-rows.ts';
 import { rowShape } from '../row-shape.ts';
+import { SpanWriter } from '../spans.ts';
 import { BlockArena } from './block-arena.ts';
 import { CapturedRequest } from './captured-request.ts';
-import { NOT_WANTED, readMetadata, SPAN_LENGTH } from './messages.ts';
-
-/** Row buffers that may be under way at once: one per step in flight, and as many on the way back. */
-const IDLE_BUFFERS = 8;
+import { NOT_WANTED, readMetadata } from './messages.ts';
 
 /** A step in flight, with its requests in the order in which they run. */
 type Pending = Readonly<{ stepId: number; requests: readonly CapturedRequest[] }>;
@@ -35,11 +33,10 @@ type Segment = Readonly<{ requestIndex: number; position: number; numRows: numbe
 
 export class BlockStoreWorkerHalf implements CaptureWorkerHalf {
   readonly design = 'block-store';
-  readonly #context: CaptureWorkerContext;
   readonly #rowBytes: number;
   readonly #blockSize: number;
-  readonly #rowList: Uint32Array;
-  readonly #buffers: BytePool = new BytePool(IDLE_BUFFERS);
+  readonly #packer: RowPacker;
+  readonly #buffers: BytePool = new BytePool();
   readonly #arena: BlockArena;
   /** `[arena blocks, blockSize, L, K]` in the row dtype. */
   readonly #rows: Uint8Array;
@@ -52,10 +49,9 @@ export class BlockStoreWorkerHalf implements CaptureWorkerHalf {
 
   constructor(context: CaptureWorkerContext) {
     const { model, engine } = context;
-    this.#context = context;
     this.#rowBytes = rowShape(model).bytesPerRow;
     this.#blockSize = engine.blockSize;
-    this.#rowList = new Uint32Array(1 + engine.maxNumBatchedTokens);
+    this.#packer = new RowPacker(context);
     this.#arena = new BlockArena(2 * engine.numBlocks);
     this.#rows = new Uint8Array(this.#arena.numBlocks * engine.blockSize * this.#rowBytes);
   }
@@ -72,8 +68,7 @@ export class BlockStoreWorkerHalf implements CaptureWorkerHalf {
       requests.push(request);
     }
     this.#pending.push({ stepId: step.stepId, requests });
-    for (let row = 0; row < step.numTokens; row++) this.#rowList[1 + row] = step.firstRow + row;
-    return recordPack(this.#context, commands, this.#rowList, step.numTokens);
+    return this.#packer.packAll(step, commands);
   }
 
   collect(step: WorkerStep, bytes: Uint8Array, numSampledTokens: Uint32Array): RoutedExpertDeltas | null {
@@ -84,8 +79,8 @@ export class BlockStoreWorkerHalf implements CaptureWorkerHalf {
     }
     const { generation, entries } = readMetadata(step.captureMetadata);
     if (generation !== this.#generation) {
-      // Those who held blocks of the old generation have all been released: they were preempted, and nothing of them is
-      // pending.
+      // The requests that held blocks of the old generation were preempted, and none of their steps is pending: all of
+      // them have been released.
       this.#arena.reset();
       this.#generation = generation;
     }
@@ -127,8 +122,6 @@ export class BlockStoreWorkerHalf implements CaptureWorkerHalf {
       cachedBytes: this.#arena.numIdle * blockBytes,
     };
   }
-
-  close(): void {}
 
   #request(requestIndex: number, firstPosition: number): CapturedRequest {
     let request = this.#requests.get(requestIndex);
@@ -177,26 +170,16 @@ export class BlockStoreWorkerHalf implements CaptureWorkerHalf {
     }
   }
 
-  /** Copies the segments out; neighbours become one span. */
+  /** Copies the segments out. */
   #emit(segments: readonly Segment[]): RoutedExpertDeltas {
     const numRows = segments.reduce((sum, segment) => sum + segment.numRows, 0);
     const rows = new Uint8Array(this.#buffers.take(numRows * this.#rowBytes));
-    const index = new Uint32Array(segments.length * SPAN_LENGTH);
-    let indexLength = 0;
-    let at = 0;
+    const spans = new SpanWriter(segments.length);
     for (const { requestIndex, position, numRows: count, byteOffset } of segments) {
-      const numBytes = count * this.#rowBytes;
-      rows.set(this.#rows.subarray(byteOffset, byteOffset + numBytes), at);
-      at += numBytes;
-      const last = indexLength - SPAN_LENGTH;
-      const lastEnd = last < 0 || index[last] !== requestIndex ? -1 : index[last + 1]! + index[last + 2]!;
-      if (lastEnd === position) index[last + 2]! += count;
-      else {
-        index[indexLength++] = requestIndex;
-        index[indexLength++] = position;
-        index[indexLength++] = count;
-      }
+      const segment = this.#rows.subarray(byteOffset, byteOffset + count * this.#rowBytes);
+      rows.set(segment, spans.numRows * this.#rowBytes);
+      spans.add(requestIndex, position, count);
     }
-    return { rows, numRows, index, indexLength };
+    return spans.deltas(rows);
   }
 }

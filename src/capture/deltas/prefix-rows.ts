@@ -6,7 +6,7 @@ import { RoutedExpertsError } from '../../contract/errors.ts';
 export type PrefixRowsPolicy = Readonly<{
   /** Rows stay attached to the cached block they belong to, for later requests that hit it. */
   keeps: boolean;
-  /** To an opted-in request a hash of which no cached block has rows is a miss, and so is everything behind it. */
+  /** For an opted-in request a hash of which no cached block has rows is a miss, and so is everything behind it. */
   recomputes: boolean;
   summary: string;
 }>;
@@ -18,8 +18,10 @@ export type PrefixRowsPolicy = Readonly<{
  *                     rows kept with blocks    where no cached copy has rows
  *     computed-only   no                       hit, its rows are missing      RFC vllm#38079
  *     share           yes                      hit, its rows are missing      vllm#45635, TensorRT-LLM#18397
- *     recompute       no                       miss                           none: a cache that opted-in requests do not read
+ *     recompute       no                       miss                           no engine
  *     complete        yes                      miss                           LMDeploy
+ *
+ * `computed-only` is engine-half.ts, the other policies are prefix-rows/engine-half.ts.
  */
 export const prefixRowsPolicies: Readonly<Record<PrefixRows, PrefixRowsPolicy>> = {
   complete: {
@@ -27,7 +29,11 @@ export const prefixRowsPolicies: Readonly<Record<PrefixRows, PrefixRowsPolicy>> 
     recomputes: true,
     summary: 'share, and where a cached block has no rows, recompute: no row is missing',
   },
-  share: { keeps: true, recomputes: false, summary: 'rows stay with the cached block and go to whoever hits it' },
+  share: {
+    keeps: true,
+    recomputes: false,
+    summary: 'rows stay with the cached block and go to each request that hits it',
+  },
   recompute: { keeps: false, recomputes: true, summary: 'opted-in requests compute all their rows themselves' },
   'computed-only': { keeps: false, recomputes: false, summary: 'rows of cached tokens are reported missing' },
 };

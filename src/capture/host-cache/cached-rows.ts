@@ -1,7 +1,7 @@
 /** One request's rows on the worker's host, by absolute position. */
 
 import type { BytePool } from '../byte-pool.ts';
-import { PositionRanges } from '../position-ranges.ts';
+import { PositionRanges, rangesBetween } from '../position-ranges.ts';
 import type { PositionRange } from '../../contract/routed-rows.ts';
 import type { RowShape } from '../row-shape.ts';
 
@@ -41,14 +41,7 @@ export class CachedRows {
 
   /** Ranges of `[start, end)` of which there are rows. */
   present(start: number, end: number): PositionRange[] {
-    const ranges: PositionRange[] = [];
-    let from = start;
-    for (const [gapStart, gapEnd] of this.#present.gaps(start, end)) {
-      if (gapStart > from) ranges.push([from, gapStart]);
-      from = gapEnd;
-    }
-    if (end > from) ranges.push([from, end]);
-    return ranges;
+    return rangesBetween(this.#present.gaps(start, end), start, end);
   }
 
   /** Rows of `[from, to)`, all of them present. A view. */

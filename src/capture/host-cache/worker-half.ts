@@ -15,33 +15,28 @@ import type {
 import type { CommandRecorder } from '../../contract/device.ts';
 import type { RoutedExpertDeltas } from '../../contract/model-runner-output.ts';
 import { BytePool } from '../byte-pool.ts';
-import { acceptedTokens, capturedRows, listCapturedRows } from '../captured-spans.ts';
-import { recordPack } from '../pack-rows.ts';
+import { acceptedTokens, capturedRows } from '../captured-spans.ts';
+import { RowPacker } from '../pack-rows.ts';
 import type { RowShape } from '../row-shape.ts';
 import { rowShape } from '../row-shape.ts';
+import { SpanWriter } from '../spans.ts';
 import { CachedRows } from './cached-rows.ts';
-import { SPAN_LENGTH } from './span.ts';
-
-/** Row buffers that may be under way at once: one per step in flight, and as many on the way back. */
-const IDLE_BUFFERS = 8;
 
 type Finish = Readonly<{ requestIndex: number; cache: CachedRows; start: number; end: number }>;
 
 export class HostCacheWorkerHalf implements CaptureWorkerHalf {
   readonly design = 'host-cache';
-  readonly #context: CaptureWorkerContext;
   readonly #shape: RowShape;
   readonly #maxModelLen: number;
-  readonly #rowList: Uint32Array;
-  readonly #buffers: BytePool = new BytePool(IDLE_BUFFERS);
+  readonly #packer: RowPacker;
+  readonly #buffers: BytePool = new BytePool();
   readonly #cacheBuffers: BytePool;
   readonly #caches: Map<number, CachedRows> = new Map();
 
   constructor(context: CaptureWorkerContext) {
-    this.#context = context;
     this.#shape = rowShape(context.model);
     this.#maxModelLen = context.engine.maxModelLen;
-    this.#rowList = new Uint32Array(1 + context.engine.maxNumBatchedTokens);
+    this.#packer = new RowPacker(context);
     this.#cacheBuffers = new BytePool(context.engine.maxNumSeqs);
   }
 
@@ -49,14 +44,12 @@ export class HostCacheWorkerHalf implements CaptureWorkerHalf {
    * Caches are made here and not in `collect`, so that a step still in flight cannot bring back a request that is over.
    */
   record(step: WorkerStep, commands: CommandRecorder): DeviceRange | null {
-    const numRows = listCapturedRows(step, this.#rowList);
-    if (numRows === 0) return null;
     for (let i = 0; i < step.numRequests; i++) {
       const index = step.requestIndices[i]!;
       if (capturedRows(step, i) === 0 || this.#caches.has(index)) continue;
       this.#caches.set(index, new CachedRows(this.#shape, this.#cacheBuffers));
     }
-    return recordPack(this.#context, commands, this.#rowList, numRows);
+    return this.#packer.packWanted(step, commands);
   }
 
   collect(step: WorkerStep, bytes: Uint8Array | null, numSampledTokens: Uint32Array): RoutedExpertDeltas | null {
@@ -104,8 +97,6 @@ export class HostCacheWorkerHalf implements CaptureWorkerHalf {
     return { requests: this.#caches.size, bytes };
   }
 
-  close(): void {}
-
   /** `numTokens` counts the tokens just sampled. */
   #isAtLimit(step: WorkerStep, i: number, numTokens: number): boolean {
     return numTokens - step.numPromptTokens[i]! >= step.maxTokens[i]! || numTokens >= this.#maxModelLen;
@@ -113,18 +104,16 @@ export class HostCacheWorkerHalf implements CaptureWorkerHalf {
 
   #emit(finishes: readonly Finish[]): RoutedExpertDeltas {
     const { bytesPerRow } = this.#shape;
-    const spans = finishes.flatMap(({ requestIndex, cache, start, end }) =>
+    const ranges = finishes.flatMap(({ requestIndex, cache, start, end }) =>
       cache.present(start, end).map(([from, to]) => ({ requestIndex, cache, from, to })),
     );
-    const numRows = spans.reduce((sum, { from, to }) => sum + to - from, 0);
+    const numRows = ranges.reduce((sum, { from, to }) => sum + to - from, 0);
     const rows = new Uint8Array(this.#buffers.take(numRows * bytesPerRow));
-    const index = new Uint32Array(spans.length * SPAN_LENGTH);
-    let row = 0;
-    for (const [i, { requestIndex, cache, from, to }] of spans.entries()) {
-      rows.set(cache.read(from, to), row * bytesPerRow);
-      index.set([requestIndex, from, to - from], i * SPAN_LENGTH);
-      row += to - from;
+    const spans = new SpanWriter(ranges.length);
+    for (const { requestIndex, cache, from, to } of ranges) {
+      rows.set(cache.read(from, to), spans.numRows * bytesPerRow);
+      spans.add(requestIndex, from, to - from);
     }
-    return { rows, numRows, index, indexLength: index.length };
+    return spans.deltas(rows);
   }
 }

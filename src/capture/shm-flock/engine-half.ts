@@ -3,19 +3,21 @@
  *
  * Source    vllm#28284, the "current architecture" of RFC vllm#38079.
  * Store     POSIX shared memory, int32 `[slots, L, K]`, behind a file lock.
- * Key       physical KV slot.
- * Leaves    when a request stops: the scheduler rebuilds its slot mapping from its block ids, takes the lock and copies the rows out, on
- *           the event loop.
- * Gives up  L5 (every request is stored, and every finished one read, whoever asked), L6 (a blocking lock and a copy as long as the
- *           request inside the scheduler's step), and rows of a request that ends without a block table: an abort, or a last token that
- *           arrives after a preemption. Those are reported missing (L4).
+ * Key       Physical KV slot.
+ * Leaves    Rows leave when a request stops. The scheduler rebuilds its slot mapping from its block ids, takes the lock
+ *           and copies the rows out, on the event loop.
+ * Gives up  L5: every request is stored, and every finished one is read, opted in or not.
+ *           L6: a lock that blocks, and a copy as long as the request, inside the scheduler's step.
+ *           Rows of a request that ends without a block table: by an abort, or with a last token that arrives after a
+ *           preemption. They are reported missing (L4).
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
 import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
-import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
+import type { RoutedRows } from '../../contract/routed-rows.ts';
+import { routedRows } from '../routed-rows.ts';
 import type { RowShape } from '../row-shape.ts';
 import { rowShape } from '../row-shape.ts';
 import type { SharedRows } from './shared-rows.ts';
@@ -37,38 +39,31 @@ export class ShmFlockEngineHalf implements CaptureEngineHalf {
     return true;
   }
 
+  /** Rows do not come with outputs. */
+  onStepOutput(): void {}
+
   take(request: CaptureRequest, _numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {
     if (finishReason === null) return null;
-    const end = Math.max(0, request.numTokens - 1);
-    const start = Math.min(end, request.routedExpertsPromptStart);
+    const start = request.routedExpertsPromptStart;
+    const end = request.numTokens - 1;
     // The source reads when a request stops, never when it is aborted.
     const stored = finishReason === 'abort' ? 0 : Math.min(end, request.blockIds.length * this.#blockSize);
     const rows = stored > 0 ? this.#readSlots(request.blockIds, stored) : null;
     if (!request.returnRoutedExperts) return null;
     const missingFrom = Math.max(start, stored);
-    const missing: PositionRange[] = missingFrom < end ? [[missingFrom, end]] : [];
-    return {
-      start,
-      count: end - start,
-      numLayers: this.#shape.numLayers,
-      topK: this.#shape.topK,
-      dtype: 'int32',
+    return routedRows(this.#shape, start, end, {
       rowsPerChunk: Math.max(1, end),
       chunks: [rows],
-      missing,
-    };
+      missing: missingFrom < end ? [[missingFrom, end]] : [],
+    });
   }
+
+  /** Nothing is held for a request. */
+  release(): void {}
 
   liveCounts(): CaptureLiveCounts {
     return { requests: 0, bytes: 0 };
   }
-
-  onPrefixHit(): void {}
-  onScheduled(): void {}
-  onStepOutput(): void {}
-  onPreempt(): void {}
-  release(): void {}
-  onCacheReset(): void {}
 
   close(): void {
     this.#shared.close();

@@ -68,15 +68,15 @@ export function sharedRowsBytes(model: ModelConfig, engine: EngineConfig): numbe
 }
 
 /**
- * `unlink` takes the object's name away, once everybody has mapped it: of a process that is killed then, only the
- * empty lock file is left.
+ * `unlink` takes the object's name away, once both halves have mapped it: a process that is killed after that leaves
+ * only the empty lock file behind.
  */
 export type CreatedSharedRows = SharedRows & Readonly<{ unlink: () => void }>;
 
 /**
- * Creates the shared memory object and its lock file. Throws SHARED_MEMORY when there is no `/dev/shm` or too little
- * room in it, and leaves nothing then: memory is claimed here, so that a full file system is an error now and not a
- * SIGBUS later.
+ * Creates the shared memory object and its lock file. Memory is claimed here, so that a full file system is an error at
+ * start and not a SIGBUS later. Throws SHARED_MEMORY when there is no `/dev/shm` or too little room in it, and leaves
+ * nothing behind.
  */
 export function createSharedRows(where: SharedMemoryName, byteLength: number): CreatedSharedRows {
   const free = freeSharedMemoryBytes();
@@ -133,8 +133,8 @@ function openLockFile(path: string, flags: string): number {
 }
 
 /**
- * The lock file is opened anew for each lock, as in the source. `flock` belongs to the open file: so the lock excludes
- * threads too, and the kernel releases it with the thread or process that ends.
+ * The lock file is opened anew for each lock, as in the source. `flock` belongs to the open file: the lock excludes
+ * threads too, and the kernel releases it when the thread or process that holds it ends.
  */
 class PosixSharedRows implements SharedRows {
   readonly #address: bigint;

@@ -4,7 +4,7 @@
  *     shared memory   int32 [numSlots, L, K], numSlots = numBlocks · blockSize, row of slot s at entry s·L·K
  *     lock            one advisory file lock, exclusive for readers and writers alike
  *
- * Invariant: nobody touches `rows` outside `lock` … `unlock`.
+ * Invariant: `rows` is read and written only between `lock` and `unlock`.
  */
 export interface SharedRows {
   readonly rows: Int32Array;

@@ -3,13 +3,12 @@
  * pass and of the whole device buffer after it, then, under the lock, a write of each row to its slot. The runner keeps
  * one step in flight: that is what blocking means for a device whose reads are asynchronous.
  *
- * As in the source, every rank reads the slot mapping, and rank 0 alone does the rest: the others map no shared memory
- * and never lock.
+ * As in the source, every rank reads the slot mapping, and rank 0 alone does the rest: the other ranks map no shared
+ * memory and take no lock.
  */
 
 import type {
   BlockingReads,
-  CaptureLiveCounts,
   CaptureWorkerContext,
   CaptureWorkerHalf,
   DeviceRange,
@@ -76,13 +75,6 @@ export class ShmFlockWorkerHalf implements CaptureWorkerHalf, BlockingReads {
 
   collect(): null {
     return null;
-  }
-
-  forget(): void {}
-  recycle(): void {}
-
-  liveCounts(): CaptureLiveCounts {
-    return { requests: 0, bytes: 0 };
   }
 
   close(): void {

@@ -2,15 +2,18 @@
  * slot-store, engine half.
  *
  * Source    vllm#39568 with #38939, #44214, #48622, #51906: released since 0.22.
- * Store     a table in the scheduler's memory, `[numBlocks · blockSize, L, K]`, `uint8` for up to 256 experts, else `uint16`.
- * Key       physical KV slot.
- * Leaves    with each output of a request, joined by the frontend. The first output reads its rows from the table through the block
- *           table as it was when the step was scheduled, which covers prefix hits and earlier chunks; later outputs slice the step's
- *           own rows. Chunks before the last emit nothing; after a preemption only the row of the new token is emitted.
- * Gives up  L5 (every step stores the rows of all requests: any of them may be hit by one that asks), L6 (the first output copies
- *           the prompt's rows in the scheduler's step), and the prompt's rows of a request aborted before its first token.
- * Costs     rows of every slot of the pool, whoever asks (gpt-oss-120b: 144 B a slot), a copy of each row of every step, and a block table
- *           per request and step in flight.
+ * Store     A table in the scheduler's memory, `[numBlocks · blockSize, L, K]`: `uint8` for up to 256 experts, else
+ *           `uint16`.
+ * Key       Physical KV slot.
+ * Leaves    Rows leave with each output of a request, and the frontend joins them. The first output reads its rows from
+ *           the table, through the block table as it was when the step was scheduled: this covers prefix hits and
+ *           earlier chunks. Later outputs slice the step's own rows. Chunks before the last emit nothing. After a
+ *           preemption only the row of the new token is emitted.
+ * Gives up  L5: every step stores the rows of all requests, since one that asks may hit any of them.
+ *           L6: the first output copies the prompt's rows in the scheduler's step.
+ *           The prompt's rows of a request that is aborted before its first token.
+ * Costs     Memory for the rows of every slot of the pool, whether or not a request asks (gpt-oss-120b: 144 B a slot).
+ *           A copy of each row of every step. A block table per request and step in flight.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
@@ -18,16 +21,19 @@ import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
-import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
+import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
+import { routedRows } from '../routed-rows.ts';
 import type { RowArray, RowShape } from '../row-shape.ts';
 import { rowShape, viewRows } from '../row-shape.ts';
+import { SpanReader } from '../spans.ts';
 import { SlotTable } from './slot-table.ts';
-import { SPAN_LENGTH, SPANS_AT, slotsAt } from './step-index.ts';
+import { partsOf } from './slotted-deltas.ts';
 
 /** A request's block table as it was when a step was scheduled. */
 type Snapshot = Readonly<{ stepId: number; blockIds: Uint32Array }>;
 
+/** What was emitted of a request. A preemption changes none of it: outputs in flight are still delivered. */
 type Emission = {
   /** Rows before this position were emitted; −1 before the first emission. */
   cursor: number;
@@ -76,7 +82,7 @@ export class SlotStoreEngineHalf implements CaptureEngineHalf {
         this.#emissions.set(request.index, emission);
       }
       if (emission.cursor >= 0 || request.numComputedTokens < request.numPromptTokens) continue;
-      // Snapshots of outputs that were dropped by a cache reset, or lost with a worker, are of no use to anybody.
+      // Snapshots of outputs that a cache reset dropped, or that were lost with a worker, are never read.
       emission.snapshots = emission.snapshots.filter(({ stepId }) => stepId > this.#stepId);
       emission.snapshots.push({ stepId: step.stepId, blockIds: Uint32Array.from(request.blockIds) });
     }
@@ -90,38 +96,31 @@ export class SlotStoreEngineHalf implements CaptureEngineHalf {
     this.#stepId = output.stepId;
     const deltas = output.routedExpertDeltas;
     if (deltas === null) return;
-    const { index } = deltas;
     const rows = viewRows(this.#shape, deltas.rows, deltas.numRows);
-    const firstSlot = slotsAt(index[0]!);
+    const { spans, slots } = partsOf(deltas);
     this.#stepRows = rows;
-    this.#table.storeBatch(rows, index.subarray(firstSlot, firstSlot + deltas.numRows));
-    let row = 0;
-    for (let at = SPANS_AT; at < firstSlot; at += SPAN_LENGTH) {
-      const numRows = index[at + 2]!;
-      const emission = this.#emissions.get(index[at]!);
-      if (emission !== undefined && live(index[at]!) !== null) {
-        emission.stepId = output.stepId;
-        emission.row = row;
-        emission.tokenStart = index[at + 1]!;
-        emission.numRows = numRows;
-      }
-      row += numRows;
+    this.#table.storeBatch(rows, slots);
+    for (const span = new SpanReader(spans); span.next();) {
+      const emission = this.#emissions.get(span.requestIndex);
+      if (emission === undefined || live(span.requestIndex) === null) continue;
+      emission.stepId = output.stepId;
+      emission.row = span.row;
+      emission.tokenStart = span.position;
+      emission.numRows = span.count;
     }
   }
 
   take(request: CaptureRequest, numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {
     if (!request.returnRoutedExperts) return null;
     const emission = this.#emissions.get(request.index);
-    const end = Math.max(request.routedExpertsPromptStart, request.numTokens - 1);
+    const start = request.routedExpertsPromptStart;
+    const end = request.numTokens - 1;
     const cursor = emission?.cursor ?? -1;
-    if (finishReason === 'abort') return cursor < 0 ? this.#nothing(request.routedExpertsPromptStart, end) : null;
+    if (finishReason === 'abort') return cursor < 0 ? routedRows(this.#shape, start, end) : null;
     if (emission === undefined || numNewTokens === 0) return null;
     emission.cursor = end;
-    return cursor < 0 ? this.#first(request, emission, end) : this.#slice(emission, cursor, end);
+    return cursor < 0 ? this.#first(emission, start, end) : this.#slice(emission, cursor, end);
   }
-
-  /** What was emitted stays emitted. Snapshots stay too: outputs in flight are still delivered. */
-  onPreempt(): void {}
 
   release(request: CaptureRequest): void {
     this.#emissions.delete(request.index);
@@ -135,47 +134,22 @@ export class SlotStoreEngineHalf implements CaptureEngineHalf {
     return { requests: this.#emissions.size, bytes };
   }
 
-  onPrefixHit(): void {}
-  onCacheReset(): void {}
-  close(): void {}
-
   /** The prompt's rows, and those of drafts accepted with it, read by slot. */
-  #first(request: CaptureRequest, emission: Emission, end: number): RoutedRows {
-    const start = request.routedExpertsPromptStart;
+  #first(emission: Emission, start: number, end: number): RoutedRows {
     const snapshot = emission.snapshots.find(({ stepId }) => stepId === this.#stepId);
     emission.snapshots = [];
-    if (snapshot === undefined) return this.#nothing(start, end);
-    return {
-      ...this.#header(start, end),
-      rowsPerChunk: this.#blockSize,
-      chunks: this.#table.pages(snapshot.blockIds, start, end),
-      missing: [],
-    };
+    if (snapshot === undefined) return routedRows(this.#shape, start, end);
+    const chunks = this.#table.pages(snapshot.blockIds, start, end);
+    return routedRows(this.#shape, start, end, { rowsPerChunk: this.#blockSize, chunks });
   }
 
   /** The rows of the new tokens, out of the step's. */
-  #slice(emission: Emission, start: number, end: number): RoutedRows {
+  #slice({ stepId, row, tokenStart, numRows }: Emission, start: number, end: number): RoutedRows {
+    const isThere = stepId === this.#stepId && start >= tokenStart && end <= tokenStart + numRows;
+    if (!isThere) return routedRows(this.#shape, start, end);
     const width = this.#shape.entriesPerRow;
-    const from = emission.row + start - emission.tokenStart;
-    const isThere =
-      emission.stepId === this.#stepId && start >= emission.tokenStart && end <= emission.tokenStart + emission.numRows;
-    if (!isThere) return this.#nothing(start, end);
-    return {
-      ...this.#header(start, end),
-      rowsPerChunk: Math.max(1, end - start),
-      chunkOrigin: start,
-      chunks: [this.#stepRows.slice(from * width, (from + end - start) * width)],
-      missing: [],
-    };
-  }
-
-  #nothing(start: number, end: number): RoutedRows {
-    const missing: PositionRange[] = end > start ? [[start, end]] : [];
-    return { ...this.#header(start, end), rowsPerChunk: this.#blockSize, chunks: [], missing };
-  }
-
-  #header(start: number, end: number): Pick<RoutedRows, 'start' | 'count' | 'numLayers' | 'topK' | 'dtype'> {
-    const { numLayers, topK, dtype } = this.#shape;
-    return { start, count: end - start, numLayers, topK, dtype };
+    const from = row + start - tokenStart;
+    const chunk = this.#stepRows.slice(from * width, (from + end - start) * width);
+    return routedRows(this.#shape, start, end, { chunks: [chunk] });
   }
 }

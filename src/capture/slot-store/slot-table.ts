@@ -5,12 +5,12 @@ import type { RowArray, RowShape } from '../row-shape.ts';
 import { allocateRows } from '../row-shape.ts';
 
 /**
- *     slot     0 ………… 15 │ 16 ………… 31 │ …          block b owns the slots [b · blockSize, (b + 1) · blockSize)
+ *     slot     0 ………… 15 │ 16 ………… 31 │ …     block b owns the slots [b · blockSize, (b + 1) · blockSize)
  *     table    [ L·K ids ] × numBlocks · blockSize
  *
  * Invariant: after the output of step n was stored, slot s holds the row that the last of the steps 0 … n to write s
- * computed. Outputs arrive in order, so a block table as it was when step n was *scheduled* reads the right rows now,
- * even if its blocks were given to others since: their rows come with later outputs.
+ * computed. Outputs arrive in order. So a block table as it was when step n was *scheduled* reads the right rows even
+ * if its blocks were given to other requests since: the rows of those come with later outputs.
  */
 export class SlotTable {
   readonly #shape: RowShape;

@@ -8,8 +8,7 @@ import type { PlannedRun } from './plan.ts';
  * row of one label can pass for one of another. Workers, their tables and the device's memory live through all runs,
  * and no design gets a label twice.
  *
- * Runs of one repeat with the same label get the very same prompts: who knows the answer to one knows it for all of
- * them.
+ * Runs of one repeat with the same label get the very same prompts, so that the oracle computes each answer once.
  */
 export class LabelledWorkloads {
   readonly #workload: Workload;

@@ -146,7 +146,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
   }
 
   function submitDue(): void {
-    // A refused or at once aborted request makes room for the next one: ask again until nobody is due.
+    // A request that is refused or aborted at once makes room for the next one: repeat until no request is due.
     for (;;) {
       const due = arrivals.numDue(numSubmitted, performance.now() - startedAt, numInFlight);
       if (due === 0) break;

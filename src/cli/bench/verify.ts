@@ -36,7 +36,7 @@ export class Verifier {
   readonly #router: Router;
   readonly #rowLength: number;
   readonly #recorded: Map<string, Expected> = new Map();
-  /** The oracle's answers to prompts that are still in use: many designs are asked the same. */
+  /** The oracle's answers to prompts that are still in use: many designs serve the same prompts. */
   readonly #answers: WeakMap<Uint32Array, Expected> = new WeakMap();
 
   /** `recording`: what the workload's requests must get, in place of the oracle's answers. */

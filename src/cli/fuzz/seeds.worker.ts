@@ -7,5 +7,5 @@ export type SeedsTask = Readonly<{ design: string; from: number; to: number; opt
 
 export default async function runTask({ design, from, to, options }: SeedsTask): Promise<CampaignPart> {
   await loadDesigns([design]);
-  return runSeeds(loadedDesign(design), from, to, options);
+  return runSeeds(loadedDesign(design), { from, to, ...options });
 }

@@ -4,7 +4,6 @@ import { Command } from 'commander';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { openNullAdapter } from '../../kernels/device/gpu.ts';
 import { openDevice, prepareAdapters } from '../../kernels/device/open-device.ts';
-import { deviceOn } from '../../kernels/device/open-device.ts';
 import { describeEnvironment } from '../environment.ts';
 import { list, whole } from '../options.ts';
 import { BENCH_SHAPES, BENCH_TOKENS } from './bench-shapes.ts';
@@ -58,7 +57,7 @@ async function openVerifyDevices({ adapter }: VerifyOptions): Promise<readonly V
     if (adapter !== undefined) throw error;
     process.stderr.write(`${(error as Error).message}; the kernels are compiled, and the reference is verified\n`);
   }
-  const device = await deviceOn(await openNullAdapter());
+  const device = await (await openNullAdapter()).openDevice();
   devices.push({ device, host: { isSoftware: false, subgroupSizes: [32, 32] }, isNull: true });
   return devices;
 }

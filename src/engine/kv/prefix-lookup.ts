@@ -68,7 +68,7 @@ export class PrefixLookup {
     this.numQueryTokens += request.numTokens;
     this.numHitTokens += numHits * this.#blockSize;
     this.numRefusedTokens += (this.#numFound - numHits) * this.#blockSize;
-    if (numHits > 0 && request.wanted) this.#capture!.onPrefixHit(request, numHits);
+    if (numHits > 0 && request.wanted) this.#capture!.onPrefixHit?.(request, numHits);
   }
 
   /** Of the cached blocks with the hash of `first`, the one for a request that wants rows. */

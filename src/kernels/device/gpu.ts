@@ -5,9 +5,11 @@
  */
 
 import { create } from 'webgpu';
+import type { Device } from '../../contract/device.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { prepareAdapters, replaceDriversBySwiftShader } from './vulkan-environment.ts';
-import { isSoftwareName } from './webgpu-info.ts';
+import { WebGpuDevice } from './webgpu-device.ts';
+import { isSoftwareName, webGpuInfo } from './webgpu-info.ts';
 
 /** Timestamps in steps of 65,536 ns would hide every kernel. */
 const DAWN_FLAGS = ['disable-dawn-features=timestamp_quantization'];
@@ -29,6 +31,27 @@ export class OpenAdapter {
     this.backend = backend;
     this.isSoftware = isSoftware;
     live.add(this);
+  }
+
+  /** The device of the adapter, which releases it when it is destroyed. */
+  async openDevice(): Promise<Device> {
+    const { name, backend, isSoftware } = this;
+    const { features, limits } = this.adapter;
+    const wanted: readonly GPUFeatureName[] = ['subgroups', 'timestamp-query'];
+    try {
+      const gpu = await this.adapter.requestDevice({
+        requiredFeatures: wanted.filter((feature) => features.has(feature)),
+        requiredLimits: {
+          maxBufferSize: limits.maxBufferSize,
+          maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
+        },
+      });
+      const description = `${name} (${isSoftware ? 'CPU, software' : backend})`;
+      return new WebGpuDevice(gpu, webGpuInfo(gpu, { description, isSoftware }), this);
+    } catch (error) {
+      this.release();
+      throw error;
+    }
   }
 
   /** Only after the device was destroyed and the event loop had its turn. */

@@ -198,7 +198,7 @@ function planChunks(
   gate: GateKernel,
   route: StepKernel,
   shape: KernelShape,
-  b: Omit<Buffers, 'chunks'>,
+  b: StepBuffers,
 ): Readonly<{ planned: readonly PlannedStep[]; owned: readonly DeviceBuffer[] }> {
   const { numLayers, numExperts, maxNumBatchedTokens } = shape;
   const size = gate.chunkTokens;
@@ -217,7 +217,7 @@ function planChunks(
   return { planned, owned };
 }
 
-function routerOutputs(router: RouterConfig, b: Omit<Buffers, 'chunks'>): DeviceBuffer[] {
+function routerOutputs(router: RouterConfig, b: StepBuffers): DeviceBuffer[] {
   if (router.kind === 'modular') return [b.routedExperts];
   return router.hasRoutingReplay ? [b.expertOutput, b.routingReplayOut] : [b.expertOutput];
 }
@@ -241,26 +241,8 @@ function rowsOf(kernels: KernelSet, b: Buffers, bound: readonly BoundKernel[]): 
 
 type BoundStep = PlannedStep & Readonly<{ bound: BoundKernel }>;
 
-type Buffers = Readonly<
-  Record<
-    | 'stepInput'
-    | 'slotMapping'
-    | 'lastTokens'
-    | 'kvKeys'
-    | 'blockTable'
-    | 'hidden'
-    | 'gateWeights'
-    | 'routedExperts'
-    | 'expertOutput'
-    | 'routingReplayOut'
-    | 'expandedRows'
-    | 'sampled'
-    | 'packRows'
-    | 'packed',
-    DeviceBuffer
-  >
-> &
-  Readonly<{ chunks: readonly DeviceBuffer[] }>;
+type StepBuffers = ReturnType<typeof createBuffers>;
+type Buffers = StepBuffers & Readonly<{ chunks: readonly DeviceBuffer[] }>;
 
 /** Words of a buffer that this router never touches. */
 const UNUSED = 1;
@@ -271,7 +253,7 @@ function createBuffers(
   shape: KernelShape,
   weightWords: number,
   router: RouterConfig,
-): Omit<Buffers, 'chunks'> {
+) {
   const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, 4 * words, 'storage');
   const { maxNumBatchedTokens, maxNumSeqs, numLayers, topK } = shape;
   const isMonolithic = router.kind === 'monolithic';

@@ -16,6 +16,7 @@ import { sample } from './sample/sample.ts';
 import { select } from '../router/reference/select.ts';
 import { wgslModule } from '../router/wgsl-module.ts';
 import { MODULAR, selectionOf } from './route/engine-router.ts';
+import { FROM_DEVICE, HEADER_WORDS, Header, REQUEST_WORDS, RequestField } from './step-input.ts';
 
 /** Sizes of one step; a `StepInput` is one. */
 export type StepSizes = Readonly<{ numTokens: number; numRequests: number; numTableUpdates: number }>;
@@ -71,6 +72,27 @@ export const BINDINGS: Readonly<Record<KernelRole | 'expand', readonly KernelAcc
 
 /** Threads per workgroup of the kernels that have a thread per item. */
 export const THREADS = 64;
+
+/** The layout of a step's input, as the shaders name it. */
+export const STEP_CONSTANTS: Readonly<Record<string, number>> = {
+  FROM_DEVICE,
+  HEADER_WORDS,
+  REQUEST_WORDS,
+  H_NUM_TOKENS: Header.numTokens,
+  H_NUM_REQUESTS: Header.numRequests,
+  H_NUM_TABLE_UPDATES: Header.numTableUpdates,
+  H_EPOCH: Header.epoch,
+  H_TOKEN_REQUESTS: Header.tokenRequests,
+  H_REQUESTS: Header.requests,
+  H_TABLE_UPDATES: Header.tableUpdates,
+  R_BATCH_SLOT: RequestField.batchSlot,
+  R_TOKEN_START: RequestField.tokenStart,
+  R_TOKEN_COUNT: RequestField.tokenCount,
+  R_ROW_START: RequestField.rowStart,
+  R_NUM_DRAFTS: RequestField.numDrafts,
+  R_SAMPLES: RequestField.samples,
+  THREADS,
+};
 
 /** Workgroups with which `pack` is fast for `numRows` rows. */
 export function packWorkgroups(model: ModelConfig, numRows: number): number {

@@ -4,34 +4,13 @@ import type { DeviceInfo, Kernel } from '../../contract/device.ts';
 import type { ModelConfig, RouterConfig } from '../../contract/config.ts';
 import { chunkTokens, gateGrid, gateKernel, packGate } from './gate/gate-kernel.ts';
 import type { KernelSet, KernelSetFactory } from './kernel-set.ts';
-import { BINDINGS, THREADS, modelShader, references } from './kernel-set.ts';
+import { BINDINGS, STEP_CONSTANTS, THREADS, modelShader, references } from './kernel-set.ts';
 import type { KernelShape } from './kernel-shape.ts';
 import { rowDtype } from './kernel-shape.ts';
 import { routerKernel, routerWorkgroups, selectingPorts } from '../router/router-kernels.ts';
 import type { EngineRouter } from './route/engine-router.ts';
 import { MODULAR, chooseEngineRouter, selectionOf, weightsPerWord } from './route/engine-router.ts';
 import { fusedGrid, fusedKernel } from './route/fused-kernel.ts';
-import { FROM_DEVICE, HEADER_WORDS, Header, REQUEST_WORDS, RequestField } from './step-input.ts';
-
-const LAYOUT = {
-  FROM_DEVICE,
-  HEADER_WORDS,
-  REQUEST_WORDS,
-  H_NUM_TOKENS: Header.numTokens,
-  H_NUM_REQUESTS: Header.numRequests,
-  H_NUM_TABLE_UPDATES: Header.numTableUpdates,
-  H_EPOCH: Header.epoch,
-  H_TOKEN_REQUESTS: Header.tokenRequests,
-  H_REQUESTS: Header.requests,
-  H_TABLE_UPDATES: Header.tableUpdates,
-  R_BATCH_SLOT: RequestField.batchSlot,
-  R_TOKEN_START: RequestField.tokenStart,
-  R_TOKEN_COUNT: RequestField.tokenCount,
-  R_ROW_START: RequestField.rowStart,
-  R_NUM_DRAFTS: RequestField.numDrafts,
-  R_SAMPLES: RequestField.samples,
-  THREADS,
-} as const;
 
 /**
  * Threads per request of `attend`. A GPU wants many loads in flight for a long context; a software adapter runs a
@@ -81,14 +60,14 @@ export function wgslKernelsWith(
   return {
     attendWrite: {
       kernel: kernel('attendWrite', 'attend-write/attend-write', `attend-write/s${numSpeculativeTokens}`, {
-        ...LAYOUT,
+        ...STEP_CONSTANTS,
         NUM_SPECULATIVE_TOKENS: numSpeculativeTokens,
       }),
       grid: (sizes) => [ceilGrid(Math.max(sizes.numTokens, sizes.numTableUpdates, 1), THREADS), 1],
     },
     attend: {
       kernel: kernel('attend', 'attend/attend', `attend/b${blockSize}-m${maxBlocksPerSeq}-t${threads}`, {
-        ...LAYOUT,
+        ...STEP_CONSTANTS,
         BLOCK_SIZE: blockSize,
         MAX_BLOCKS_PER_SEQ: maxBlocksPerSeq,
         ATTEND_THREADS: threads,
@@ -99,7 +78,7 @@ export function wgslKernelsWith(
     ...routerKernels(model, shape, info, engineRouter, router, reference),
     sample: {
       kernel: kernel('sample', 'sample/sample', `sample/v${vocabSize}-s${numSpeculativeTokens}-w${wrongDraftsBelow}`, {
-        ...LAYOUT,
+        ...STEP_CONSTANTS,
         VOCAB_SIZE: vocabSize,
         NUM_SPECULATIVE_TOKENS: numSpeculativeTokens,
         WRONG_DRAFTS_BELOW: wrongDraftsBelow,
@@ -122,7 +101,7 @@ export function wgslKernelsWith(
             'expand',
             'routing-replay/expand-routing-replay',
             `expand-routing-replay/l${numLayers}-k${topK}${replaySuffix}`,
-            { ...LAYOUT, NUM_LAYERS: numLayers, TOP_K: topK, MAX_TOKENS: maxNumBatchedTokens },
+            { ...STEP_CONSTANTS, NUM_LAYERS: numLayers, TOP_K: topK, MAX_TOKENS: maxNumBatchedTokens },
           ),
           grid: ({ numTokens }) => [ceilGrid(numTokens * numLayers * topK, THREADS), 1],
         }

@@ -70,7 +70,7 @@ export async function runRouter(
   }
 }
 
-/** Throws `BAD_VALUE` for a bias that the function has not, for none where it has one, and for one that does not fit. */
+/** Throws `BAD_VALUE` for a bias that the function does not have, for none where it has one, and for a wrong one. */
 export function checkBias(router: RoutingFunction, bias: Float32Array | null): void {
   if (router.hasSelectionBias !== (bias !== null)) {
     throw RoutedExpertsError.of('BAD_VALUE', 'selection bias', bias, 'one if, and only if, the function has it');

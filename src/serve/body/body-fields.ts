@@ -22,7 +22,7 @@ export function badField(name: string, value: unknown, wanted: string): HttpErro
   return HttpError.of('BAD_FIELD', name, name, show(value), wanted);
 }
 
-/** Every method throws BAD_FIELD with the field's full name. Fields that nobody asked for are in `unread`. */
+/** Every method throws BAD_FIELD with the field's full name. Fields that were not read are in `unread`. */
 export class BodyFields {
   readonly #object: Readonly<Record<string, unknown>>;
   readonly #path: string;

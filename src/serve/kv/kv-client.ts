@@ -89,8 +89,7 @@ export class KvClient {
     const { header, keys, rows } = frames;
     const isIntact = keys.length % 4 === 0 && checksumOf(keys, rows) === header.checksum;
     // The frames may begin anywhere in a buffer of ZeroMQ's: the copies are aligned.
-    const words = new Uint32Array(Math.floor(keys.length / 4));
-    new Uint8Array(words.buffer).set(keys.subarray(0, words.byteLength));
+    const words = new Uint32Array(new Uint8Array(keys).buffer, 0, Math.floor(keys.length / 4));
     const { rowsStart: start, rowsEnd: end } = header;
     const believed = rowsOfBytes(this.#rowShape, { start, end, bytes: new Uint8Array(rows) });
     this.#events.answered(fetch, { keys: words, rows: believed }, isIntact);

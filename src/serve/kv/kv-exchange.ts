@@ -27,7 +27,7 @@ export type KvExchangeOptions = Pick<HandoverOptions, 'rows' | 'leaseMs' | 'load
     host: string;
     /** 0: any free one. An engine that only decodes opens none. */
     port: number;
-    /** Hosts that KV may be fetched from, beside loopback: requests name them, and requests come from anybody. */
+    /** Hosts that KV may be fetched from, beside loopback: requests name them, and any client may send one. */
     peers: readonly string[];
   }>;
 
@@ -59,13 +59,12 @@ export class KvExchange implements KvConnector {
     engine: EngineConfig,
     onFailure: (requestId: string, error: Error) => void,
   ) {
-    const { role, peers } = options;
     const { blockSize } = engine;
-    const isPeer = (host: string): boolean => LOOPBACK.includes(host) || peers.includes(host);
-    const [rows, shape] = [rowShape(model), shapeOf(model, blockSize)];
-    const handover = { ...options, engineId: this.engineId, blockSize, rowShape: rows, shape, tokenDigest };
+    const isPeer = (host: string): boolean => LOOPBACK.includes(host) || options.peers.includes(host);
     this.options = options;
-    this.rules = { role, isPeer, rowShape: rows };
+    this.rules = { role: options.role, isPeer, rowShape: rowShape(model) };
+    const shapes = { blockSize, rowShape: this.rules.rowShape, shape: shapeOf(model, blockSize) };
+    const handover = { ...options, ...shapes, engineId: this.engineId, tokenDigest };
     this.#keeper = new KvKeeper(handover, {
       wakeAt: (time) => callAt(time, () => this.#keeper.expire(time)),
       prepare: (read, carried) => {
@@ -142,7 +141,7 @@ export class KvExchange implements KvConnector {
     if (finishReason === null) return null;
     this.#loader.ended(requestId);
     const offer = this.#keeper.ended(requestId, routedExperts);
-    return offer === null ? null : transferAnswer(offer, { host: this.options.host, port: this.#server!.port });
+    return offer === null ? null : transferAnswer(offer, this.options.host, this.#server!.port);
   }
 
   externalKv(request: CaptureRequest): ExternalKv | null {

@@ -60,6 +60,14 @@ export function checksumOf(keys: Uint8Array, rows: Uint8Array): number {
   return crc32(rows, crc32(keys));
 }
 
+/** The question of a header, or `null` if it holds none: a peer may send anything. */
+export function questionOf(header: Readonly<Record<string, unknown>>): KvQuestion | null {
+  const { engineId, requestId, from, to, rowsStart, rowsDigest = '', shape, tokens } = header;
+  const areTexts = [engineId, requestId, rowsDigest, shape, tokens].every((text) => typeof text === 'string');
+  const areNumbers = [from, to, rowsStart ?? 0].every((number) => typeof number === 'number');
+  return areTexts && areNumbers ? (header as unknown as KvQuestion) : null;
+}
+
 /** The object that a frame holds, or `null`. What a peer sends may be anything. */
 export function parseHeader(frame: Uint8Array | undefined): Readonly<Record<string, unknown>> | null {
   try {

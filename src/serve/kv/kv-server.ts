@@ -3,10 +3,10 @@
 import { Router } from 'zeromq';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { KvKeeper } from '../../handover/kv-keeper.ts';
-import type { KvAnswer, KvQuestion, KvReply } from '../../handover/kv-message.ts';
+import type { KvAnswer, KvReply } from '../../handover/kv-message.ts';
 import { bytesInTurns } from './carried-rows.ts';
-import type { AnswerHeader } from './kv-frames.ts';
-import { checksumOf, endpoint, isIpv6, parseHeader, PROTOCOL } from './kv-frames.ts';
+import type { AnswerHeader, ReleaseHeader } from './kv-frames.ts';
+import { checksumOf, endpoint, isIpv6, parseHeader, PROTOCOL, questionOf } from './kv-frames.ts';
 import { Limited } from './limited.ts';
 
 /** Questions are small; a longer message is none. */
@@ -45,12 +45,14 @@ export class KvServer {
     for await (const [peer, frame] of this.#router) {
       const header = parseHeader(frame);
       if (peer === undefined || header === null || header['protocol'] !== PROTOCOL) continue;
-      const question = header as unknown as KvQuestion;
-      if (header['kind'] === 'release') this.#keeper.release(question.engineId, question.requestId);
-      else if (header['kind'] === 'read') {
-        // A peer that is gone when its answer is ready is no concern.
-        this.#keeper.read(question, (reply) => void this.#send(peer, Number(header['id']), reply).catch(() => {}));
-      }
+      const { engineId, requestId } = header as unknown as ReleaseHeader;
+      if (header['kind'] === 'release') this.#keeper.release(engineId, requestId);
+      if (header['kind'] !== 'read') continue;
+      // A peer that is gone when its reply is ready is no concern.
+      const reply = (said: KvReply): void => void this.#send(peer, Number(header['id']), said).catch(() => {});
+      const question = questionOf(header);
+      if (question === null) reply({ refusal: 'the question cannot be read' });
+      else this.#keeper.read(question, reply);
     }
   }
 

@@ -1,6 +1,6 @@
 /**
- * `kv_transfer_params`: how vLLM's proxies say whose KV a request begins with (NIXL's pull flow), and what the engine
- * that has it answers.
+ * `kv_transfer_params`: how vLLM's proxies say which engine has the KV that a request begins with (NIXL's pull flow), and
+ * what that engine has told the proxy before.
  */
 
 import type { RowShape } from '../../capture/row-shape.ts';
@@ -17,12 +17,11 @@ export { pdRowsWays, type PdRows } from '../../handover/handed-rows.ts';
 const MAX_ID_LENGTH = 512;
 const MAX_TOKENS = 2 ** 31 - 1;
 /**
- * Of vLLM's fields those that say nothing here: blocks are asked for by position, and the lease is the other engine's
- * affair.
+ * Fields of vLLM's that say nothing here: blocks are asked for by position, and the other engine keeps the lease.
  */
 const unused = ['remote_block_ids', 'tp_size', 'remote_blocks_expiry_time', 'transfer_mode'];
 
-/** What a server does for others: keeps KV for them, fetches KV from them. */
+/** What a server does for others: it keeps KV for them, or fetches KV from them. */
 export const kvRoles = ['prefill', 'decode', 'both'] as const;
 export type KvRole = (typeof kvRoles)[number];
 
@@ -35,7 +34,7 @@ export type TransferRules = Readonly<{
   isPeer: (host: string) => boolean;
 }>;
 
-/** Keep this request's KV for somebody who will ask for it. */
+/** Keep this request's KV for an engine that will ask for it. */
 export type KeepKv = Readonly<{
   kind: 'keep';
   /**
@@ -57,10 +56,7 @@ export type TransferAnswer = Readonly<{
   carried: RoutedRows | null;
 }>;
 
-export function transferAnswer(
-  offer: KvOffer,
-  { host, port }: Readonly<{ host: string; port: number }>,
-): TransferAnswer {
+export function transferAnswer(offer: KvOffer, host: string, port: number): TransferAnswer {
   const params = {
     do_remote_prefill: true,
     do_remote_decode: false,

@@ -1,4 +1,4 @@
-/** The servers of one role: which are up, and whose turn it is. */
+/** The servers of one role: which are up, and which is next in turn. */
 
 import { HttpError } from '../http-error.ts';
 import type { BackendRole } from './backend.ts';
@@ -34,7 +34,7 @@ export class BackendPool {
   }
 
   /**
-   * Those that are up, round robin: the first is the one whose turn it is, the others are to be tried if it fails.
+   * Returns the servers that are up, round robin: the first is next in turn, the others are to be tried if it fails.
    * Throws NO_BACKEND.
    */
   inTurn(): readonly Backend[] {

@@ -11,8 +11,8 @@ const CONNECT_MS = 3000;
 const HEALTH_MS = 2000;
 
 /**
- * Why there is no answer. `unreachable`: there was no connection, and so nobody has seen the request. `broken`: it may
- * have been served. `too-slow`: nothing came for too long.
+ * Why there is no answer. `unreachable`: there was no connection, so no server has seen the request. `broken`: a server
+ * may have served the request. `too-slow`: nothing came for too long.
  */
 export class BackendError extends Error {
   readonly kind: 'unreachable' | 'broken' | 'too-slow';

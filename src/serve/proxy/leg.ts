@@ -1,4 +1,6 @@
-/** Sends one leg of a request to a server whose turn it is, and to the next one where that can do no harm. */
+/**
+ * Sends one leg of a request to the server that is next in turn, and to the one after it where a repeat is harmless.
+ */
 
 import type { IncomingMessage } from 'node:http';
 import { HttpError } from '../http-error.ts';

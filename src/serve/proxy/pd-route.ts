@@ -86,7 +86,7 @@ export async function servePd(
   try {
     await new PdExchange(request, services, path, body, controller.signal).serve(reply);
   } catch (error) {
-    // Nobody is there to be told.
+    // The client is gone: there is no one to answer.
     if (controller.signal.aborted && reply.raw.destroyed) reply.hijack();
     else if (reply.raw.headersSent) {
       // Half an answer is no answer: its client must see that it was cut.
@@ -98,6 +98,9 @@ export async function servePd(
     release();
   }
 }
+
+/** `mayRepeat`: the hand-over can be made again if the KV does not come. */
+type DecodeLeg = Readonly<{ body: Json; splicer: Splicer | null; mayRepeat: boolean }>;
 
 class PdExchange {
   readonly #services: PdServices;
@@ -126,11 +129,11 @@ class PdExchange {
 
   async serve(reply: FastifyReply): Promise<void> {
     const { metrics, decode } = this.#services;
-    // KV that nobody can come for is not made.
+    // KV that no decode server can fetch is not made.
     decode.requireUp();
     if (!canBeSplit(this.#body)) {
       metrics.unsplit();
-      await this.#decode(reply, this.#body, null, false);
+      await this.#decode(reply, { body: this.#body, splicer: null, mayRepeat: false });
       return;
     }
     const startedAt = performance.now();
@@ -143,7 +146,7 @@ class PdExchange {
       const body = decodeBody(this.#body, prefilled.params);
       const isLate = performance.now() - startedAt > this.#services.config.prefillMs;
       const mayRepeat = handovers < MAX_HANDOVERS && !isLate;
-      if (await this.#decode(reply, body, prefilled.splicer, mayRepeat)) return;
+      if (await this.#decode(reply, { body, splicer: prefilled.splicer, mayRepeat })) return;
     }
   }
 
@@ -176,7 +179,7 @@ class PdExchange {
     }
   }
 
-  /** `null` where nobody asked for rows. Throws an Error if those that were asked for did not come. */
+  /** Returns `null` if no rows were asked for. Throws an Error if rows were asked for and did not come. */
   #splicer(answer: Json, params: unknown): Splicer | null {
     const fields = new BodyFields(this.#body);
     const isGenerate = this.#path === '/inference/v1/generate';
@@ -187,11 +190,11 @@ class PdExchange {
     const numTokens = params['remote_num_tokens'];
     const choice = Array.isArray(answer['choices']) ? (answer['choices'] as readonly unknown[])[0] : undefined;
     if (typeof numTokens !== 'number' || !isObject(choice)) throw new Error('its answer has no choice');
-    return Splicer.from(format, promptStart, numTokens, choice);
+    return Splicer.from(choice, { format, start: promptStart, numPromptTokens: numTokens });
   }
 
   /** `false`, where the hand-over may be made again: the KV did not come, and nothing has been passed on. */
-  async #decode(reply: FastifyReply, body: Json, splicer: Splicer | null, mayRepeat: boolean): Promise<boolean> {
+  async #decode(reply: FastifyReply, { body, splicer, mayRepeat }: DecodeLeg): Promise<boolean> {
     const { config, decode, metrics } = this.#services;
     const { backend, answer } = await sendLeg(
       decode.inTurn(),

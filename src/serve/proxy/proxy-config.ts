@@ -9,8 +9,8 @@ export type ProxyConfig = Pick<ServeConfig, 'host' | 'port' | 'limits' | 'logLev
     prefill: readonly string[];
     decode: readonly string[];
     /**
-     * `splice`: the proxy puts the rows of the first answer where the second declares them missing. Else answers pass
-     * through as they are.
+     * `splice`: the proxy puts the rows of the first answer where the second declares them missing. Otherwise answers
+     * pass through as they are.
      */
     rows: PdRows;
     /** Silence after which a server is given up. */

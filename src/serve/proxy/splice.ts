@@ -10,7 +10,7 @@
  */
 
 import { PositionRanges } from '../../capture/position-ranges.ts';
-import { countPositions } from '../../capture/routed-rows.ts';
+import { countPositions, presentPieces } from '../../capture/routed-rows.ts';
 import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
 import type { RowArray } from '../../capture/row-shape.ts';
 import type { JsonObject } from '../../rows/json-object.ts';
@@ -20,7 +20,6 @@ import type { RowFormat } from '../../rows/row-formats.ts';
 import { rowMembers } from '../../rows/row-formats.ts';
 import type { ReadRowsOptions, WireRows } from '../../rows/read-rows.ts';
 import { readRows } from '../../rows/read-rows.ts';
-import { presentRanges } from '../../rows/row-pieces.ts';
 
 export type SpliceCounts = { numSpliced: number; numMissing: number };
 
@@ -38,10 +37,13 @@ export class Splicer {
   }
 
   /**
-   * From the first server's choice, for a prompt of `numPromptTokens`. Throws an Error if its rows are not there or not
-   * of the form.
+   * Makes a splicer of the first server's choice. `start` is the first position whose row is wanted. Throws an Error if
+   * the choice has no rows, or not in `format`.
    */
-  static from(format: RowFormat, start: number, numPromptTokens: number, choice: JsonObject): Splicer {
+  static from(
+    choice: JsonObject,
+    { format, start, numPromptTokens }: Readonly<{ format: RowFormat; start: number; numPromptTokens: number }>,
+  ): Splicer {
     return new Splicer(format, start, declaredRows(format, choice, { start, numRows: numPromptTokens - start }));
   }
 
@@ -58,7 +60,7 @@ export class Splicer {
   #fill(decoded: RoutedRows): RoutedRows {
     const source = this.#prefilled.rows;
     const has = new PositionRanges();
-    for (const [from, to] of presentRanges(source)) has.add(from, to);
+    for (const { position, count } of presentPieces(source)) has.add(position, position + count);
     const width = source.numLayers * source.topK;
     // What is prefilled can be wider or narrower than what is decoded; the ids are the same.
     const target = source.dtype === decoded.dtype ? entriesOf(decoded) : new Int32Array(entriesOf(decoded));

@@ -96,7 +96,7 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
   onExternalKv(request: CaptureRequest, from: number, to: number, rows: RoutedRows | null): void {
     this.#mentions(request, 'onExternalKv');
     if (this.followsBlocks) this.#followed.onExternalKv(request, from);
-    this.#half.onExternalKv!(request, from, to, rows);
+    this.#half.onExternalKv?.(request, from, to, rows);
     this.#movableBytes += (to - from) * this.#bytesPerRow;
   }
 
@@ -108,7 +108,7 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
 
   onPrefixHit(request: CaptureRequest, numHitBlocks: number): void {
     this.#mentions(request, 'onPrefixHit');
-    this.#copying(0, () => this.#half.onPrefixHit(request, numHitBlocks));
+    this.#copying(0, () => this.#half.onPrefixHit?.(request, numHitBlocks));
   }
 
   onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void {
@@ -116,7 +116,7 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     for (const request of requests) this.#mentions(request, 'onScheduled');
     this.#followed.onScheduled(step, requests, stepPositions);
     this.#tokensOfStep.set(step.stepId, step.totalNumScheduledTokens);
-    this.#copying(0, () => this.#half.onScheduled(step, requests, stepPositions));
+    this.#copying(0, () => this.#half.onScheduled?.(step, requests, stepPositions));
   }
 
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
@@ -146,7 +146,7 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     this.#mentions(request, 'onPreempt');
     this.#followed.onTableLost(request);
     this.#numTablesLost.set(request.index, (this.#numTablesLost.get(request.index) ?? 0) + 1);
-    this.#copying(0, () => this.#half.onPreempt(request));
+    this.#copying(0, () => this.#half.onPreempt?.(request));
   }
 
   release(request: CaptureRequest): void {
@@ -168,7 +168,7 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     if (!this.#wasWanted) this.#judge.wrong('L5', 'the scheduler told of a cache reset that concerns no request');
     this.#wasWanted = this.#wanted.size > 0;
     this.#followed.onCacheReset();
-    this.#copying(0, () => this.#half.onCacheReset());
+    this.#copying(0, () => this.#half.onCacheReset?.());
   }
 
   onStepsLost(): void {
@@ -183,7 +183,7 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
   }
 
   close(): void {
-    this.#half.close();
+    this.#half.close?.();
   }
 
   #mentions(request: CaptureRequest, what: string): void {

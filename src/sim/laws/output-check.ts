@@ -1,4 +1,4 @@
-/** What an output of the engine must be: one for each request that is due, with its tokens and its end (L2, L3, L8). */
+/** Checks outputs of the engine: one for each request that is due, with its tokens and its end (L2, L3, L8). */
 
 import type { EngineCoreOutput, FinishReason } from '../../contract/engine-core-output.ts';
 import type { Judge } from './judge.ts';
@@ -13,7 +13,7 @@ export class OutputCheck {
     this.#judge = judge;
   }
 
-  /** The requests that outputs came for are those that are due, in their order. */
+  /** Checks that outputs came for the requests that are due, in their order. */
   requests(outputs: readonly EngineCoreOutput[], due: readonly TrackedRequest[]): void {
     const got = outputs.map(({ requestId }) => requestId);
     const wanted = due.map(({ spec }) => spec.id);
@@ -21,7 +21,7 @@ export class OutputCheck {
     this.#judge.wrong('L3', `outputs came for [${got.join(', ')}], due were [${wanted.join(', ')}]`);
   }
 
-  /** Of a request that ends before its time. */
+  /** Checks the output of a request that was aborted or failed. */
   earlyEnd({ name }: TrackedRequest, { newTokenIds, finishReason }: EngineCoreOutput, due: FinishReason): void {
     if (newTokenIds.length === 0 && finishReason === due) return;
     this.#judge.wrong('L8', `${name} ends early with ${newTokenIds.length} tokens and "${finishReason}", not "${due}"`);

@@ -1,6 +1,6 @@
 /**
- * The obvious engine half for rows that come with outputs: a list per request, appended to. It hits no cached block.
- * Where it rewinds at a preemption it is right, and so the control of the two mutants made of it.
+ * The obvious engine half for rows that come with outputs: it appends them to a list per request. It hits no cached
+ * block. If it rewinds at a preemption it is right: then it is the control of the two mutants that are made of it.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
@@ -10,8 +10,9 @@ import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
-import { SPAN_LENGTH } from '../../capture/deltas/span.ts';
+import { routedRows } from '../../capture/routed-rows.ts';
 import { rowShape, viewRows, type RowArray, type RowShape } from '../../capture/row-shape.ts';
+import { SpanReader } from '../../capture/spans.ts';
 
 type Held = { rows: RowArray[]; firstPosition: number; life: number };
 
@@ -46,30 +47,22 @@ export class AppendingEngineHalf implements CaptureEngineHalf {
     if (deltas === null) return;
     const { entriesPerRow } = this.#shape;
     const rows = viewRows(this.#shape, deltas.rows, deltas.numRows);
-    let row = 0;
-    for (let i = 0; i < deltas.indexLength; i += SPAN_LENGTH) {
-      const index = deltas.index[i]!;
-      const count = deltas.index[i + 2]!;
-      if (live(index) !== null) {
-        const held = this.#of(index, deltas.index[i + 1]!, lives?.get(index) ?? 0);
-        for (let r = row; r < row + count; r += 1) {
-          held.rows.push(rows.slice(r * entriesPerRow, (r + 1) * entriesPerRow));
-        }
+    for (const span = new SpanReader(deltas); span.next();) {
+      if (live(span.requestIndex) === null) continue;
+      const held = this.#of(span.requestIndex, span.position, lives?.get(span.requestIndex) ?? 0);
+      for (let r = span.row; r < span.row + span.count; r += 1) {
+        held.rows.push(rows.slice(r * entriesPerRow, (r + 1) * entriesPerRow));
       }
-      row += count;
     }
   }
 
   take(request: CaptureRequest, _numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {
     if (finishReason === null) return null;
-    const { numLayers, topK, dtype } = this.#shape;
     const start = request.routedExpertsPromptStart;
-    const count = Math.max(0, request.numTokens - 1 - start);
-    const held = this.#held.get(request.index);
-    const present = Math.min(count, held?.rows.length ?? 0);
-    const chunks = held?.rows.slice(0, present) ?? [];
-    const missing: PositionRange[] = present < count ? [[start + present, start + count]] : [];
-    return { start, count, numLayers, topK, dtype, rowsPerChunk: 1, chunkOrigin: start, chunks, missing };
+    const end = request.numTokens - 1;
+    const chunks = this.#held.get(request.index)?.rows.slice(0, end - start) ?? [];
+    const missing: PositionRange[] = start + chunks.length < end ? [[start + chunks.length, end]] : [];
+    return { ...routedRows(this.#shape, start, end, { chunks, missing }), rowsPerChunk: 1 };
   }
 
   onPreempt(request: CaptureRequest): void {
@@ -95,18 +88,14 @@ export class AppendingEngineHalf implements CaptureEngineHalf {
     return { requests: this.#held.size, bytes: numRows * this.#shape.bytesPerRow };
   }
 
-  onPrefixHit(): void {}
-  onCacheReset(): void {}
-  close(): void {}
-
   #of(index: number, position: number, life: number): Held {
     let held = this.#held.get(index);
     if (held === undefined) {
       held = { rows: [], firstPosition: position, life };
       this.#held.set(index, held);
     }
-    // What was on its way before a preemption goes on where the rows end; what was scheduled after it begins at the
-    // first position.
+    // Rows scheduled before a preemption go on where the list ends; rows scheduled after it begin at the first
+    // position.
     if (this.#rewinds && life > held.life) {
       held.rows.length = position - held.firstPosition;
       held.life = life;

@@ -1,4 +1,4 @@
-/** Defects of halves that no engine is known to have had, and that a check must find all the same. */
+/** Defects of halves that no engine is known to have had; the checks must find them all the same. */
 
 import type {
   CaptureEngineHalf,
@@ -11,11 +11,11 @@ import type { CommandRecorder } from '../../contract/device.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
-import { toArray } from '../../capture/routed-rows.ts';
+import { routedRows, toArray } from '../../capture/routed-rows.ts';
 import { DelegatingEngineHalf, DelegatingWorkerHalf } from './delegates.ts';
 import type { Mutant } from './mutant.ts';
 
-/** Whatever few rows a step packs: the whole packed buffer is read back. */
+/** Reads back the whole packed buffer, however few rows a step packs. */
 class CopiesWholeBuffer extends DelegatingWorkerHalf {
   readonly #packedBytes: number;
 
@@ -30,12 +30,12 @@ class CopiesWholeBuffer extends DelegatingWorkerHalf {
   }
 }
 
-/** At the end of a request its rows are joined into one array, inside the scheduler's step. */
+/** Joins the rows of a request into one array at its end, inside the scheduler's step. */
 class JoinsInStep extends DelegatingEngineHalf {
   override take(request: CaptureRequest, numNew: number, finish: FinishReason | null): RoutedRows | null {
     const rows = super.take(request, numNew, finish);
     if (rows === null || rows.missing.length > 0) return rows;
-    return { ...rows, rowsPerChunk: Math.max(1, rows.count), chunkOrigin: rows.start, chunks: [toArray(rows, 0)] };
+    return routedRows(rows, rows.start, rows.start + rows.count, { chunks: [toArray(rows, 0)] });
   }
 }
 

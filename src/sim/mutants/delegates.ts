@@ -41,7 +41,7 @@ export class DelegatingEngineHalf implements CaptureEngineHalf {
   }
 
   onPrefixHit(request: CaptureRequest, numHitBlocks: number): void {
-    this.half.onPrefixHit(request, numHitBlocks);
+    this.half.onPrefixHit?.(request, numHitBlocks);
   }
 
   acceptsExternalKv(request: CaptureRequest, hasRows: boolean): boolean {
@@ -49,7 +49,7 @@ export class DelegatingEngineHalf implements CaptureEngineHalf {
   }
 
   onExternalKv(request: CaptureRequest, from: number, to: number, rows: RoutedRows | null): void {
-    this.half.onExternalKv!(request, from, to, rows);
+    this.half.onExternalKv?.(request, from, to, rows);
   }
 
   onBlocksCached(request: CaptureRequest, firstBlock: number): void {
@@ -57,7 +57,7 @@ export class DelegatingEngineHalf implements CaptureEngineHalf {
   }
 
   onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void {
-    this.half.onScheduled(step, requests, stepPositions);
+    this.half.onScheduled?.(step, requests, stepPositions);
   }
 
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
@@ -69,7 +69,7 @@ export class DelegatingEngineHalf implements CaptureEngineHalf {
   }
 
   onPreempt(request: CaptureRequest): void {
-    this.half.onPreempt(request);
+    this.half.onPreempt?.(request);
   }
 
   release(request: CaptureRequest): void {
@@ -81,7 +81,7 @@ export class DelegatingEngineHalf implements CaptureEngineHalf {
   }
 
   onCacheReset(): void {
-    this.half.onCacheReset();
+    this.half.onCacheReset?.();
   }
 
   onStepsLost(): void {
@@ -93,7 +93,7 @@ export class DelegatingEngineHalf implements CaptureEngineHalf {
   }
 
   close(): void {
-    this.half.close();
+    this.half.close?.();
   }
 }
 
@@ -117,18 +117,18 @@ export class DelegatingWorkerHalf implements CaptureWorkerHalf {
   }
 
   forget(endedIndices: readonly number[], preemptedIndices: readonly number[]): void {
-    this.half.forget(endedIndices, preemptedIndices);
+    this.half.forget?.(endedIndices, preemptedIndices);
   }
 
   recycle(rows: ArrayBuffer): void {
-    this.half.recycle(rows);
+    this.half.recycle?.(rows);
   }
 
   liveCounts(): CaptureLiveCounts {
-    return this.half.liveCounts();
+    return this.half.liveCounts?.() ?? { requests: 0, bytes: 0 };
   }
 
   close(): void {
-    this.half.close();
+    this.half.close?.();
   }
 }

@@ -5,13 +5,13 @@ import type { ModelConfig } from '../../contract/config.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
-import { rowAt } from '../../capture/routed-rows.ts';
+import { routedRows, rowAt } from '../../capture/routed-rows.ts';
 import { allocateRows, rowShape, type RowShape } from '../../capture/row-shape.ts';
 import type { Request } from '../../engine/request.ts';
 import type { VirtualLock } from '../virtual/virtual-lock.ts';
 import { DelegatingEngineHalf } from './delegates.ts';
 
-/** Rows are read by the block table that the request had before it was preempted; the blocks are others' by then. */
+/** Reads rows by the block table that the request had before its preemption; other requests hold these blocks then. */
 export class ReadsFreedBlocks extends DelegatingEngineHalf {
   readonly #tables = new Map<number, readonly number[]>();
 
@@ -44,7 +44,7 @@ export class ForgetsOnAbort extends DelegatingEngineHalf {
   }
 }
 
-/** A request that is aborted with steps in flight is never released: nobody is left to do it. */
+/** Never releases a request that is aborted with steps in flight. */
 export class LeaksOnAbort extends DelegatingEngineHalf {
   override release(request: CaptureRequest): void {
     const { numInFlightTokens } = request as Request;
@@ -52,7 +52,7 @@ export class LeaksOnAbort extends DelegatingEngineHalf {
   }
 }
 
-/** Reads under a file lock when a request ends: at once where nobody holds it, else when the holder lets go. */
+/** Reads under a file lock when a request ends: at once if the lock is free, else when its holder lets go. */
 export class LocksAtEnd extends DelegatingEngineHalf {
   readonly #lock: VirtualLock;
 
@@ -70,18 +70,18 @@ export class LocksAtEnd extends DelegatingEngineHalf {
   }
 }
 
-/** Rows that are not there are delivered as zeros. */
+/** Delivers missing rows as zeros. */
 export class ZerosForMissing extends DelegatingEngineHalf {
   override take(request: CaptureRequest, numNew: number, finish: FinishReason | null): RoutedRows | null {
     const rows = super.take(request, numNew, finish);
     if (rows === null || rows.missing.length === 0) return rows;
-    const zeros = allocateRows({ ...rows, entriesPerRow: rows.numLayers * rows.topK, bytesPerRow: 0 }, 1);
+    const zeros = allocateRows(rows, 1);
     const chunks = Array.from({ length: rows.count }, (_, i) => rowAt(rows, rows.start + i) ?? zeros);
     return { ...rows, rowsPerChunk: 1, chunkOrigin: rows.start, chunks, missing: [] };
   }
 }
 
-/** Prompt and output rows, without the one that no forward pass computes left out. */
+/** Counts a row for each prompt and output token; no forward pass computes that of the last one. */
 export class CountsOneTooMany extends DelegatingEngineHalf {
   override take(request: CaptureRequest, numNew: number, finish: FinishReason | null): RoutedRows | null {
     const rows = super.take(request, numNew, finish);
@@ -89,7 +89,7 @@ export class CountsOneTooMany extends DelegatingEngineHalf {
   }
 }
 
-/** What a cache reset throws away is delivered as if the request had only been preempted. */
+/** Delivers what a cache reset throws away, as if the request had only been preempted. */
 export class KeepsStaleOutput extends DelegatingEngineHalf {
   readonly #requests: Request[] = [];
 
@@ -104,7 +104,7 @@ export class KeepsStaleOutput extends DelegatingEngineHalf {
   }
 }
 
-/** A table by KV slot, which nobody fills for KV that another engine computed. */
+/** Reads a table by KV slot, which is not filled for KV that another engine computed. */
 export class ReadsSlotsOfExternalKv extends DelegatingEngineHalf {
   override acceptsExternalKv(): boolean {
     return true;
@@ -113,7 +113,7 @@ export class ReadsSlotsOfExternalKv extends DelegatingEngineHalf {
   override onExternalKv(): void {}
 }
 
-/** Whatever comes or does not come with the KV: the rows of loaded positions are those of a pass that never ran. */
+/** Makes up the rows of loaded positions, whether rows come with the KV or not. */
 export class MakesUpExternalRows extends DelegatingEngineHalf {
   readonly #shape: RowShape;
 
@@ -127,16 +127,13 @@ export class MakesUpExternalRows extends DelegatingEngineHalf {
   }
 
   override onExternalKv(request: CaptureRequest, from: number, to: number): void {
-    const { numLayers, topK, dtype, entriesPerRow } = this.#shape;
-    const count = to - from;
-    const chunk = allocateRows(this.#shape, count);
-    for (let i = 0; i < count * entriesPerRow; i += 1) chunk[i] = i % topK;
-    const shape = { numLayers, topK, dtype, rowsPerChunk: count, chunkOrigin: from };
-    super.onExternalKv(request, from, to, { start: from, count, ...shape, chunks: [chunk], missing: [] });
+    const chunk = allocateRows(this.#shape, to - from);
+    for (let i = 0; i < chunk.length; i += 1) chunk[i] = i % this.#shape.topK;
+    super.onExternalKv(request, from, to, routedRows(this.#shape, from, to, { chunks: [chunk] }));
   }
 }
 
-/** A maker, as a mutation wants it. */
+/** Returns the function that a mutation's `engineHalf` wants. */
 export function wrapping(
   Half: new (half: CaptureEngineHalf) => CaptureEngineHalf,
 ): (half: CaptureEngineHalf) => CaptureEngineHalf {

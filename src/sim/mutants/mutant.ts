@@ -3,11 +3,11 @@
 import type { Mutation } from '../tested-design.ts';
 
 export type Mutant = Readonly<{
-  /** In the list of known defects. */
+  /** Its number in the list of known defects. */
   number: number;
   name: string;
   defect: string;
-  /** Where it was found. */
+  /** Where the defect was found. */
   source: string;
   /** The name of the tested design that is changed. */
   base: string;

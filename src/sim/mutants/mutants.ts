@@ -36,7 +36,7 @@ import {
   WrapsIds,
 } from './worker-mutants.ts';
 
-/** Frees the blocks of a request once more that was aborted while steps were in flight. */
+/** Frees the blocks of a request twice if it was aborted while steps were in flight. */
 function installDoubleFree(): () => void {
   const original = LiveRequests.prototype.abort;
   LiveRequests.prototype.abort = function abort(this: LiveRequests, request) {
@@ -50,7 +50,7 @@ function installDoubleFree(): () => void {
   };
 }
 
-/** A slot is free again at once, while the map of the step that it was given to is still to come. */
+/** Frees a ring slot at once, before the map of its step has ended. */
 function installEarlyRelease(): () => void {
   const { acquire, release } = ReadbackRing.prototype;
   ReadbackRing.prototype.acquire = function acquireAndRelease(this: ReadbackRing) {
@@ -234,7 +234,7 @@ export const mutants: readonly Mutant[] = [
   ...captureMutants,
 ];
 
-/** Not a mutant: what two of them are made of, without the defect. It must survive. */
+/** Not a mutant: the half that two mutants are made of, without the defect. It must survive. */
 export const CONTROL: TestedDesign = mutated(
   testedDesignByName('deltas'),
   'control/appending',

@@ -31,7 +31,7 @@ function installLoadsThatOutliveWorkers(): () => void {
   };
 }
 
-/** Nobody tells the engine that there are blocks again. */
+/** The engine is not told that there are blocks again. */
 function installSilentRelease(): () => void {
   const { releaseBlocks } = World.prototype;
   const { wakeUp } = Storm.prototype;

@@ -1,4 +1,4 @@
-/** Defects of sharing: which cached block a request gets, and which blocks a capture design hears of. */
+/** Defects of sharing: which cached block a request gets, and which blocks a capture design is told of. */
 
 import { BlockPool } from '../../engine/kv/block-pool.ts';
 import type { Mutant } from './mutant.ts';

@@ -6,7 +6,7 @@ import { Request } from '../../engine/request.ts';
 import { Scheduler } from '../../engine/scheduler.ts';
 import type { Mutant } from './mutant.ts';
 
-/** Blocks of a request that leaves the step being planned keep hashes of tokens that nobody computes. */
+/** Blocks of a request that leaves the step being planned keep hashes of tokens that are never computed. */
 function installKeptHashes(): () => void {
   const original = KVCacheManager.prototype.uncomputedBlocks;
   KVCacheManager.prototype.uncomputedBlocks = () => [];
@@ -15,7 +15,7 @@ function installKeptHashes(): () => void {
   };
 }
 
-/** A second preemption forgets that output on its way is to be thrown away. */
+/** A second preemption forgets that output in flight must be thrown away. */
 function installUndroppedOutput(): () => void {
   const original = Request.prototype.startOver;
   Request.prototype.startOver = function startOver(this: Request, dropStaleOutput) {

@@ -1,11 +1,11 @@
-/** Worker halves, kernels and answers that are wrong in one way. */
+/** Worker halves, kernels and outputs that are wrong in one way. */
 
 import type { CaptureWorkerContext, WorkerStep } from '../../contract/capture.ts';
 import type { ModelConfig } from '../../contract/config.ts';
 import type { ModelRunnerOutput, RoutedExpertDeltas } from '../../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 import { acceptedTokens } from '../../capture/captured-spans.ts';
-import { SPAN_LENGTH } from '../../capture/deltas/span.ts';
+import { SPAN_LENGTH } from '../../capture/spans.ts';
 import { rowShape } from '../../capture/row-shape.ts';
 import type { KernelSet } from '../../kernels/model/kernel-set.ts';
 import { Header, REQUEST_WORDS, RequestField } from '../../kernels/model/step-input.ts';
@@ -14,7 +14,7 @@ import { DelegatingWorkerHalf } from './delegates.ts';
 /** Steps are padded to a multiple of this, as captured graphs are. */
 const PADDED_TO = 8;
 
-/** The padding behind the last request's rows is taken for rows of it. */
+/** Takes the padding behind the last request's rows for its rows. */
 export class CountsPadding extends DelegatingWorkerHalf {
   override collect(step: WorkerStep, bytes: Uint8Array | null, counts: Uint32Array): RoutedExpertDeltas | null {
     const deltas = super.collect(step, bytes, counts);
@@ -26,7 +26,7 @@ export class CountsPadding extends DelegatingWorkerHalf {
   }
 }
 
-/** Rows of rejected drafts go with those of accepted ones. */
+/** Sends the rows of rejected drafts with those of accepted ones. */
 export class KeepsRejected extends DelegatingWorkerHalf {
   override collect(step: WorkerStep, bytes: Uint8Array | null, counts: Uint32Array): RoutedExpertDeltas | null {
     return super.collect(
@@ -37,7 +37,7 @@ export class KeepsRejected extends DelegatingWorkerHalf {
   }
 }
 
-/** Ids are narrowed to a byte, however many experts there are. */
+/** Narrows ids to a byte, however many experts there are. */
 export class WrapsIds extends DelegatingWorkerHalf {
   readonly #isWide: boolean;
 
@@ -57,7 +57,7 @@ export class WrapsIds extends DelegatingWorkerHalf {
 
 type Withheld = Readonly<{ position: number; rows: Uint8Array }>;
 
-/** A worker that hands out rows when it takes a request to end: by length. It never hears of EOS and stop tokens. */
+/** Emits rows when it predicts that a request ends by length: EOS and stop tokens are unknown to it. */
 export class PredictsFinish extends DelegatingWorkerHalf {
   readonly #maxModelLen: number;
   readonly #bytesPerRow: number;
@@ -102,7 +102,7 @@ export class PredictsFinish extends DelegatingWorkerHalf {
       this.#withheld.set(index[i]!, held);
       at = end;
     }
-    this.half.recycle(rows.buffer as ArrayBuffer);
+    this.recycle(rows.buffer as ArrayBuffer);
   }
 
   #isAtLimit(step: WorkerStep, i: number, numSampled: number): boolean {
@@ -111,7 +111,7 @@ export class PredictsFinish extends DelegatingWorkerHalf {
   }
 }
 
-/** Spans are in the worker's order; their requests are named in the scheduler's. */
+/** Writes spans in the worker's order and names their requests in the scheduler's. */
 export function namedInSchedulerOrder(output: ModelRunnerOutput, plan: SchedulerOutput): ModelRunnerOutput {
   const deltas = output.routedExpertDeltas;
   if (deltas === null) return output;
@@ -124,7 +124,7 @@ export function namedInSchedulerOrder(output: ModelRunnerOutput, plan: Scheduler
   return { ...output, routedExpertDeltas: { ...deltas, index } };
 }
 
-/** A router in one kernel with the experts, which no hook runs behind: the capture buffer stays as it was allocated. */
+/** A router in one kernel with the experts, with no hook behind it: the capture buffer is never written. */
 export function monolithicRouter(kernels: KernelSet): KernelSet {
   const pack = { ...kernels.pack, reference: (b: readonly Uint32Array[]): void => void b[2]!.fill(0) };
   return { ...kernels, pack };

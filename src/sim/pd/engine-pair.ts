@@ -5,7 +5,7 @@
  *                     │ KvKeeper ◀───── link: question, release ───── KvLoader │
  *                     └──────────────── link: keys, rows ────────────────▶─────┘
  *
- * Passes of P and of D have epochs that differ: a row of D's tells whose it is (L9).
+ * Passes of P and of D have epochs that differ: a row tells which engine computed it (L9).
  */
 
 import type { Mark } from '../coverage.ts';

@@ -25,11 +25,11 @@ export type HandoverSurroundings = Readonly<{
   ledgerKv: WeakMap<Uint32Array, LoadedKv>;
   marks: Set<Mark>;
   pd: PdScenario;
-  /** The engine that has the KV; `null`: this one has it. */
+  /** The engine that has KV for this one; `null`: this one has it. */
   peer: VirtualHandover | null;
 }>;
 
-/** In a storm nobody forges, so that what is digested can stand for its digest. */
+/** Nothing is forged in a storm: what is digested can stand for its digest. */
 const tokenDigest = (tokens: Uint32Array, numTokens: number): string => tokens.subarray(0, numTokens).join();
 const rowsDigest = (rows: RoutedRows): string => `${rows.start}: ${toArray(rows, 0).join()}`;
 
@@ -49,8 +49,7 @@ export class VirtualHandover implements KvConnector {
   constructor(around: HandoverSurroundings, { model, engine }: Pick<World['scenario'], 'model' | 'engine'>) {
     const { engineId, clock, link, pd, peer } = around;
     const { rows, onLoadFailure, leaseTicks, loadTicks, readTicks = 0 } = pd;
-    const { blockSize } = engine;
-    const shapes = { blockSize, rowShape: rowShape(model), shape: 'sim' };
+    const shapes = { blockSize: engine.blockSize, rowShape: rowShape(model), shape: 'sim' };
     const options = { engineId, ...shapes, rows, onLoadFailure, tokenDigest, leaseMs: leaseTicks, loadMs: loadTicks };
     this.#around = around;
     this.keeper = new KvKeeper(options, {

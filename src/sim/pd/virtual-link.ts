@@ -27,7 +27,7 @@ export class VirtualLink {
     if (!isLost) this.#clock.plan(this.#clock.now + ticks, Phase.wire, () => deliver(isCorrupt));
   }
 
-  /** What always arrives: whoever sends it notices if it does not, and sends it again. */
+  /** What always arrives: its sender notices if it does not, and sends it again. */
   sendSurely(deliver: () => void): void {
     this.#clock.plan(this.#clock.now + this.#ticks(), Phase.wire, deliver);
   }

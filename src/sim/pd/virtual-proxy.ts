@@ -74,7 +74,7 @@ export class VirtualProxy {
     link.sendSurely(() => this.#handOver(id, remote));
   }
 
-  /** The prefill engine may hear of it, or not: then it keeps the blocks for nobody. */
+  /** The prefill engine may not hear of it: then it keeps the blocks until their lease is over. */
   #giveUp(id: string): void {
     if (this.#settled.has(id)) return;
     const { link, marks } = this.#around;

@@ -35,7 +35,7 @@ function step(role: KernelRole, reference: Kernel['reference']): StepKernel {
   return { kernel: kernel(role, reference), grid: () => ONE_WORKGROUP };
 }
 
-/** As `wgslKernels`, with a shared router, without shaders and without a ballast. */
+/** Makes the kernels of `wgslKernels` with a shared router, without shaders and without a ballast. */
 export const simKernels: KernelSetFactory = (model, shape) => {
   const router = routerOf(model);
   return {

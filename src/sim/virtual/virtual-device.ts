@@ -132,7 +132,7 @@ export class VirtualDevice implements Device, CommandRecorder {
     }
   }
 
-  /** What the first bytes of a readback buffer hold at this moment. Valid until the device runs on. */
+  /** Returns a view of the first bytes of a readback buffer. Valid until the device runs on. */
   view(buffer: DeviceBuffer, byteLength: number): Uint8Array {
     requireRange(buffer, 0, byteLength);
     return new Uint8Array((buffer as VirtualBuffer).words.buffer, 0, byteLength);

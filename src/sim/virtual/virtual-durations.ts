@@ -22,13 +22,13 @@ export class VirtualDurations {
   /** Ticks of one forward pass. */
   pass(): number {
     const { pass, passJitter, slowPassShare, slowPassFactor } = this.#timing;
-    return drawn(this.#passes, pass, passJitter, slowPassShare, slowPassFactor);
+    return drawn(this.#passes, { ticks: pass, jitter: passJitter, share: slowPassShare, factor: slowPassFactor });
   }
 
   /** Ticks from the end of a pass until its results can be read. */
   map(): number {
     const { map, mapJitter, lateMapShare, lateMapFactor } = this.#timing;
-    return drawn(this.#maps, map, mapJitter, lateMapShare, lateMapFactor);
+    return drawn(this.#maps, { ticks: map, jitter: mapJitter, share: lateMapShare, factor: lateMapFactor });
   }
 
   /** Ticks from engine to worker or back. */
@@ -56,7 +56,10 @@ export class VirtualDurations {
   }
 }
 
-function drawn(stream: Random, ticks: number, jitter: number, share: number, factor: number): number {
+type Duration = Readonly<{ ticks: number; jitter: number; share: number; factor: number }>;
+
+/** Draws ticks in `[ticks, ticks + jitter]`, a `share` of them `factor` times as long. */
+function drawn(stream: Random, { ticks, jitter, share, factor }: Duration): number {
   const base = ticks + stream.below(jitter + 1);
   return share > 0 && stream.nextFloat() < share ? base * factor : base;
 }

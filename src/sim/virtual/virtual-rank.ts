@@ -105,7 +105,7 @@ export class VirtualRank {
     if (!this.#rowsOut.delete(rows.buffer)) this.#world.judge.wrong('L3', `rank ${this.number} gets rows back twice`);
     // A view of the rows that was kept too long shows this value.
     rows.fill(0xa5);
-    this.#half?.recycle(rows.buffer as ArrayBuffer);
+    this.#half?.recycle?.(rows.buffer as ArrayBuffer);
   }
 
   /** After the drain nothing may be left (L7). */
@@ -117,13 +117,13 @@ export class VirtualRank {
     if (this.#rowsOut.size > 0) {
       judge.wrong('L7', `${this.#rowsOut.size} buffers of rows never came back to rank ${this.number}`);
     }
-    const counts = this.#half?.liveCounts() ?? { requests: 0, bytes: 0 };
+    const counts = this.#half?.liveCounts?.() ?? { requests: 0, bytes: 0 };
     if (counts.requests === 0 && counts.bytes === 0) return;
     judge.wrong('L7', `the worker half holds ${counts.requests} requests and ${counts.bytes} bytes after the drain`);
   }
 
   close(): void {
-    this.#half?.close();
+    this.#half?.close?.();
   }
 
   /** Begins the tasks that can begin; the step after a submitted one begins a little later. */

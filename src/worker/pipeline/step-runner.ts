@@ -60,7 +60,7 @@ export class StepRunner {
   begin(step: SchedulerOutput, epoch: number = 0): StepFrame | null {
     this.#batch.forget(step.finishedIndices);
     this.#batch.forget(step.preemptedIndices);
-    this.#capture?.forget(step.finishedIndices, step.preemptedIndices);
+    this.#capture?.forget?.(step.finishedIndices, step.preemptedIndices);
     if (step.numRequests === 0) return null;
     const frame = this.#frames.take();
     this.#prepare(step, frame, epoch);

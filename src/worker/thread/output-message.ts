@@ -3,9 +3,11 @@
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 
 /**
- *     words   stepId, n, hasDrafts, indexLength, numRows │ indices[n] │ sampledOffsets[n+1] │ sampled │ …
- *             … (draftOffsets[n+1] │ drafts) │ index
+ *     words   stepId, n, hasDrafts, indexLength, numRows
+ *             │ indices[n] │ sampledOffsets[n+1] │ sampled │ draftOffsets[n+1] │ drafts │ index
  *     rows    the packed rows, untouched: the buffer that the worker half filled is the one that arrives
+ *
+ * Without drafts there are no draft offsets.
  */
 const HEADER_LENGTH = 5;
 

@@ -88,7 +88,7 @@ function tellLoss(notice: LossNotice): void {
 /** The one handler, so that piscina has it loaded before the first task and no task overtakes another on the way in. */
 export default async function handle(task: RankTask): Promise<unknown> {
   try {
-    const reply = await answer(task);
+    const reply = await replyTo(task);
     return reply.kind === 'output' || reply.kind === 'kv' ? transferred(reply) : reply;
   } catch (error) {
     // An injected end is silent: no reply tells of the device that went first.
@@ -97,7 +97,7 @@ export default async function handle(task: RankTask): Promise<unknown> {
   }
 }
 
-async function answer(task: RankTask): Promise<RankReply> {
+async function replyTo(task: RankTask): Promise<RankReply> {
   if (task.kind === 'start') {
     worker = await RankWorker.start();
     return { kind: 'started', device: worker.device.info };

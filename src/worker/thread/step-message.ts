@@ -3,13 +3,13 @@
 import type { NewRequestData, SchedulerOutput } from '../../contract/scheduler-output.ts';
 
 /**
- *     ┌ header, HEADER_LENGTH words ┐┌ sections, each as long as the header says ───────────────────┐
- *     stepId, n, tokens, lengths …    indices[n] kinds[n] computed[n] scheduled[n] blockOffsets[n+1]
- *                                     blocks draftOffsets[n+1] drafts preempted finished
- *                                     captureMetadata newRequests
- *     newRequests: (index, flags, start, promptLen, maxTokens, numTokens, ids…) …
+ *     header     HEADER_LENGTH words: stepId, n, tokens, and how long the sections are
+ *     requests   indices[n] │ kinds[n] │ computed[n] │ scheduled[n]
+ *     blocks     blockOffsets[n+1] │ blocks │ draftOffsets[n+1] │ drafts
+ *     others     preempted │ finished │ captureMetadata
+ *     newcomers  of each: index, flags, start, promptLen, maxTokens, numTokens │ its token ids
  *
- * Both ends read and write the same order; `Cursor` moves over it once.
+ * Both ends go through the sections once, in this order.
  */
 const HEADER_LENGTH = 9;
 const NEW_REQUEST_FIELDS = 6;

@@ -55,7 +55,7 @@ export function readTrace(path: string, options: TraceOptions): Workload {
   const content = readText(path);
   if (content.trim() === '') throw RoutedExpertsError.of('BAD_FILE', path, 'the file is empty');
   const entries = parserFor(path, content)(content, path, options.requests);
-  return traceWorkload(path, basename(path), entries, options);
+  return traceWorkload({ file: path, name: basename(path), entries }, options);
 }
 
 /** Reads a recording of routed experts. @throws BAD_FILE for a file that is missing or not a recording */

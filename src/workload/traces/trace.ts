@@ -70,25 +70,24 @@ function blockPrompt(ids: readonly number[], length: number, divisor: number, op
   ids.forEach((id, block) => {
     const isLast = block === ids.length - 1;
     const to = isLast ? length : Math.min(length, Math.round((TRACE_BLOCK_TOKENS * (block + 1)) / divisor));
-    if (from < to) writeText(tokens, from, to, id, random(options.seed, `trace/block/${id}`), options.vocabSize);
+    const { seed, vocabSize } = options;
+    if (from < to) writeText(tokens.subarray(from, to), { id, random: random(seed, `trace/block/${id}`), vocabSize });
     from = to;
   });
   return tokens;
 }
 
+/** `file` names the trace in errors, `name` in reports. */
+export type Trace = Readonly<{ file: string; name: string; entries: readonly TraceEntry[] }>;
+
 /**
- * The workload of a trace's lines, in their order. The earliest arrival is at 0 ms.
+ * Makes the workload of a trace's lines, in their order. The earliest arrival is at 0 ms.
  *
- * @param file names the trace in errors and reports
  * @throws BAD_VALUE for an option out of range; BAD_FILE if `entries` is empty or its prompts would not fit in memory
  */
-export function traceWorkload(
-  file: string,
-  name: string,
-  entries: readonly TraceEntry[],
-  options: TraceOptions,
-): Workload {
+export function traceWorkload({ file, name, entries }: Trace, options: TraceOptions): Workload {
   checkTraceOptions(options);
+  const { seed, vocabSize } = options;
   const divisor = options.scaleLengths ?? 1;
   const taken = entries.slice(0, options.requests ?? entries.length);
   if (taken.length === 0) throw RoutedExpertsError.of('BAD_FILE', file, 'the trace has no requests');
@@ -106,7 +105,7 @@ export function traceWorkload(
       requestId: `trace-${number}`,
       promptTokenIds:
         entry.hashIds === null
-          ? text(length, number, random(options.seed, `trace/prompt/${number}`), options.vocabSize)
+          ? text(length, { id: number, random: random(seed, `trace/prompt/${number}`), vocabSize })
           : blockPrompt(entry.hashIds, length, divisor, options),
       maxTokens: wholeLength(entry.outputLength / divisor),
       priority: 0,

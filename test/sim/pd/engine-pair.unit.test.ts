@@ -26,7 +26,9 @@ import { mutated, testedDesignByName, testedDesignNames, type TestedDesign } fro
 for (const name of testedDesignNames) {
   const NUM_SEEDS = name === 'deltas' ? 1000 : 400;
   test(`${name} keeps what it promises over ${NUM_SEEDS} storms with a prefill engine in front`, () => {
-    const { violations, marks } = runSeeds(testedDesignByName(name), 1, NUM_SEEDS + 1, {
+    const { violations, marks } = runSeeds(testedDesignByName(name), {
+      from: 1,
+      to: NUM_SEEDS + 1,
       pd: true,
       twice: false,
       stopAfter: 5,
@@ -41,11 +43,11 @@ for (const name of testedDesignNames) {
 
 test('one seed writes one event log (L10), also if it went through a file', () => {
   const tested = testedDesignByName('deltas');
-  expect(runSeeds(tested, 1, 101, { pd: true, twice: true, stopAfter: 0 }).violations).toEqual([]);
+  expect(runSeeds(tested, { from: 1, to: 101, pd: true, twice: true, stopAfter: 0 }).violations).toEqual([]);
   for (let seed = 1; seed <= 30; seed += 1) {
     const scenario = drawPdScenario(seed);
     const read = parseScenario(JSON.stringify(scenario), 'scenario.json');
-    expect(runScenario(read, tested).hash).toBe(runScenario(scenario, tested, true).hash);
+    expect(runScenario(read, tested).hash).toBe(runScenario(scenario, tested, { isTracing: true }).hash);
   }
 });
 
@@ -77,7 +79,7 @@ test('a file whose prefill engine makes no sense is refused by name', () => {
 
 test('a failing storm of two engines shrinks, and its report says which engine did what', () => {
   const tested = findTestedDesign('mutant/decode-prompt-rows');
-  const { seed } = runSeeds(tested, 1, 50, { twice: false, stopAfter: 1 }).violations[0]!;
+  const { seed } = runSeeds(tested, { from: 1, to: 50, twice: false, stopAfter: 1 }).violations[0]!;
   const { scenario, violation } = shrink(drawPdScenario(seed), tested)!;
   expect(scenario.requests.length).toBe(1);
   const report = reportRun(scenario, tested).join('\n');
@@ -263,7 +265,7 @@ test('KV that never comes, comes too late, or is not what was sent, ends its req
       const { violation, marks, lines } = runScenario(
         workedExample('with-kv', { ...changes, onLoadFailure }),
         testedDesignByName('deltas'),
-        true,
+        { isTracing: true },
       );
       expect(violation?.message ?? null, JSON.stringify(changes)).toBeNull();
       expect(marks, JSON.stringify(changes)).toContain(

@@ -7,10 +7,9 @@ import type { Kernel, KernelAccess } from '../../../contract/device.ts';
 import { RoutedExpertsError } from '../../../contract/errors.ts';
 import type { RecordedRouting } from '../../../contract/recorded-routing.ts';
 import type { KernelSetFactory } from '../kernel-set.ts';
-import { BINDINGS, THREADS, modelShader } from '../kernel-set.ts';
+import { BINDINGS, STEP_CONSTANTS, THREADS, modelShader } from '../kernel-set.ts';
 import { BUCKET_WORDS, Bucket, TABLE_HEADER, replayTable, unknownExpert } from './replay-table.ts';
 import { replayRoute, replaySample } from './replay.ts';
-import { Header, REQUEST_WORDS, RequestField } from '../step-input.ts';
 import { wgslKernels } from '../wgsl-kernels.ts';
 
 /** stepInput, hidden, sampled, lastTokens, table: a sampler with a fifth binding is given what the router reads. */
@@ -29,15 +28,7 @@ export function replayKernels(recording: RecordedRouting): KernelSetFactory {
     const table = replayTable(model, recording);
     const { numLayers, numExperts, topK } = shape;
     const constants = {
-      THREADS,
-      REQUEST_WORDS,
-      H_NUM_TOKENS: Header.numTokens,
-      H_NUM_REQUESTS: Header.numRequests,
-      H_REQUESTS: Header.requests,
-      R_BATCH_SLOT: RequestField.batchSlot,
-      R_TOKEN_COUNT: RequestField.tokenCount,
-      R_ROW_START: RequestField.rowStart,
-      R_SAMPLES: RequestField.samples,
+      ...STEP_CONSTANTS,
       TABLE_HEADER,
       BUCKET_WORDS,
       B_X: Bucket.x,

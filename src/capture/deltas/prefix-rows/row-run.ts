@@ -1,8 +1,8 @@
 /** The rows of neighbouring KV blocks of one block table, in one piece of memory. */
 
-import { RoutedExpertsError } from '../../contract/errors.ts';
-import type { RowArray, RowShape } from '../row-shape.ts';
-import { allocateRows } from '../row-shape.ts';
+import { RoutedExpertsError } from '../../../contract/errors.ts';
+import type { RowArray, RowShape } from '../../row-shape.ts';
+import { allocateRows } from '../../row-shape.ts';
 
 /** The positions that a run covers: whole blocks, of which the rows before `first` will never come. */
 export type RunPositions = Readonly<{ from: number; to: number; first: number }>;
@@ -11,11 +11,11 @@ export type RunPositions = Readonly<{ from: number; to: number; first: number }>
  *     position   from ──── first ──────── end ──────── to
  *     block       ⋮   │ never  ⋮  stand      ⋮  to come  ⋮
  *
- * Rows come in order and each of them once: a block is computed from front to back, and who computes it anew does so in
- * another run. A block is hit at the position at which it was computed, so positions mean the same to all who hold the
- * run.
+ * Rows come in order and each of them once: a block is computed from front to back, and a request that computes it anew
+ * does so in another run. A block is hit at the position at which it was computed, so positions mean the same to every
+ * holder of the run.
  *
- * Invariant: `[first, end)` never change again. So a run can be held by any number of requests, blocks and callers,
+ * Invariant: the rows `[first, end)` never change again. So any number of requests, blocks and callers can hold a run
  * without a copy.
  */
 export class RowRun {

@@ -1,21 +1,22 @@
-/** The rows of one block table: of what a request computes and hits between an admission and the loss of its blocks. */
+/** The rows of one block table: what a request computes and hits between an admission and the loss of its blocks. */
 
-import type { RowArray, RowShape } from '../row-shape.ts';
+import type { RowArray, RowShape } from '../../row-shape.ts';
 import { RowRun } from './row-run.ts';
 
 /**
- * Blocks that are filled together share a run of this size at most: a prefill step fills hundreds, and memory for each
- * alone would be thousands of objects a second for the garbage collector to visit. A request that hits one block holds
- * so much and no more.
+ * Blocks that are filled together share a run of this size at most. A prefill step fills hundreds of blocks: with
+ * memory for each alone, the garbage collector would visit thousands of objects a second. A request that hits one block
+ * holds a whole run, and no more.
  */
 const RUN_BYTES = 64 * 1024;
 
 /**
  *     block table    [ 5 ][ 9 ][ 2 ][ 7 ]
- *     runs           [ p ][ p ][ q ][ q ]      p: of hit blocks, shared, or `null` if the block has no rows; q: computed here
+ *     runs           [ p ][ p ][ q ][ q ]      p: of hit blocks, shared, or `null` if the block has no rows
+ *                                              q: computed here
  *
- * Steps in flight keep the table for which they were scheduled: their rows belong to those blocks, even if the request
- * has another table by then, or is over.
+ * A step in flight keeps the table for which it was scheduled: its rows belong to those blocks, even if the request has
+ * another table by then, or is over.
  */
 export class TableRows {
   /** The run of each block. */
@@ -82,8 +83,8 @@ export class TableRows {
   }
 
   /**
-   * The output that computed `position` was thrown away: from there on, or altogether if it was the first, the rows are
-   * others' only.
+   * The output that computed `position` was thrown away. From there on the rows are not the owner's, and none is if it
+   * was the table's first output. Other requests may have hit the blocks and still have the rows.
    */
   disown(position: number): void {
     this.#ownEnd = Math.min(this.#ownEnd, this.hasOutput ? position : 0);

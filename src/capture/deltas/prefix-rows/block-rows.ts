@@ -5,22 +5,22 @@ import type { RowRun } from './row-run.ts';
 /**
  *     block pool     5: H(a)      9: H(ab)     2: H(abc)     7: –
  *                      │            │            │
- *     runs           [ stand            ]      [ 3 of 16 ]        of block 2: its step is in flight, its rows are on their way
+ *     runs           [ all rows stand   ]      [ 3 of 16 ]      the step of block 2 is in flight, and brings the rest
  *                      ▲  ▲         ▲            ▲
- *     request A ───────┘──│─────────┘────────────┘                computes them; may be preempted or aborted meanwhile
- *     request B ──────────┘                                       hit block 5 and holds the same run: nothing is copied
+ *     request A ───────┘──│─────────┘────────────┘              computes them; may be preempted or aborted meanwhile
+ *     request B ──────────┘                                     hit block 5 and holds the same run: nothing is copied
  *
  * A block has its hash, and can be hit, before its forward pass has run. A run is therefore attached when its blocks
- * are cached, empty or not, and the rows come to it with the outputs of the steps that were scheduled by then, whatever
- * becomes of the request that scheduled them.
+ * are cached, empty or not. Its rows come with the outputs of the steps that were scheduled by then, whatever becomes
+ * of the request that scheduled them.
  *
  * Invariant: a run is attached only to cached blocks, and all rows of a block from the run's `first` on stand or are
- * under way. A block without a run is one whose rows nobody asked for. Where the step that was to fill a block is taken
+ * under way. A block has no run if no request asked for its rows. Where the step that was to fill a block is taken
  * back, the scheduler takes the hash back with it, and the run goes as in an eviction.
  *
  * Memory: a run is released as a whole. When at most half of its blocks are still cached, each stretch of them gets a
- * run of its own, so that what is kept is at most twice what can be hit, but for runs whose rows are still under way.
- * At least as many blocks were evicted as are copied.
+ * run of its own. So at most twice as much is kept as can be hit, except for runs whose rows are still under way. At
+ * least as many blocks were evicted as are copied.
  */
 export class BlockRows {
   readonly #blockSize: number;
@@ -77,7 +77,7 @@ export class BlockRows {
     return bytes;
   }
 
-  /** Gives each stretch of blocks that are left a run of its own. Waits while rows of theirs are under way. */
+  /** Gives each stretch of blocks that are left a run of its own. Waits while their rows are under way. */
   #thin({ run, blockIds }: AttachedRun): void {
     const end = blockIds.findLastIndex((id) => id !== NONE) + 1;
     if (run.end < run.from + end * this.#blockSize) return;

@@ -1,8 +1,9 @@
 /** The rows of one request, gathered from the outputs of many steps and from the blocks that it hit. */
 
-import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
-import type { RowArray, RowShape } from '../row-shape.ts';
-import { allocateRows } from '../row-shape.ts';
+import type { PositionRange, RoutedRows } from '../../../contract/routed-rows.ts';
+import { routedRows } from '../../routed-rows.ts';
+import type { RowArray, RowShape } from '../../row-shape.ts';
+import { allocateRows } from '../../row-shape.ts';
 import type { RowRun } from './row-run.ts';
 import { TableRows } from './table-rows.ts';
 
@@ -21,10 +22,10 @@ const NO_ROWS: HeldRows = [];
  *     table        [ block 0 ] [ block 1 ]               rows of the blocks that the request holds, or held last
  *     earlier      [ block 0 ] [ block 1 ] [ block 2 ]   rows of the block tables before its preemptions
  *
- * A preempted request computes, or hits, its positions again: their rows take the place of the earlier ones block by
- * block, once there are as many of what can be asked for. Until then the earlier rows count, so that an abort meanwhile
- * loses none. A block that began with loaded KV has only the rows behind it, and its recomputation only those before:
- * then the rows of both count.
+ * A preempted request computes, or hits, its positions again. The new rows of a block take the place of the earlier
+ * ones once there are as many. Until then the earlier rows count, so that an abort meanwhile loses none. Where loaded
+ * KV ends inside a block, the block may have only the rows behind it, and its recomputation only those before: then the
+ * rows of both count.
  */
 export class RowAccumulator {
   readonly #shape: RowShape;
@@ -46,7 +47,7 @@ export class RowAccumulator {
    */
   table(numTokens: number): TableRows {
     if (this.#isOpen) return this.#table;
-    // What has not come to the old table by now is of outputs that were thrown away: those that count are waited for.
+    // Outputs that count were waited for: what has not come to the old table by now was thrown away.
     const end = numTokens - 1;
     const numBlocks = Math.ceil(Math.max(0, end) / this.#blockSize);
     this.#earlier = Array.from({ length: numBlocks }, (_, i) => this.#block(i, end, Infinity));
@@ -62,9 +63,9 @@ export class RowAccumulator {
   }
 
   /**
-   * Hands out the rows `[start, end)` without copying one, in constant time: the list of chunks is put together when it
-   * is first read, which is the caller's time and not the scheduler's (L6). It is the list of this moment: what arrives
-   * later is not in it. The memory is shared.
+   * The rows `[start, end)`, without a copy, in constant time. The list of chunks is put together when it is first
+   * read: that is the caller's time and not the scheduler's (L6). It is the list of this moment: what arrives later is
+   * not in it. The memory is shared.
    */
   take(start: number, end: number): RoutedRows {
     if (!this.#table.isScheduled) this.#forgetTable();
@@ -73,12 +74,7 @@ export class RowAccumulator {
     let list: ChunkList | null = hasOutput ? null : this.#chunkList(start, end, Infinity);
     const chunkList = (): ChunkList => (list ??= this.#chunkList(start, end, arrivedEnd));
     return {
-      start,
-      count: Math.max(0, end - start),
-      numLayers: this.#shape.numLayers,
-      topK: this.#shape.topK,
-      dtype: this.#shape.dtype,
-      rowsPerChunk: this.#blockSize,
+      ...routedRows(this.#shape, start, end, { rowsPerChunk: this.#blockSize, chunks: [] }),
       get chunks() {
         return chunkList().chunks;
       },
@@ -94,7 +90,7 @@ export class RowAccumulator {
     for (const held of this.#earlier) for (const { run } of held) runs.add(run);
   }
 
-  /** Rows of KV that the request was given, and that no pass of it was to read, are not its own (L9). */
+  /** The rows of KV that no pass of the request was to read are not its own (L9). */
   #forgetTable(): void {
     this.#table = new TableRows(this.#shape, this.#blockSize, this.#promptStart);
   }
