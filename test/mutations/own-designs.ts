@@ -136,12 +136,4 @@ export const ownDesignMutations: readonly SourceMutation[] = [
     replace: '',
     killedBy: ON_THE_COMMAND_LINE,
   },
-  {
-    name: 'unknown-design-taken',
-    defect: 'a word that names no design is taken for one until its threads have started',
-    file: 'src/worker/design-module.ts',
-    find: 'if (!isDesignModule(given)) return designByName(given).name;',
-    replace: 'if (!isDesignModule(given)) return given as DesignReference;',
-    killedBy: ON_THE_COMMAND_LINE,
-  },
 ];
