@@ -1,6 +1,6 @@
 /**
- * The table that names the built-in capture designs. The engine and the runner are handed a half; only the code that makes them
- * reads this table.
+ * The table that names the built-in capture designs. The engine and the runner are handed a half; only the code that
+ * makes them reads this table.
  */
 
 import type { CaptureEngineHalf, CaptureWorkerContext, CaptureWorkerHalf } from '../contract/capture.ts';

@@ -10,6 +10,7 @@ export type RowArray = Uint8Array | Uint16Array | Int32Array;
 /** What a row consists of: `L × K` ids. */
 export type RowForm = Pick<RoutedRows, 'numLayers' | 'topK' | 'dtype'>;
 
+/** The form of a row, and how much it is. */
 export type RowShape = RowForm &
   Readonly<{
     /** L·K. */

@@ -1,9 +1,12 @@
 // The command line as a user meets it: exit codes 0, 1 and 2; wrong input is answered with what is wanted, never with a
 // stack trace; nothing hangs; a run's figures add up.
 
+import { execFile } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { afterAll, describe, expect, test } from 'vitest';
 import { designNames } from '../../src/capture/designs.ts';
 import { MODEL_NAMES } from '../../src/kernels/model/model-presets.ts';
@@ -208,6 +211,13 @@ describe('wrong input: exit code 2, the value, the limit, no stack trace', () =>
     expect(stderr).toMatch(message);
     expect(stderr.trim().split('\n')).toHaveLength(1);
   });
+});
+
+test('a reader that closes the pipe ends the command without a word', async () => {
+  const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+  const command = `"${process.execPath}" "${main}" fuzz --seed 7 | head -n 1`;
+  const { stdout, stderr } = await promisify(execFile)('sh', ['-c', command]);
+  expect([stdout, stderr]).toEqual([expect.stringContaining('deltas: '), '']);
 });
 
 test('--help of every command, and the list of devices', async () => {

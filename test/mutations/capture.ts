@@ -106,14 +106,6 @@ export const captureMutations: readonly SourceMutation[] = [
     killedBy: { test: 'test/capture/spans.unit.test.ts' },
   },
   {
-    name: 'steps-kept-after-a-final-loss',
-    defect: 'the engine does not hear of a final loss, and holds its steps in flight for ever',
-    file: 'src/worker/engine-driver.ts',
-    find: 'engine.onWorkersLost();\n    throw failure;',
-    replace: 'throw failure;',
-    killedBy: { test: 'test/worker/final-loss.unit.test.ts' },
-  },
-  {
     name: 'rank-one-not-recycled',
     defect: 'memory of rows goes back to rank 0 alone',
     file: 'src/sim/storm.ts',

@@ -73,11 +73,7 @@ export function checkPdScenario(pd: PdScenario, engine: EngineConfig, bad: (prob
     throw bad('"pd.proxy" holds something that is no number ≥ 0');
   validateEngineConfig(pd.engine);
   const { blockSize } = pd.engine;
-  if (blockSize === decode.blockSize) return;
-  throw RoutedExpertsError.of(
-    'BAD_VALUE',
-    'pd.engine.blockSize',
-    blockSize,
-    `that of the decode engine, ${decode.blockSize}`,
-  );
+  if (blockSize === engine.blockSize) return;
+  const wanted = `that of the decode engine, ${engine.blockSize}`;
+  throw RoutedExpertsError.of('BAD_VALUE', 'pd.engine.blockSize', blockSize, wanted);
 }
