@@ -36,7 +36,9 @@ describe('bench', () => {
     expect(stdout).toContain('0 mismatched');
     const result = JSON.parse(readFileSync(json, 'utf8'));
     expect(result.problems).toEqual([]);
-    expect(result.environment).toMatchObject({ node: process.version, isSoftwareDevice: true });
+    // Which of both it is depends on the machine.
+    const isSoftwareDevice = expect.any(Boolean) as boolean;
+    expect(result.environment).toMatchObject({ node: process.version, isSoftwareDevice });
     const deltas = result.cells.filter((cell: { design: string }) => cell.design === 'deltas');
     expect(deltas).toHaveLength(3);
     for (const cell of result.cells) {
