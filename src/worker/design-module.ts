@@ -65,12 +65,13 @@ export async function importDesign(url: string): Promise<Design> {
   return checkedDesign(exported, path);
 }
 
-/** In a checkout, what a module imports of `routed-experts` is the source that runs, and not a build of it. */
+/** In a checkout, what a module imports of `routed-experts` is the source that runs, wherever the module lies. */
 function resolveToSource(): ModuleHooks {
   return registerHooks({
     resolve: (specifier, context, next) => {
       if (!/^routed-experts(?:\/|$)/.test(specifier)) return next(specifier);
-      return next(specifier, { conditions: [...context.conditions, 'routed-experts-source'] });
+      const conditions = [...context.conditions, 'routed-experts-source'];
+      return next(specifier, { conditions, parentURL: import.meta.url });
     },
   });
 }
