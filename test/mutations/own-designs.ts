@@ -102,7 +102,7 @@ export const ownDesignMutations: readonly SourceMutation[] = [
     file: 'src/sim/tested-design.ts',
     find: 'isBuiltIn ? given : strictDesign(given)',
     replace: 'isBuiltIn ? given : (strictDesign, given)',
-    killedBy: 'test/sim/strict-design.unit.test.ts',
+    killedBy: { test: 'test/sim/strict-design.unit.test.ts' },
   },
   {
     name: 'promise-of-a-hook-unnoticed',
