@@ -3,6 +3,12 @@
  * client of the server can cause stands in `serve/http-error.ts`.
  */
 
+/** A value in a message. A text that reads as a number, or as nothing, stands in quotes. */
+function shown(value: unknown): string {
+  if (typeof value === 'bigint') return `${value}n`;
+  return typeof value === 'string' && Number.isFinite(Number(value)) ? `"${value}"` : String(value);
+}
+
 const messages = {
   DUPLICATE_REQUEST: (id: string) => `request id "${id}" is in use; give each request alive an id of its own`,
   EMPTY_PROMPT: (id: string) => `request "${id}" has an empty prompt; send at least one token`,
@@ -15,8 +21,9 @@ const messages = {
   PROMPT_START_OUT_OF_RANGE: (id: string, start: number, promptLength: number): string =>
     `request "${id}": routed_experts_prompt_start ${start} is not a whole number in [0, ${promptLength}); ` +
     'give a position inside the prompt',
-  BAD_MAX_TOKENS: (id: string, value: number) => `request "${id}": max_tokens ${value} is not a whole number ≥ 1`,
-  BAD_VALUE: (name: string, value: unknown, wanted: string) => `${name} is ${String(value)}; give ${wanted}`,
+  BAD_MAX_TOKENS: (id: string, value: number) =>
+    `request "${id}": max_tokens ${shown(value)} is not a whole number ≥ 1`,
+  BAD_VALUE: (name: string, value: unknown, wanted: string) => `${name} is ${shown(value)}; give ${wanted}`,
   UNKNOWN_NAME: (what: string, name: string, known: readonly string[]) =>
     `unknown ${what} "${name}"; choose one of: ${known.join(', ')}`,
   BAD_DESIGN: (module: string, problem: string) =>

@@ -128,6 +128,7 @@ test.each([
   [{ model: 'tiny', prefixRows: 'all' }, 'UNKNOWN_NAME', 'prefix-rows policy "all"'],
   [{ model: 'tiny', stepTimeoutMs: Infinity }, 'BAD_VALUE', 'stepTimeoutMs is Infinity'],
   [{ model: 'tiny', adapter: 7 }, 'BAD_VALUE', 'adapter is 7'],
+  [{ model: 'tiny', queueDepth: '2' }, 'BAD_VALUE', 'queueDepth is "2"; give a whole number'],
   [{ model: 'tiny', design: 7 }, 'BAD_VALUE', 'design is 7'],
   [{ model: 'tiny', desing: 'off' }, 'UNKNOWN_NAME', 'unknown option of createEngine "desing"'],
   [{ model: 'tiny', engine: { blocksize: 4 } }, 'UNKNOWN_NAME', 'unknown option of engine "blocksize"'],
