@@ -22,6 +22,29 @@ test.each([
   expect(runSeeds(strict, seeds)).toEqual(runSeeds(bare, seeds));
 });
 
+test('halves may be frozen', () => {
+  const { engineHalf, workerHalf } = designs.deltas;
+  const frozen = testedDesignOf({
+    name: 'mine',
+    gaps: [],
+    engineHalf: (...args) => Object.freeze(hooksOf(engineHalf(...args)!)),
+    workerHalf: (...args) => Object.freeze(hooksOf(workerHalf(...args)!)),
+  });
+  expect(runSeeds(frozen, { from: 1, to: 41, twice: false, stopAfter: 1 }).violations).toEqual([]);
+});
+
+/** A half as plain fields, which `freeze` makes constant. */
+function hooksOf<H extends object>(half: H): H {
+  const fields: Record<string, unknown> = {};
+  for (let made: object = half; made !== Object.prototype; made = Object.getPrototypeOf(made) as object) {
+    for (const name of Object.getOwnPropertyNames(made)) {
+      const value: unknown = Reflect.get(half, name, half);
+      fields[name] ??= typeof value === 'function' ? value.bind(half) : value;
+    }
+  }
+  return fields as H;
+}
+
 type Rows = { rows: Uint8Array } | null;
 const faults: readonly (readonly [what: string, fault: Fault, told: string])[] = [
   ['no boolean', { half: 'engineHalf', hook: 'wants', breaks: () => undefined }, 'engineHalf.wants: it returned undef'],

@@ -57,12 +57,13 @@ export function strictDesign(design: Design): Design {
 
 /** The half with its hooks as they are, present or absent, and what they return checked. */
 function strictHalf<H extends object>(half: H, { design, part, checks }: Strictness): H {
-  return new Proxy(half, {
-    get: (target, hook) => {
-      const value: unknown = Reflect.get(target, hook, target);
+  // Not over the half itself: of a frozen object a proxy may only return what it holds.
+  return new Proxy({} as H, {
+    get: (_, hook) => {
+      const value: unknown = Reflect.get(half, hook, half);
       if (typeof value !== 'function') return value;
       return (...args: readonly unknown[]): unknown => {
-        const result: unknown = value.apply(target, args);
+        const result: unknown = value.apply(half, args);
         try {
           callHook(() => result);
           checks[String(hook)]?.(result, args);
