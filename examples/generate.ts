@@ -1,6 +1,7 @@
 // Generates a few tokens on the TypeScript kernels and prints the experts that each token was routed to.
 //
-//     node examples/generate.ts
+//     node --conditions=routed-experts-source examples/generate.ts      in a checkout
+//     node examples/generate.ts                                         where the package is installed
 
 import { createEngine, rowAt } from 'routed-experts';
 

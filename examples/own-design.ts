@@ -1,6 +1,7 @@
 // A capture design of one's own: through the storm, which checks every law at every step, and then in an engine.
 //
-//     node examples/own-design.ts
+//     node --conditions=routed-experts-source examples/own-design.ts      in a checkout
+//     node examples/own-design.ts                                         where the package is installed
 
 import { createEngine } from 'routed-experts';
 import { drawScenario, reportRun, runSeeds, shrink, testedDesignOf } from 'routed-experts/sim';

@@ -1,7 +1,8 @@
 // A rollout loop of two turns: the second turn's prompt is the whole first turn and a few tokens more. It hits the
 // prefix cache, computes the new tokens only, and still returns the rows of the whole conversation.
 //
-//     node examples/rollout.ts
+//     node --conditions=routed-experts-source examples/rollout.ts      in a checkout
+//     node examples/rollout.ts                                         where the package is installed
 
 import { createEngine } from 'routed-experts';
 import { compareRows } from 'routed-experts/rows';

@@ -1,6 +1,7 @@
 // Routes logits on your GPU with the kernel that the engine runs, and checks every row against the reference.
 //
-//     node examples/router.ts
+//     node --conditions=routed-experts-source examples/router.ts      in a checkout
+//     node examples/router.ts                                         where the package is installed
 
 import { prepareAdapters } from 'routed-experts';
 import { GpuRouter, routeRow, WEIGHT_TOLERANCE } from 'routed-experts/router';

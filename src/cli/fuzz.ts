@@ -12,10 +12,10 @@ import { shrink } from '../sim/shrink.ts';
 import { reportRun } from '../sim/run-report.ts';
 import { designsOf, progressBar, withCampaignFlags, type CampaignFlags } from './fuzz/campaign-flags.ts';
 import { loadDesigns, loadedDesign } from './fuzz/loaded-designs.ts';
-import { exitCodeOf, EXIT, renderReport, thinPathsOf, type FuzzReport } from './fuzz/report.ts';
+import { exitCodeOf, EXIT, firstOfEachLaw, renderReport, thinPathsOf, type FuzzReport } from './fuzz/report.ts';
 import { runCampaign } from './fuzz/run-campaign.ts';
 
-/** Violations of a campaign that are shrunk and told; the others are listed. */
+/** Violations of a campaign that are shrunk and told, the first of each law; of the others the seeds are listed. */
 const MOST_REPORTS = 5;
 
 type Flags = CampaignFlags & { pd?: boolean; twice?: boolean; replay?: string; save: string };
@@ -37,7 +37,8 @@ export function fuzzCommand(): Command {
     .addHelpText(
       'after',
       '\nExit code: 0 every law kept, 1 a wrong answer, 2 bad usage, 3 a stall, 4 a crash of the code under test, ' +
-        `5 a rare path\nthat a campaign of ${COVERAGE_SCENARIOS} or more scenarios should have taken more often.`,
+        `5 a rare path\nthat a campaign of ${COVERAGE_SCENARIOS} or more scenarios should have taken more often. ` +
+        'Of several the first of 1, 4, 3, 5.',
     )
     .action(async (flags: Flags) => {
       if (flags.replay !== undefined) await runSavedCases(flags.replay, flags.json === true);
@@ -65,9 +66,10 @@ async function fuzz(flags: Flags): Promise<void> {
 
 function report(parts: readonly CampaignPart[], seconds: number, flags: Flags): void {
   const found = parts.flatMap(({ violations }) => violations);
-  const violations = found.map((violation, i) => ({
+  const told = new Set(firstOfEachLaw(found).slice(0, MOST_REPORTS));
+  const violations = found.map((violation) => ({
     ...violation,
-    ...(i < MOST_REPORTS ? saveCase(violation, flags) : { story: [], file: null }),
+    ...(told.has(violation) ? saveCase(violation, flags) : { story: [], file: null }),
   }));
   const scenarios = parts.reduce((sum, part) => sum + part.scenarios, 0);
   const steps = parts.reduce((sum, part) => sum + part.steps, 0);
@@ -90,8 +92,8 @@ function report(parts: readonly CampaignPart[], seconds: number, flags: Flags): 
     return;
   }
   for (const { design, seed, law, what, story, file } of violations) {
-    process.stdout.write(`${design}, seed ${seed}: ${law}: ${what}\n`);
     if (file === null) continue;
+    process.stdout.write(`${design}, seed ${seed}: ${law}: ${what}\n`);
     process.stdout.write(
       `${story.map((line) => `    ${line}`).join('\n')}\n    replay: routed-experts fuzz --replay ${file}\n\n`,
     );

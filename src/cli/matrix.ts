@@ -20,7 +20,7 @@ type Flags = CampaignFlags & { pdSeeds: number; mutations?: string; out?: string
 
 export function matrixCommand(): Command {
   const command = new Command('matrix').description(
-    'Run every design through the same storms and write down who keeps which law',
+    'Run every design, then every mutant, through the same storms (minutes); write which laws each keeps',
   );
   return withCampaignFlags(command, {
     seeds: 'scenarios of each design, each run twice',

@@ -239,7 +239,8 @@ export interface CaptureWorkerHalf {
   collect(step: WorkerStep, bytes: Uint8Array | null, numSampledTokens: Uint32Array): RoutedExpertDeltas | null;
 
   /**
-   * Some requests ended, others lost their KV and may come back. Steps in flight may still bring rows of both.
+   * Some requests ended, others lost their KV and may come back. Called before `record` of the step that tells it.
+   * Earlier steps may be in flight: their `collect` comes later, and may still bring rows of both.
    */
   forget?(endedIndices: readonly number[], preemptedIndices: readonly number[]): void;
 

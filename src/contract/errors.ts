@@ -3,24 +3,31 @@
  * client of the server can cause stands in `serve/http-error.ts`.
  */
 
+/** A value in a message. A text that reads as a number, or as nothing, stands in quotes. */
+function shown(value: unknown): string {
+  if (typeof value === 'bigint') return `${value}n`;
+  return typeof value === 'string' && Number.isFinite(Number(value)) ? `"${value}"` : String(value);
+}
+
 const messages = {
   DUPLICATE_REQUEST: (id: string) => `request id "${id}" is in use; give each request alive an id of its own`,
   EMPTY_PROMPT: (id: string) => `request "${id}" has an empty prompt; send at least one token`,
   PROMPT_TOO_LONG: (id: string, length: number, maxModelLen: number): string =>
     `request "${id}": a prompt of ${length} tokens leaves no room for an output token: ` +
-    `the model takes ${maxModelLen} together; shorten it or raise --max-model-len`,
+    `the model takes ${maxModelLen} together; shorten it, or raise --max-model-len (maxModelLen)`,
   EXCEEDS_POOL: (id: string, needed: number, usable: number): string =>
     `request "${id}" can need ${needed} KV blocks, the pool has ${usable}; ` +
-    'shorten it, lower its max_tokens or raise --num-blocks',
+    'shorten it, lower its max_tokens, or raise --num-blocks (numBlocks)',
   PROMPT_START_OUT_OF_RANGE: (id: string, start: number, promptLength: number): string =>
     `request "${id}": routed_experts_prompt_start ${start} is not a whole number in [0, ${promptLength}); ` +
     'give a position inside the prompt',
-  BAD_MAX_TOKENS: (id: string, value: number) => `request "${id}": max_tokens ${value} is not a whole number ≥ 1`,
-  BAD_VALUE: (name: string, value: unknown, wanted: string) => `${name} is ${String(value)}; give ${wanted}`,
+  BAD_MAX_TOKENS: (id: string, value: number) =>
+    `request "${id}": max_tokens ${shown(value)} is not a whole number ≥ 1`,
+  BAD_VALUE: (name: string, value: unknown, wanted: string) => `${name} is ${shown(value)}; give ${wanted}`,
   UNKNOWN_NAME: (what: string, name: string, known: readonly string[]) =>
     `unknown ${what} "${name}"; choose one of: ${known.join(', ')}`,
   BAD_DESIGN: (module: string, problem: string) =>
-    `design module ${module}: ${problem}; it must export name, gaps, engineHalf and workerHalf (docs/simulation.md)`,
+    `design module ${module}: ${problem} (docs/simulation.md shows a whole design)`,
   DESIGN_FAILED: (design: string, hook: string, problem: string) =>
     `design "${design}" broke its contract in ${hook}: ${problem}; repair it, or choose another design`,
   BAD_TRACE_LINE: (file: string, line: number, problem: string) => `${file}:${line}: ${problem}`,
@@ -28,7 +35,7 @@ const messages = {
   BAD_ROWS: (form: string, problem: string) =>
     `no rows in the form "${form}": ${problem}; give the form in which they were written`,
   NO_ADAPTER: (tried: readonly string[]) =>
-    `no WebGPU adapter found; tried ${tried.join('; ')}. Use --device cpu to run without one`,
+    `no WebGPU adapter found; tried ${tried.join('; ')}. Use --device cpu (device: 'cpu') to run without one`,
   SHARED_MEMORY: (what: string, hint: string) => `shm-flock needs POSIX shared memory: ${what}; ${hint}`,
   ROUTING_NOT_CAPTURED: (design: string): string =>
     `design "${design}" returns routed experts, and a monolithic router without routing_replay_out writes none; ` +
@@ -40,7 +47,7 @@ const messages = {
     `rank ${rank} differs from rank 0 in step ${stepId}: ${what}; check the device of each rank`,
   CANNOT_LISTEN: (address: string, problem: string) =>
     `cannot listen on ${address}: ${problem}; choose another --host or --port`,
-  ENGINE_DEAD: (reason: string) => `the engine has stopped: ${reason}`,
+  ENGINE_DEAD: (reason: string) => `the engine has stopped: ${reason}; start another`,
   INVARIANT: (what: string) => `internal invariant broken: ${what}; please report it with the command and seed`,
 } as const;
 

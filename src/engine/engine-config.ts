@@ -18,6 +18,8 @@ const flag = (name: keyof EngineConfig, value: unknown): void => {
  */
 export const validateEngineConfig = (config: EngineConfig): void => {
   wholeNumber('blockSize', config.blockSize, 1, 2 ** 16);
+  // Before the pool, whose size follows from it where the caller gives none.
+  wholeNumber('maxModelLen', config.maxModelLen, 2, 2 ** 28);
   wholeNumber('numBlocks', config.numBlocks, 2, 2 ** 24);
   if (config.numBlocks * config.blockSize > 2 ** 31) {
     const most = Math.floor(2 ** 31 / config.blockSize);
@@ -30,7 +32,6 @@ export const validateEngineConfig = (config: EngineConfig): void => {
   }
   wholeNumber('maxNumSeqs', config.maxNumSeqs, 1, 2 ** 20);
   wholeNumber('maxNumBatchedTokens', config.maxNumBatchedTokens, 1, 2 ** 24);
-  wholeNumber('maxModelLen', config.maxModelLen, 2, 2 ** 28);
   if (config.policy !== 'fcfs' && config.policy !== 'priority') {
     throw RoutedExpertsError.of('BAD_VALUE', 'policy', config.policy, '"fcfs" or "priority"');
   }

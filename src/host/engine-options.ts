@@ -8,12 +8,17 @@ import type {
   PrefixRows,
   RouterKernels,
 } from '../contract/config.ts';
+import { prefixRowsByName } from '../capture/deltas/prefix-rows.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
 import { modelPreset } from '../kernels/model/model-presets.ts';
 import { ROUTER_KERNELS } from '../kernels/model/route/engine-router.ts';
 import { designReference } from '../worker/design-module.ts';
 import type { SessionConfig } from './design-session.ts';
+import { requireNames, requireOneOf, requireText } from './option-checks.ts';
+
+/** A timer of Node waits no longer, in ms. */
+const MOST_TIMER_MS = 2 ** 31 - 1;
 
 /** What an engine is made from; only `model` is needed. */
 export type EngineOptions = Readonly<{
@@ -55,23 +60,40 @@ export type EngineSettings = Readonly<{
   maxRestarts: number;
 }>;
 
-/** Throws UNKNOWN_NAME for a model or design that there is not, and BAD_VALUE for a value out of its range. */
+const OPTIONS: Readonly<Record<keyof EngineOptions, true>> = {
+  model: true,
+  device: true,
+  adapter: true,
+  routerKernels: true,
+  design: true,
+  prefixRows: true,
+  numRanks: true,
+  queueDepth: true,
+  maxRestarts: true,
+  stepTimeoutMs: true,
+  ballastMs: true,
+  engine: true,
+};
+
+/** Throws UNKNOWN_NAME for an option, model or design that there is not, and BAD_VALUE for a value out of its range. */
 export function engineSettings(options: EngineOptions): EngineSettings {
+  requireNames('createEngine', options, Object.keys(OPTIONS));
   const { design = 'deltas', device = 'webgpu', queueDepth = 2, numRanks = 1, maxRestarts = 3 } = options;
-  const reference = designReference(design);
-  if (device !== 'webgpu' && device !== 'cpu')
-    throw RoutedExpertsError.of('BAD_VALUE', 'device', device, 'webgpu or cpu');
+  if (!((design as unknown) instanceof URL)) requireText('design', design);
+  if (options.adapter !== undefined) requireText('adapter', options.adapter);
+  requireOneOf('device', device, ['webgpu', 'cpu']);
   requireWhole('queueDepth', queueDepth, 1, 16);
   requireWhole('numRanks', numRanks, 1, 16);
   requireWhole('maxRestarts', maxRestarts, 0, 1000);
   const { stepTimeoutMs, prefixRows, routerKernels = 'auto' } = options;
+  if (stepTimeoutMs !== undefined) requireWhole('stepTimeoutMs', stepTimeoutMs, 0, MOST_TIMER_MS);
   if (!ROUTER_KERNELS.includes(routerKernels))
     throw RoutedExpertsError.of('UNKNOWN_NAME', 'routerKernels', routerKernels, ROUTER_KERNELS);
   return {
-    design: reference,
+    design: designReference(design),
     maxRestarts,
     session: {
-      model: typeof options.model === 'string' ? modelPreset(options.model) : options.model,
+      model: modelOf(options.model),
       engine: engineConfig(options.engine ?? {}, { queueDepth }),
       device,
       adapter: options.adapter ?? null,
@@ -81,9 +103,15 @@ export function engineSettings(options: EngineOptions): EngineSettings {
       fault: null,
       router: { kind: 'modular', kernels: routerKernels },
       ...(stepTimeoutMs === undefined ? {} : { stepTimeoutMs }),
-      ...(prefixRows === undefined ? {} : { prefixRows }),
+      ...(prefixRows === undefined ? {} : { prefixRows: prefixRowsByName(prefixRows) }),
     },
   };
+}
+
+function modelOf(model: EngineOptions['model']): ModelConfig {
+  if (typeof model === 'string') return modelPreset(model);
+  if (typeof model === 'object' && (model as unknown) !== null) return model;
+  throw RoutedExpertsError.of('BAD_VALUE', 'model', model, 'the name of a preset (MODEL_NAMES) or a shape');
 }
 
 /** What the caller calls these fields, for messages. */
@@ -98,7 +126,7 @@ export function engineConfig(
   { queueDepth, names = { numBlocks: 'numBlocks', maxModelLen: 'maxModelLen' } }: { queueDepth: number; names?: Names },
 ): EngineConfig {
   const { blockSize = 16, maxModelLen = 4096 } = given;
-  const engine: EngineConfig = {
+  const defaults: EngineConfig = {
     blockSize,
     numBlocks: 1 + 4 * Math.ceil(maxModelLen / blockSize),
     maxNumSeqs: 128,
@@ -112,8 +140,9 @@ export function engineConfig(
     reserveFullIsl: true,
     watermark: 0,
     numSpeculativeTokens: 0,
-    ...given,
   };
+  requireNames('engine', given, Object.keys(defaults));
+  const engine: EngineConfig = { ...defaults, ...given };
   validateEngineConfig(engine);
   requireRoomForOne(engine, names);
   return engine;

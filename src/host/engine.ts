@@ -2,34 +2,19 @@
 
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
-import type { SamplingParams } from '../contract/request.ts';
 import type { DeviceInfo } from '../contract/device.ts';
 import type { EngineStats } from '../engine/engine-core.ts';
 import type { WorkerLiveCounts } from '../worker/executor.ts';
 import { DesignSession } from './design-session.ts';
 import { engineSettings, type EngineOptions } from './engine-options.ts';
+import { engineRequest, type GenerateOptions } from './generate-options.ts';
 import { LiveEngine } from './live-engine.ts';
 import { LiveRequest, type GenerationResult, type GenerationUpdate } from './live-request.ts';
 
-/** How one request is sampled, and what comes back. */
-export type GenerateOptions = Partial<SamplingParams> &
-  Readonly<{
-    /** Unique among the requests alive; made up where it is left out. */
-    requestId?: string;
-    /** Policy `priority`: the smaller number goes first. */
-    priority?: number;
-    /** Requests with different salts share no cached block. */
-    cacheSalt?: string;
-    /** Ends the request when it aborts; what was asked for then rejects with its reason. */
-    signal?: AbortSignal;
-  }>;
-
-const DEFAULT_MAX_TOKENS = 16;
-
 /**
- * Starts an engine. Rejects with UNKNOWN_NAME or BAD_VALUE for a model, design or size that cannot be, with NO_ADAPTER
- * where WebGPU has no adapter, with ROUTING_NOT_CAPTURED for a router whose rows nobody writes, with BAD_DESIGN or
- * DESIGN_FAILED for a design of the caller's own that cannot be used; nothing is left behind then.
+ * Starts an engine. Rejects with UNKNOWN_NAME or BAD_VALUE for an option, model, design or size that cannot be, with
+ * NO_ADAPTER where WebGPU has no adapter, with ROUTING_NOT_CAPTURED for a router whose rows nobody writes, with
+ * BAD_DESIGN or DESIGN_FAILED for a design of the caller's own that cannot be used; nothing is left behind then.
  */
 export async function createEngine(options: EngineOptions): Promise<Engine> {
   const { design, session: config, maxRestarts } = engineSettings(options);
@@ -73,13 +58,15 @@ export class Engine {
 
   /**
    * As `generate`, with the tokens as they come. A reader that is slower than the engine gets the tokens of several
-   * steps at once. A reader that leaves ends the request.
+   * steps at once. A reader that leaves ends the request. The request begins with the first read.
    */
   async *stream(
     prompt: ArrayLike<number>,
     options: GenerateOptions = {},
   ): AsyncGenerator<GenerationUpdate, void, void> {
     const { signal } = options;
+    if (signal !== undefined && !((signal as unknown) instanceof AbortSignal))
+      throw RoutedExpertsError.of('BAD_VALUE', 'signal', signal, 'an AbortSignal');
     signal?.throwIfAborted();
     const request = this.#add(prompt, options);
     const onAbort = (): void => {
@@ -120,7 +107,7 @@ export class Engine {
     return this.#live.stats();
   }
 
-  /** What the workers hold; all 0 when nothing runs. Rejects if they are gone. */
+  /** What the workers hold; all 0 when nothing runs. Rejects with WORKER_LOST if they are gone, as after `close`. */
   liveCounts(): Promise<WorkerLiveCounts> {
     return this.#live.workerLiveCounts();
   }
@@ -142,35 +129,12 @@ export class Engine {
 
   #add(prompt: ArrayLike<number>, options: GenerateOptions): LiveRequest {
     this.#numRequests++;
-    const requestId = options.requestId ?? `request-${this.#numRequests}`;
-    const request = new LiveRequest(requestId);
-    this.#live.add({
-      requestId,
-      promptTokenIds: this.#tokens(prompt),
-      sampling: {
-        maxTokens: options.maxTokens ?? DEFAULT_MAX_TOKENS,
-        minTokens: options.minTokens ?? 0,
-        eosTokenId: options.eosTokenId ?? null,
-        stopTokenIds: options.stopTokenIds ?? [],
-        returnRoutedExperts: options.returnRoutedExperts ?? false,
-        routedExpertsPromptStart: options.routedExpertsPromptStart ?? 0,
-      },
-      priority: options.priority ?? 0,
-      arrivalTime: this.#numRequests,
-      cacheSalt: options.cacheSalt ?? null,
-    });
-    this.#requests.set(requestId, request);
-    return request;
-  }
-
-  #tokens(prompt: ArrayLike<number>): Uint32Array {
     const { vocabSize } = this.#session.config.model;
-    for (let i = 0; i < prompt.length; i++) {
-      const token = prompt[i]!;
-      if (Number.isInteger(token) && token >= 0 && token < vocabSize) continue;
-      throw RoutedExpertsError.of('BAD_VALUE', `prompt[${i}]`, token, `a token id in [0, ${vocabSize})`);
-    }
-    return Uint32Array.from(prompt);
+    const made = engineRequest(prompt, options, { number: this.#numRequests, vocabSize });
+    const request = new LiveRequest(made.requestId);
+    this.#live.add(made);
+    this.#requests.set(made.requestId, request);
+    return request;
   }
 
   #onOutput(output: EngineCoreOutput): void {

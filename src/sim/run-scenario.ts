@@ -1,6 +1,5 @@
 /** One scenario, from the first event to the verdict. */
 
-import { RoutedExpertsError } from '../contract/errors.ts';
 import { installCopyMeter } from './laws/copy-meter.ts';
 import type { Mark } from './coverage.ts';
 import { EventHeap } from './virtual/event-heap.ts';
@@ -77,8 +76,6 @@ export function runScenario(
 export function verdict(error: unknown, judge: Judge): Violation | null {
   if (error instanceof Violation) return error;
   if (error instanceof DeclaredStall) return null;
-  if (error instanceof RoutedExpertsError || error instanceof Error) {
-    return new Violation('crash', 'L8', judge.step, `${error.name}: ${error.message}`, error);
-  }
-  throw error;
+  const what = error instanceof Error ? `${error.name}: ${error.message}` : `threw ${String(error)}`;
+  return new Violation('crash', 'L8', judge.step, what, error);
 }

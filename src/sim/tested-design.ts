@@ -7,6 +7,7 @@ import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import { type DeclaredGap, type Design, designByName, designNames } from '../capture/designs.ts';
 import { prefixRowsByName, prefixRowsNames, prefixRowsPolicies } from '../capture/deltas/prefix-rows.ts';
+import { strictDesign } from '../capture/guard/strict-design.ts';
 import type { KernelSet } from '../kernels/model/kernel-set.ts';
 import type { VirtualLock } from './virtual/virtual-lock.ts';
 
@@ -47,8 +48,10 @@ const CACHED_ROWS_GAP: DeclaredGap = {
   missing: 'prefix-hit',
 };
 
-/** A design as it is: a built-in one, or one of the caller's own. */
-export function testedDesignOf(design: Design): TestedDesign {
+/** A design as it is: a built-in one, or one of the caller's own, whose hooks may return only what they may. */
+export function testedDesignOf(given: Design): TestedDesign {
+  const isBuiltIn = (designNames as readonly string[]).includes(given.name);
+  const design = isBuiltIn ? given : strictDesign(given);
   return { name: design.name, design, gaps: design.gaps, prefixRows: null, mutation: NO_MUTATION };
 }
 

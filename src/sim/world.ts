@@ -112,7 +112,7 @@ export class World implements BatchedEngine<Flight> {
     try {
       this.engine.addRequest(engineRequest(spec, arrivalTime));
     } catch (error) {
-      if (!(error instanceof RoutedExpertsError) || error.code === 'INVARIANT') throw error;
+      if (!(error instanceof RoutedExpertsError) || isDefect(error)) throw error;
       code = error.code;
     }
     this.log.word(code === null ? 1 : 2);
@@ -377,4 +377,9 @@ export class World implements BatchedEngine<Flight> {
   say(text: string): void {
     this.log.line(this.judge.step, this.#side.prefix + text);
   }
+}
+
+/** Not a refusal of a request, but a defect of the code that was asked. */
+function isDefect({ code }: RoutedExpertsError): boolean {
+  return code === 'INVARIANT' || code === 'DESIGN_FAILED';
 }

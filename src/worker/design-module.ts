@@ -26,7 +26,7 @@ export function isDesignModule(text: string): boolean {
  * working directory. Throws UNKNOWN_NAME, and BAD_DESIGN for a URL that is no `file:` URL.
  */
 export function designReference(given: string | URL): DesignReference {
-  if (given instanceof URL || given.startsWith('file:')) {
+  if (given instanceof URL || /^(?:file:|\w+:\/\/)/.test(given)) {
     const url = URL.parse(String(given));
     if (url?.protocol === 'file:') return url.href as DesignReference;
     throw RoutedExpertsError.of('BAD_DESIGN', String(given), 'it is no file: URL');
@@ -44,7 +44,9 @@ export async function loadDesign(reference: DesignReference): Promise<Design> {
 export async function importDesign(url: string): Promise<Design> {
   const path = fileURLToPath(url);
   const bad = (problem: string): RoutedExpertsError => RoutedExpertsError.of('BAD_DESIGN', path, problem);
-  if (statSync(path, { throwIfNoEntry: false })?.isFile() !== true) throw bad('there is no such file');
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found === undefined) throw bad('there is no such file');
+  if (!found.isFile()) throw bad('it is no file; name the file of the module');
   const { promise: tooLong, reject } = Promise.withResolvers<never>();
   const hooks = import.meta.url.endsWith('.ts') ? resolveToSource() : null;
   let exported: Readonly<Record<string, unknown>>;
@@ -63,23 +65,26 @@ export async function importDesign(url: string): Promise<Design> {
   return checkedDesign(exported, path);
 }
 
-/** In a checkout, what a module imports of `routed-experts` is the source that runs, and not a build of it. */
+/** In a checkout, what a module imports of `routed-experts` is the source that runs, wherever the module lies. */
 function resolveToSource(): ModuleHooks {
   return registerHooks({
     resolve: (specifier, context, next) => {
       if (!/^routed-experts(?:\/|$)/.test(specifier)) return next(specifier);
-      return next(specifier, { conditions: [...context.conditions, 'routed-experts-source'] });
+      const conditions = [...context.conditions, 'routed-experts-source'];
+      return next(specifier, { conditions, parentURL: import.meta.url });
     },
   });
 }
 
-/** With the place of a syntax error, which Node puts into the first line of the stack. */
+/** With its place: of a syntax error in the first line of the stack, else where the module's own code threw. */
 function problemOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const { code } = error as NodeJS.ErrnoException;
   if (code === 'ERR_UNSUPPORTED_NODE_MODULES_TYPE_STRIPPING') {
     return 'Node runs no TypeScript under node_modules; give the JavaScript that is made from it';
   }
-  const place = error.stack?.split('\n')[0] ?? '';
-  return `${error.name}: ${error.message}${place.startsWith('file:') ? ` (${place})` : ''}`;
+  const [first = '', ...frames] = error.stack?.split('\n') ?? [];
+  const frame = frames.find((line) => line.trimStart().startsWith('at '))?.trim() ?? '';
+  const place = first.startsWith('file:') ? ` (${first})` : frame !== '' && !frame.includes('node:') ? ` ${frame}` : '';
+  return `${error.name}: ${error.message}${place}`;
 }

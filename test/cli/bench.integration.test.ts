@@ -158,7 +158,9 @@ test('a worker that is stuck ends the run with one clear error, and does not kee
   const { code, stderr } = await runProcess('bench', ...SMALL, '--design', 'deltas', ...flags);
   expect(code).toBe(2);
   const [error, end, ...others] = stderr.trim().split('\n');
-  expect(error).toContain('worker of rank 1 was lost: it is stuck: no reply within 1 s (--step-timeout)');
+  expect(error).toContain(
+    'worker of rank 1 was lost: it is stuck: no reply within 1 s (--step-timeout, stepTimeoutMs)',
+  );
   expect([end, others]).toEqual(['1 worker threads are stuck, and end with the process', []]);
 });
 

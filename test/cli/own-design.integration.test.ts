@@ -40,6 +40,13 @@ writeFileSync(
   `import { brokenParts } from '${BROKEN}';
 export default brokenParts({ half: 'engineHalf', hook: 'onStepOutput' });\n`,
 );
+writeFileSync(
+  join(folder, 'imports.mjs'),
+  `import { rowShape } from 'routed-experts/designs';
+import whole from './mine.mjs';
+if (typeof rowShape !== 'function') throw new Error('no rowShape');
+export default whole;\n`,
+);
 writeFileSync(join(folder, 'half.mjs'), `export const name = 'half', gaps = [], engineHalf = () => null;\n`);
 
 type Report = { designs: { design: string; hash: string }[]; violations: { file: string }[] };
@@ -55,6 +62,11 @@ describe('fuzz', () => {
     expect([mine!.design, deltas!.design]).toEqual(['./mine.mjs', 'deltas']);
     expect(mine!.hash).toBe(deltas!.hash);
     expect(reports[1]!.designs).toEqual(reports[0]!.designs);
+  });
+
+  test('a module in a folder without the package imports what the checkout has', async () => {
+    const { code, stdout } = await run('fuzz', '--design', './imports.mjs', '--seeds', '20', '--jobs', '1');
+    expect([code, stdout.includes('20 scenarios')]).toEqual([0, true]);
   });
 
   test('a failing case names its module, and is replayed by it', async () => {

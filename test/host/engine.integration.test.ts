@@ -4,7 +4,15 @@
  */
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { createEngine, rowAt, toArray, type Engine, type RoutedRows } from '../../src/index.ts';
+import {
+  createEngine,
+  rowAt,
+  toArray,
+  type Engine,
+  type EngineOptions,
+  type GenerateOptions,
+  type RoutedRows,
+} from '../../src/index.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { oracle } from '../../src/kernels/model/oracle.ts';
 
@@ -88,21 +96,51 @@ describe('an engine', () => {
     [[1, 97], 'BAD_VALUE'],
     [[1, 0.5], 'BAD_VALUE'],
     [Array<number>(128).fill(1), 'PROMPT_TOO_LONG'],
+    [new Set([1, 2]) as unknown as number[], 'BAD_VALUE'],
   ])('refuses the prompt of case %#', async (prompt, code) => {
     await expect(engine.generate(prompt)).rejects.toMatchObject({ code });
+  });
+
+  test.each([
+    [{ return_routed_experts: true }, 'UNKNOWN_NAME', 'option of generate "return_routed_experts"'],
+    [{ returnRoutedExperts: 'yes' }, 'BAD_VALUE', 'returnRoutedExperts is yes; give true or false'],
+    [{ stopTokenIds: 5 }, 'BAD_VALUE', 'stopTokenIds is 5'],
+    [{ stopTokenIds: [97] }, 'BAD_VALUE', 'stopTokenIds[0] is 97; give a token id in [0, 97)'],
+    [{ eosTokenId: -1 }, 'BAD_VALUE', 'eosTokenId is -1'],
+    [{ requestId: 7 }, 'BAD_VALUE', 'requestId is 7'],
+    [{ cacheSalt: 7 }, 'BAD_VALUE', 'cacheSalt is 7'],
+    [{ signal: {} }, 'BAD_VALUE', 'signal is [object Object]; give an AbortSignal'],
+  ])('refuses %j', async (options, code, text) => {
+    const rejection = expect(engine.generate(PROMPT, options as GenerateOptions)).rejects;
+    await rejection.toMatchObject({ code, message: expect.stringContaining(text) as string });
   });
 });
 
 test.each([
   [{ model: 'no-such-model' }, 'UNKNOWN_NAME', 'no-such-model'],
-  [{ model: 'tiny', design: 'no-such-design' as 'off' }, 'UNKNOWN_NAME', 'no-such-design'],
-  [{ model: 'tiny', device: 'tpu' as 'cpu' }, 'BAD_VALUE', 'device is tpu'],
+  [{ model: 'tiny', design: 'no-such-design' }, 'UNKNOWN_NAME', 'no-such-design'],
+  [{ model: 'tiny', device: 'tpu' }, 'BAD_VALUE', 'device is tpu'],
   [{ model: 'tiny', numRanks: 0 }, 'BAD_VALUE', 'numRanks is 0'],
   [{ model: 'tiny', engine: { numBlocks: 3, maxModelLen: 128 } }, 'BAD_VALUE', 'numBlocks is 3; give at least 9'],
   [{ model: 'tiny', engine: { blockSize: 0 } }, 'BAD_VALUE', 'blockSize'],
-])('bad options, case %#: rejects with a code and the value', async (options, code, text) => {
-  const rejection = expect(createEngine({ device: 'cpu', ...options })).rejects;
+  [{ model: 'tiny', engine: { maxModelLen: 0 } }, 'BAD_VALUE', 'maxModelLen is 0'],
+  [{ model: undefined }, 'BAD_VALUE', 'model is undefined'],
+  [{ model: 'tiny', prefixRows: 'all' }, 'UNKNOWN_NAME', 'prefix-rows policy "all"'],
+  [{ model: 'tiny', stepTimeoutMs: Infinity }, 'BAD_VALUE', 'stepTimeoutMs is Infinity'],
+  [{ model: 'tiny', adapter: 7 }, 'BAD_VALUE', 'adapter is 7'],
+  [{ model: 'tiny', queueDepth: '2' }, 'BAD_VALUE', 'queueDepth is "2"; give a whole number'],
+  [{ model: 'tiny', design: 7 }, 'BAD_VALUE', 'design is 7'],
+  [{ model: 'tiny', desing: 'off' }, 'UNKNOWN_NAME', 'unknown option of createEngine "desing"'],
+  [{ model: 'tiny', engine: { blocksize: 4 } }, 'UNKNOWN_NAME', 'unknown option of engine "blocksize"'],
+])('bad options, %j: rejects with a code and the value', async (options, code, text) => {
+  const rejection = expect(createEngine({ device: 'cpu', ...options } as EngineOptions)).rejects;
   await rejection.toMatchObject({ code, message: expect.stringContaining(text) as string });
+});
+
+test.each([undefined, null, 'tiny'])('bad options, %j: says what to give', async (options) => {
+  const rejection = expect(createEngine(options as unknown as EngineOptions)).rejects;
+  const text = `the object given to createEngine is ${options}; give an object with any of: model, `;
+  await rejection.toMatchObject({ code: 'BAD_VALUE', message: expect.stringContaining(text) as string });
 });
 
 test('close ends what runs, twice; then nothing is taken in', async () => {

@@ -64,7 +64,7 @@ const HALVES = 'export const engineHalf = () => null;\nexport const workerHalf =
 const wrongModules: readonly (readonly [what: string, text: string | null, problem: string])[] = [
   ['that is not there', null, 'there is no such file'],
   ['that does not parse', 'export const = ;', 'it cannot be imported: '],
-  ['that throws', 'throw new Error("not today");', 'it cannot be imported: Error: not today'],
+  ['that throws', 'throw new Error("not today");', 'it cannot be imported: Error: not today at '],
   ['that exports nothing', 'export {};', 'it exports no name, no gaps, no engineHalf, no workerHalf'],
   [
     'without a half',
@@ -111,6 +111,10 @@ describe('a module is refused', () => {
 
   test('for a URL that is no file’s, and a word that is no design’s', async () => {
     await expect(start(new URL('https://example.org/mine.js'))).rejects.toMatchObject({ code: 'BAD_DESIGN' });
+    await expect(start('https://example.org/mine.js')).rejects.toThrow(
+      'https://example.org/mine.js: it is no file: URL',
+    );
+    await expect(start('./test')).rejects.toThrow('it is no file; name the file of the module');
     await expect(start('mine')).rejects.toMatchObject({ code: 'UNKNOWN_NAME' });
     await expect(start('mine')).rejects.toThrow('./mine.ts');
   });

@@ -50,7 +50,10 @@ export function checkedDesign(exported: Readonly<Record<string, unknown>>, modul
   const found = (typeof whole === 'object' && whole !== null ? whole : exported) as Partial<Design>;
   const { name, gaps = [], engineHalf, workerHalf } = found;
   const missing = Object.entries({ name, gaps: found.gaps, engineHalf, workerHalf }).filter(([, part]) => part == null);
-  if (missing.length > 0) throw badDesign(module, `it exports no ${missing.map(([part]) => part).join(', no ')}`);
+  if (missing.length > 0) {
+    const absent = missing.map(([part]) => part).join(', no ');
+    throw badDesign(module, `it exports no ${absent}; a design exports name, gaps, engineHalf and workerHalf`);
+  }
   if (typeof name !== 'string' || !/^[\w.-]+$/.test(name)) {
     throw badDesign(module, `its name is ${shown(name)}; take letters, digits, "-", "_" and "."`);
   }

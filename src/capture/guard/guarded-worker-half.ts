@@ -14,14 +14,15 @@ import type {
 import type { CommandRecorder, Device, DeviceBuffer } from '../../contract/device.ts';
 import type { RoutedExpertDeltas } from '../../contract/model-runner-output.ts';
 import { rowShape } from '../row-shape.ts';
-import { BrokenContract, callHook, closeQuietly, countsOf, designFailed, shown } from './hook-call.ts';
+import { callHook, closeQuietly, countsOf, designFailed } from './hook-call.ts';
 import { wrapDeltas, wrapFailure } from './payload.ts';
+import { checkDeltas, checkRange, type KnownBuffers } from './worker-half-checks.ts';
 
 export class GuardedWorkerHalf implements CaptureWorkerHalf {
   readonly design: string;
   readonly blockingReads?: BlockingReads;
   readonly #context: CaptureWorkerContext;
-  readonly #buffers: ReadonlySetLike;
+  readonly #buffers: KnownBuffers;
   readonly #bytesPerRow: number;
   /** `null`: switched off, because of `#failure`. */
   #half: CaptureWorkerHalf | null;
@@ -39,8 +40,7 @@ export class GuardedWorkerHalf implements CaptureWorkerHalf {
   record(step: WorkerStep, commands: CommandRecorder): DeviceRange | null {
     return this.#attempt('record', null, (half) => {
       const range = half.record(step, commands);
-      if (range !== null) this.#checkRange(range, this.#context.pack.packed.byteLength);
-      return range;
+      return range === null ? null : this.#checked(range, this.#context.pack.packed.byteLength);
     });
   }
 
@@ -48,7 +48,7 @@ export class GuardedWorkerHalf implements CaptureWorkerHalf {
     const deltas = this.#attempt('collect', null, (half) => {
       const collected = half.collect(step, bytes, numSampledTokens);
       if (collected === null || collected instanceof Promise) return collected;
-      this.#checkDeltas(collected, bytes);
+      checkDeltas(collected, { lent: bytes, bytesPerRow: this.#bytesPerRow });
       return wrapDeltas(collected);
     });
     return this.#half === null ? wrapFailure(this.#failure) : deltas;
@@ -89,63 +89,26 @@ export class GuardedWorkerHalf implements CaptureWorkerHalf {
     const nothing: DeviceRange = { buffer: slotMapping, byteLength: 4 };
     const most = routedExperts.byteLength;
     return {
-      readBefore: (step) => this.#attempt('readBefore', nothing, () => this.#checkRange(reads.readBefore(step), most)),
+      readBefore: (step) => this.#attempt('readBefore', nothing, () => this.#checked(reads.readBefore(step), most)),
       takeBefore: (step, bytes) => this.#attempt('takeBefore', undefined, () => reads.takeBefore(step, bytes)),
       readAfter: (step) =>
         this.#attempt('readAfter', null, () => {
           const range = reads.readAfter(step);
-          return range === null ? null : this.#checkRange(range, most);
+          return range === null ? null : this.#checked(range, most);
         }),
       takeAfter: (step, bytes) => this.#attempt('takeAfter', undefined, () => reads.takeAfter(step, bytes)),
     };
   }
 
-  /** Throws for a range that the device would refuse, or that what it is copied into has no room for. */
-  #checkRange(range: DeviceRange, mostBytes: number): DeviceRange {
-    if (range instanceof Promise) return range;
-    const { buffer, byteOffset = 0, byteLength } = range ?? {};
-    if (!this.#buffers.has(buffer)) throw new BrokenContract('it returned no buffer of this device to read from');
-    if (!isWord(byteOffset) || !isWord(byteLength)) {
-      const asked = `${shown(byteLength)} bytes from byte ${shown(byteOffset)} on`;
-      throw new BrokenContract(`it asked for ${asked}; give multiples of 4`);
-    }
-    const most = Math.min(mostBytes, buffer.byteLength - byteOffset);
-    if (byteLength <= most) return range;
-    throw new BrokenContract(
-      `it asked for ${byteLength} bytes of "${buffer.label}"; there may be ${Math.max(0, most)}`,
-    );
-  }
-
-  /** The buffer of the rows is given away: it must be theirs alone, and hold them. */
-  #checkDeltas({ rows, numRows, index, indexLength }: RoutedExpertDeltas, bytes: Uint8Array | null): void {
-    if (!(rows instanceof Uint8Array) || !(index instanceof Uint32Array)) {
-      throw new BrokenContract('it returned no rows (Uint8Array) or no index (Uint32Array)');
-    }
-    if (rows.buffer === bytes?.buffer) throw new BrokenContract('it returned the bytes that it was lent; copy them');
-    const { buffer } = rows;
-    if (!(buffer instanceof ArrayBuffer) || rows.byteOffset !== 0 || rows.byteLength !== buffer.byteLength) {
-      throw new BrokenContract('its rows do not fill an ArrayBuffer of their own, from its first byte on');
-    }
-    if (buffer.detached) throw new BrokenContract('its rows lie in a buffer that it has given away before');
-    const most = Math.floor(rows.byteLength / this.#bytesPerRow);
-    if (!Number.isSafeInteger(numRows) || numRows < 0 || numRows > most) {
-      throw new BrokenContract(`numRows is ${shown(numRows)}; its rows have room for ${most}`);
-    }
-    if (!Number.isSafeInteger(indexLength) || indexLength < 0 || indexLength > index.length) {
-      throw new BrokenContract(`indexLength is ${shown(indexLength)}; its index has ${index.length} entries`);
-    }
+  /** A promise is left to `callHook`. */
+  #checked(range: DeviceRange, mostBytes: number): DeviceRange {
+    if (!(range instanceof Promise)) checkRange(range, { buffers: this.#buffers, mostBytes });
+    return range;
   }
 }
-
-/** A number of bytes that a copy on the device can have. */
-function isWord(value: number): boolean {
-  return Number.isSafeInteger(value) && value >= 0 && value % 4 === 0;
-}
-
-type ReadonlySetLike = Readonly<{ has: (buffer: DeviceBuffer) => boolean }>;
 
 /** What a guarded worker half is built on, and the buffers that it can know. */
-export type WatchedContext = Readonly<{ context: CaptureWorkerContext; buffers: ReadonlySetLike }>;
+export type WatchedContext = Readonly<{ context: CaptureWorkerContext; buffers: KnownBuffers }>;
 
 export function watchedContext(context: CaptureWorkerContext): WatchedContext {
   const { device, routedExperts, slotMapping, pack } = context;

@@ -32,8 +32,14 @@ function problemOf(error: unknown): string {
 /** What a half says that it holds. Throws BrokenContract for what are no counts. */
 export function countsOf(half: Readonly<{ liveCounts?: () => CaptureLiveCounts }>): CaptureLiveCounts {
   const counts = half.liveCounts?.() ?? { requests: 0, bytes: 0 };
+  if (!(counts instanceof Promise)) checkCounts(counts);
+  return counts;
+}
+
+/** Throws BrokenContract. */
+export function checkCounts(counts: CaptureLiveCounts): void {
   const values: unknown[] = [counts?.requests, counts?.bytes, counts?.cachedBytes ?? 0];
-  if (counts instanceof Promise || values.every((value) => Number.isFinite(value))) return counts;
+  if (values.every((value) => Number.isFinite(value))) return;
   throw new BrokenContract('it returned no counts; return { requests, bytes }');
 }
 

@@ -55,7 +55,35 @@ export type FuzzReport = Readonly<{
   thinPaths: readonly ThinPath[];
 }>;
 
-/** The table and the counts of rare paths. */
+/** The first violation of each law, of each design and kind. */
+export function firstOfEachLaw(violations: readonly SeedViolation[]): SeedViolation[] {
+  return [...byLaw(violations).values()].map(([first]) => first!);
+}
+
+function byLaw(violations: readonly SeedViolation[]): Map<string, SeedViolation[]> {
+  return Map.groupBy(violations, ({ design, law, kind }) => `${design}: ${law} broken (${kind})`);
+}
+
+/** Seeds of one law that are listed. */
+const MOST_SEEDS = 10;
+
+/** A line for each law that was broken: by how many storms, the first of them, and what the first of all broke. */
+function showBroken(violations: readonly SeedViolation[]): string[] {
+  return [...byLaw(violations)].map(([title, found]) => {
+    const seeds = found.slice(0, MOST_SEEDS).map(({ seed }) => seed);
+    const more = found.length > MOST_SEEDS ? ', …' : '';
+    const storms = found.length === 1 ? 'one storm, seed' : `${found.length} storms, seeds`;
+    return `${title} by ${storms} ${seeds.join(', ')}${more}: ${found[0]!.what}`;
+  });
+}
+
+/** A design that is broken all over is not run to the end. */
+function showCutShort({ scenarios, violations, design }: CampaignPart, seeds: number): string[] {
+  if (scenarios >= seeds) return [];
+  return [`${design}: stopped after ${scenarios} of ${seeds} storms, of which ${violations.length} broke a law`];
+}
+
+/** The table, the laws that were broken, and the counts of rare paths. */
 export function renderReport(report: FuzzReport, parts: readonly CampaignPart[]): string {
   const table = new Table({
     head: ['design', 'scenarios', 'broken', 'gives up (seeds)', 'event log'],
@@ -73,6 +101,8 @@ export function renderReport(report: FuzzReport, parts: readonly CampaignPart[])
   });
   return [
     table.toString(),
+    ...showBroken(report.violations),
+    ...parts.flatMap((part) => showCutShort(part, report.seeds)),
     'scenarios that went where it hurts:',
     ...marks,
     ...report.thinPaths.map(showThinPath),

@@ -159,7 +159,7 @@ export class RankThread {
 
   #loseStuck(timeoutMs: number): void {
     this.#isStuck = true;
-    this.#lose(`it is stuck: no reply within ${timeoutMs / 1e3} s (--step-timeout)`);
+    this.#lose(`it is stuck: no reply within ${timeoutMs / 1e3} s (--step-timeout, stepTimeoutMs)`);
   }
 
   #lose(reason: string): void {
