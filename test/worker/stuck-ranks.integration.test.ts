@@ -34,7 +34,7 @@ describe('a worker that is stuck', () => {
     'on %s, of %d ranks, rank %d: it is abandoned while it is stuck, and closed when it returns',
     async (device, numRanks, rank) => {
       // Nothing but the stuck thread may be slower than this, on a machine that has other work.
-      const stepTimeoutMs = 3000;
+      const stepTimeoutMs = 2000;
       const host = { device, numRanks, maxRestarts: 1, stepTimeoutMs };
       const server = closeAfterTest(await startServer({ host }));
       const word = releaseWord();
