@@ -21,7 +21,7 @@ const config: ViteUserConfig = defineConfig({
     testTimeout: 60_000,
     globalSetup: ['test/prepare-adapters.ts'],
     projects: [
-      { test: { name: 'unit', include: ['test/**/*.unit.test.ts'], experimental, isolate: false } },
+      { test: { name: 'unit', include: ['test/**/*.unit.test.ts'], experimental } },
       { test: { name: 'contract', include: ['test/**/*.contract.test.ts'], experimental } },
       { test: { name: 'wgsl', include: ['test/**/*.wgsl.test.ts'], experimental } },
       {

@@ -13,7 +13,7 @@ import { parseScenario } from '../../src/sim/scenario.ts';
 import { testedDesignByName, testedDesignNames } from '../../src/sim/tested-design.ts';
 import { LAWS } from '../../src/sim/laws/violation.ts';
 
-const NUM_SEEDS = 1000;
+const NUM_SEEDS = 400;
 
 for (const name of testedDesignNames) {
   test(`${name} keeps what it promises over ${NUM_SEEDS} storms`, () => {
