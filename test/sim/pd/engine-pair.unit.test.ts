@@ -24,7 +24,7 @@ import { mutated, testedDesignByName, testedDesignNames, type TestedDesign } fro
 
 /** Designs that take over KV are the ones to be hurt. */
 for (const name of testedDesignNames) {
-  const NUM_SEEDS = name === 'deltas' ? 500 : 200;
+  const NUM_SEEDS = name === 'deltas' ? 1000 : 400;
   test(`${name} keeps what it promises over ${NUM_SEEDS} storms with a prefill engine in front`, () => {
     const { violations, marks } = runSeeds(testedDesignByName(name), {
       from: 1,
