@@ -5,7 +5,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { runHere } from './run-cli.ts';
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 const MINE = fileURLToPath(new URL('../host/designs/mine.ts', import.meta.url));
@@ -110,13 +111,18 @@ describe('bench', () => {
   });
 });
 
+// In this process: each of these ends before it does anything.
 describe.each(['fuzz', 'matrix', 'bench', 'serve'])('%s ends with exit code 2 for', (command) => {
+  const before = process.cwd();
+  beforeAll(() => process.chdir(folder));
+  afterAll(() => process.chdir(before));
+
   test.each([
     ['./absent.mjs', 'absent.mjs: there is no such file'],
     ['./half.mjs', 'half.mjs: it exports no workerHalf'],
     ['mien', 'unknown design "mien"'],
   ])('%s', async (design, problem) => {
-    const { code, stdout, stderr } = await run(command, '--design', design);
+    const { code, stdout, stderr } = await runHere(command, '--design', design);
     expect([code, stdout]).toEqual([2, '']);
     expect(stderr).toContain(problem);
     expect(stderr).not.toContain('    at ');

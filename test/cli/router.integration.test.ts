@@ -1,29 +1,14 @@
 // `--router`, `--no-routing-replay` and `--router-kernels` as a user meets them: rows right with either kind and in
 // either way, a clear refusal where rows would be zeros.
 
-import { execFile } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
-
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
-
-type Ended = Readonly<{ code: number; stdout: string; stderr: string }>;
-
-function run(...args: string[]): Promise<Ended> {
-  return new Promise((resolve) => {
-    execFile(process.execPath, [MAIN, ...args], { timeout: 100_000 }, (error, stdout, stderr) => {
-      const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
-      // Without the lines that tell how far it has got.
-      resolve({ code, stdout, stderr: stderr.replaceAll(/^run \d+ of \d+: .*\n/gm, '') });
-    });
-  });
-}
+import { runHere } from './run-cli.ts';
 
 const SMALL = ['--repeats', '1', '--requests', '6', '--ballast-ms', '0', '--opt-in', '1', '--device', 'cpu'];
 
 test('bench --router monolithic: every row right', async () => {
   const flags = ['--model', 'tiny-grouped', '--router', 'monolithic', '--design', 'deltas,shm-flock'];
-  const { code, stdout } = await run('bench', ...SMALL, ...flags);
+  const { code, stdout } = await runHere('bench', ...SMALL, ...flags);
   expect(stdout).toContain('monolithic router');
   expect(stdout).toContain('0 mismatched');
   expect(code).toBe(0);
@@ -31,14 +16,14 @@ test('bench --router monolithic: every row right', async () => {
 
 test('bench --no-routing-replay: off runs, any other design is refused', async () => {
   const flags = [...SMALL, '--model', 'tiny', '--router', 'monolithic', '--no-routing-replay'];
-  expect(await run('bench', ...flags, '--design', 'off')).toMatchObject({ code: 0, stderr: '' });
-  const refused = await run('bench', ...flags, '--design', 'off,deltas');
+  expect(await runHere('bench', ...flags, '--design', 'off')).toMatchObject({ code: 0, stderr: '' });
+  const refused = await runHere('bench', ...flags, '--design', 'off,deltas');
   expect(refused).toMatchObject({ code: 2, stdout: '' });
   expect(refused.stderr).toMatch(/^error: design "deltas" returns routed experts, .*leave out --no-routing-replay/);
 });
 
 test('a modular router has no routing replay to leave out', async () => {
-  const { code, stderr } = await run('bench', ...SMALL, '--no-routing-replay');
+  const { code, stderr } = await runHere('bench', ...SMALL, '--no-routing-replay');
   expect({ code, stderr }).toEqual({
     code: 2,
     stderr: 'error: --router is modular; give monolithic with --no-routing-replay\n',
@@ -47,7 +32,7 @@ test('a modular router has no routing replay to leave out', async () => {
 
 test.each(['fused', 'gated'])('bench --router-kernels %s: every row right', async (kernels) => {
   const flags = ['--model', 'tiny-grouped', '--router-kernels', kernels, '--design', 'deltas'];
-  const { code, stdout } = await run('bench', ...SMALL, ...flags);
+  const { code, stdout } = await runHere('bench', ...SMALL, ...flags);
   expect(stdout).toContain('0 mismatched');
   expect(code).toBe(0);
 });
@@ -55,7 +40,7 @@ test.each(['fused', 'gated'])('bench --router-kernels %s: every row right', asyn
 test('a monolithic router in two kernels is refused, by bench and by serve', async () => {
   const flags = ['--router', 'monolithic', '--router-kernels', 'gated', '--device', 'cpu', '--model', 'tiny'];
   for (const command of ['bench', 'serve']) {
-    expect(await run(command, ...flags)).toEqual({
+    expect(await runHere(command, ...flags)).toEqual({
       code: 2,
       stdout: '',
       stderr: 'error: --router-kernels is gated; give auto or fused with --router monolithic, which is one kernel\n',
@@ -65,7 +50,7 @@ test('a monolithic router in two kernels is refused, by bench and by serve', asy
 
 test('serve --router monolithic --no-routing-replay does not start', async () => {
   const flags = ['--router', 'monolithic', '--no-routing-replay', '--device', 'cpu', '--model', 'tiny', '--port', '0'];
-  const { code, stdout, stderr } = await run('serve', ...flags);
+  const { code, stdout, stderr } = await runHere('serve', ...flags);
   expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
   expect(stderr).toMatch(/^error: design "deltas" returns routed experts/);
 });

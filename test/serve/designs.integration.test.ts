@@ -4,7 +4,7 @@
  * asks for them.
  */
 
-import { describe, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { designByName, designNames, type MissingRows } from '../../src/capture/designs.ts';
 import type { DesignName } from '../../src/contract/config.ts';
 import { oracle } from '../../src/kernels/model/oracle.ts';
@@ -77,10 +77,15 @@ function givesUp(design: DesignName, what: MissingRows): boolean {
 }
 
 describe.each(capturing)('%s', (design) => {
-  const start = (): Promise<Server> => startServer({ host: { design } }).then(closeAfterTest);
+  let server: Server;
+
+  beforeAll(async () => {
+    server = await startServer({ host: { design } });
+  });
+
+  afterAll(() => server.close(0));
 
   test('rows of every form, whole and streamed, of several choices, and behind a start', async () => {
-    const server = await start();
     for (const [format, decode] of Object.entries(decoders)) {
       // A salt of its own: nothing is cached.
       const whole = await post(server, completions, ask(format, { cache_salt: format }));
@@ -95,7 +100,6 @@ describe.each(capturing)('%s', (design) => {
   });
 
   test('rows of a prefix that another request computed, and of a request that a stop token ends', async () => {
-    const server = await start();
     const { body } = await post(server, completions, ask('npy'));
     const output = body.choices[0]!.token_ids;
     const again = await post(server, completions, ask('npy'));
@@ -113,22 +117,24 @@ describe.each(capturing)('%s', (design) => {
 
   test('rows of requests whose workers were lost', async () => {
     const fault = { kind: 'exit-thread', stepId: 4 } as const;
-    const server = closeAfterTest(await startServer({ host: { design, fault, maxRestarts: 1 } }));
+    const losing = closeAfterTest(await startServer({ host: { design, fault, maxRestarts: 1 } }));
     const answers = await Promise.all(
-      ['a', 'b', 'c'].map((salt) => post(server, completions, ask('npy', { cache_salt: salt, max_tokens: 20 }))),
+      ['a', 'b', 'c'].map((salt) => post(losing, completions, ask('npy', { cache_salt: salt, max_tokens: 20 }))),
     );
     for (const { status, body } of answers) {
       expect(status).toBe(200);
       expectRows(body.choices[0]!, decodeNpy(body.choices[0]!.routed_experts), []);
     }
-    const metrics = await (await fetch(`${server.url}/metrics`)).text();
+    const metrics = await (await fetch(`${losing.url}/metrics`)).text();
     expect(metrics).toMatch(/^routed_experts:worker_restarts_total\{.*\} 1$/m);
   });
 
   test('rows of a request that the server aborts as it stops: those it has, the others declared missing', async () => {
-    const server = await start();
-    const answer = post(server, completions, ask('npy', { max_tokens: 4000 }));
-    await vi.waitFor(() => expect(server.host.engine.stats().numScheduledTokens).toBeGreaterThan(60), { interval: 1 });
+    // The last test: the server does not start again.
+    const numScheduled = (): number => server.host.engine.stats().numScheduledTokens;
+    const before = numScheduled();
+    const answer = post(server, completions, ask('npy', { max_tokens: 4000, cache_salt: 'aborted' }));
+    await vi.waitFor(() => expect(numScheduled() - before).toBeGreaterThan(60), { interval: 1 });
     await server.close(0);
     const { status, body } = await answer;
     const choice = body.choices[0]!;

@@ -12,6 +12,7 @@ import type { KvExchangeOptions } from '../../src/serve/kv/kv-exchange.ts';
 import type { HttpLimits, ServeConfig } from '../../src/serve/serve-config.ts';
 import { defaultLimits } from '../../src/serve/serve-config.ts';
 import { Server } from '../../src/serve/server.ts';
+import { expectSame } from '../kernels/harness.ts';
 
 export const tiny: ModelConfig = modelPreset('tiny');
 
@@ -267,9 +268,9 @@ export function expectOracle(
 ): void {
   const tokens = [...Array.from(prompt), ...output];
   const expected = oracle(model, tokens);
-  for (let i = 0; i < output.length; i++) expect(output[i]).toBe(expected.nextTokens[prompt.length - 1 + i]);
+  expectSame(output, expected.nextTokens.subarray(prompt.length - 1, prompt.length - 1 + output.length), 'tokens');
   const numRows = tokens.length - 1 - start;
   expect(rows.shape).toEqual([numRows, model.numLayers, model.topK]);
   const width = model.numLayers * model.topK;
-  expect(rows.ids).toEqual(Array.from(expected.rows.subarray(start * width, (start + numRows) * width)));
+  expectSame(rows.ids, expected.rows.subarray(start * width, (start + numRows) * width), 'rows');
 }

@@ -13,9 +13,9 @@ import { parseScenario } from '../../src/sim/scenario.ts';
 import { testedDesignByName, testedDesignNames } from '../../src/sim/tested-design.ts';
 import { LAWS } from '../../src/sim/laws/violation.ts';
 
-const NUM_SEEDS = 1000;
-
 for (const name of testedDesignNames) {
+  // The rarest path is due once in 1,000 storms. Every commit puts each design through 1,000 fresh ones besides.
+  const NUM_SEEDS = name === 'deltas' ? 1000 : 400;
   test(`${name} keeps what it promises over ${NUM_SEEDS} storms`, () => {
     const tested = testedDesignByName(name);
     const { violations, declared, marks } = runSeeds(tested, {

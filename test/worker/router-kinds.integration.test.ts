@@ -7,7 +7,7 @@ import type { SessionConfig } from '../../src/host/design-session.ts';
 import { DesignSession } from '../../src/host/design-session.ts';
 import { Verifier } from '../../src/cli/bench/verify.ts';
 import { designNames } from '../../src/capture/designs.ts';
-import type { RouterConfig, RouterKernels } from '../../src/contract/config.ts';
+import type { DeviceKind, RouterConfig, RouterKernels } from '../../src/contract/config.ts';
 import { CpuDevice } from '../../src/kernels/device/cpu-device.ts';
 import { kernelShape } from '../../src/kernels/model/kernel-shape.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
@@ -18,7 +18,7 @@ import { workloads } from '../../src/workload/workloads.ts';
 const modular = (kernels: RouterKernels): RouterConfig => ({ kind: 'modular', kernels });
 const monolithic = (hasRoutingReplay: boolean): RouterConfig => ({ kind: 'monolithic', hasRoutingReplay });
 
-const sessionConfig = (modelName: string, router: RouterConfig): SessionConfig => ({
+const sessionConfig = (modelName: string, router: RouterConfig, device: DeviceKind = 'webgpu'): SessionConfig => ({
   numRanks: 1,
   model: modelPreset(modelName),
   engine: {
@@ -36,7 +36,7 @@ const sessionConfig = (modelName: string, router: RouterConfig): SessionConfig =
     watermark: 0,
     numSpeculativeTokens: 0,
   },
-  device: 'webgpu',
+  device,
   adapter: null,
   queueDepth: 2,
   ballastMs: 0,
@@ -44,16 +44,18 @@ const sessionConfig = (modelName: string, router: RouterConfig): SessionConfig =
   router,
 });
 
+// A software adapter takes seconds for each. Modular routers of tiny-grouped on WebGPU:
+// test/host/router-kernels.integration.test.ts.
 test.each([
-  ['tiny', monolithic(true), 'deltas'],
-  ['tiny', monolithic(true), 'shm-flock'],
-  ['tiny-grouped', modular('auto'), 'deltas'],
-  ['tiny-grouped', modular('gated'), 'deltas'],
-  ['tiny-grouped', monolithic(true), 'block-store'],
-  ['tiny-softmax-bias', modular('fused'), 'slot-store'],
-  ['tiny-softmax-bias', modular('gated'), 'slot-store'],
-] as const)('%s, router %o, %s: every row right', async (modelName, router, design) => {
-  const config = sessionConfig(modelName, router);
+  ['tiny', monolithic(true), 'deltas', 'webgpu'],
+  ['tiny', monolithic(true), 'shm-flock', 'webgpu'],
+  ['tiny-grouped', modular('auto'), 'deltas', 'cpu'],
+  ['tiny-grouped', modular('gated'), 'deltas', 'cpu'],
+  ['tiny-grouped', monolithic(true), 'block-store', 'webgpu'],
+  ['tiny-softmax-bias', modular('fused'), 'slot-store', 'cpu'],
+  ['tiny-softmax-bias', modular('gated'), 'slot-store', 'webgpu'],
+] as const)('%s, router %o, %s, on %s: every row right', async (modelName, router, design, device) => {
+  const config = sessionConfig(modelName, router, device);
   const { model } = config;
   const workload = workloads.rollout.generate({ seed: 3, vocabSize: model.vocabSize, requests: 8, lengthScale: 0.4 });
   const session = await DesignSession.start(design, config);

@@ -132,8 +132,12 @@ describe('a loss', () => {
     expect(engine.stats()).toMatchObject({ numUsedBlocks: 0, numRunning: 0, numWaiting: 0 });
   });
 
-  test.each(faults)('$kind with a restart: all tokens and rows are the oracle’s all the same', async (fault) => {
-    const session = await start('deltas', sessionConfig('webgpu', 2, fault));
+  // A thread that ends and is replaced, on WebGPU: worker-loss.integration.test.ts.
+  test.each([
+    ['lose-device', 'webgpu'],
+    ['exit-thread', 'cpu'],
+  ] as const)('%s with a restart, on %s: all tokens and rows are the oracle’s all the same', async (kind, device) => {
+    const session = await start('deltas', sessionConfig(device, 2, { kind, stepId: 6 }));
     const served = await serveWorkload({
       session,
       workload,
