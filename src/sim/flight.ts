@@ -1,7 +1,7 @@
 /** A step in flight, as the simulator follows it. */
 
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
-import type { SchedulerOutput } from '../contract/scheduler-output.ts';
+import { RequestKind, type SchedulerOutput } from '../contract/scheduler-output.ts';
 import type { TrackedRequest } from './laws/tracked-request.ts';
 
 /** One request of a step. */
@@ -35,3 +35,23 @@ export type Flight = {
   readonly outputs: (ModelRunnerOutput | null)[];
   numArrived: number;
 };
+
+const KIND_NAMES = { [RequestKind.running]: 'runs', [RequestKind.new]: 'joins', [RequestKind.resumed]: 'resumes' };
+
+/** Says the plan of a step in words. `requests`: all of the run, by their index. */
+export function describePlan({ plan, entries }: Flight, requests: readonly TrackedRequest[]): string {
+  const parts = entries.map(({ request }, i) => {
+    const from = plan.numComputedTokens[i]!;
+    const to = from + plan.numScheduledTokens[i]!;
+    const drafts = plan.draftOffsets[i + 1]! - plan.draftOffsets[i]!;
+    const blocks = plan.newBlockIds.subarray(plan.newBlockOffsets[i], plan.newBlockOffsets[i + 1]);
+    const kind = KIND_NAMES[plan.kinds[i] as 0 | 1 | 2];
+    const withDrafts = drafts > 0 ? ` with ${drafts} drafts` : '';
+    const newBlocks = blocks.length > 0 ? ` blocks +${[...blocks]}` : '';
+    return `${request.name} ${kind} [${from}, ${to})${withDrafts}${newBlocks}`;
+  });
+  const names = (indices: readonly number[]): string => indices.map((i) => requests[i]!.name).join(', ');
+  if (plan.preemptedIndices.length > 0) parts.push(`preempted: ${names(plan.preemptedIndices)}`);
+  if (plan.finishedIndices.length > 0) parts.push(`over: ${names(plan.finishedIndices)}`);
+  return `step ${plan.stepId} is begun: ${parts.join('; ')}`;
+}

@@ -20,7 +20,7 @@ import { CountCheck } from './laws/count-check.ts';
 import type { Mark } from './coverage.ts';
 import { watchedHalf, type EngineHalfMonitor } from './laws/engine-half-monitor.ts';
 import type { EventLog } from './event-log.ts';
-import type { Flight } from './flight.ts';
+import { describePlan, type Flight } from './flight.ts';
 import type { Judge } from './laws/judge.ts';
 import { Ledger } from './laws/ledger.ts';
 import { OutputCheck } from './laws/output-check.ts';
@@ -199,7 +199,7 @@ export class World implements BatchedEngine<Flight> {
     this.log.words(plan.numComputedTokens, plan.numRequests);
     this.log.words(plan.numScheduledTokens, plan.numRequests);
     this.log.words(plan.newBlockIds, plan.newBlockOffsets[plan.numRequests]);
-    if (this.log.isTracing) this.say(this.#plans.describe(flight));
+    if (this.log.isTracing) this.say(describePlan(flight, this.#requests));
     return flight;
   }
 

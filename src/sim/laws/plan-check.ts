@@ -10,8 +10,6 @@ import type { Judge } from './judge.ts';
 import type { Scenario } from '../scenario.ts';
 import { Flag, type LoadedKv, type TrackedRequest } from './tracked-request.ts';
 
-const KIND_NAMES = { [RequestKind.running]: 'runs', [RequestKind.new]: 'joins', [RequestKind.resumed]: 'resumes' };
-
 const NONE: readonly number[] = [];
 
 type PlanChecked = Readonly<{
@@ -274,24 +272,6 @@ export class PlanCheck {
       'L7',
       `${this.#numHeld} blocks are held by requests; the pool counts ${numUsed} used and ${numFree} free of ${usable}`,
     );
-  }
-
-  /** Says a plan in words. */
-  describe({ plan, entries }: Flight): string {
-    const parts = entries.map(({ request }, i) => {
-      const from = plan.numComputedTokens[i]!;
-      const to = from + plan.numScheduledTokens[i]!;
-      const drafts = plan.draftOffsets[i + 1]! - plan.draftOffsets[i]!;
-      const blocks = plan.newBlockIds.subarray(plan.newBlockOffsets[i], plan.newBlockOffsets[i + 1]);
-      const kind = KIND_NAMES[plan.kinds[i] as 0 | 1 | 2];
-      const withDrafts = drafts > 0 ? ` with ${drafts} drafts` : '';
-      const newBlocks = blocks.length > 0 ? ` blocks +${[...blocks]}` : '';
-      return `${request.name} ${kind} [${from}, ${to})${withDrafts}${newBlocks}`;
-    });
-    const names = (indices: readonly number[]): string => indices.map((i) => this.#requests[i]!.name).join(', ');
-    if (plan.preemptedIndices.length > 0) parts.push(`preempted: ${names(plan.preemptedIndices)}`);
-    if (plan.finishedIndices.length > 0) parts.push(`over: ${names(plan.finishedIndices)}`);
-    return `step ${plan.stepId} is begun: ${parts.join('; ')}`;
   }
 
   #schedule(plan: SchedulerOutput, i: number, request: TrackedRequest): void {

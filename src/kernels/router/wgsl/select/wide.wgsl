@@ -4,8 +4,8 @@
 //     digit   counts of the orders that start like the K-th
 //     7 … 0   [16]
 //
-// The digit of the K-th is where the counts, from the top, reach K; with the eighth digit its whole order is known. Then
-// come all experts above it, and of its equals those with the smallest ids; each finds its place by counting the
+// The digit of the K-th is where the counts, from the top, reach K; with the eighth digit its whole order is known.
+// Then come all experts above it, and of its equals those with the smallest ids; each finds its place by counting the
 // experts ahead of it.
 
 // The orders, as unsigned numbers; of groups that were not kept, 0, which no order is.
