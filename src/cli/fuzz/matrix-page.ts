@@ -116,7 +116,9 @@ export function renderMatrix(found: {
       ]),
     ),
     '',
-  ].join('\n');
+  ]
+    .map(wrapped)
+    .join('\n');
 }
 
 function showCell({ state, seeds, first }: MatrixCell): string {
@@ -162,6 +164,11 @@ function mutationSection(mutations: readonly MutationResult[]): string[] {
     table(['mutation', 'defect', 'patched file', 'run', 'killed by'], shown),
     '',
   ];
+}
+
+/** A paragraph in lines of 120 columns. A table stays as it is. */
+function wrapped(paragraph: string): string {
+  return paragraph.startsWith('|') ? paragraph : paragraph.replaceAll(/(.{1,120})(?: |$)/g, '$1\n').trimEnd();
 }
 
 /** Columns are as wide as their widest cell: as prettier writes a table. */
