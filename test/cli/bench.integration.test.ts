@@ -28,6 +28,7 @@ describe('bench', () => {
     // Every design's rows on WebGPU: test/worker and test/kernels. A software adapter compiles the kernels in each run.
     ['webgpu', 'off,deltas', '1'],
     ['cpu', designNames.join(','), '2'],
+    ['clock', 'off,deltas', '1'],
   ])('on %s, designs %s: every row right, figures in table and JSON', async (device, designs, repeats) => {
     const json = join(folder, `${device}.json`);
     const flags = ['--device', device, '--design', designs, '--repeats', repeats, '--json', json];
@@ -188,7 +189,13 @@ describe('wrong input: exit code 2, the value, the limit, no stack trace', () =>
       ['bench', '--device', 'cpu', '--model', 'tiny', '--requests', '2', '--max-model-len', '9'],
       /all 2 requests were refused, for example: .*raise --max-model-len/,
     ],
-    ['unknown device', ['bench', '--device', 'tpu'], /Allowed choices are webgpu, cpu/],
+    ['unknown device', ['bench', '--device', 'tpu'], /Allowed choices are auto, webgpu, clock, cpu/],
+    ['step time', ['bench', '--step-time', '10'], /step time is "10"; give "<ms> ms \+ <µs> us per token"/],
+    [
+      'ballast on the clock',
+      ['bench', '--device', 'clock', '--ballast-ms', '3'],
+      /--ballast-ms is 3; give --step-time instead/,
+    ],
     ['unknown workload', ['bench', '--workload', 'x'], /unknown workload "x"; choose one of: chat/],
     ['negative', ['bench', '--repeats', '-3'], /'-3' is invalid. Give a whole number in \[1, 1000\]/],
     ['a budget and a number', ['bench', '--repeats', '3', '--time-budget', '9'], /'--time-budget <s>' cannot be used/],

@@ -2,6 +2,7 @@
 
 import type { CaptureLiveCounts } from '../../contract/capture.ts';
 import type { DesignReference } from '../../contract/config.ts';
+import type { DeadlineCounts } from '../../contract/device.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
 import { designByName, type DeclaredGap } from '../../capture/designs.ts';
@@ -19,6 +20,7 @@ import { cellName, planCells } from './plan.ts';
 import { sampleProcessorTime } from './processor-time.ts';
 import type { ServeResult } from './serve-workload.ts';
 import { serveWorkload } from './serve-workload.ts';
+import { sumOfDeadlines } from '../../worker/thread/thread-executor.ts';
 import type { SessionConfig } from '../../host/design-session.ts';
 import { DesignSession } from '../../host/design-session.ts';
 import type { OtherLoad } from './statistics/other-load.ts';
@@ -40,6 +42,8 @@ export type BenchOptions = Readonly<{
   ending: Ending;
   /** For how long `off` serves before the first pair, so that a GPU's clocks have risen; 0 = not at all. */
   clockWarmUpMs: number;
+  /** Whether each design also serves the workload once, untimed, on the software adapter, where the shaders run. */
+  checksShaders: boolean;
   seed: number;
   workload: Workload;
   mode: LoopMode;
@@ -85,6 +89,9 @@ export type BenchRun = Readonly<{
   refusal: string | null;
 }>;
 
+/** What the designs returned on the software adapter: one run of each, every row checked. */
+export type ShaderCheck = Readonly<{ device: string; numDesigns: number; rowsVerified: number }>;
+
 export type BenchResult = Readonly<{
   environment: Environment;
   options: Omit<BenchOptions, 'workload'> & Readonly<{ workload: string; repeats: number | null }>;
@@ -92,6 +99,10 @@ export type BenchResult = Readonly<{
   /** Each cell beside `off`; `null` for `off` itself. */
   comparisons: readonly (Comparison | null)[];
   runs: readonly BenchRun[];
+  /** Of all runs, warm-ups included; `null`: the device keeps to none. */
+  deadlines: DeadlineCounts | null;
+  /** `null`: it was not asked for. */
+  shaderCheck: ShaderCheck | null;
   /** What was not as it must be, in any run. */
   problems: readonly string[];
   /** What else the machine did meanwhile; `null`: not known. */
@@ -128,10 +139,29 @@ export async function runBench(
     for (const problem of problemsOf(result, options)) problems.push(`${name}: ${problem}`);
     return result;
   };
+  const checkShaders = async (): Promise<ShaderCheck> => {
+    const session = { ...options.session, device: 'webgpu', ballastMs: 0, fault: null } as const;
+    let check: ShaderCheck = { device: '', numDesigns: 0, rowsVerified: 0 };
+    for (const [design, { reference }] of sessions) {
+      const name = `${design}, shaders`;
+      onProgress(schedule.progress(elapsedMs()), name);
+      const onAdapter = await DesignSession.start(reference, session);
+      try {
+        const run = warmUpOf(design);
+        const result = await runCell(onAdapter, run, labelled.of(run), { ...options, session }, verifier);
+        for (const problem of problemsOf(result, options)) problems.push(`${name}: ${problem}`);
+        const { description } = onAdapter.executor.devices[0]!;
+        const rowsVerified = check.rowsVerified + result.verification.rowsVerified;
+        check = { device: description, numDesigns: check.numDesigns + 1, rowsVerified };
+      } finally {
+        await onAdapter.close();
+      }
+    }
+    return check;
+  };
   try {
     const warmUp = (design: string): Promise<BenchRun> => {
-      const cell = { design, optInShare: 1 };
-      return runOnce({ cell, repeat: -1, group: -1, label: 0 }, `${design}, warm-up`);
+      return runOnce(warmUpOf(design), `${design}, warm-up`);
     };
     for (const design of new Set(cells.map((cell) => cell.design))) {
       const reference = options.ownDesigns?.[design]?.module ?? designByName(design).name;
@@ -142,6 +172,7 @@ export async function runBench(
       if (refused === submitted) throw RoutedExpertsError.of('NOTHING_SERVED', submitted, refusal!);
     }
     for (const end = elapsedMs() + options.clockWarmUpMs; elapsedMs() < end;) await warmUp('off');
+    const shaderCheck = options.checksShaders ? await checkShaders() : null;
     schedule.checkBudget(elapsedMs());
     const load = [sampleProcessorTime()];
     for (let group = schedule.next(elapsedMs()); group !== null; group = schedule.next(elapsedMs())) {
@@ -167,6 +198,8 @@ export async function runBench(
       cells,
       comparisons,
       runs,
+      deadlines: await deadlinesOf(sessions.values()),
+      shaderCheck,
       problems,
       otherLoad: other,
       warnings: warningsOf({ cells, comparisons, offRates, load: other, numCpus: environment.numCpus }),
@@ -174,6 +207,16 @@ export async function runBench(
   } finally {
     for (const session of sessions.values()) await session.close();
   }
+}
+
+/** Of all runs, warm-ups included. */
+async function deadlinesOf(sessions: Iterable<DesignSession>): Promise<DeadlineCounts | null> {
+  const counts = await Promise.all(Array.from(sessions, (session) => session.executor.deadlines()));
+  return sumOfDeadlines(counts);
+}
+
+function warmUpOf(design: string): PlannedRun {
+  return { cell: { design, optInShare: 1 }, repeat: -1, group: -1, label: 0 };
 }
 
 /** Output tokens per second. */

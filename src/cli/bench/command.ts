@@ -14,6 +14,7 @@ import type { DesignReference } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../../kernels/model/kernel-shape.ts';
 import { DEFAULT_MODEL, MODEL_NAMES, modelPreset } from '../../kernels/model/model-presets.ts';
+import { DEFAULT_CLOCK_TIMES, parseStepTime, stepTimeText } from '../../kernels/device/clock-times.ts';
 import { prepareAdapters } from '../../kernels/device/open-device.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import { recordingWorkload } from '../../workload/traces/recording.ts';
@@ -23,15 +24,17 @@ import { requireRows } from '../../worker/router-kinds.ts';
 import { routerConfig } from '../router-flags.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread/thread-executor.ts';
 import { checkDraftFlags, finite, list, routerKernelsOption, whole } from '../options.ts';
+import { benchDevice } from './bench-device.ts';
 import { runBench, type BenchOptions, type OwnDesign } from './bench.ts';
 import type { Defaults, Flags } from './settings.ts';
-import { DEFAULTS, endingOf, faultOf, isSoftwareAdapter, makeEngineConfig, makeWorkload } from './settings.ts';
+import { DEFAULTS, endingOf, faultOf, makeEngineConfig, makeWorkload } from './settings.ts';
 import { recordedModel, recordingOf } from './recording-flags.ts';
 import { renderTable, toJson } from './report.ts';
 import type { Progress } from './pair-schedule.ts';
 
 function byDevice(of: (defaults: Defaults) => number): string {
-  return `(default: ${of(DEFAULTS.gpu)}, software adapters ${of(DEFAULTS.software)})`;
+  const { gpu, clock, software } = DEFAULTS;
+  return `(default: GPU ${of(gpu)}, clock ${of(clock)}, software adapters ${of(software)})`;
 }
 
 export function benchCommand(): Command {
@@ -61,9 +64,20 @@ export function benchCommand(): Command {
     )
     .option('--model <name>', `model shape: ${MODEL_NAMES.join(', ')}`, DEFAULT_MODEL)
     .addOption(
-      new Option('--device <kind>', 'webgpu, or the TypeScript kernels').choices(['webgpu', 'cpu']).default('webgpu'),
+      new Option(
+        '--device <kind>',
+        'auto: a GPU, else the clock; webgpu: also a software adapter; clock: TypeScript kernels, and steps that ' +
+          'take the modelled time of a GPU (--step-time); cpu: the same kernels, as fast as they are',
+      )
+        .choices(['auto', 'webgpu', 'clock', 'cpu'])
+        .default('auto'),
     )
     .option('--adapter <name>', 'part of the name of the WebGPU adapter to use (see "devices")')
+    .option(
+      '--step-time <time>',
+      `what a step takes on the clock (default: "${stepTimeText(DEFAULT_CLOCK_TIMES)}", near gpt-oss-120b on an H100)`,
+      parseStepTime,
+    )
     .option('--workload <name>', `built-in workload: ${workloadNames.join(', ')}`, 'chat')
     .addOption(new Option('--trace <file>', 'serve a trace instead: Mooncake JSONL or Azure CSV').conflicts('workload'))
     .option('--requests <n>', `number of requests; of chat ${byDevice((d) => d.chat.requests)}`, whole(1))
@@ -168,17 +182,9 @@ async function bench(flags: Flags): Promise<void> {
   const designs = await loadDesigns(flags.design);
   const model =
     recording === null ? modelPreset(flags.model, flags.gateWidth) : recordedModel(recording, flags.gateWidth);
-  if (flags.device === 'cpu' && flags.adapter !== undefined) {
-    throw RoutedExpertsError.of(
-      'BAD_VALUE',
-      '--adapter',
-      flags.adapter,
-      'none with --device cpu, which uses no adapter',
-    );
-  }
   await prepareAdapters();
-  const isSoftware = flags.device === 'cpu' || (await isSoftwareAdapter(flags.adapter ?? null));
-  const defaults = DEFAULTS[isSoftware ? 'software' : 'gpu'];
+  const device = await benchDevice(flags);
+  const defaults = DEFAULTS[device.pace];
   const maxNumBatchedTokens = flags.maxNumBatchedTokens ?? defaults.maxNumBatchedTokens;
   const workload =
     recording === null ? makeWorkload(flags, defaults, model, maxNumBatchedTokens) : recordingWorkload(recording);
@@ -198,6 +204,7 @@ async function bench(flags: Flags): Promise<void> {
         optInShares: flags.optIn,
         ending: endingOf(flags, defaults),
         clockWarmUpMs: defaults.clockWarmUpMs,
+        checksShaders: device.checksShaders,
         seed: flags.seed,
         workload,
         mode,
@@ -206,8 +213,9 @@ async function bench(flags: Flags): Promise<void> {
           numRanks: flags.ranks,
           model,
           engine,
-          device: flags.device,
-          adapter: flags.adapter ?? null,
+          device: device.kind,
+          adapter: device.adapter,
+          ...(device.clockTimes === null ? {} : { clockTimes: device.clockTimes }),
           queueDepth: flags.queueDepth,
           ballastMs: flags.ballastMs ?? defaults.ballastMs,
           fault: faultOf(flags),

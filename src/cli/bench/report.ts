@@ -177,8 +177,8 @@ export function renderTable(result: BenchResult): string {
 }
 
 export function toJson(result: BenchResult): unknown {
-  const { environment, options, runs, problems, warnings, otherLoad } = result;
-  return { environment, seed: options.seed, options, problems, warnings, otherLoad, cells: reportCells(result), runs };
+  const { options, cells: _, comparisons: __, runs, ...rest } = result;
+  return { ...rest, seed: options.seed, options, cells: reportCells(result), runs };
 }
 
 const ROUNDING_ERROR = 1e-9;
@@ -196,12 +196,13 @@ const legend = [
 function headline({ environment: e, options }: BenchResult): string {
   const { session } = options;
   const { model } = session;
-  const device = `${e.device}${e.isSoftwareDevice ? ': software, says nothing about a GPU' : ''}`;
+  const isClock = session.device === 'clock';
+  const worth = isClock ? ', not a GPU' : e.isSoftwareDevice ? ': software, says nothing about a GPU' : '';
+  const ballast = isClock ? '' : ` · ballast ${session.ballastMs} ms`;
   return [
     `${model.name} (${model.numLayers} layers, ${model.numExperts} experts, top-${model.topK}) · ` +
       `${session.router?.kind ?? 'modular'} router · ${options.workload} · seed ${options.seed}`,
-    `device ${device} · ballast ${session.ballastMs} ms · queue depth ${session.queueDepth} · ` +
-      endingText(options.ending),
+    `device ${e.device}${worth}${ballast} · queue depth ${session.queueDepth} · ${endingText(options.ending)}`,
     `${e.cpu} × ${e.numCpus} · Node ${e.node} · webgpu ${e.packages['webgpu']} · commit ${e.commit ?? 'unknown'}`,
   ].join('\n');
 }
@@ -238,6 +239,15 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string[] {
         `${bytes(cachedRowBytesMax)} of rows kept with cached blocks`,
     );
   });
+  if (result.deadlines !== null) {
+    const { count, overrun, longestMs } = result.deadlines;
+    const missed = overrun === 0 ? 'none overrun' : `${overrun} overrun, by ${longestMs.toFixed(1)} ms at most`;
+    lines.push(`clock: ${count} deadlines, ${missed}`);
+  }
+  if (result.shaderCheck !== null) {
+    const { device, numDesigns, rowsVerified } = result.shaderCheck;
+    lines.push(`shaders, untimed, on ${device}: ${numDesigns} designs, ${rowsVerified} rows verified`);
+  }
   const refusal = result.runs.find((run) => run.refusal !== null)?.refusal;
   if (refusal) lines.push(`refused, for example: ${refusal}`);
   for (const warning of result.warnings) lines.push(`WARNING ${warning}`);
