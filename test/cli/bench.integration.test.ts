@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, describe, expect, test } from 'vitest';
 import { designNames } from '../../src/capture/designs.ts';
+import { listDevices } from '../../src/kernels/device/open-device.ts';
 import { MODEL_NAMES } from '../../src/kernels/model/model-presets.ts';
 import { runHere, runProcess } from './run-cli.ts';
 
@@ -53,6 +54,21 @@ describe('bench', () => {
     expect(deltas[2].rows.missing).toBe(0);
     expect(stdout).not.toContain('draft');
     for (const cell of result.cells) expect(cell.drafts).toEqual({ tokens: 0, accepted: 0 });
+  });
+
+  test('without a GPU: on the clock, which it says, and each design once where the shaders run', async () => {
+    const flags = ['--model', 'tiny', '--requests', '4', '--repeats', '1', '--design', 'deltas', '--opt-in', '1'];
+    const { code, stdout } = await runHere('bench', ...flags);
+    expect(code).toBe(0);
+    const { isSoftware } = (await listDevices())[0]!;
+    if (isSoftware) {
+      expect(stdout).toContain('device clock (modelled time: a step takes 7.6 ms + 60 µs per token; ');
+      expect(stdout).toMatch(/not a GPU/);
+      expect(stdout).toMatch(/clock: \d+ deadlines, /);
+      expect(stdout).toMatch(/shaders, untimed, on .*: 2 designs, 262 rows verified/);
+    } else {
+      expect(stdout).not.toMatch(/clock|shaders/);
+    }
   });
 
   test('within a time budget: pairs until the intervals are narrow or the time is spent', async () => {

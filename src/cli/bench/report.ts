@@ -2,8 +2,8 @@
 
 import Table from 'cli-table3';
 import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
-import type { BenchResult, BenchRun } from './bench.ts';
-import { rateOf } from './bench.ts';
+import type { BenchResult } from './bench.ts';
+import { rateOf, type BenchRun } from './bench-run.ts';
 import type { Ending } from './pair-schedule.ts';
 import type { Cell } from './plan.ts';
 import { cellName } from './plan.ts';
