@@ -80,8 +80,6 @@ export type BenchRun = Readonly<{
   verification: Verification;
   accounting: Accounting;
   leaks: Leaks;
-  /** After the drain: bytes of rows that stay with cached KV blocks; `null` for a design that keeps none there. */
-  cachedRowBytes: number | null;
   refusal: string | null;
 }>;
 
@@ -228,7 +226,6 @@ async function runCell(
       buffers: workers.lentBuffers,
       batchEntries: workers.batchEntries,
     },
-    cachedRowBytes: held.cachedBytes ?? workers.capture.cachedBytes ?? null,
     refusal: requests.find((request) => request.refusal !== null)?.refusal ?? null,
   };
 }
