@@ -16,7 +16,7 @@ import type { Ending, Progress } from './pair-schedule.ts';
 import { PairSchedule } from './pair-schedule.ts';
 import type { Cell, PlannedRun } from './plan.ts';
 import { cellName, planCells } from './plan.ts';
-import { sampleProcessorTime } from './processor-time.ts';
+import { sampleProcessorTime } from './measure/processor-time.ts';
 import type { ServeResult } from './serve-workload.ts';
 import { serveWorkload } from './serve-workload.ts';
 import type { SessionConfig } from '../../host/design-session.ts';
@@ -26,7 +26,7 @@ import { otherLoad } from './statistics/other-load.ts';
 import type { Comparison } from './statistics/paired-comparison.ts';
 import type { Verification } from './verify.ts';
 import { Verifier } from './verify.ts';
-import { WantedBytes } from './wanted-bytes.ts';
+import { WantedBytes } from './measure/wanted-bytes.ts';
 import { warningsOf } from './warnings.ts';
 
 /** A design of the caller's own, and what it gives up. */

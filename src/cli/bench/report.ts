@@ -25,7 +25,7 @@ export function toJson(result: BenchResult): unknown {
   return { environment, seed: options.seed, options, problems, warnings, otherLoad, cells, runs: summed };
 }
 
-function headline({ environment: e, options }: BenchResult): string {
+export function headline({ environment: e, options }: BenchResult): string {
   const { session } = options;
   const { model } = session;
   const device = `${e.device}${e.isSoftwareDevice ? ': software, says nothing about a GPU' : ''}`;
@@ -72,11 +72,17 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string {
         `${bytes(cached)} of rows kept with cached blocks`,
     );
   });
+  return [...lines, ...notes(result)].map((line) => wrapped(line, '  ')).join('\n');
+}
+
+/** What a reader has to know of a result besides its figures. */
+export function notes(result: BenchResult): string[] {
   const refusal = result.runs.find((run) => run.refusal !== null)?.refusal;
-  if (refusal) lines.push(`refused, for example: ${refusal}`);
-  for (const warning of result.warnings) lines.push(`WARNING ${warning}`);
-  for (const problem of new Set(result.problems)) lines.push(`PROBLEM ${problem}`);
-  return lines.map((line) => wrapped(line, '  ')).join('\n');
+  return [
+    ...(refusal ? [`refused, for example: ${refusal}`] : []),
+    ...result.warnings.map((warning) => `WARNING ${warning}`),
+    ...[...new Set(result.problems)].map((problem) => `PROBLEM ${problem}`),
+  ];
 }
 
 /** Of the tokens of a run: those that the prefix cache spared, and those that it held without their rows. */

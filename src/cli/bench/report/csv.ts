@@ -19,9 +19,9 @@ export function toCsv(rows: readonly CsvRow[], names: readonly string[] = []): s
   return [header, ...lines].map((fields) => `${fields.map(field).join(',')}\r\n`).join('');
 }
 
-/** What is not known is empty. */
+/** What is not known is empty; fractions have six digits. */
 function field(value: string | number | null): string {
   if (value === null || Number.isNaN(value)) return '';
-  const text = `${value}`;
+  const text = typeof value === 'string' || Number.isInteger(value) ? `${value}` : `${Number(value.toPrecision(6))}`;
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

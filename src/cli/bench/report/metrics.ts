@@ -26,9 +26,8 @@ export const METRICS: readonly Metric[] = [
   {
     name: 'vs off',
     meaning:
-      'output tokens/s, median of the pairs: their ratio to the run of off of the same seconds, ± half its 95 % ' +
-      'interval; slower, faster: the interval lies below 0.98, above 1.02; *: the time was spent before the interval ' +
-      'was narrow; of off: tokens/s',
+      'ratio of output tokens/s to a run of off of the same seconds: median of the pairs ± half its 95 % interval; ' +
+      'slower, faster: the interval lies below 0.98, above 1.02; *: ended before the interval was narrow',
     csv: {
       tokens_per_s: (cell) => cell.tokensPerSecond,
       ratio_to_off: (cell) => cell.ratioToOff.median,
@@ -49,19 +48,19 @@ export const METRICS: readonly Metric[] = [
   },
   {
     name: 'TTFT',
-    meaning: 'time to first token, ms: from a request’s arrival at the engine to its first output with tokens',
+    meaning: 'time to first token, ms: from arrival at the engine to the first output with tokens',
     csv: { ttft_p50_ms: (cell) => cell.ttftMs.p50, ttft_p99_ms: (cell) => cell.ttftMs.p99 },
     column: { head: 'TTFT ms\np50/p99', text: ({ ttftMs }) => `${ms(ttftMs.p50)}/${ms(ttftMs.p99)}` },
   },
   {
     name: 'ITL',
-    meaning: 'time between tokens, ms: from an output of a request with tokens to its next',
+    meaning: 'time between tokens, ms: from one output of a request with tokens to the next',
     csv: { itl_p50_ms: (cell) => cell.itlMs.p50, itl_p99_ms: (cell) => cell.itlMs.p99 },
     column: { head: 'ITL ms\np99', text: ({ itlMs }) => ms(itlMs.p99) },
   },
   {
     name: 'CPU',
-    meaning: 'processor time per output token, µs: main thread, client included, + worker threads; median of the runs',
+    meaning: 'processor time per output token, µs: main thread with the client + worker threads; median',
     csv: {
       cpu_main_us_per_token: (cell) => cell.cpuUsPerToken.main,
       cpu_workers_us_per_token: (cell) => cell.cpuUsPerToken.workers,
@@ -73,7 +72,7 @@ export const METRICS: readonly Metric[] = [
   },
   {
     name: 'stall',
-    meaning: 'the longest time in a run that the main thread’s event loop did not turn, ms; median of the runs',
+    meaning: 'the longest that the main thread’s event loop stood still in a run, ms; median of the runs',
     csv: {
       longest_stall_median_ms: (cell) => cell.longestStallMs.median,
       longest_stall_max_ms: (cell) => cell.longestStallMs.max,
@@ -88,7 +87,7 @@ export const METRICS: readonly Metric[] = [
   },
   {
     name: 'wrong/missing',
-    meaning: 'rows that are not the oracle’s; rows that a design, or its prefix-rows policy, gives up',
+    meaning: 'rows that are not the oracle’s; rows that the design or its policy gives up',
     csv: {
       rows_delivered: (cell) => cell.rows.delivered,
       rows_verified: (cell) => cell.rows.verified,
