@@ -40,6 +40,8 @@ export type ServeOptions = Readonly<{
   abortAfter: readonly (number | null)[];
   /** How often lost workers are started again; absent = a loss is final. */
   maxRestarts?: number;
+  /** See `RunMeter`; absent = no. */
+  countsHeldRows?: boolean;
   /** A step is handed to the workers. */
   onBegin?: (step: SchedulerOutput) => void;
 }>;
@@ -50,7 +52,7 @@ export type ServeResult = RunMeasures & Readonly<{ requests: readonly ServedRequ
  * Rejects with what ended the run early (DEVICE_LOST, WORKER_LOST); requests that the engine refuses end as `refused`.
  */
 export async function serveWorkload(options: ServeOptions): Promise<ServeResult> {
-  const { session, workload, maxRestarts = 0, onBegin = () => {} } = options;
+  const { session, workload, maxRestarts = 0, onBegin = () => {}, countsHeldRows = false } = options;
   const served = workload.requests.map((request, i): ServedRequest => ({
     requestId: request.requestId,
     promptTokenIds: request.promptTokenIds,
@@ -68,7 +70,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
   let numInFlight = 0;
   let timer: NodeJS.Timeout | null = null;
 
-  const meter = await RunMeter.of(session, served.length);
+  const meter = await RunMeter.of({ session, numRequests: served.length, countsHeldRows });
   const engine = new LiveEngine(session, {
     maxRestarts,
     onOutput,

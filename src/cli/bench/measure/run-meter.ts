@@ -19,10 +19,10 @@ export type RowBytesPeak = Readonly<{
   device: number | null;
   /** Row buffers between a worker's output and their return to the worker. `null`: workers were lost on the way. */
   inFlight: number | null;
-  /** With cached KV blocks, in engine half and worker halves; `null` for a design that keeps none there. */
+  /** With cached KV blocks, in engine half and worker halves; `null`: not counted, or the design keeps none there. */
   cached: number | null;
-  /** With requests until they end, in engine half and worker halves. */
-  requests: number;
+  /** With requests until they end, in engine half and worker halves. `null`: not counted. */
+  requests: number | null;
 }>;
 
 export type RunMeasures = TokenWaits &
@@ -49,6 +49,13 @@ export type RunMeasures = TokenWaits &
     workerLiveCounts: WorkerLiveCounts;
   }>;
 
+export type RunMeterOptions = Readonly<{
+  session: DesignSession;
+  numRequests: number;
+  /** Whether the halves are asked what they hold, which can take the main thread some hundredths of its time. */
+  countsHeldRows: boolean;
+}>;
+
 const LOOP_RESOLUTION_MS = 1;
 const NOTHING_HELD: CaptureLiveCounts = { requests: 0, bytes: 0 };
 
@@ -57,7 +64,7 @@ export class RunMeter {
   readonly #executor: DesignSession['executor'];
   readonly #mainThread = new ThreadMeter();
   readonly #tokens: TokenTimes;
-  readonly #held: HeldRowsPeak;
+  readonly #held: HeldRowsPeak | null;
   readonly #loopDelay = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS });
   readonly #before: TransferCounts;
   readonly #stepMs: number[] = [];
@@ -67,18 +74,18 @@ export class RunMeter {
   #requestSteps = 0;
   #tokensComputed = 0;
 
-  private constructor(session: DesignSession, numRequests: number) {
+  private constructor({ session, numRequests, countsHeldRows }: RunMeterOptions) {
     this.#session = session;
     this.#executor = session.executor;
     this.#tokens = new TokenTimes(numRequests);
-    this.#held = new HeldRowsPeak(rowShape(session.config.model).bytesPerRow);
+    this.#held = countsHeldRows ? new HeldRowsPeak(rowShape(session.config.model).bytesPerRow) : null;
     this.#before = session.executor.transferCounts();
   }
 
   /** Before the engine is made. Rejects with DEVICE_LOST or WORKER_LOST. */
-  static async of(session: DesignSession, numRequests: number): Promise<RunMeter> {
-    await session.executor.takeUsage();
-    return new RunMeter(session, numRequests);
+  static async of(options: RunMeterOptions): Promise<RunMeter> {
+    await options.session.executor.takeUsage();
+    return new RunMeter(options);
   }
 
   /** The run begins. */
@@ -107,7 +114,7 @@ export class RunMeter {
     this.#longestSchedulerMs = Math.max(this.#longestSchedulerMs, timing.schedulerMs);
     this.#requestSteps += timing.numRequests;
     this.#tokensComputed += timing.numTokens;
-    this.#held.afterStep(timing.numTokens, () => engine.stats().capture ?? NOTHING_HELD);
+    this.#held?.afterStep(timing.numTokens, () => engine.stats().capture ?? NOTHING_HELD);
   }
 
   /** After the drain. Rejects with DEVICE_LOST or WORKER_LOST. */
@@ -119,7 +126,7 @@ export class RunMeter {
     // New workers began to measure in the middle of it.
     const usage = this.#session.executor === this.#executor ? await this.#executor.takeUsage() : null;
     const engineStats = engine.stats();
-    const held = this.#held.take(engineStats.capture ?? NOTHING_HELD);
+    const held = this.#held?.take(engineStats.capture ?? NOTHING_HELD) ?? null;
     return {
       ttftMs: this.#tokens.ttftMs,
       itlMs: this.#tokens.itlMs,
@@ -152,7 +159,8 @@ export class RunMeter {
 }
 
 /** `engine`: what the engine half held. */
-function rowBytesPeak(engine: HeldRows, workers: RankUsage | null): RowBytesPeak {
-  const { requests, cached } = workers === null ? engine : sumOfHeld(engine, workers.held);
+function rowBytesPeak(engine: HeldRows | null, workers: RankUsage | null): RowBytesPeak {
+  const isCounted = engine !== null && workers !== null;
+  const { requests, cached } = isCounted ? sumOfHeld(engine, workers.held) : { requests: null, cached: null };
   return { device: workers?.deviceRowBytes ?? null, inFlight: workers?.rowBytesInFlight ?? null, cached, requests };
 }

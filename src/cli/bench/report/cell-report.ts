@@ -43,7 +43,7 @@ export type CellReport = Readonly<{
   prefixQueryTokens: number;
   prefixHitTokens: number;
   prefixRecomputedTokens: number;
-  /** The most of all repeats. */
+  /** The most of all repeats; `cached` and `requests`: of the first one. */
   rowBytesPeak: RowBytesPeak;
   /** Draft tokens verified, and how many of them were right. */
   drafts: Readonly<{ tokens: number; accepted: number }>;
@@ -116,7 +116,7 @@ export function reportCells(result: BenchResult): readonly CellReport[] {
         device: mostBytes(runs, 'device'),
         inFlight: mostBytes(runs, 'inFlight'),
         cached: mostBytes(runs, 'cached'),
-        requests: mostBytes(runs, 'requests') ?? 0,
+        requests: mostBytes(runs, 'requests'),
       },
       rows: {
         delivered: sum((run) => run.verification.rowsDelivered),

@@ -126,7 +126,7 @@ export const METRICS: readonly Metric[] = [
     name: 'row memory',
     meaning:
       'the most bytes of rows at once: device buffers that capture needs; in flight from workers to the engine and ' +
-      'back; with cached KV blocks; with requests until they end (these two are known to a sixteenth)',
+      'back; with cached KV blocks; with requests until they end (these two: of the first pair, to a sixteenth)',
     csv: {
       rows_device_peak_bytes: (cell) => cell.rowBytesPeak.device,
       rows_in_flight_peak_bytes: (cell) => cell.rowBytesPeak.inFlight,
