@@ -132,7 +132,9 @@ export class ModelRunner {
 
   async #map(map: PendingMap<RunnerTask>): Promise<void> {
     try {
-      await this.#device.read(map.buffer, map.byteLength, (bytes) => this.#pipeline.mapped(map, bytes));
+      const takeIn = (bytes: Uint8Array): void => this.#pipeline.mapped(map, bytes);
+      const blocksThread = map.kind === 'before' || map.kind === 'after';
+      await this.#device.read(map.buffer, map.byteLength, takeIn, { blocksThread });
     } catch (error) {
       this.#pipeline.notMapped(map, error);
     }

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, describe, expect, test } from 'vitest';
 import { designNames } from '../../src/capture/designs.ts';
+import { listDevices } from '../../src/kernels/device/open-device.ts';
 import { MODEL_NAMES } from '../../src/kernels/model/model-presets.ts';
 import { runHere, runProcess } from './run-cli.ts';
 
@@ -28,6 +29,7 @@ describe('bench', () => {
     // Every design's rows on WebGPU: test/worker and test/kernels. A software adapter compiles the kernels in each run.
     ['webgpu', 'off,deltas', '1'],
     ['cpu', designNames.join(','), '2'],
+    ['clock', 'off,deltas', '1'],
   ])('on %s, designs %s: every row right, figures in table and JSON', async (device, designs, repeats) => {
     const json = join(folder, `${device}.json`);
     const flags = ['--device', device, '--design', designs, '--repeats', repeats, '--json', json];
@@ -52,6 +54,21 @@ describe('bench', () => {
     expect(deltas[2].rows.missing).toBe(0);
     expect(stdout).not.toContain('draft');
     for (const cell of result.cells) expect(cell.drafts).toEqual({ tokens: 0, accepted: 0 });
+  });
+
+  test('without a GPU: on the clock, which it says, and each design once where the shaders run', async () => {
+    const flags = ['--model', 'tiny', '--requests', '4', '--repeats', '1', '--design', 'deltas', '--opt-in', '1'];
+    const { code, stdout } = await runHere('bench', ...flags);
+    expect(code).toBe(0);
+    const { isSoftware } = (await listDevices())[0]!;
+    if (isSoftware) {
+      expect(stdout).toContain('device clock (modelled time: a step takes 7.6 ms + 60 µs per token; ');
+      expect(stdout).toMatch(/not a GPU/);
+      expect(stdout).toMatch(/clock: \d+ deadlines, /);
+      expect(stdout).toMatch(/shaders, untimed, on .*: 2 designs, 262 rows verified/);
+    } else {
+      expect(stdout).not.toMatch(/clock|shaders/);
+    }
   });
 
   test('within a time budget: pairs until the intervals are narrow or the time is spent', async () => {
@@ -188,7 +205,13 @@ describe('wrong input: exit code 2, the value, the limit, no stack trace', () =>
       ['bench', '--device', 'cpu', '--model', 'tiny', '--requests', '2', '--max-model-len', '9'],
       /all 2 requests were refused, for example: .*raise --max-model-len/,
     ],
-    ['unknown device', ['bench', '--device', 'tpu'], /Allowed choices are webgpu, cpu/],
+    ['unknown device', ['bench', '--device', 'tpu'], /Allowed choices are auto, webgpu, clock, cpu/],
+    ['step time', ['bench', '--step-time', '10'], /step time is "10"; give "<ms> ms \+ <µs> us per token"/],
+    [
+      'ballast on the clock',
+      ['bench', '--device', 'clock', '--ballast-ms', '3'],
+      /--ballast-ms is 3; give --step-time instead/,
+    ],
     ['unknown workload', ['bench', '--workload', 'x'], /unknown workload "x"; choose one of: chat/],
     ['negative', ['bench', '--repeats', '-3'], /'-3' is invalid. Give a whole number in \[1, 1000\]/],
     ['a budget and a number', ['bench', '--repeats', '3', '--time-budget', '9'], /'--time-budget <s>' cannot be used/],

@@ -1,6 +1,7 @@
 import { batchQueueMutations } from './batch-queue.ts';
 import { benchMutations } from './bench.ts';
 import { captureMutations } from './capture.ts';
+import { clockMutations } from './clock.ts';
 import { libraryMutations } from './library.ts';
 import { handoverMutations } from './handover.ts';
 import { ownDesignMutations } from './own-designs.ts';
@@ -16,6 +17,7 @@ export const allMutations: readonly SourceMutation[] = [
   ...batchQueueMutations,
   ...benchMutations,
   ...captureMutations,
+  ...clockMutations,
   ...libraryMutations,
   ...handoverMutations,
   ...ownDesignMutations,

@@ -8,36 +8,31 @@ import {
   prefixRowsNames,
   prefixRowsPolicies,
 } from '../../capture/deltas/prefix-rows.ts';
-import { RoutedExpertsError } from '../../contract/errors.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../../kernels/model/kernel-shape.ts';
 import { DEFAULT_MODEL, MODEL_NAMES } from '../../kernels/model/model-presets.ts';
-import { prepareAdapters } from '../../kernels/device/open-device.ts';
-import type { LoopMode } from '../../workload/arrivals.ts';
-import { recordingWorkload } from '../../workload/traces/recording.ts';
+import { DEFAULT_CLOCK_TIMES, parseStepTime, stepTimeText } from '../../kernels/device/clock-times.ts';
 import { workloadNames, workloads } from '../../workload/workloads.ts';
 import { designReference } from '../../worker/design-module.ts';
-import { requireRows } from '../../worker/router-kinds.ts';
-import { routerConfig } from '../router-flags.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread/thread-executor.ts';
 import { checkDraftFlags, finite, list, routerKernelsOption, whole } from '../options.ts';
-import { runBench, type BenchOptions } from './bench.ts';
-import { modelOf, parseLayersXK } from './flags/model-flags.ts';
+import { runBench } from './bench.ts';
+import type { BenchOptions } from './bench-options.ts';
+import { parseLayersXK } from './flags/model-flags.ts';
+import { prepareBench } from './flags/prepare-bench.ts';
 import { checkOutputs, writeOutputs } from './report/output-files.ts';
-import { loadDesigns } from './flags/own-designs.ts';
 import { dividedEnding } from './pair-schedule.ts';
 import { progressDisplay, type ProgressDisplay } from './report/progress-display.ts';
 import { reportCells } from './report/cell-report.ts';
 import { toCsv } from './report/csv.ts';
 import { renderSweep, sweepCsv, sweepJson, type SweptResult } from './report/sweep-report.ts';
 import { metricsHelp } from './report/terminal.ts';
-import type { Defaults, Flags } from './settings.ts';
-import { DEFAULTS, endingOf, faultOf, isSoftwareAdapter, makeEngineConfig, makeWorkload } from './settings.ts';
-import { recordingOf } from './flags/recording-flags.ts';
+import { DEFAULTS, type Defaults, type Flags } from './settings.ts';
 import { renderTable, toJson } from './report.ts';
 import { checkRunning, checkSweep, LIMITS, parseSweep, sweepHelp, sweptFlags, type Sweep } from './flags/sweep.ts';
 
 function byDevice(of: (defaults: Defaults) => number): string {
-  return `(default: ${of(DEFAULTS.gpu)}, software adapters ${of(DEFAULTS.software)})`;
+  const { gpu, clock, software } = DEFAULTS;
+  return `(default: GPU ${of(gpu)}, clock ${of(clock)}, software adapters ${of(software)})`;
 }
 
 export function benchCommand(): Command {
@@ -68,9 +63,20 @@ export function benchCommand(): Command {
     .option('--model <name>', `model shape: ${MODEL_NAMES.join(', ')}`, DEFAULT_MODEL)
     .option('--layers-x-k <LxK>', 'layers and K in place of the model’s own, as 61x8', parseLayersXK)
     .addOption(
-      new Option('--device <kind>', 'webgpu, or the TypeScript kernels').choices(['webgpu', 'cpu']).default('webgpu'),
+      new Option(
+        '--device <kind>',
+        'auto: a GPU, else the clock; webgpu: also a software adapter; clock: TypeScript kernels, and steps that ' +
+          'take the modelled time of a GPU (--step-time); cpu: the same kernels, as fast as they are',
+      )
+        .choices(['auto', 'webgpu', 'clock', 'cpu'])
+        .default('auto'),
     )
     .option('--adapter <name>', 'part of the name of the WebGPU adapter to use (see "devices")')
+    .option(
+      '--step-time <time>',
+      `what a step takes on the clock (default: "${stepTimeText(DEFAULT_CLOCK_TIMES)}", near gpt-oss-120b on an H100)`,
+      parseStepTime,
+    )
     .option('--workload <name>', `built-in workload: ${workloadNames.join(', ')}`, 'chat')
     .addOption(new Option('--trace <file>', 'serve a trace instead: Mooncake JSONL or Azure CSV').conflicts('workload'))
     .option('--requests <n>', `number of requests; of chat ${byDevice((d) => d.chat.requests)}`, whole(1))
@@ -178,7 +184,7 @@ export function benchCommand(): Command {
 }
 
 async function bench(flags: Flags): Promise<void> {
-  const options = await benchOptions(flags);
+  const options = await prepareBench(flags);
   checkOutputs(flags);
   const result = await withProgress((progress) => runBench(options, progress.update));
   writeOutputs(flags, {
@@ -199,9 +205,11 @@ async function sweepBench(sweep: Sweep, flags: Flags, command: Command): Promise
   );
   const benches: BenchOptions[] = [];
   for (const swept of sweptFlags(sweep, flags)) {
-    const options = await benchOptions(swept);
+    const options = await prepareBench(swept);
     if (sweep.parameter === 'requests-running') checkRunning(options);
-    benches.push({ ...options, ending: dividedEnding(options.ending, sweep.values.length) });
+    // The shaders are the same for every value.
+    const checksShaders = options.checksShaders && benches.length === 0;
+    benches.push({ ...options, checksShaders, ending: dividedEnding(options.ending, sweep.values.length) });
   }
   checkOutputs(flags);
   const { parameter } = sweep;
@@ -225,57 +233,4 @@ async function withProgress<T>(work: (progress: ProgressDisplay) => Promise<T>):
   } finally {
     progress.stop();
   }
-}
-
-async function benchOptions(flags: Flags): Promise<BenchOptions> {
-  const recording = recordingOf(flags.routing, flags.recording);
-  const router = routerConfig(flags);
-  for (const design of flags.design) requireRows(router, design);
-  const designs = await loadDesigns(flags.design);
-  const model = modelOf(flags, recording);
-  if (flags.device === 'cpu' && flags.adapter !== undefined) {
-    throw RoutedExpertsError.of(
-      'BAD_VALUE',
-      '--adapter',
-      flags.adapter,
-      'none with --device cpu, which uses no adapter',
-    );
-  }
-  await prepareAdapters();
-  const isSoftware = flags.device === 'cpu' || (await isSoftwareAdapter(flags.adapter ?? null));
-  const defaults = DEFAULTS[isSoftware ? 'software' : 'gpu'];
-  const maxNumBatchedTokens = flags.maxNumBatchedTokens ?? defaults.maxNumBatchedTokens;
-  const workload =
-    recording === null ? makeWorkload(flags, defaults, model, maxNumBatchedTokens) : recordingWorkload(recording);
-  const concurrency = Math.max(
-    flags.concurrency ?? defaults.concurrency,
-    flags.concurrency ? 1 : workload.minConcurrency,
-  );
-  const mode: LoopMode = flags.openLoop ? { kind: 'open' } : { kind: 'closed', concurrency };
-  const engine = makeEngineConfig(flags, workload, mode, maxNumBatchedTokens);
-  return {
-    ...designs,
-    optInShares: flags.optIn,
-    ending: endingOf(flags, defaults),
-    clockWarmUpMs: defaults.clockWarmUpMs,
-    seed: flags.seed,
-    workload,
-    mode,
-    abortShare: flags.abortShare,
-    session: {
-      numRanks: flags.ranks,
-      model,
-      engine,
-      device: flags.device,
-      adapter: flags.adapter ?? null,
-      queueDepth: flags.queueDepth,
-      ballastMs: flags.ballastMs ?? defaults.ballastMs,
-      fault: faultOf(flags),
-      stepTimeoutMs: flags.stepTimeout * 1e3,
-      prefixRows: flags.prefixRows,
-      draftAcceptanceRate: flags.draftAcceptanceRate,
-      router,
-      ...(recording === null ? {} : { routing: { kind: 'replay', recording } as const }),
-    },
-  };
 }

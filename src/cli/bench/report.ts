@@ -15,25 +15,25 @@ export function renderTable(result: BenchResult): string {
 }
 
 export function toJson(result: BenchResult): unknown {
-  const { environment, options, runs, problems, warnings, otherLoad } = result;
+  const { options, cells: _, comparisons: __, runs, ...rest } = result;
   // Every wait of every run would be most of the file.
   const summed = runs.map(({ served, ...run }) => {
     const waits = { ttftMs: percentiles(served.ttftMs), itlMs: percentiles(served.itlMs) };
     return { ...run, served: { ...served, ...waits } };
   });
-  const cells = reportCells(result);
-  return { environment, seed: options.seed, options, problems, warnings, otherLoad, cells, runs: summed };
+  return { ...rest, seed: options.seed, options, cells: reportCells(result), runs: summed };
 }
 
 export function headline({ environment: e, options }: BenchResult): string {
   const { session } = options;
   const { model } = session;
-  const device = `${e.device}${e.isSoftwareDevice ? ': software, says nothing about a GPU' : ''}`;
+  const isClock = session.device === 'clock';
+  const worth = isClock ? ', not a GPU' : e.isSoftwareDevice ? ': software, says nothing about a GPU' : '';
+  const ballast = isClock ? '' : ` · ballast ${session.ballastMs} ms`;
   return [
     `${model.name} (${model.numLayers} layers, ${model.numExperts} experts, top-${model.topK}) · ` +
       `${session.router?.kind ?? 'modular'} router · ${options.workload} · seed ${options.seed}`,
-    `device ${device} · ballast ${session.ballastMs} ms · queue depth ${session.queueDepth} · ` +
-      endingText(options.ending),
+    `device ${e.device}${worth}${ballast} · queue depth ${session.queueDepth} · ${endingText(options.ending)}`,
     `${e.cpu} × ${e.numCpus} · Node ${e.node} · webgpu ${e.packages['webgpu']} · commit ${e.commit ?? 'unknown'}`,
   ]
     .map((line) => wrapped(line, '  '))
@@ -77,12 +77,21 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string {
 
 /** What a reader has to know of a result besides its figures. */
 export function notes(result: BenchResult): string[] {
+  const lines: string[] = [];
+  if (result.deadlines !== null) {
+    const { count, overrun, longestMs } = result.deadlines;
+    const missed = overrun === 0 ? 'none overrun' : `${overrun} overrun, by ${longestMs.toFixed(1)} ms at most`;
+    lines.push(`clock: ${count} deadlines, ${missed}`);
+  }
+  if (result.shaderCheck !== null) {
+    const { device, numDesigns, rowsVerified } = result.shaderCheck;
+    lines.push(`shaders, untimed, on ${device}: ${numDesigns} designs, ${rowsVerified} rows verified`);
+  }
   const refusal = result.runs.find((run) => run.refusal !== null)?.refusal;
-  return [
-    ...(refusal ? [`refused, for example: ${refusal}`] : []),
-    ...result.warnings.map((warning) => `WARNING ${warning}`),
-    ...[...new Set(result.problems)].map((problem) => `PROBLEM ${problem}`),
-  ];
+  if (refusal) lines.push(`refused, for example: ${refusal}`);
+  for (const warning of result.warnings) lines.push(`WARNING ${warning}`);
+  for (const problem of new Set(result.problems)) lines.push(`PROBLEM ${problem}`);
+  return lines;
 }
 
 /** Of the tokens of a run: those that the prefix cache spared, and those that it held without their rows. */

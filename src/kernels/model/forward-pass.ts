@@ -120,6 +120,7 @@ export class ForwardPass {
 
   /** Records the pass over what was uploaded last. `sizes`: the `StepInput` itself will do. */
   record(commands: CommandRecorder, sizes: StepSizes): void {
+    commands.beginPass?.(sizes.numTokens);
     for (const { bound, grid, chunk } of this.#steps) {
       const numTokens = chunk === null ? sizes.numTokens : Math.min(chunk.size, sizes.numTokens - chunk.start);
       if (chunk !== null && numTokens <= 0) continue;

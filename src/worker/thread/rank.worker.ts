@@ -48,7 +48,7 @@ class RankWorker {
   }
 
   static async start(): Promise<RankWorker> {
-    const device = await openDevice(config.device, config.adapter);
+    const device = await openDevice(config.device, config.adapter, config.clockTimes);
     try {
       const design = await loadDesign(config.design);
       const runner = await ModelRunner.create(device, config, kernelsOf(config), design, designResources(config));
@@ -123,7 +123,9 @@ async function replyTo(task: RankTask): Promise<RankReply> {
   }
   if (worker === null) throw RoutedExpertsError.of('INVARIANT', `${task.kind} before start`);
   const { runner, faults, numLent } = worker;
-  if (task.kind === 'counts') return { kind: 'counts', counts: runner.liveCounts(), numLent };
+  if (task.kind === 'counts') {
+    return { kind: 'counts', counts: runner.liveCounts(), numLent, deadlines: worker.device.deadlines ?? null };
+  }
   if (task.kind === 'take-usage') return worker.takeUsage();
   if (task.kind === 'arm-fault') {
     faults.arm(task.fault);

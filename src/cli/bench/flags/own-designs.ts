@@ -3,7 +3,7 @@
 import type { DesignReference } from '../../../contract/config.ts';
 import { RoutedExpertsError } from '../../../contract/errors.ts';
 import { isDesignModule, loadDesign } from '../../../worker/design-module.ts';
-import type { BenchOptions, OwnDesign } from '../bench.ts';
+import type { BenchOptions, OwnDesign } from '../bench-options.ts';
 
 /** Throws BAD_DESIGN, also for two modules that export designs of one name. */
 export async function loadDesigns(

@@ -6,7 +6,7 @@
 import { InvalidArgumentError } from 'commander';
 import { RoutedExpertsError } from '../../../contract/errors.ts';
 import { finite, whole } from '../../options.ts';
-import type { BenchOptions } from '../bench.ts';
+import type { BenchOptions } from '../bench-options.ts';
 import { parseLayersXK, type LayersXK } from './model-flags.ts';
 
 const NAMES = ['requests-running', 'prompt-length', 'layers-x-k', 'opt-in', 'ranks', 'queue-depth'] as const;

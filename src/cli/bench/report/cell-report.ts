@@ -1,7 +1,7 @@
 /** What a bench reports of each cell: its runs put together. */
 
-import type { BenchResult, BenchRun } from '../bench.ts';
-import { rateOf } from '../bench.ts';
+import type { BenchResult } from '../bench.ts';
+import { rateOf, type BenchRun } from '../bench-run.ts';
 import type { RowBytesPeak } from '../measure/run-meter.ts';
 import type { Cell } from '../plan.ts';
 import type { Comparison } from '../statistics/paired-comparison.ts';
