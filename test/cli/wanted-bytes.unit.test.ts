@@ -3,7 +3,7 @@
 import { expect, test } from 'vitest';
 import type { BenchOptions } from '../../src/cli/bench/bench-options.ts';
 import { problemsOf, type BenchRun } from '../../src/cli/bench/bench-run.ts';
-import { WantedBytes } from '../../src/cli/bench/wanted-bytes.ts';
+import { WantedBytes } from '../../src/cli/bench/measure/wanted-bytes.ts';
 import type { DesignName } from '../../src/contract/config.ts';
 import type { SchedulerOutput } from '../../src/contract/scheduler-output.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';

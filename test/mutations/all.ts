@@ -4,6 +4,7 @@ import { captureMutations } from './capture.ts';
 import { clockMutations } from './clock.ts';
 import { libraryMutations } from './library.ts';
 import { handoverMutations } from './handover.ts';
+import { metricsMutations } from './metrics.ts';
 import { ownDesignMutations } from './own-designs.ts';
 import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
@@ -20,6 +21,7 @@ export const allMutations: readonly SourceMutation[] = [
   ...clockMutations,
   ...libraryMutations,
   ...handoverMutations,
+  ...metricsMutations,
   ...ownDesignMutations,
   ...pdMutations,
   ...pipelineMutations,

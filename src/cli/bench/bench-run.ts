@@ -12,7 +12,7 @@ import type { Cell, PlannedRun } from './plan.ts';
 import type { ServeResult } from './serve-workload.ts';
 import { serveWorkload } from './serve-workload.ts';
 import type { Verification, Verifier } from './verify.ts';
-import { WantedBytes } from './wanted-bytes.ts';
+import { WantedBytes } from './measure/wanted-bytes.ts';
 
 /** What is left after a drain; all zero unless something leaks (L7). */
 export type Leaks = Readonly<{
@@ -46,8 +46,6 @@ export type BenchRun = Readonly<{
   verification: Verification;
   accounting: Accounting;
   leaks: Leaks;
-  /** After the drain: bytes of rows that stay with cached KV blocks; `null` for a design that keeps none there. */
-  cachedRowBytes: number | null;
   refusal: string | null;
 }>;
 
@@ -74,6 +72,8 @@ export async function serveRun(
     mode: options.mode,
     abortAfter: planAborts(workload, options.abortShare, options.seed),
     onBegin: (step) => wanted.add(step),
+    // One run in many tells as much of the memory, and leaves the times of the others alone.
+    countsHeldRows: planned.repeat === 0,
   });
   const outputTokens = served.requests.reduce((sum, request) => sum + request.outputTokenIds.length, 0);
   return { planned, served, outputTokens, wantedRowBytes: wanted.bytes * session.executor.devices.length };
@@ -115,7 +115,6 @@ export function judgeRun(
       buffers: workers.lentBuffers,
       batchEntries: workers.batchEntries,
     },
-    cachedRowBytes: held.cachedBytes ?? workers.capture.cachedBytes ?? null,
     refusal: requests.find((request) => request.refusal !== null)?.refusal ?? null,
   };
 }

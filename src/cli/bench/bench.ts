@@ -14,7 +14,7 @@ import type { Progress } from './pair-schedule.ts';
 import { PairSchedule } from './pair-schedule.ts';
 import type { Cell, PlannedRun } from './plan.ts';
 import { cellName, planCells } from './plan.ts';
-import { sampleProcessorTime } from './processor-time.ts';
+import { sampleProcessorTime } from './measure/processor-time.ts';
 import type { OtherLoad } from './statistics/other-load.ts';
 import { otherLoad } from './statistics/other-load.ts';
 import type { Comparison } from './statistics/paired-comparison.ts';

@@ -10,14 +10,17 @@ import type {
   RouterKernels,
   WorkerFault,
 } from '../../contract/config.ts';
+import { RoutedExpertsError } from '../../contract/errors.ts';
 import { validateEngineConfig } from '../../engine/engine-config.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import { readTrace } from '../../workload/traces/read-trace.ts';
 import type { Workload } from '../../workload/workload.ts';
 import { workloadTotals } from '../../workload/workload.ts';
 import { findWorkload } from '../../workload/workloads.ts';
+import type { LayersXK } from './flags/model-flags.ts';
 import type { DeviceFlags } from './bench-device.ts';
 import type { Ending } from './pair-schedule.ts';
+import type { Sweep } from './flags/sweep.ts';
 
 /**
  * What is not asked for is sized to the device: a GPU gets a large model's decode step and vLLM's token budget; a
@@ -99,6 +102,10 @@ export type Flags = DeviceFlags & {
   stepTimeout: number;
   seed: number;
   json?: string;
+  csv?: string;
+  promptLength?: number;
+  layersXK?: LayersXK;
+  sweep?: Sweep;
 };
 
 /**
@@ -122,8 +129,12 @@ export function makeWorkload(
   model: ModelConfig,
   maxNumBatchedTokens: number,
 ): Workload {
-  const { seed, requests } = flags;
+  const { seed, requests, promptLength } = flags;
   const { vocabSize } = model;
+  if (promptLength !== undefined && (flags.trace !== undefined || flags.workload !== 'fixed')) {
+    const wanted = 'none, or --workload fixed: the prompts of others have lengths of their own';
+    throw RoutedExpertsError.of('BAD_VALUE', '--prompt-length', promptLength, wanted);
+  }
   if (flags.trace !== undefined) {
     const { scaleLengths, speedup } = flags;
     return readTrace(flags.trace, { seed, vocabSize, requests, scaleLengths, speedup });
@@ -133,7 +144,8 @@ export function makeWorkload(
     sizes.requests ??= defaults.chat.requests;
     sizes.lengthScale ??= defaults.chat.lengthScale;
   }
-  return findWorkload(flags.workload).generate({ seed, vocabSize, ...sizes, maxNumBatchedTokens });
+  const options = { seed, vocabSize, ...sizes, maxNumBatchedTokens, promptTokens: promptLength };
+  return findWorkload(flags.workload).generate(options);
 }
 
 export function faultOf({ loseDeviceAt, killWorkerAt, hangWorkerAt, faultRank: rank }: Flags): WorkerFault | null {
