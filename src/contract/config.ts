@@ -157,9 +157,25 @@ export type WorkerFault = Readonly<{
   release?: Int32Array<SharedArrayBuffer>;
 }>;
 
+/**
+ * Ranks whose forward passes end together, as the experts' all-to-all makes them. `memory` is where they meet
+ * (`LockstepGroup`); a rank that waits there for longer than `collectiveTimeoutMs` ends the group. Ranks are numbered
+ * over all engines (`RankGrid`), of which the worker's is number `engine`.
+ */
+export type LockstepConfig = Readonly<{
+  memory: SharedArrayBuffer;
+  numEngines: number;
+  engine: number;
+  /** In ms since the Unix epoch: the zero of the times in `memory`. */
+  startedAt: number;
+  collectiveTimeoutMs: number;
+}>;
+
 /** What a worker thread is told when it starts. Structured-cloneable. */
 export type WorkerConfig = Readonly<{
+  /** Among those of its engine. */
   rank: number;
+  /** Of its engine. */
   numRanks: number;
   model: ModelConfig;
   engine: EngineConfig;
@@ -177,6 +193,8 @@ export type WorkerConfig = Readonly<{
   draftAcceptanceRate?: number;
   /** POSIX shared memory object and lock file of `shm-flock`; `null` for every other design. */
   sharedMemory: Readonly<{ name: string; lockFile: string }> | null;
+  /** Absent: the ranks run each at its own pace. */
+  lockstep?: LockstepConfig;
   /** Fault to inject, `null` = none. */
   fault: WorkerFault | null;
   /** Absent = deterministic. */

@@ -43,6 +43,8 @@ const messages = {
   DEVICE_LOST: (reason: string) => `the device is gone: ${reason}`,
   NOTHING_SERVED: (count: number, refusal: string) => `all ${count} requests were refused, for example: ${refusal}`,
   WORKER_LOST: (rank: number, reason: string) => `worker of rank ${rank} was lost: ${reason}`,
+  COLLECTIVE_TIMEOUT: (timeoutMs: number, report: string) =>
+    `the ranks stand still, for longer than --collective-timeout ${timeoutMs / 1e3} s: ${report}`,
   RANKS_DIFFER: (rank: number, stepId: number, what: string) =>
     `rank ${rank} differs from rank 0 in step ${stepId}: ${what}; check the device of each rank`,
   CANNOT_LISTEN: (address: string, problem: string) =>

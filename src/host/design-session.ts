@@ -12,15 +12,22 @@ import type { DesignReference, PrefixRows } from '../contract/config.ts';
 import { prepareAdapters } from '../kernels/device/open-device.ts';
 import { loadDesign } from '../worker/design-module.ts';
 import { sharedMemoryName } from '../worker/design-resources.ts';
+import { RankGrid } from '../worker/pipeline/lockstep/rank-grid.ts';
+import { newLockstep, watchedRows } from '../worker/thread/lockstep-member.ts';
 import { ThreadExecutor, type ThreadExecutorConfig } from '../worker/thread/thread-executor.ts';
 
-export type SessionConfig = Omit<ThreadExecutorConfig, 'design' | 'sharedMemory'> &
+export type SessionConfig = Omit<ThreadExecutorConfig, 'design' | 'sharedMemory' | 'lockstep'> &
   Readonly<{
     /** Policy of `deltas`; absent = its default. */
     prefixRows?: PrefixRows;
+    /** The ranks run in lockstep, and none may wait for longer than this for the others, in ms; absent = they do not. */
+    collectiveTimeoutMs?: number;
   }>;
 
-type Workers = Readonly<{ executor: ThreadExecutor; shared: CreatedSharedRows | null }>;
+type Workers = Readonly<{ executor: ThreadExecutor; shared: SharedMemory | null }>;
+
+/** `rows`: as the engine half sees them. */
+type SharedMemory = Readonly<{ created: CreatedSharedRows; rows: SharedRows }>;
 
 /** Each set of workers has shared memory of its own: what the ones before wrote died with their KV. */
 export class DesignSession {
@@ -52,7 +59,7 @@ export class DesignSession {
   /** For one engine. It goes on with the workers of a restart. Throws DESIGN_FAILED. */
   engineHalf(): CaptureEngineHalf | null {
     const { model, engine, prefixRows } = this.config;
-    const sharedRows = (): SharedRows => lent(() => this.#workers.shared!);
+    const sharedRows = (): SharedRows => lent(() => this.#workers.shared!.rows);
     const resources = prefixRows === undefined ? { sharedRows } : { sharedRows, prefixRows };
     return this.design.engineHalf(model, engine, resources);
   }
@@ -63,14 +70,14 @@ export class DesignSession {
    */
   async restart(): Promise<ThreadExecutor> {
     const workers = await startWorkers(this.reference, { ...this.config, fault: null });
-    this.#workers.shared?.close();
+    this.#workers.shared?.created.close();
     this.#workers = workers;
     return workers.executor;
   }
 
   async close(): Promise<void> {
     await this.#workers.executor.shutdown();
-    this.#workers.shared?.close();
+    this.#workers.shared?.created.close();
   }
 }
 
@@ -78,15 +85,19 @@ let adaptersReady: Promise<void> | null = null;
 
 async function startWorkers(design: DesignReference, config: SessionConfig): Promise<Workers> {
   if (config.device === 'webgpu') await (adaptersReady ??= prepareAdapters());
+  const { numRanks, collectiveTimeoutMs } = config;
+  const grid = new RankGrid({ dataParallel: 1, pipelineParallel: 1, tensorParallel: numRanks });
+  const lockstep = collectiveTimeoutMs === undefined ? {} : { lockstep: newLockstep(grid, collectiveTimeoutMs) };
   const sharedMemory = design === 'shm-flock' ? sharedMemoryName() : null;
-  const shared =
+  const created =
     sharedMemory === null ? null : createSharedRows(sharedMemory, sharedRowsBytes(config.model, config.engine));
   try {
-    const executor = await ThreadExecutor.start({ ...config, design, sharedMemory });
-    shared?.unlink();
+    const executor = await ThreadExecutor.start({ ...config, ...lockstep, design, sharedMemory });
+    created?.unlink();
+    const shared = created && { created, rows: watchedRows(created, { ...lockstep, numRanks }, null) };
     return { executor, shared };
   } catch (error) {
-    shared?.close();
+    created?.close();
     throw error;
   }
 }

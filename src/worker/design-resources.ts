@@ -6,13 +6,15 @@ import type { WorkerConfig } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { DesignResources } from '../capture/designs.ts';
 import { openSharedRows, sharedRowsBytes } from '../capture/shm-flock/posix-shared-rows.ts';
+import { watchedRows } from './thread/lockstep-member.ts';
 
 /** On a worker's side: opens what the engine's side has created. */
-export function designResources(config: Pick<WorkerConfig, 'model' | 'engine' | 'sharedMemory'>): DesignResources {
+export function designResources(config: WorkerConfig): DesignResources {
+  const { sharedMemory, model, engine, rank } = config;
   return {
     sharedRows: () => {
-      if (config.sharedMemory === null) throw RoutedExpertsError.of('INVARIANT', 'shared memory has no name');
-      return openSharedRows(config.sharedMemory, sharedRowsBytes(config.model, config.engine));
+      if (sharedMemory === null) throw RoutedExpertsError.of('INVARIANT', 'shared memory has no name');
+      return watchedRows(openSharedRows(sharedMemory, sharedRowsBytes(model, engine)), config, rank);
     },
   };
 }

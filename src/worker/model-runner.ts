@@ -10,13 +10,22 @@ import type { Design, DesignResources } from '../capture/designs.ts';
 import { ForwardPass } from '../kernels/model/forward-pass.ts';
 import type { KernelSetFactory } from '../kernels/model/kernel-set.ts';
 import type { WorkerLiveCounts } from './executor.ts';
-import { StepPipeline, type PendingMap, type TaskEnd, type WorkerTask } from './pipeline/step-pipeline.ts';
+import {
+  StepPipeline,
+  type EndedPass,
+  type PendingMap,
+  type TaskEnd,
+  type WorkerTask,
+} from './pipeline/step-pipeline.ts';
+import type { RankPasses } from './pipeline/lockstep/pass-times.ts';
+import { LockstepMember } from './thread/lockstep-member.ts';
 
 /** The pipeline's driver: maps are the device's promises, and every task is a promise to its caller. */
 export class ModelRunner {
   readonly #device: Device;
   readonly #capture: CaptureWorkerHalf | null;
   readonly #pipeline: StepPipeline<RunnerTask>;
+  readonly #lockstep: LockstepMember | null;
   /** Each pass folds its own number, or this one, into the keys that it writes. */
   readonly #hasEpochs: boolean;
   readonly #epoch: number | null;
@@ -24,13 +33,22 @@ export class ModelRunner {
   readonly #pending: Set<Promise<unknown>> = new Set();
   #loss: RoutedExpertsError | null = null;
 
-  private constructor(config: WorkerConfig, device: Device, forward: ForwardPass, capture: CaptureWorkerHalf | null) {
+  private constructor(
+    config: WorkerConfig,
+    { device, forward, capture, lockstep }: RunnerParts & Readonly<{ capture: CaptureWorkerHalf | null }>,
+  ) {
     this.#device = device;
     this.#capture = capture;
+    this.#lockstep = lockstep;
     const { engine, queueDepth, routing } = config;
     this.#pipeline = new StepPipeline(
       { engine, device, forward, capture, ringDepth: queueDepth + 1 },
-      { onSubmitted: () => {}, onMap: (map) => void this.#map(map), onEnd: (task, end) => this.#end(task, end) },
+      {
+        onSubmitted: () => {},
+        onMap: (map) => void this.#map(map),
+        ...(lockstep === null ? {} : { onPassEnd: (pass) => void this.#meetOthers(pass, lockstep) }),
+        onEnd: (task, end) => this.#end(task, end),
+      },
     );
     this.#hasEpochs = routing?.kind === 'nondeterministic';
     this.#epoch = routing?.kind === 'nondeterministic' ? (routing.epoch ?? null) : null;
@@ -51,14 +69,15 @@ export class ModelRunner {
     design: Design,
     resources: DesignResources,
   ): Promise<ModelRunner> {
-    const { rank, model, engine, ballastMs, draftAcceptanceRate } = config;
+    const { rank, numRanks, model, engine, ballastMs, draftAcceptanceRate } = config;
     const drafts = draftAcceptanceRate === undefined ? {} : { draftAcceptanceRate };
     const forward = await ForwardPass.create(device, { model, engine, ballastMs, ...drafts, kernels });
     const { slotMapping, rows } = forward;
     if (rows === null && design.name !== 'off') throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design.name);
     const capture =
       rows === null ? null : design.workerHalf({ rank, device, model, engine, slotMapping, ...rows }, resources);
-    return new ModelRunner(config, device, forward, capture);
+    const lockstep = config.lockstep === undefined ? null : new LockstepMember(config.lockstep, rank, numRanks);
+    return new ModelRunner(config, { device, forward, capture, lockstep });
   }
 
   /**
@@ -83,6 +102,11 @@ export class ModelRunner {
   /** Bytes read back from the device since the start: all of them, and those for capture. */
   readbackBytes(): Readonly<{ all: number; capture: number }> {
     return this.#pipeline.readbackBytes;
+  }
+
+  /** What passes took since the last call; `null`: the rank is in lockstep with none. */
+  takePasses(): RankPasses | null {
+    return this.#lockstep?.takePasses() ?? null;
   }
 
   /** Takes back the rows of an output that was read. */
@@ -120,7 +144,7 @@ export class ModelRunner {
     if (this.#loss !== null) reject(this.#loss);
     else {
       this.#pending.add(promise);
-      this.#pipeline.accept({ ...work, resolve, reject });
+      this.#pipeline.accept({ ...work, acceptedAt: performance.now(), resolve, reject });
       this.#advance();
     }
     return promise.finally(() => this.#pending.delete(promise));
@@ -131,6 +155,7 @@ export class ModelRunner {
   }
 
   async #map(map: PendingMap<RunnerTask>): Promise<void> {
+    if (map.kind === 'before' || map.kind === 'pass') this.#lockstep?.passBegins(map.flight.frame.step.stepId);
     try {
       const takeIn = (bytes: Uint8Array): void => this.#pipeline.mapped(map, bytes);
       const blocksThread = map.kind === 'before' || map.kind === 'after';
@@ -142,10 +167,25 @@ export class ModelRunner {
     this.#advance();
   }
 
+  async #meetOthers(pass: EndedPass<RunnerTask>, lockstep: LockstepMember): Promise<void> {
+    try {
+      await lockstep.passEnded(pass.flight.frame.step.stepId, pass.task.acceptedAt);
+      this.#pipeline.released(pass);
+    } catch (error) {
+      this.#pipeline.notReleased(pass, error);
+    }
+    this.#advance();
+  }
+
   #end(task: RunnerTask, end: TaskEnd): void {
+    if (task.kind === 'step') this.#lockstep?.stepEnded(task.step.stepId);
     if (end.kind === 'failed') task.reject(this.#loss ?? end.error);
     else task.resolve(end);
   }
 }
 
-type RunnerTask = WorkerTask & Readonly<{ resolve: (end: TaskEnd) => void; reject: (error: unknown) => void }>;
+type RunnerParts = Readonly<{ device: Device; forward: ForwardPass; lockstep: LockstepMember | null }>;
+
+/** `acceptedAt`: `performance.now()`. */
+type RunnerTask = WorkerTask &
+  Readonly<{ acceptedAt: number; resolve: (end: TaskEnd) => void; reject: (error: unknown) => void }>;

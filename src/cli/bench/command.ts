@@ -108,6 +108,12 @@ export function benchCommand(): Command {
       2,
     )
     .option('--ranks <n>', 'worker threads, each running every step', LIMITS.ranks, 1)
+    .option('--lockstep', 'each step ends when all ranks have run it, as in the all-to-all of the experts')
+    .option(
+      '--collective-timeout <s>',
+      'the longest that a rank waits for the others in a step (with --lockstep; default: 60, or --step-timeout)',
+      finite(0.001, 86_400),
+    )
     .option('--block-size <n>', 'tokens per KV block', whole(1, 65_536), 16)
     .option('--num-blocks <n>', 'KV blocks (default: enough that nothing is preempted)', whole(2, 2 ** 24))
     .option(

@@ -1,17 +1,23 @@
 /** From the runs of a bench to its table and its JSON. */
 
 import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
+import type { SessionConfig } from '../../host/design-session.ts';
 import type { BenchResult } from './bench.ts';
 import type { Ending } from './pair-schedule.ts';
 import { cellName } from './plan.ts';
 import { percentiles, reportCells, type CellReport } from './report/cell-report.ts';
+import { rankReports, ranksTable } from './report/rank-report.ts';
 import { legend, metricsTable, wrapped } from './report/terminal.ts';
 
 export function renderTable(result: BenchResult): string {
   const reports = reportCells(result);
   const rows = reports.map((cell, i) => ({ label: cellName(result.cells[i]!), cell }));
   const table = metricsTable('design, opted in', rows, { comparesRates: result.options.mode.kind === 'closed' });
-  return [headline(result), table, legend(), footer(result, reports)].join('\n');
+  const inLockstep = reports.flatMap(({ ranks }, i) =>
+    ranks === null ? [] : [{ label: cellName(result.cells[i]!), ranks }],
+  );
+  const ranks = inLockstep.length === 0 ? [] : [ranksTable(inLockstep)];
+  return [headline(result), table, legend(), ...ranks, footer(result, reports)].join('\n');
 }
 
 export function toJson(result: BenchResult): unknown {
@@ -19,7 +25,7 @@ export function toJson(result: BenchResult): unknown {
   // Every wait of every run would be most of the file.
   const summed = runs.map(({ served, ...run }) => {
     const waits = { ttftMs: percentiles(served.ttftMs), itlMs: percentiles(served.itlMs) };
-    return { ...run, served: { ...served, ...waits } };
+    return { ...run, served: { ...served, ...waits, ranks: rankReports([{ ...run, served }]) } };
   });
   return { ...rest, seed: options.seed, options, cells: reportCells(result), runs: summed };
 }
@@ -33,11 +39,17 @@ export function headline({ environment: e, options }: BenchResult): string {
   return [
     `${model.name} (${model.numLayers} layers, ${model.numExperts} experts, top-${model.topK}) · ` +
       `${session.router?.kind ?? 'modular'} router · ${options.workload} · seed ${options.seed}`,
-    `device ${e.device}${worth}${ballast} · queue depth ${session.queueDepth} · ${endingText(options.ending)}`,
+    `device ${e.device}${worth}${ballast}${ranksText(session)} · queue depth ${session.queueDepth} · ` +
+      endingText(options.ending),
     `${e.cpu} × ${e.numCpus} · Node ${e.node} · webgpu ${e.packages['webgpu']} · commit ${e.commit ?? 'unknown'}`,
   ]
     .map((line) => wrapped(line, '  '))
     .join('\n');
+}
+
+function ranksText({ numRanks, collectiveTimeoutMs }: SessionConfig): string {
+  if (collectiveTimeoutMs === undefined) return numRanks === 1 ? '' : ` · ${numRanks} ranks`;
+  return ` · ${numRanks} ranks in lockstep`;
 }
 
 function endingText(ending: Ending): string {

@@ -80,6 +80,8 @@ export type Flags = DeviceFlags & {
   gateWidth: number;
   queueDepth: number;
   ranks: number;
+  lockstep?: boolean;
+  collectiveTimeout?: number;
   blockSize: number;
   numBlocks?: number;
   maxNumSeqs?: number;

@@ -1,7 +1,9 @@
 /** The errors that new workers mend. */
 
-import { RoutedExpertsError } from '../../contract/errors.ts';
+import { RoutedExpertsError, type ErrorCode } from '../../contract/errors.ts';
+
+const LOSSES: readonly ErrorCode[] = ['WORKER_LOST', 'DEVICE_LOST', 'COLLECTIVE_TIMEOUT'];
 
 export function isLoss(error: unknown): error is RoutedExpertsError {
-  return error instanceof RoutedExpertsError && (error.code === 'WORKER_LOST' || error.code === 'DEVICE_LOST');
+  return error instanceof RoutedExpertsError && LOSSES.includes(error.code);
 }

@@ -6,7 +6,10 @@
  *     accept ─▶ queue ─turn─▶ ring slot ─▶ begin ─▶ submit ┬▶ the turn is free
  *                                                          └▶ onMap ─▶ … ─▶ mapped ─▶ collect ─▶ onEnd, slot free
  *
- * Where steps depend on each other, the turn is free only at the end.
+ * Where steps depend on each other, the turn is free only at the end. In lockstep with other ranks, a step waits for
+ * theirs behind its forward pass, and the turn is free when all of them have run:
+ *
+ *     submit ─▶ onMap ─▶ mapped ─▶ onPassEnd ─▶ … ─▶ released ─▶ advance ─▶ onMap ─▶ …
  */
 
 import type { BlockingReads, DeviceRange, WorkerStep } from '../../contract/capture.ts';
@@ -52,13 +55,21 @@ export type Submission<Task> = Readonly<{
 
 /** The first `byteLength` bytes of `buffer` are to be mapped once all that was submitted before has run. */
 export type PendingMap<Task> = Readonly<{ task: Task; buffer: DeviceBuffer; byteLength: number }> &
-  (Readonly<{ kind: 'before' | 'after' | 'results'; flight: StepInFlight }> | Readonly<{ kind: 'kv'; flight: null }>);
+  (
+    | Readonly<{ kind: 'before' | 'pass' | 'after' | 'results'; flight: StepInFlight }>
+    | Readonly<{ kind: 'kv'; flight: null }>
+  );
+
+/** A step whose forward pass has run, and which waits for the passes of other ranks. */
+export type EndedPass<Task> = Readonly<{ task: Task; flight: StepInFlight }>;
 
 /** What the pipeline asks of its driver. None of these may call the pipeline back before it has returned. */
 export type PipelineActions<Task> = Readonly<{
   onSubmitted: (submission: Submission<Task>) => void;
   /** Call `mapped` or `notMapped` when the map has ended. */
   onMap: (map: PendingMap<Task>) => void;
+  /** Call `released` or `notReleased` when all ranks have run their passes. Absent: the rank is in lockstep with none. */
+  onPassEnd?: (pass: EndedPass<Task>) => void;
   onEnd: (task: Task, end: TaskEnd) => void;
 }>;
 
@@ -89,6 +100,8 @@ export class StepPipeline<Task extends WorkerTask> {
   #turnHolder: Task | null = null;
   /** The holder of the turn, with what it had to read before its forward pass. */
   #readyStep: Readonly<{ task: Task; flight: StepInFlight }> | null = null;
+  /** A step whose pass the other ranks have waited for, or run themselves. */
+  #releasedPass: EndedPass<Task> | null = null;
   /** Buffers of KV reads that have ended, which may still be mapped. */
   readonly #spent: DeviceBuffer[] = [];
   readonly #maps: Set<PendingMap<Task>> = new Set();
@@ -139,10 +152,10 @@ export class StepPipeline<Task extends WorkerTask> {
   }
 
   /**
-   * Goes on with the step that had to read before its forward pass, or begins the oldest task that has not begun, and
-   * returns it. `null`: there is no such task, a step holds the turn, or the ring is full. Call it again until it
-   * returns `null`, and again whenever a task was accepted or a map has ended. Nothing is submitted anywhere else: a
-   * buffer must not be a copy's target as long as it is mapped.
+   * Goes on with the step that had to read before its forward pass, or was released after it, or begins the oldest task
+   * that has not begun, and returns it. `null`: there is no such task, a step holds the turn, or the ring is full. Call
+   * it again until it returns `null`, and again whenever a task was accepted, a map has ended or a pass was released.
+   * Nothing is submitted anywhere else: a buffer must not be a copy's target as long as it is mapped.
    */
   advance(): Task | null {
     for (let buffer = this.#spent.pop(); buffer !== undefined; buffer = this.#spent.pop()) buffer.destroy();
@@ -150,6 +163,11 @@ export class StepPipeline<Task extends WorkerTask> {
     if (ready !== null) {
       this.#readyStep = null;
       return this.#attempt(ready.task, ready.flight.slot, () => this.#submit(ready.task, ready.flight));
+    }
+    const released = this.#releasedPass;
+    if (released !== null) {
+      this.#releasedPass = null;
+      return this.#attempt(released.task, released.flight.slot, () => this.#afterPass(released.task, released.flight));
     }
     const task = this.#queue[0];
     if (task === undefined || this.#turnHolder !== null) return null;
@@ -177,6 +195,16 @@ export class StepPipeline<Task extends WorkerTask> {
   /** A map has failed, and its task with it. A map that has ended before is ignored. */
   notMapped(map: PendingMap<Task>, error: unknown): void {
     if (this.#maps.delete(map)) this.#failMapped(map, error);
+  }
+
+  /** All ranks have run their passes: the step goes on with the next `advance`. */
+  released(pass: EndedPass<Task>): void {
+    this.#releasedPass = pass;
+  }
+
+  /** The other ranks were waited for in vain, and the step fails. */
+  notReleased({ task, flight }: EndedPass<Task>, error: unknown): void {
+    this.#end(task, flight.slot, { kind: 'failed', error });
   }
 
   /** The device is gone: tasks that have not begun fail. Those that have begun fail as their maps do. */
@@ -213,8 +241,13 @@ export class StepPipeline<Task extends WorkerTask> {
     this.#resultBytesRead += frame.sampledBytes;
     this.#captureBytesRead += frame.rowBytes;
     this.#actions.onSubmitted({ task, kind: 'forward', step: frame.step, captureBytes: frame.rowBytes });
+    if (this.#actions.onPassEnd === undefined) this.#afterPass(task, flight);
+    else this.#map({ task, kind: 'pass', buffer: slot, byteLength: frame.sampledBytes, flight });
+  }
+
+  #afterPass(task: Task, flight: StepInFlight): void {
     if (!this.#oneAtATime) this.#turnHolder = null;
-    const after = this.#reads?.readAfter(frame.step) ?? null;
+    const after = this.#reads?.readAfter(flight.frame.step) ?? null;
     if (after === null) this.#mapResults(task, flight);
     else this.#readNow(task, flight, 'after', after);
   }
@@ -267,6 +300,9 @@ export class StepPipeline<Task extends WorkerTask> {
       case 'before':
         this.#reads!.takeBefore(frame.step, bytes);
         this.#readyStep = { task, flight };
+        return;
+      case 'pass':
+        this.#actions.onPassEnd!({ task, flight });
         return;
       case 'after':
         this.#reads!.takeAfter(frame.step, bytes);

@@ -7,6 +7,7 @@ import type { WorkerFault } from '../../contract/config.ts';
 import type { ErrorCode } from '../../contract/errors.ts';
 import type { DeadlineCounts, DeviceInfo } from '../../contract/device.ts';
 import type { WorkerLiveCounts } from '../executor.ts';
+import type { RankPasses } from '../pipeline/lockstep/pass-times.ts';
 import type { RankUsage } from './rank-usage.ts';
 
 export type RankTask =
@@ -22,6 +23,7 @@ export type RankTask =
   | Readonly<{ kind: 'counts' }>
   /** Measuring begins with the first of these. */
   | Readonly<{ kind: 'take-usage' }>
+  | Readonly<{ kind: 'take-passes' }>
   | Readonly<{ kind: 'arm-fault'; fault: WorkerFault }>
   | Readonly<{ kind: 'read-kv'; blockIds: Uint32Array }>
   | Readonly<{ kind: 'write-kv'; blockIds: Uint32Array; keys: Uint32Array }>
@@ -49,6 +51,8 @@ export type RankReply =
     }>
   /** Since the last of these. */
   | Readonly<{ kind: 'usage'; usage: RankUsage }>
+  /** Since the last of these; `null`: the rank is in lockstep with none. */
+  | Readonly<{ kind: 'passes'; passes: RankPasses | null }>
   | Readonly<{ kind: 'fault-armed' }>
   | Readonly<{ kind: 'kv'; keys: Uint32Array<ArrayBuffer> }>
   | Readonly<{ kind: 'kv-written' }>

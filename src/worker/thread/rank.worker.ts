@@ -127,6 +127,7 @@ async function replyTo(task: RankTask): Promise<RankReply> {
     return { kind: 'counts', counts: runner.liveCounts(), numLent, deadlines: worker.device.deadlines ?? null };
   }
   if (task.kind === 'take-usage') return worker.takeUsage();
+  if (task.kind === 'take-passes') return { kind: 'passes', passes: runner.takePasses() };
   if (task.kind === 'arm-fault') {
     faults.arm(task.fault);
     return { kind: 'fault-armed' };

@@ -9,6 +9,7 @@ import { BytePool } from '../../capture/byte-pool.ts';
 import { rowShape } from '../../capture/row-shape.ts';
 import type { Executor, TransferCounts, WorkerLiveCounts } from '../executor.ts';
 import { outputMessageLength, readOutputMessage } from './output-message.ts';
+import type { RankPasses } from '../pipeline/lockstep/pass-times.ts';
 import { requireAgreement } from '../pipeline/rank-agreement.ts';
 import type { ExecuteReply, RankReply, RankTask } from './rank-protocol.ts';
 import { RankThread } from './rank-thread.ts';
@@ -148,6 +149,13 @@ export class ThreadExecutor implements Executor {
   async takeUsage(): Promise<RankUsage> {
     const replies = await all(this.#ranks.map((rank) => ask(rank, { kind: 'take-usage' }, 'usage')));
     return sumOfUsage(replies.map(({ usage }) => usage));
+  }
+
+  /** What the passes of each rank took since the last call; `null`: the ranks are not in lockstep. */
+  async takePasses(): Promise<readonly RankPasses[] | null> {
+    const replies = await all(this.#ranks.map((rank) => ask(rank, { kind: 'take-passes' }, 'passes')));
+    const passes = replies.map((reply) => reply.passes).filter((each) => each !== null);
+    return passes.length === 0 ? null : passes;
   }
 
   /** Of all ranks since the start; `null`: the devices keep to none. */

@@ -8,6 +8,7 @@ import { routerConfig } from '../../router-flags.ts';
 import { benchDevice } from '../bench-device.ts';
 import type { BenchOptions } from '../bench-options.ts';
 import { DEFAULTS, endingOf, faultOf, makeEngineConfig, makeWorkload, type Flags } from '../settings.ts';
+import { checkFaultRank, collectiveTimeoutOf } from './lockstep-flags.ts';
 import { modelOf } from './model-flags.ts';
 import { loadDesigns } from './own-designs.ts';
 import { recordingOf } from './recording-flags.ts';
@@ -31,6 +32,10 @@ export async function prepareBench(flags: Flags): Promise<BenchOptions> {
   );
   const mode: LoopMode = flags.openLoop ? { kind: 'open' } : { kind: 'closed', concurrency };
   const engine = makeEngineConfig(flags, workload, mode, maxNumBatchedTokens);
+  const ballastMs = flags.ballastMs ?? defaults.ballastMs;
+  const known = { clockTimes: device.clockTimes, ballastMs, maxNumBatchedTokens };
+  const collectiveTimeoutMs = collectiveTimeoutOf(flags, known);
+  checkFaultRank(flags.faultRank, flags.ranks);
   return {
     ...designs,
     optInShares: flags.optIn,
@@ -49,9 +54,10 @@ export async function prepareBench(flags: Flags): Promise<BenchOptions> {
       adapter: device.adapter,
       ...(device.clockTimes === null ? {} : { clockTimes: device.clockTimes }),
       queueDepth: flags.queueDepth,
-      ballastMs: flags.ballastMs ?? defaults.ballastMs,
+      ballastMs,
       fault: faultOf(flags),
       stepTimeoutMs: flags.stepTimeout * 1e3,
+      ...(collectiveTimeoutMs === null ? {} : { collectiveTimeoutMs }),
       prefixRows: flags.prefixRows,
       draftAcceptanceRate: flags.draftAcceptanceRate,
       router,

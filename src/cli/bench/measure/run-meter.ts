@@ -9,6 +9,7 @@ import type { LiveEngine } from '../../../host/live-engine.ts';
 import type { StepTiming } from '../../../worker/engine-driver.ts';
 import type { TransferCounts, WorkerLiveCounts } from '../../../worker/executor.ts';
 import { HeldRowsPeak, type HeldRows } from '../../../worker/held-rows-peak.ts';
+import type { RankPasses } from '../../../worker/pipeline/lockstep/pass-times.ts';
 import { sumOfHeld, type RankUsage } from '../../../worker/thread/rank-usage.ts';
 import { ThreadMeter, type ThreadUsage } from '../../../worker/thread/thread-meter.ts';
 import { TokenTimes, type TokenWaits } from './token-times.ts';
@@ -43,6 +44,8 @@ export type RunMeasures = TokenWaits &
     /** Of the workers' threads, summed; `null`: workers were lost on the way. */
     workerThreads: ThreadUsage | null;
     rowBytesPeak: RowBytesPeak;
+    /** `null`: the ranks were not in lockstep, or lost on the way. */
+    ranks: readonly RankPasses[] | null;
     engineStats: EngineStats;
     numRestarts: number;
     /** After the drain. */
@@ -85,6 +88,7 @@ export class RunMeter {
   /** Before the engine is made. Rejects with DEVICE_LOST or WORKER_LOST. */
   static async of(options: RunMeterOptions): Promise<RunMeter> {
     await options.session.executor.takeUsage();
+    await options.session.executor.takePasses();
     return new RunMeter(options);
   }
 
@@ -124,7 +128,9 @@ export class RunMeter {
     const mainThread = await this.#mainThread.take();
     const after = engine.transferCounts();
     // New workers began to measure in the middle of it.
-    const usage = this.#session.executor === this.#executor ? await this.#executor.takeUsage() : null;
+    const hasStayed = this.#session.executor === this.#executor;
+    const usage = hasStayed ? await this.#executor.takeUsage() : null;
+    const ranks = hasStayed ? await this.#executor.takePasses() : null;
     const engineStats = engine.stats();
     const held = this.#held?.take(engineStats.capture ?? NOTHING_HELD) ?? null;
     return {
@@ -145,6 +151,7 @@ export class RunMeter {
       mainThread,
       workerThreads: usage === null ? null : { cpuUs: usage.cpuUs, gcPauses: usage.gcPauses },
       rowBytesPeak: rowBytesPeak(held, usage),
+      ranks,
       engineStats,
       numRestarts: engine.workers.numRestarts,
       workerLiveCounts: await engine.workerLiveCounts(),

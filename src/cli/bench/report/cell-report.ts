@@ -5,6 +5,7 @@ import { rateOf, type BenchRun } from '../bench-run.ts';
 import type { RowBytesPeak } from '../measure/run-meter.ts';
 import type { Cell } from '../plan.ts';
 import type { Comparison } from '../statistics/paired-comparison.ts';
+import { rankReports, type RankReport } from './rank-report.ts';
 import { median, quantile } from '../statistics/quantile.ts';
 import type { ThreadUsage } from '../../../worker/thread/thread-meter.ts';
 
@@ -45,6 +46,8 @@ export type CellReport = Readonly<{
   prefixRecomputedTokens: number;
   /** The most of all repeats; `cached` and `requests`: of the first one. */
   rowBytesPeak: RowBytesPeak;
+  /** `null`: not in lockstep. */
+  ranks: readonly RankReport[] | null;
   /** Draft tokens verified, and how many of them were right. */
   drafts: Readonly<{ tokens: number; accepted: number }>;
   rows: Readonly<{ delivered: number; verified: number; mismatched: number; missing: number }>;
@@ -118,6 +121,7 @@ export function reportCells(result: BenchResult): readonly CellReport[] {
         cached: mostBytes(runs, 'cached'),
         requests: mostBytes(runs, 'requests'),
       },
+      ranks: rankReports(runs),
       rows: {
         delivered: sum((run) => run.verification.rowsDelivered),
         verified: sum((run) => run.verification.rowsVerified),

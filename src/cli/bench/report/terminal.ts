@@ -7,7 +7,7 @@ import { METRICS, type TableContext } from './metrics.ts';
 
 export const TERMINAL_COLUMNS = 100;
 
-const NO_LINES = {
+export const NO_LINES = {
   top: '',
   'top-mid': '',
   'top-left': '',
