@@ -10,6 +10,7 @@ import { simKernels } from '../../src/sim/virtual/sim-kernels.ts';
 import { VirtualDevice } from '../../src/sim/virtual/virtual-device.ts';
 import {
   StepPipeline,
+  type EndedPass,
   type PendingMap,
   type TaskEnd,
   type WorkerTask,
@@ -44,7 +45,14 @@ class Rank {
   readonly ends: [name: string, end: TaskEnd][] = [];
   numSubmitted = 0;
 
-  constructor(blockingReads?: (forward: ForwardPass) => BlockingReads, ringDepth: number = 2) {
+  /** Steps that wait for the passes of other ranks. */
+  readonly ended: EndedPass<NamedTask>[] = [];
+
+  constructor(
+    blockingReads?: (forward: ForwardPass) => BlockingReads,
+    ringDepth: number = 2,
+    isInLockstep: boolean = false,
+  ) {
     const { device } = this;
     const forward = ForwardPass.assemble(device, { model, engine: engineConfig, kernels: simKernels });
     const half = blockingReads && {
@@ -62,6 +70,7 @@ class Rank {
       {
         onSubmitted: () => (this.numSubmitted += 1),
         onMap: (map) => this.maps.push(map),
+        ...(isInLockstep ? { onPassEnd: (pass: EndedPass<NamedTask>) => this.ended.push(pass) } : {}),
         onEnd: (task, end) => this.ends.push([task.name, end]),
       },
     );
@@ -222,4 +231,57 @@ test('without a device the tasks that have not begun fail', () => {
   rank.pipeline.failQueued(new Error('gone'));
   expect(rank.endedNames).toEqual(['b: failed', 'c: failed']);
   expect(rank.advance()).toEqual([]);
+});
+
+test('in lockstep the next pass begins when the others have run this one, and its results come after that', () => {
+  const rank = new Rank(undefined, 2, true);
+  rank.step('a');
+  rank.step('b');
+  expect(rank.advance()).toEqual(['a']);
+  rank.map();
+  expect([rank.advance(), rank.maps.length, rank.endedNames]).toEqual([[], 0, []]);
+  rank.pipeline.released(rank.ended.shift()!);
+  expect(rank.advance()).toEqual(['a', 'b']);
+  rank.map();
+  expect(rank.endedNames).toEqual(['a: output']);
+});
+
+test('in lockstep a blocking read comes after the others have run the pass, and holds the next step back', () => {
+  const rank = new Rank(
+    ({ routedExperts, slotMapping }) => ({
+      readBefore: () => ({ buffer: slotMapping, byteLength: 4 }),
+      takeBefore: () => {},
+      readAfter: () => ({ buffer: routedExperts, byteLength: 8 }),
+      takeAfter: () => {},
+    }),
+    2,
+    true,
+  );
+  const kinds = (): string[] => rank.maps.map(({ kind }) => kind);
+  rank.step('a');
+  rank.step('b');
+  rank.advance();
+  expect(kinds()).toEqual(['before']);
+  rank.map();
+  rank.advance();
+  expect(kinds()).toEqual(['pass']);
+  rank.map();
+  rank.advance();
+  expect(kinds()).toEqual([]);
+  rank.pipeline.released(rank.ended.shift()!);
+  expect([rank.advance(), kinds()]).toEqual([['a'], ['after']]);
+  rank.map();
+  expect(rank.advance()).toEqual([]);
+  rank.map();
+  expect([rank.endedNames, rank.advance()]).toEqual([['a: output'], ['b']]);
+});
+
+test('a step whose pass the others never run fails, and gives back its slot and its turn', () => {
+  const rank = new Rank(undefined, 1, true);
+  rank.step('a');
+  rank.step('b');
+  rank.advance();
+  rank.map();
+  rank.pipeline.notReleased(rank.ended.shift()!, new Error('in vain'));
+  expect([rank.endedNames, rank.advance()]).toEqual([['a: failed'], ['b']]);
 });

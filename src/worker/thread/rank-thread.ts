@@ -106,6 +106,12 @@ export class RankThread {
     this.#asks.clear();
   }
 
+  /** As `fail`, of a thread that stands still: it is not waited for. */
+  failStuck(failure: RoutedExpertsError): void {
+    this.#isStuck = true;
+    this.fail(failure);
+  }
+
   /** Resolves when the thread has closed its device and ended, or is abandoned. Idempotent. */
   stop(): Promise<void> {
     this.#stopped ??= this.#stop();

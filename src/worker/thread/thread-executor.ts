@@ -10,6 +10,7 @@ import { rowShape } from '../../capture/row-shape.ts';
 import type { Executor, TransferCounts, WorkerLiveCounts } from '../executor.ts';
 import { outputMessageLength, readOutputMessage } from './output-message.ts';
 import type { RankPasses } from '../pipeline/lockstep/pass-times.ts';
+import { groupOf } from './lockstep-member.ts';
 import { requireAgreement } from '../pipeline/rank-agreement.ts';
 import type { ExecuteReply, RankReply, RankTask } from './rank-protocol.ts';
 import { RankThread } from './rank-thread.ts';
@@ -48,7 +49,11 @@ export class ThreadExecutor implements Executor {
     this.lost = promise;
     // Without one rank no step completes: all others are given up with it.
     const onLost = (loss: RoutedExpertsError): void => {
-      for (const { thread } of this.#ranks) thread.fail(loss);
+      const awaited = loss.code === 'COLLECTIVE_TIMEOUT' ? awaitedRanks(config) : [];
+      for (const [rank, { thread }] of this.#ranks.entries()) {
+        if (awaited.includes(rank)) thread.failStuck(loss);
+        else thread.fail(loss);
+      }
       resolve(loss);
     };
     this.#ranks = Array.from({ length: config.numRanks }, (_, rank) => ({
@@ -195,6 +200,12 @@ export class ThreadExecutor implements Executor {
     this.#acrossThreads += outputMessageLength(output) * 4 + (output.routedExpertDeltas?.numRows ?? 0) * this.#rowBytes;
     return output;
   }
+}
+
+/** Ranks of the engine that the others of their group wait for. */
+function awaitedRanks({ lockstep, numRanks }: Pick<WorkerConfig, 'lockstep' | 'numRanks'>): readonly number[] {
+  if (lockstep === undefined) return [];
+  return groupOf(lockstep, numRanks).barrier.absentRanks.map((rank) => rank - lockstep.engine * numRanks);
 }
 
 /** `null`: none of them keeps to deadlines. */
