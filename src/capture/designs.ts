@@ -4,7 +4,7 @@
  */
 
 import type { CaptureEngineHalf, CaptureWorkerContext, CaptureWorkerHalf } from '../contract/capture.ts';
-import type { DesignName, EngineConfig, ModelConfig, PrefixRows } from '../contract/config.ts';
+import type { DesignName, EngineConfig, ModelConfig, PrefixRows, ShmFlockSwitches } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { BlockStoreEngineHalf } from './block-store/engine-half.ts';
 import { BlockStoreWorkerHalf } from './block-store/worker-half.ts';
@@ -16,7 +16,7 @@ import { HostCacheEngineHalf } from './host-cache/engine-half.ts';
 import { HostCacheWorkerHalf } from './host-cache/worker-half.ts';
 import { ShmFlockEngineHalf } from './shm-flock/engine-half.ts';
 import type { SharedRows } from './shm-flock/shared-rows.ts';
-import { ShmFlockWorkerHalf } from './shm-flock/worker-half.ts';
+import { ShmFlockWorkerHalf, UnsavedWorkerHalf } from './shm-flock/worker-half.ts';
 import { SlotStoreEngineHalf } from './slot-store/engine-half.ts';
 import { SlotStoreWorkerHalf } from './slot-store/worker-half.ts';
 
@@ -25,6 +25,8 @@ export type DesignResources = Readonly<{
   sharedRows: () => SharedRows;
   /** Policy of `deltas`; absent = `complete`. */
   prefixRows?: PrefixRows;
+  /** Of `shm-flock`; absent = both on. */
+  shmFlock?: ShmFlockSwitches;
 }>;
 
 /**
@@ -87,8 +89,12 @@ const shmFlock: BuiltInDesign = {
       missing: 'ended-without-blocks',
     },
   ],
-  engineHalf: (model, engine, { sharedRows }) => new ShmFlockEngineHalf(model, engine, sharedRows()),
-  workerHalf: (context, { sharedRows }) => new ShmFlockWorkerHalf(context, context.rank === 0 ? sharedRows() : null),
+  engineHalf: (model, engine, { sharedRows, shmFlock }) =>
+    new ShmFlockEngineHalf(model, engine, sharedRows(), shmFlock),
+  workerHalf: (context, { sharedRows, shmFlock }) =>
+    shmFlock?.save === false
+      ? new UnsavedWorkerHalf(context)
+      : new ShmFlockWorkerHalf(context, context.rank === 0 ? sharedRows() : null),
 };
 
 const hostCache: BuiltInDesign = {

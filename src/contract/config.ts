@@ -138,6 +138,13 @@ export type DeviceKind = 'webgpu' | 'cpu' | 'clock';
 export type ClockTimes = Readonly<{ stepMs: number; perTokenUs: number; copyLatencyMs: number; copyGBPerS: number }>;
 
 /**
+ * What `shm-flock` does, for the experiments of RFC vllm#38079. `save`: the worker writes the rows of every step to
+ * shared memory. `read`: the scheduler reads those of every request that stops. With either off the hook still writes
+ * its buffer in every step, and every row is reported missing.
+ */
+export type ShmFlockSwitches = Readonly<{ save: boolean; read: boolean }>;
+
+/**
  * A fault in a worker: its device is lost; its thread ends; nothing catches an exception or a rejection; the thread
  * stands still. One of the moments says when.
  */
@@ -193,6 +200,8 @@ export type WorkerConfig = Readonly<{
   draftAcceptanceRate?: number;
   /** POSIX shared memory object and lock file of `shm-flock`; `null` for every other design. */
   sharedMemory: Readonly<{ name: string; lockFile: string }> | null;
+  /** Absent = both on. */
+  shmFlock?: ShmFlockSwitches;
   /** Absent: the ranks run each at its own pace. */
   lockstep?: LockstepConfig;
   /** Fault to inject, `null` = none. */

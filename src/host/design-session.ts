@@ -58,10 +58,13 @@ export class DesignSession {
 
   /** For one engine. It goes on with the workers of a restart. Throws DESIGN_FAILED. */
   engineHalf(): CaptureEngineHalf | null {
-    const { model, engine, prefixRows } = this.config;
+    const { model, engine, prefixRows, shmFlock } = this.config;
     const sharedRows = (): SharedRows => lent(() => this.#workers.shared!.rows);
-    const resources = prefixRows === undefined ? { sharedRows } : { sharedRows, prefixRows };
-    return this.design.engineHalf(model, engine, resources);
+    return this.design.engineHalf(model, engine, {
+      sharedRows,
+      ...(prefixRows === undefined ? {} : { prefixRows }),
+      ...(shmFlock === undefined ? {} : { shmFlock }),
+    });
   }
 
   /**

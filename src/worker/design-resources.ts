@@ -12,6 +12,7 @@ import { watchedRows } from './thread/lockstep-member.ts';
 export function designResources(config: WorkerConfig): DesignResources {
   const { sharedMemory, model, engine, rank } = config;
   return {
+    ...(config.shmFlock === undefined ? {} : { shmFlock: config.shmFlock }),
     sharedRows: () => {
       if (sharedMemory === null) throw RoutedExpertsError.of('INVARIANT', 'shared memory has no name');
       return watchedRows(openSharedRows(sharedMemory, sharedRowsBytes(model, engine)), config, rank);

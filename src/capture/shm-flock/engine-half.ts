@@ -13,7 +13,7 @@
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
-import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
+import type { EngineConfig, ModelConfig, ShmFlockSwitches } from '../../contract/config.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
@@ -27,11 +27,18 @@ export class ShmFlockEngineHalf implements CaptureEngineHalf {
   readonly #shape: RowShape;
   readonly #blockSize: number;
   readonly #shared: SharedRows;
+  readonly #switches: ShmFlockSwitches;
 
-  constructor(model: ModelConfig, engine: EngineConfig, shared: SharedRows) {
+  constructor(
+    model: ModelConfig,
+    engine: EngineConfig,
+    shared: SharedRows,
+    switches: ShmFlockSwitches = { save: true, read: true },
+  ) {
     this.#shape = rowShape(model, 'int32');
     this.#blockSize = engine.blockSize;
     this.#shared = shared;
+    this.#switches = switches;
   }
 
   /** The source has no opt-in per request: the server's flag stores and reads the rows of all. */
@@ -48,8 +55,11 @@ export class ShmFlockEngineHalf implements CaptureEngineHalf {
     const end = request.numTokens - 1;
     // The source reads when a request stops, never when it is aborted.
     const stored = finishReason === 'abort' ? 0 : Math.min(end, request.blockIds.length * this.#blockSize);
-    const rows = stored > 0 ? this.#readSlots(request.blockIds, stored) : null;
+    const { save, read } = this.#switches;
+    const rows = read && stored > 0 ? this.#readSlots(request.blockIds, stored) : null;
     if (!request.returnRoutedExperts) return null;
+    // What was read and never saved is nobody's rows.
+    if (!save || !read) return routedRows(this.#shape, start, end);
     const missingFrom = Math.max(start, stored);
     return routedRows(this.#shape, start, end, {
       rowsPerChunk: Math.max(1, end),

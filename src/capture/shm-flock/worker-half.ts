@@ -19,6 +19,25 @@ import type { RowShape } from '../row-shape.ts';
 import { rowShape } from '../row-shape.ts';
 import type { SharedRows } from './shared-rows.ts';
 
+/** With the save switched off: the hook writes its buffer in every step, and nobody reads it. */
+export class UnsavedWorkerHalf implements CaptureWorkerHalf {
+  readonly design = 'shm-flock';
+  readonly #context: CaptureWorkerContext;
+
+  constructor(context: CaptureWorkerContext) {
+    this.#context = context;
+  }
+
+  record({ numTokens }: WorkerStep, commands: CommandRecorder): null {
+    this.#context.recordRows?.(commands, numTokens);
+    return null;
+  }
+
+  collect(): null {
+    return null;
+  }
+}
+
 export class ShmFlockWorkerHalf implements CaptureWorkerHalf, BlockingReads {
   readonly design = 'shm-flock';
   readonly blockingReads: BlockingReads = this;

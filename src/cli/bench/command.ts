@@ -19,6 +19,8 @@ import { runBench } from './bench.ts';
 import type { BenchOptions } from './bench-options.ts';
 import { parseLayersXK } from './flags/model-flags.ts';
 import { prepareBench } from './flags/prepare-bench.ts';
+import { experimentsJson, renderExperiments } from './experiments/experiments-report.ts';
+import { runExperiments } from './experiments/run-experiments.ts';
 import { checkOutputs, writeOutputs } from './report/output-files.ts';
 import { dividedEnding } from './pair-schedule.ts';
 import { progressDisplay, type ProgressDisplay } from './report/progress-display.ts';
@@ -29,6 +31,9 @@ import { metricsHelp } from './report/terminal.ts';
 import { DEFAULTS, type Defaults, type Flags } from './settings.ts';
 import { renderTable, toJson } from './report.ts';
 import { checkRunning, checkSweep, LIMITS, parseSweep, sweepHelp, sweptFlags, type Sweep } from './flags/sweep.ts';
+
+/** Two cores carry as many on the clock. */
+const EXPERIMENT_RANKS = 4;
 
 function byDevice(of: (defaults: Defaults) => number): string {
   const { gpu, clock, software } = DEFAULTS;
@@ -135,6 +140,15 @@ export function benchCommand(): Command {
       prefixRowsByName,
       DEFAULT_PREFIX_ROWS,
     )
+    .option('--no-shm-save', 'shm-flock: the workers save no rows, and all of them are missing')
+    .option('--no-shm-read', 'shm-flock: the scheduler reads no rows, and all of them are missing')
+    .addOption(
+      new Option(
+        '--experiments',
+        'the five experiments of RFC vllm#38079 with shm-flock, all ranks in lockstep: off, on, without save, without ' +
+          'read, without both (4 ranks unless --ranks says otherwise)',
+      ).conflicts(['design', 'optIn', 'sweep', 'csv', 'shmSave', 'shmRead']),
+    )
     .addOption(
       new Option('--routing <source>', 'where rows and tokens come from: the router, or --recording')
         .choices(['deterministic', 'replay'])
@@ -185,6 +199,7 @@ export function benchCommand(): Command {
     )
     .action((flags: Flags, command: Command) => {
       checkDraftFlags(flags, command);
+      if (flags.experiments) return experimentsBench(flags, command.getOptionValueSource('ranks') === 'cli');
       return flags.sweep === undefined ? bench(flags) : sweepBench(flags.sweep, flags, command);
     });
 }
@@ -198,6 +213,19 @@ async function bench(flags: Flags): Promise<void> {
     csv: toCsv(reportCells(result).map((cell) => ({ before: [], cell }))),
   });
   console.log(renderTable(result));
+  if (result.problems.length > 0) process.exitCode = 1;
+}
+
+async function experimentsBench(flags: Flags, isRanksGiven: boolean): Promise<void> {
+  const ranks = isRanksGiven ? flags.ranks : EXPERIMENT_RANKS;
+  const options = await prepareBench({ ...flags, ranks, lockstep: true, design: ['shm-flock'], optIn: [1] });
+  checkOutputs(flags);
+  const result = await withProgress((progress) => runExperiments(options, progress.update));
+  writeOutputs(
+    { ...(flags.json === undefined ? {} : { json: flags.json }) },
+    { json: experimentsJson(result), csv: '' },
+  );
+  console.log(renderExperiments(result));
   if (result.problems.length > 0) process.exitCode = 1;
 }
 

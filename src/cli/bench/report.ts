@@ -1,7 +1,9 @@
 /** From the runs of a bench to its table and its JSON. */
 
 import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
+import type { Environment } from '../environment.ts';
 import type { SessionConfig } from '../../host/design-session.ts';
+import type { BenchOptions } from './bench-options.ts';
 import type { BenchResult } from './bench.ts';
 import type { Ending } from './pair-schedule.ts';
 import { cellName } from './plan.ts';
@@ -30,15 +32,22 @@ export function toJson(result: BenchResult): unknown {
   return { ...rest, seed: options.seed, options, cells: reportCells(result), runs: summed };
 }
 
-export function headline({ environment: e, options }: BenchResult): string {
+type Headlined = Readonly<{
+  environment: Environment;
+  options: Pick<BenchOptions, 'session' | 'seed' | 'ending'> &
+    Readonly<{ workload: string | Readonly<{ name: string }> }>;
+}>;
+
+export function headline({ environment: e, options }: Headlined): string {
   const { session } = options;
   const { model } = session;
+  const workload = typeof options.workload === 'string' ? options.workload : options.workload.name;
   const isClock = session.device === 'clock';
   const worth = isClock ? ', not a GPU' : e.isSoftwareDevice ? ': software, says nothing about a GPU' : '';
   const ballast = isClock ? '' : ` · ballast ${session.ballastMs} ms`;
   return [
     `${model.name} (${model.numLayers} layers, ${model.numExperts} experts, top-${model.topK}) · ` +
-      `${session.router?.kind ?? 'modular'} router · ${options.workload} · seed ${options.seed}`,
+      `${session.router?.kind ?? 'modular'} router · ${workload} · seed ${options.seed}`,
     `device ${e.device}${worth}${ballast}${ranksText(session)} · queue depth ${session.queueDepth} · ` +
       endingText(options.ending),
     `${e.cpu} × ${e.numCpus} · Node ${e.node} · webgpu ${e.packages['webgpu']} · commit ${e.commit ?? 'unknown'}`,

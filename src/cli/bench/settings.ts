@@ -82,6 +82,9 @@ export type Flags = DeviceFlags & {
   ranks: number;
   lockstep?: boolean;
   collectiveTimeout?: number;
+  shmSave: boolean;
+  shmRead: boolean;
+  experiments?: boolean;
   blockSize: number;
   numBlocks?: number;
   maxNumSeqs?: number;

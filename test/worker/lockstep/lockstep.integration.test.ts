@@ -2,6 +2,8 @@
 // still ends the run with a report of the group, while the others go on listening.
 
 import { expect, onTestFinished, test } from 'vitest';
+import { renderExperiments, reportExperiment } from '../../../src/cli/bench/experiments/experiments-report.ts';
+import { runExperiments } from '../../../src/cli/bench/experiments/run-experiments.ts';
 import { serveWorkload, type ServeResult } from '../../../src/cli/bench/serve-workload.ts';
 import { Verifier } from '../../../src/cli/bench/verify.ts';
 import type { DesignName } from '../../../src/contract/config.ts';
@@ -13,21 +15,34 @@ import { smallEngine, tiny } from '../../serve/helpers.ts';
 const NUM_RANKS = 3;
 const workload = workloads.rollout.generate({ seed: 3, vocabSize: tiny.vocabSize, requests: 12, lengthScale: 0.3 });
 
+const sessionConfig: SessionConfig = {
+  numRanks: NUM_RANKS,
+  model: tiny,
+  engine: smallEngine,
+  device: 'cpu',
+  adapter: null,
+  queueDepth: 2,
+  ballastMs: 0,
+  fault: null,
+  collectiveTimeoutMs: 60_000,
+};
+
 async function start(design: DesignName, config: Partial<SessionConfig>): Promise<DesignSession> {
-  const session = await DesignSession.start(design, {
-    numRanks: NUM_RANKS,
-    model: tiny,
-    engine: smallEngine,
-    device: 'cpu',
-    adapter: null,
-    queueDepth: 2,
-    ballastMs: 0,
-    fault: null,
-    collectiveTimeoutMs: 60_000,
-    ...config,
-  });
+  const session = await DesignSession.start(design, { ...sessionConfig, ...config });
   onTestFinished(() => session.close());
   return session;
+}
+
+/** A word that ends a hang; set at the end of the test in any case. */
+function releaseWord(): Int32Array<SharedArrayBuffer> {
+  const word = new Int32Array(new SharedArrayBuffer(4));
+  onTestFinished(() => letGo(word));
+  return word;
+}
+
+function letGo(word: Int32Array<SharedArrayBuffer>): void {
+  Atomics.store(word, 0, 1);
+  Atomics.notify(word, 0);
 }
 
 function serve(session: DesignSession): Promise<ServeResult> {
@@ -40,8 +55,8 @@ function serve(session: DesignSession): Promise<ServeResult> {
   });
 }
 
-test.each(['shm-flock', 'deltas'] as const)('%s: all rows right, and each rank has run each pass', async (design) => {
-  const served = await serve(await start(design, {}));
+test('all rows are right, and each rank has run each pass', async () => {
+  const served = await serve(await start('shm-flock', {}));
   const verification = new Verifier(tiny).verify(served.requests);
   expect(verification).toMatchObject({ wrongTokens: 0, rowsMismatched: 0, requestsWithWrongCount: 0 });
   expect(verification.rowsVerified).toBeGreaterThan(50);
@@ -53,7 +68,7 @@ test.each(['shm-flock', 'deltas'] as const)('%s: all rows right, and each rank h
 });
 
 test('a rank that stands still: the run ends with a report that names it, and nothing else is stuck', async () => {
-  const release = new Int32Array(new SharedArrayBuffer(4));
+  const release = releaseWord();
   const fault = { kind: 'hang', rank: 1, stepId: 5, release } as const;
   const session = await start('shm-flock', { fault, collectiveTimeoutMs: 300 });
   const failure = await serve(session).then(
@@ -65,10 +80,47 @@ test('a rank that stands still: the run ends with a report that names it, and no
   expect(message).toMatch(
     /longer than --collective-timeout 0.3 s: ranks 0, 2 wait at the barrier, since 0.\d s, for rank 1/,
   );
-  expect(message).toMatch(/\n {2}rank 1 \(tensor rank 1\): runs step [45], since /);
+  expect(message).toMatch(/\n {2}rank 1 \(tensor rank 1\): (runs|stands still behind) step [45], /);
   await session.close();
   expect(numAbandonedThreads()).toBe(1);
-  Atomics.store(release, 0, 1);
-  Atomics.notify(release, 0);
+  letGo(release);
   await abandonedThreadsEnded();
+});
+
+test('the five experiments: a row that stands still is a result, and the others come to their end', async () => {
+  const config = { ...sessionConfig, numRanks: 2, collectiveTimeoutMs: 300 };
+  const release = releaseWord();
+  const result = await runExperiments(
+    {
+      designs: ['shm-flock'],
+      optInShares: [1],
+      ending: { kind: 'repeats', repeats: 1 },
+      clockWarmUpMs: 0,
+      checksShaders: false,
+      seed: 1,
+      workload,
+      mode: { kind: 'closed', concurrency: 4 },
+      abortShare: 0,
+      session: { ...config, fault: { kind: 'hang', rank: 1, stepId: 3, release } },
+    },
+    // The threads of a row are started again when it has stood still: all of them stand still at first.
+    () => {},
+  );
+  letGo(release);
+  await abandonedThreadsEnded();
+  expect(result.problems).toEqual([]);
+  const reports = result.experiments.map(reportExperiment);
+  expect(reports.map(({ timeouts }) => timeouts.length)).toEqual([1, 1, 1, 1, 1]);
+  expect(reports[4]!.timeouts[0]!.report).toContain('for rank 1');
+  const { rows: on } = reports[1]!;
+  expect(on.verified).toBeGreaterThan(50);
+  expect(reports.map(({ rows }) => [rows.verified > 0, rows.missing > 0, rows.mismatched])).toEqual([
+    [false, false, 0],
+    [true, false, 0],
+    [false, true, 0],
+    [false, true, 0],
+    [false, true, 0],
+  ]);
+  const text = renderExperiments(result).split('\n');
+  expect(text.find((line) => line.startsWith('flag on '))).toMatch(/ at \d\.\d s +hang at ~20 s$/);
 });

@@ -97,6 +97,16 @@ describe('the report of a group that stands still', () => {
     );
   });
 
+  test('tells a rank that has not seen its release from one that waits', () => {
+    const group = groupOf(1, 2);
+    for (const rank of [0, 1, 0]) group.barrier.arrive(rank);
+    group.board.note(0, 'barrier', 8, 90);
+    group.board.note(1, 'barrier', 7, 50);
+    expect(stallReport(group, 150)).toContain(
+      'rank 1 (tensor rank 1): stands still behind step 7, which all ranks have run, since 0.1 s',
+    );
+  });
+
   test('of a thousand ranks is short', () => {
     const group = groupOf(128, 8);
     for (let rank = 0; rank < 1024; rank += 3) group.barrier.arrive(rank);

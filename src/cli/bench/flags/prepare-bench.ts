@@ -59,6 +59,7 @@ export async function prepareBench(flags: Flags): Promise<BenchOptions> {
       stepTimeoutMs: flags.stepTimeout * 1e3,
       ...(collectiveTimeoutMs === null ? {} : { collectiveTimeoutMs }),
       prefixRows: flags.prefixRows,
+      shmFlock: { save: flags.shmSave, read: flags.shmRead },
       draftAcceptanceRate: flags.draftAcceptanceRate,
       router,
       ...(recording === null ? {} : { routing: { kind: 'replay', recording } as const }),

@@ -166,7 +166,7 @@ function mostBytes(runs: readonly BenchRun[], of: keyof RowBytesPeak): number | 
   return known.length === 0 ? null : Math.max(...known);
 }
 
-function ratioReport(ratios: readonly number[], comparison: Comparison | null): RatioReport {
+export function ratioReport(ratios: readonly number[], comparison: Comparison | null): RatioReport {
   const { low = null, high = null, halfWidth = null } = comparison?.interval ?? {};
   return {
     median: comparison?.ratio ?? 1,

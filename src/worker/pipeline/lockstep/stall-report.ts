@@ -25,6 +25,7 @@ export function stallReport({ grid, barrier, board }: LockstepGroup, nowMs: numb
   return [first, ...lines].join('\n  ');
 }
 
+/** Of a rank that others wait for. */
 function doing(state: ActorState, nowMs: number): string {
   const { activity, stepId, since } = state;
   const ago = `since ${seconds(nowMs - since)}`;
@@ -37,8 +38,9 @@ function doing(state: ActorState, nowMs: number): string {
       return `runs step ${stepId}, ${ago}${holding}`;
     case 'results':
       return `brings the results of step ${stepId}, ${ago}${holding}`;
+    // The group has gone on to another pass, and the rank's thread has not seen it.
     case 'barrier':
-      return `waits at the barrier of step ${stepId}, ${ago}${holding}`;
+      return `stands still behind step ${stepId}, which all ranks have run, ${ago}${holding}`;
     default:
       return activity satisfies never;
   }

@@ -1,0 +1,94 @@
+/** The table of the five experiments, with what the RFC reported of each; and as JSON. */
+
+import Table from 'cli-table3';
+import { rateOf } from '../bench-run.ts';
+import { headline } from '../report.ts';
+import { rankReports, spread, spreadText, type RankReport, type Spread } from '../report/rank-report.ts';
+import { ratioText } from '../report/metrics.ts';
+import { NO_LINES, wrapped } from '../report/terminal.ts';
+import { ratioReport, type RatioReport } from '../report/cell-report.ts';
+import { median } from '../statistics/quantile.ts';
+import type { Experiment, ExperimentResult, ExperimentsResult, TimedOut } from './run-experiments.ts';
+
+export type ExperimentReport = Experiment &
+  Readonly<{
+    /** Output tokens per second, median of the runs; `null`: no run came to its end. */
+    tokensPerSecond: number | null;
+    ratioToOff: RatioReport | null;
+    /** Of all steps of all runs: until all ranks have run them. */
+    stepMs: Spread | null;
+    ranks: readonly RankReport[] | null;
+    /** The rank that was most often the last to end its pass. */
+    straggler: Readonly<{ rank: number; lastShare: number }> | null;
+    timeouts: readonly TimedOut[];
+    rows: Readonly<{ verified: number; mismatched: number; missing: number }>;
+  }>;
+
+export function reportExperiment({ experiment, runs, timeouts, comparison }: ExperimentResult): ExperimentReport {
+  const ranks = runs.length === 0 ? null : rankReports(runs);
+  const sum = (of: (run: (typeof runs)[number]) => number): number => runs.reduce((total, run) => total + of(run), 0);
+  const worst = ranks?.reduce((a, b) => (b.lastShare > a.lastShare ? b : a));
+  return {
+    ...experiment,
+    tokensPerSecond: runs.length === 0 ? null : median(runs.map(rateOf)),
+    ratioToOff: comparison && ratioReport([comparison.ratio], comparison),
+    stepMs: runs.length === 0 ? null : spread(runs.flatMap((run) => run.served.ranks?.[0]?.stepMs ?? [])),
+    ranks,
+    straggler: worst === undefined ? null : { rank: worst.rank, lastShare: worst.lastShare },
+    timeouts,
+    rows: {
+      verified: sum((run) => run.verification.rowsVerified),
+      mismatched: sum((run) => run.verification.rowsMismatched),
+      missing: sum((run) => run.verification.rowsMissing),
+    },
+  };
+}
+
+export function renderExperiments(result: ExperimentsResult): string {
+  const reports = result.experiments.map(reportExperiment);
+  const table = new Table({
+    head: ['shm-flock', 'save', 'read', 'tokens/s', 'vs off', 'step ms\np50/p99/max', 'last most', 'time-outs', 'RFC'],
+    chars: { ...NO_LINES, mid: '─', 'mid-mid': '──', middle: '  ' },
+    style: { head: [], border: [], compact: true, 'padding-left': 0, 'padding-right': 0 },
+    colAligns: ['left', 'left', 'left', 'right', 'right', 'right', 'right', 'left', 'left'],
+  });
+  for (const { name, switches, tokensPerSecond, ratioToOff, stepMs, straggler, timeouts, reported } of reports) {
+    table.push([
+      name,
+      switches === null ? '–' : switches.save ? 'yes' : 'no',
+      switches === null ? '–' : switches.read ? 'yes' : 'no',
+      tokensPerSecond?.toFixed(0) ?? '–',
+      ratioToOff === null ? '–' : ratioText(ratioToOff),
+      stepMs === null ? '–' : spreadText(stepMs),
+      straggler === null ? '–' : `rank ${straggler.rank} ${(100 * straggler.lastShare).toFixed(0)} %`,
+      timeouts.length === 0 ? 'none' : timeouts.map(({ afterMs }) => `at ${(afterMs / 1e3).toFixed(1)} s`).join(', '),
+      reported,
+    ]);
+  }
+  const { deadlines, problems, warnings } = result;
+  const lines = [
+    headline(result),
+    table.toString(),
+    'step: until all ranks have run it; last most: the rank that most often was the last, with its share of steps',
+    'save: the workers write the rows of every step; read: the scheduler reads those of every request that stops',
+    'RFC: what vllm#38079 reported with TP 8, DP 2, EP 16 on two nodes',
+    ...(deadlines === null
+      ? []
+      : [`clock: ${deadlines.count} deadlines, ${deadlines.overrun} overrun, by ${deadlines.longestMs.toFixed(1)} ms`]),
+    ...reports.flatMap(({ name, timeouts }) => timeouts.slice(0, 1).map(({ report }) => `${name}: ${report}`)),
+    ...warnings.map((warning) => `WARNING ${warning}`),
+    ...[...new Set(problems)].map((problem) => `PROBLEM ${problem}`),
+  ];
+  return lines
+    .flatMap((line) => (line.includes('\n') ? line.split('\n').map((each) => each.trimEnd()) : wrapped(line, '  ')))
+    .join('\n');
+}
+
+export function experimentsJson({ options, experiments, ...rest }: ExperimentsResult): unknown {
+  const { workload, session, ...asked } = options;
+  return {
+    ...rest,
+    options: { ...asked, session, workload: workload.name },
+    experiments: experiments.map(reportExperiment),
+  };
+}
