@@ -41,7 +41,7 @@ export class VirtualBuffer implements DeviceBuffer {
 type VirtualBound = BoundKernel & Readonly<{ words: readonly Uint32Array[] }>;
 
 type Command =
-  | Readonly<{ kind: 'write'; target: VirtualBuffer; at: number; data: Uint32Array }>
+  | Readonly<{ kind: 'write'; target: VirtualBuffer; at: number; from: number; words: number }>
   | Readonly<{ kind: 'dispatch'; bound: VirtualBound }>
   | Readonly<{ kind: 'copy'; source: VirtualBuffer; from: number; target: VirtualBuffer; at: number; words: number }>
   | Readonly<{ kind: 'end' }>;
@@ -61,6 +61,9 @@ export class VirtualDevice implements Device, CommandRecorder {
   readonly info: DeviceInfo = INFO;
   #queue: Command[] = [];
   #head = 0;
+  /** The data of writes that are queued, one behind the other. */
+  #written = new Uint32Array(256);
+  #numWritten = 0;
   #isRecording = false;
 
   get lost(): never {
@@ -78,7 +81,16 @@ export class VirtualDevice implements Device, CommandRecorder {
   /** The data is taken here; it is in the buffer once the commands before it have run. */
   write(buffer: DeviceBuffer, byteOffset: number, data: Uint32Array): void {
     requireRange(buffer, byteOffset, data.byteLength);
-    this.#queue.push({ kind: 'write', target: buffer as VirtualBuffer, at: byteOffset / 4, data: data.slice() });
+    const words = data.length;
+    const from = this.#numWritten;
+    this.#numWritten += words;
+    if (this.#numWritten > this.#written.length) {
+      const grown = new Uint32Array(2 * this.#numWritten);
+      grown.set(this.#written);
+      this.#written = grown;
+    }
+    copyWords(data, 0, this.#written, from, words);
+    this.#queue.push({ kind: 'write', target: buffer as VirtualBuffer, at: byteOffset / 4, from, words });
   }
 
   /**
@@ -124,11 +136,30 @@ export class VirtualDevice implements Device, CommandRecorder {
         throw RoutedExpertsError.of('INVARIANT', 'the virtual device ran more than was submitted');
       this.#head += 1;
       if (command.kind === 'end') break;
-      run(command);
+      this.#run(command);
     }
     if (this.#head === queue.length) {
-      queue.length = 0;
+      this.#queue = [];
       this.#head = 0;
+      this.#numWritten = 0;
+    }
+  }
+
+  #run(command: Command): void {
+    switch (command.kind) {
+      case 'write':
+        copyWords(this.#written, command.from, command.target.words, command.at, command.words);
+        return;
+      case 'dispatch':
+        command.bound.kernel.reference(command.bound.words, ONE_WORKGROUP);
+        return;
+      case 'copy':
+        copyWords(command.source.words, command.from, command.target.words, command.at, command.words);
+        return;
+      case 'end':
+        return;
+      default:
+        command satisfies never;
     }
   }
 
@@ -160,25 +191,9 @@ export class VirtualDevice implements Device, CommandRecorder {
   }
 }
 
-function run(command: Command): void {
-  switch (command.kind) {
-    case 'write':
-      command.target.words.set(command.data, command.at);
-      return;
-    case 'dispatch':
-      command.bound.kernel.reference(command.bound.words, ONE_WORKGROUP);
-      return;
-    case 'copy': {
-      const { source, from, target, at, words } = command;
-      // A loop: these copies are of a few words, which is less than a view costs.
-      for (let i = 0; i < words; i += 1) target.words[at + i] = source.words[from + i]!;
-      return;
-    }
-    case 'end':
-      return;
-    default:
-      command satisfies never;
-  }
+/** A loop: these copies are of a few words, which is less than a view costs. */
+function copyWords(source: Uint32Array, from: number, target: Uint32Array, at: number, words: number): void {
+  for (let i = 0; i < words; i += 1) target[at + i] = source[from + i]!;
 }
 
 function requireRange(buffer: DeviceBuffer, byteOffset: number, byteLength: number): void {

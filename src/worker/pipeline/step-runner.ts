@@ -32,6 +32,8 @@ export class StepRunner {
   readonly #input: StepInput;
   readonly #batch: PersistentBatch;
   readonly #frames: StepFrames;
+  /** For each batch slot the request of the step being prepared: its place in the scheduler's step, or −1. */
+  readonly #placeOfSlot: Int32Array;
 
   constructor({ engine, device, forward, capture }: StepRunnerOptions) {
     this.#engine = engine;
@@ -41,6 +43,7 @@ export class StepRunner {
     this.#input = new StepInput(forward.shape);
     this.#batch = new PersistentBatch(engine, forward.shape.maxBlocksPerSeq);
     this.#frames = new StepFrames(engine);
+    this.#placeOfSlot = new Int32Array(engine.maxNumSeqs).fill(-1);
   }
 
   /** Requests that the worker remembers. */
@@ -135,9 +138,14 @@ export class StepRunner {
     this.#batch.admit(step, (batchSlot, blockOrdinal, blockId) =>
       input.addTableUpdate(batchSlot, blockOrdinal, blockId),
     );
-    const entries = Array.from({ length: n }, (_, i) => this.#batch.get(step.requestIndices[i]!));
-    for (let i = 0; i < n; i++) order[i] = i;
-    order.subarray(0, n).sort((a, b) => entries[a]!.slot - entries[b]!.slot);
+    const places = this.#placeOfSlot;
+    for (let i = 0; i < n; i++) places[this.#batch.get(step.requestIndices[i]!).slot] = i;
+    for (let slot = 0, i = 0; i < n && slot < places.length; slot++) {
+      const place = places[slot]!;
+      if (place < 0) continue;
+      places[slot] = -1;
+      order[i++] = place;
+    }
 
     out.stepId = step.stepId;
     out.numRequests = n;
@@ -147,15 +155,16 @@ export class StepRunner {
     out.firstRow = rowsOfRank(SINGLE_RANK, { numRowsSeen: numTokens, rowsPerRank: [numTokens], numTokens }).firstRow;
     // Read when the step's results arrive, and the engine's array is reused by then.
     out.captureMetadata = step.captureMetadata?.slice() ?? null;
-    for (let i = 0; i < n; i++) this.#addRequest(step, order[i]!, entries[order[i]!]!, frame, i);
+    for (let i = 0; i < n; i++) this.#addRequest(step, order[i]!, frame, i);
     input.end();
     this.#forward.upload(input);
     // A half may read it when the results arrive; the step input belongs to the next step by then.
     out.slotMapping.set(input.slotMapping.subarray(0, numTokens));
   }
 
-  #addRequest(step: SchedulerOutput, position: number, entry: BatchEntry, { step: out }: StepFrame, i: number): void {
+  #addRequest(step: SchedulerOutput, position: number, { step: out }: StepFrame, i: number): void {
     const input = this.#input;
+    const entry = this.#batch.get(step.requestIndices[position]!);
     const { data } = entry;
     const count = step.numScheduledTokens[position]!;
     const firstDraft = step.draftOffsets[position]!;
