@@ -4,6 +4,9 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 import { QueueName, RequestStatus, type Request } from './request.ts';
 import type { LiveRequests } from './live-requests.ts';
 
+/** In place of a block's number of holders: it is on the free list. */
+const FREE = -1;
+
 const broken = (what: string): RoutedExpertsError => RoutedExpertsError.of('INVARIANT', what);
 
 /**
@@ -42,20 +45,19 @@ export const checkIntegrity = ({ config, kv, running, waiting, handovers }: Live
     for (const request of handovers.loading.values()) addHandedOver(request, holders);
     for (const request of handovers.kept.values()) addHandedOver(request, holders);
   }
-  const isFree = new Uint8Array(pool.numBlocks);
   let numFree = 0;
   for (const id of pool.freeQueue()) {
-    if (isFree[id] === 0) numFree += 1;
-    isFree[id] = 1;
+    if (holders[id]! > 0) throw broken(`block ${id} has ${holders[id]} holders and is free`);
+    if (holders[id] === 0) numFree += 1;
+    holders[id] = FREE;
   }
   if (numFree !== pool.numFree) throw broken(`${numFree} blocks are on the free list, ${pool.numFree} are counted`);
-  if (holders[0] !== 0 || isFree[0] === 1) throw broken('the null block is in use');
+  if (holders[0] !== 0) throw broken('the null block is in use');
   for (let id = 1; id < pool.numBlocks; id += 1) {
     const count = pool.refCount(id);
-    if (count !== holders[id]) throw broken(`block ${id} has ${holders[id]} holders but counts ${count}`);
-    if ((isFree[id] === 1) !== (count === 0)) {
-      throw broken(`block ${id} counts ${count} and is ${isFree[id] === 1 ? '' : 'not '}free`);
-    }
+    if (holders[id] === 0) throw broken(`block ${id} counts ${count}, has no holders and is not free`);
+    const numHolders = holders[id] === FREE ? 0 : holders[id];
+    if (count !== numHolders) throw broken(`block ${id} has ${numHolders} holders but counts ${count}`);
   }
 };
 

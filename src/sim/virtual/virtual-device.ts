@@ -25,10 +25,10 @@ export class VirtualBuffer implements DeviceBuffer {
   readonly usage: BufferUsage;
   readonly words: Uint32Array<ArrayBuffer>;
 
-  constructor(label: string, byteLength: number, usage: BufferUsage) {
+  constructor(label: string, words: Uint32Array<ArrayBuffer>, usage: BufferUsage) {
     this.label = label;
     this.usage = usage;
-    this.words = new Uint32Array(Math.ceil(byteLength / 4));
+    this.words = words;
   }
 
   get byteLength(): number {
@@ -55,14 +55,19 @@ const INFO: DeviceInfo = {
   hasTimestamps: false,
   maxStorageBufferBytes: 2 ** 31,
 };
+/** Holds all buffers of most storms. */
+const MEMORY_WORDS = 1024;
 const ONE_WORKGROUP = [1, 1, 1] as const;
 
 export class VirtualDevice implements Device, CommandRecorder {
   readonly info: DeviceInfo = INFO;
+  /** Where the next buffers go, at its end. */
+  #memory = new ArrayBuffer(0);
+  #numWordsLeft = 0;
   #queue: Command[] = [];
   #head = 0;
   /** The data of writes that are queued, one behind the other. */
-  #written = new Uint32Array(256);
+  #written = new Uint32Array(128);
   #numWritten = 0;
   #isRecording = false;
 
@@ -71,7 +76,18 @@ export class VirtualDevice implements Device, CommandRecorder {
   }
 
   createBuffer(label: string, byteLength: number, usage: BufferUsage): VirtualBuffer {
-    return new VirtualBuffer(label, byteLength, usage);
+    return new VirtualBuffer(label, this.#allocate(Math.ceil(byteLength / 4)), usage);
+  }
+
+  /** One piece of memory for many buffers: a short run makes more of them than steps. */
+  #allocate(numWords: number): Uint32Array<ArrayBuffer> {
+    if (numWords > this.#numWordsLeft) {
+      this.#memory = new ArrayBuffer(4 * Math.max(numWords, MEMORY_WORDS));
+      this.#numWordsLeft = this.#memory.byteLength / 4;
+    }
+    const from = this.#memory.byteLength - 4 * this.#numWordsLeft;
+    this.#numWordsLeft -= numWords;
+    return new Uint32Array(this.#memory, from, numWords);
   }
 
   bindNow(kernel: Kernel, buffers: readonly DeviceBuffer[]): BoundKernel {
@@ -166,7 +182,8 @@ export class VirtualDevice implements Device, CommandRecorder {
   /** Returns a view of the first bytes of a readback buffer. Valid until the device runs on. */
   view(buffer: DeviceBuffer, byteLength: number): Uint8Array {
     requireRange(buffer, 0, byteLength);
-    return new Uint8Array((buffer as VirtualBuffer).words.buffer, 0, byteLength);
+    const { words } = buffer as VirtualBuffer;
+    return new Uint8Array(words.buffer, words.byteOffset, byteLength);
   }
 
   bind(): never {

@@ -97,8 +97,7 @@ export class StepRunner {
     const counts = new Uint32Array(n);
     const sampledOffsets = new Uint32Array(n + 1);
     const sampledTokenIds = new Uint32Array(n * (numSpeculativeTokens + 1));
-    const draftOffsets = new Uint32Array(n + 1);
-    const draftTokenIds = new Uint32Array(n * numSpeculativeTokens);
+    const drafts = numSpeculativeTokens > 0 && !asyncScheduling ? newDrafts(n, numSpeculativeTokens) : null;
     let numSampled = 0;
     let numDrafts = 0;
     for (let i = 0; i < n; i++) {
@@ -109,11 +108,12 @@ export class StepRunner {
       sampledOffsets[i + 1] = numSampled;
       const refused = step.draftCounts[i]! + 1 - count;
       if (count > 0 && refused > 0) this.#batch.rollBack(step.requestIndices[i]!, refused);
+      if (drafts === null) continue;
       const draftsAt = sampledLayout.draftsAt(i);
       for (let t = 0; t < (count > 0 ? numSpeculativeTokens : 0); t++) {
-        draftTokenIds[numDrafts++] = words[draftsAt + t]!;
+        drafts.tokenIds[numDrafts++] = words[draftsAt + t]!;
       }
-      draftOffsets[i + 1] = numDrafts;
+      drafts.offsets[i + 1] = numDrafts;
     }
     const rows = rowBytes > 0 ? bytes.subarray(sampledBytes, sampledBytes + rowBytes) : null;
     const output: ModelRunnerOutput = {
@@ -122,7 +122,7 @@ export class StepRunner {
       requestIndices: step.requestIndices.slice(0, n),
       sampledTokenIds,
       sampledOffsets,
-      drafts: numSpeculativeTokens > 0 && !asyncScheduling ? { tokenIds: draftTokenIds, offsets: draftOffsets } : null,
+      drafts,
       routedExpertDeltas: this.#capture?.collect(step, rows, counts) ?? null,
     };
     this.#frames.give(frame);
@@ -202,6 +202,10 @@ export class StepRunner {
     const isOptimistic = this.#engine.numSpeculativeTokens > 0 && this.#engine.asyncScheduling;
     return isOptimistic ? entry.numComputedTokens : step.numComputedTokens[position]!;
   }
+}
+
+function newDrafts(numRequests: number, mostDrafts: number): NonNullable<ModelRunnerOutput['drafts']> {
+  return { tokenIds: new Uint32Array(numRequests * mostDrafts), offsets: new Uint32Array(numRequests + 1) };
 }
 
 /** The output of a step that runs nothing. */
