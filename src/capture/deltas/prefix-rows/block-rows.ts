@@ -37,7 +37,7 @@ export class BlockRows {
     let attached = this.#byRun.get(run);
     if (attached === undefined) {
       const numBlocks = (run.to - run.from) / this.#blockSize;
-      attached = { run, blockIds: new Array<number>(numBlocks).fill(NONE), numAttached: 0 };
+      attached = { run, blockIds: Array<number>(numBlocks).fill(NONE), numAttached: 0 };
       this.#byRun.set(run, attached);
     }
     attached.blockIds[i - run.from / this.#blockSize] = blockId;

@@ -40,11 +40,15 @@ export class RowRun {
     return this.#end;
   }
 
+  get byteLength(): number {
+    return this.#rows === null ? 0 : (this.to - this.from) * this.#shape.bytesPerRow;
+  }
+
   /** Its bytes when the count `count` meets it first, 0 after that: a run has many holders. Counts begin at 1. */
   bytesOnce(count: number): number {
-    if (this.#rows === null || this.#lastCount === count) return 0;
+    if (this.#lastCount === count) return 0;
     this.#lastCount = count;
-    return (this.to - this.from) * this.#shape.bytesPerRow;
+    return this.byteLength;
   }
 
   /** The rows `[from, to)`, a view; `null` before the first row. Those outside `[first, end)` are undefined. */
