@@ -12,6 +12,7 @@ const benches: Readonly<Record<string, () => Promise<{ run: () => Promise<void> 
   routers: () => import('./routers.ts'),
   transfer: () => import('./transfer.ts'),
   serving: () => import('./serving.ts'),
+  volume: () => import('./volume.ts'),
 };
 
 if (process.argv.includes('--help')) {

@@ -78,7 +78,7 @@ describe('BlockRows', () => {
   const BLOCK = 2;
   const command = fc.tuple(fc.constantFrom('attach', 'evict', 'evict', 'evict', 'clear'), fc.nat(11), fc.nat(5));
 
-  test('agrees with a map of blocks to their rows, and holds at most twice as many', () => {
+  test('agrees with a map of blocks to their rows', () => {
     fc.assert(
       fc.property(fc.array(command, { maxLength: 40 }), (commands) => {
         const blocks = new BlockRows(BLOCK);
@@ -109,7 +109,6 @@ describe('BlockRows', () => {
             const rows = i === undefined ? null : blocks.of(id)!.rows(i * BLOCK, (i + 1) * BLOCK);
             expect(i === undefined ? blocks.of(id) : [...rows!]).toEqual(i === undefined ? null : [...rowsOf(values)]);
           }
-          expect(blocks.byteLength).toBe([...blocks.runs].reduce((bytes, run) => bytes + run.byteLength, 0));
         }
       }),
       { numRuns: 300 },
@@ -123,7 +122,8 @@ describe('BlockRows', () => {
     run.write(0, 16 * BLOCK, rowsOf(Array.from({ length: 16 * BLOCK }, (_, p) => p)), 0);
     for (let left = 15; left >= 0; left--) {
       blocks.evict(left);
-      expect(blocks.byteLength).toBeLessThanOrEqual(2 * left * BLOCK * shape.bytesPerRow);
+      const numBytes = [...blocks.runs].reduce((bytes, each) => bytes + each.byteLength, 0);
+      expect(numBytes).toBeLessThanOrEqual(2 * left * BLOCK * shape.bytesPerRow);
       if (left > 0) expect([...blocks.of(0)!.rows(0, 2)!]).toEqual([0, 0, 1, 1]);
     }
     expect([...blocks.runs]).toEqual([]);

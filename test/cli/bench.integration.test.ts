@@ -138,6 +138,7 @@ describe('bench', () => {
     expect(options).toMatchObject({ repeats: null, ending: { kind: 'half-width', budgetMs: 10_000 } });
     const { median, low, high, halfWidth, verdict, pairs, endedBy } = cells[1].ratioToOff;
     expect(runs).toHaveLength(2 * pairs);
+    expect(stdout).toContain(` · pairs of each cell: ${pairs}\n`);
     expect(stdout).toContain(endedBy === 'half-width' ? `${verdict} ` : `${verdict}* `);
     for (const warning of warnings) expect(oneLine(stdout)).toContain(`WARNING ${warning}`);
     if (pairs < 8) {

@@ -62,6 +62,10 @@ function widest(lines: readonly string[]): number {
   return Math.max(...lines.map((line) => line.length));
 }
 
+const oneLine = (text: string): string => text.replaceAll(/\s+/g, ' ');
+
+const read = (text: string): Record<string, string>[] => parse(text, { columns: true });
+
 describe('the table', () => {
   test.each<[string, Partial<CellReport>]>([
     ['usual figures, the longest verdict', {}],
@@ -124,7 +128,6 @@ describe('legend and help', () => {
   });
 
   test('the help defines every metric, the legend those of the table, in the same words', () => {
-    const oneLine = (text: string): string => text.replaceAll(/\s+/g, ' ');
     for (const { name, meaning, column, csv } of METRICS) {
       expect(oneLine(metricsHelp())).toContain(oneLine(meaning));
       for (const title of Object.keys(csv)) expect(metricsHelp()).toContain(title);
@@ -134,8 +137,6 @@ describe('legend and help', () => {
 });
 
 describe('CSV', () => {
-  const read = (text: string): Record<string, string>[] => parse(text, { columns: true });
-
   test('a line for each cell, with a name and a unit for each column', () => {
     const text = toCsv(cells.map((cell) => ({ before: [], cell: report(cell) })));
     const rows = read(text);

@@ -7,7 +7,9 @@ import { dividedEnding } from '../../src/cli/bench/pair-schedule.ts';
 import { modelOf, parseLayersXK } from '../../src/cli/bench/flags/model-flags.ts';
 import { workloads } from '../../src/workload/workloads.ts';
 
-const base = { model: 'tiny', seed: 3 };
+const base: Readonly<{ model: string; requests?: number }> = { model: 'tiny' };
+
+const closed = (concurrency: number) => ({ kind: 'closed', concurrency }) as const;
 
 describe('values', () => {
   test.each([
@@ -83,7 +85,6 @@ describe('values', () => {
 
 describe('requests running', () => {
   const chat = workloads.chat.generate({ seed: 1, vocabSize: 97, requests: 8 });
-  const closed = (concurrency: number) => ({ kind: 'closed', concurrency }) as const;
 
   test('a number of requests of the caller’s own stays, and must be enough', () => {
     const each = sweptFlags(parseSweep('requests-running=4,9'), { requests: 8 });

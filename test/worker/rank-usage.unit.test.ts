@@ -46,12 +46,12 @@ describe('a thread', () => {
   });
 
   test('without process.threadCpuUsage it is not known', async () => {
-    const { threadCpuUsage } = process;
+    const original = Object.getOwnPropertyDescriptor(process, 'threadCpuUsage')!;
     try {
-      Object.assign(process, { threadCpuUsage: undefined });
+      Object.defineProperty(process, 'threadCpuUsage', { ...original, value: undefined });
       expect((await startMeter().take()).cpuUs).toBeNull();
     } finally {
-      Object.assign(process, { threadCpuUsage });
+      Object.defineProperty(process, 'threadCpuUsage', original);
     }
   });
 });
@@ -68,15 +68,16 @@ test('a rank: the most rows in flight and held since the last call', async () =>
   expect(await meter.take(77, { requests: 0, bytes: 0 })).toMatchObject({ rowBytesInFlight: 0, held: { requests: 0 } });
 });
 
+const rank = (fields: Partial<RankUsage>): RankUsage => ({
+  cpuUs: 10,
+  gcPauses: { count: 1, longestMs: 2 },
+  deviceRowBytes: 100,
+  rowBytesInFlight: 5,
+  held: { requests: 1, cached: null },
+  ...fields,
+});
+
 test('ranks are summed, but for the longest pause; what one does not know, all do not know', () => {
-  const rank = (fields: Partial<RankUsage>): RankUsage => ({
-    cpuUs: 10,
-    gcPauses: { count: 1, longestMs: 2 },
-    deviceRowBytes: 100,
-    rowBytesInFlight: 5,
-    held: { requests: 1, cached: null },
-    ...fields,
-  });
   expect(
     sumOfUsage([rank({}), rank({ gcPauses: { count: 2, longestMs: 7 }, held: { requests: 2, cached: 3 } })]),
   ).toEqual({

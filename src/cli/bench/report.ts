@@ -75,7 +75,8 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string {
   lines.push(
     `requests: ${requests.join(', ')} · preemptions: ` +
       `${result.runs.reduce((sum, run) => sum + run.served.engineStats.numPreemptions, 0)}`,
-    `rows: ${total((r) => r.rows.delivered)} delivered, ${total((r) => r.rows.mismatched)} mismatched`,
+    `rows: ${total((r) => r.rows.delivered)} delivered, ${total((r) => r.rows.mismatched)} mismatched` +
+      pairsText(reports),
   );
   reports.forEach(({ drafts }, i) => {
     if (drafts.tokens === 0) return;
@@ -113,6 +114,14 @@ export function notes(result: BenchResult): string[] {
   for (const warning of result.warnings) lines.push(`WARNING ${warning}`);
   for (const problem of new Set(result.problems)) lines.push(`PROBLEM ${problem}`);
   return lines;
+}
+
+/** How many pairs the cells have; nothing for `off` alone. */
+function pairsText(reports: readonly CellReport[]): string {
+  const pairs = reports.filter(({ design }) => design !== 'off').map(({ ratioToOff }) => ratioToOff.pairs);
+  if (pairs.length === 0) return '';
+  const [fewest, most] = [Math.min(...pairs), Math.max(...pairs)];
+  return ` · pairs of each cell: ${fewest === most ? most : `${fewest} to ${most}`}`;
 }
 
 /** Of the tokens of a run: those that the prefix cache spared, and those that it held without their rows. */

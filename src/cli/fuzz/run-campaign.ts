@@ -3,6 +3,7 @@
  * are.
  */
 
+import { setFlagsFromString } from 'node:v8';
 import { Piscina } from 'piscina';
 import { mergeParts, type CampaignOptions, type CampaignPart } from '../../sim/campaign.ts';
 import { moduleBeside } from '../../worker/module-beside.ts';
@@ -25,6 +26,8 @@ export type CampaignPlan = Readonly<{
 
 /** One merged part per design, in the order of `plan.designs`. */
 export async function runCampaign(plan: CampaignPlan): Promise<CampaignPart[]> {
+  // Storms live short: most of them are over before a young generation of this size is full.
+  setFlagsFromString('--min-semi-space-size=16');
   const pool = new Piscina({
     filename: moduleBeside(import.meta.url, 'seeds.worker').href,
     minThreads: plan.jobs,

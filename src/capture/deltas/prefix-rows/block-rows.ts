@@ -37,7 +37,7 @@ export class BlockRows {
     let attached = this.#byRun.get(run);
     if (attached === undefined) {
       const numBlocks = (run.to - run.from) / this.#blockSize;
-      attached = { run, blockIds: Array.from({ length: numBlocks }, () => NONE), numAttached: 0 };
+      attached = { run, blockIds: Array<number>(numBlocks).fill(NONE), numAttached: 0 };
       this.#byRun.set(run, attached);
     }
     attached.blockIds[i - run.from / this.#blockSize] = blockId;
@@ -69,12 +69,6 @@ export class BlockRows {
 
   get runs(): Iterable<RowRun> {
     return this.#byRun.keys();
-  }
-
-  get byteLength(): number {
-    let bytes = 0;
-    for (const run of this.#byRun.keys()) bytes += run.byteLength;
-    return bytes;
   }
 
   /** Gives each stretch of blocks that are left a run of its own. Waits while their rows are under way. */

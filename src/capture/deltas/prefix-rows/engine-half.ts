@@ -28,7 +28,6 @@ import { SpanReader } from '../../spans.ts';
 import type { PrefixRowsPolicy } from '../prefix-rows.ts';
 import { BlockRows } from './block-rows.ts';
 import { RowAccumulator } from './row-accumulator.ts';
-import type { RowRun } from './row-run.ts';
 import type { TableRows } from './table-rows.ts';
 
 /** The tables for which a step in flight computes rows, by request index. */
@@ -43,6 +42,8 @@ export class PrefixRowsEngineHalf implements CaptureEngineHalf {
   readonly #blocks: BlockRows;
   readonly #inFlight: StepInFlight[] = [];
   readonly #spareSteps: StepInFlight[] = [];
+  /** How often memory was counted. */
+  #numCounts = 0;
 
   constructor(model: ModelConfig, engine: EngineConfig, policy: PrefixRowsPolicy) {
     this.#shape = rowShape(model);
@@ -177,15 +178,13 @@ export class PrefixRowsEngineHalf implements CaptureEngineHalf {
 
   /** Counts runs: O(live tokens / block size). */
   liveCounts(): CaptureLiveCounts {
-    const runs: Set<RowRun> = new Set();
-    for (const accumulator of this.#accumulators.values()) accumulator.collectRuns(runs);
-    for (const { tables } of this.#inFlight) {
-      for (const table of tables.values()) for (const run of table.runs) if (run) runs.add(run);
-    }
-    for (const run of this.#blocks.runs) runs.delete(run);
+    const count = ++this.#numCounts;
+    let cachedBytes = 0;
+    for (const run of this.#blocks.runs) cachedBytes += run.bytesOnce(count);
     let bytes = 0;
-    for (const run of runs) bytes += run.byteLength;
-    return { requests: this.#accumulators.size, bytes, cachedBytes: this.#blocks.byteLength };
+    for (const accumulator of this.#accumulators.values()) bytes += accumulator.bytesOnce(count);
+    for (const { tables } of this.#inFlight) for (const table of tables.values()) bytes += table.bytesOnce(count);
+    return { requests: this.#accumulators.size, bytes, cachedBytes };
   }
 
   #accumulator(request: CaptureRequest): RowAccumulator {

@@ -84,10 +84,11 @@ export class RowAccumulator {
     };
   }
 
-  /** Adds every run that the request holds to `runs`. */
-  collectRuns(runs: Set<RowRun>): void {
-    for (const run of this.#table.runs) if (run) runs.add(run);
-    for (const held of this.#earlier) for (const { run } of held) runs.add(run);
+  /** Bytes of the runs that the request holds and that the count `count` has not met. */
+  bytesOnce(count: number): number {
+    let bytes = this.#table.bytesOnce(count);
+    for (const held of this.#earlier) for (const { run } of held) bytes += run.bytesOnce(count);
+    return bytes;
   }
 
   /** The rows of KV that no pass of the request was to read are not its own (L9). */

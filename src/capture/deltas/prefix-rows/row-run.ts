@@ -26,6 +26,7 @@ export class RowRun {
   #end: number;
   /** `[to − from, L, K]`, from the first row on. */
   #rows: RowArray | null = null;
+  #lastCount = 0;
 
   constructor(shape: RowShape, { from, to, first }: RunPositions) {
     this.#shape = shape;
@@ -41,6 +42,13 @@ export class RowRun {
 
   get byteLength(): number {
     return this.#rows === null ? 0 : (this.to - this.from) * this.#shape.bytesPerRow;
+  }
+
+  /** Its bytes when the count `count` meets it first, 0 after that: a run has many holders. Counts begin at 1. */
+  bytesOnce(count: number): number {
+    if (this.#lastCount === count) return 0;
+    this.#lastCount = count;
+    return this.byteLength;
   }
 
   /** The rows `[from, to)`, a view; `null` before the first row. Those outside `[first, end)` are undefined. */

@@ -45,6 +45,13 @@ export class TableRows {
     return Math.min((i + 1) * this.#blockSize, Math.max(i * this.#blockSize, this.#promptStart));
   }
 
+  /** Bytes of the runs that the count `count` has not met. */
+  bytesOnce(count: number): number {
+    let bytes = 0;
+    for (const run of this.runs) if (run !== null) bytes += run.bytesOnce(count);
+    return bytes;
+  }
+
   /** The blocks `[first, end)` are computed here: those that have no run get one. */
   reserve(first: number, end: number): void {
     const { runs } = this;
