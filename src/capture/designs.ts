@@ -89,10 +89,10 @@ const shmFlock: BuiltInDesign = {
       missing: 'ended-without-blocks',
     },
   ],
-  engineHalf: (model, engine, { sharedRows, shmFlock }) =>
-    new ShmFlockEngineHalf(model, engine, sharedRows(), shmFlock),
-  workerHalf: (context, { sharedRows, shmFlock }) =>
-    shmFlock?.save === false
+  engineHalf: (model, engine, { sharedRows, shmFlock: switches }) =>
+    new ShmFlockEngineHalf(model, engine, sharedRows(), switches),
+  workerHalf: (context, { sharedRows, shmFlock: switches }) =>
+    switches?.save === false
       ? new UnsavedWorkerHalf(context)
       : new ShmFlockWorkerHalf(context, context.rank === 0 ? sharedRows() : null),
 };

@@ -20,7 +20,7 @@ export type SessionConfig = Omit<ThreadExecutorConfig, 'design' | 'sharedMemory'
   Readonly<{
     /** Policy of `deltas`; absent = its default. */
     prefixRows?: PrefixRows;
-    /** The ranks run in lockstep, and none may wait for longer than this for the others, in ms; absent = they do not. */
+    /** The ranks run in lockstep, and none waits for the others for longer than this, in ms; absent = they do not. */
     collectiveTimeoutMs?: number;
   }>;
 

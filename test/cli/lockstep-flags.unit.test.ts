@@ -1,4 +1,4 @@
-// What --lockstep takes: a time-out that is longer than a step and rules inside it, and a fault of a rank that there is.
+// What --lockstep takes: a time-out that is longer than a step and rules inside it, and a fault of a rank there is.
 
 import { expect, test } from 'vitest';
 import { checkFaultRank, collectiveTimeoutOf } from '../../src/cli/bench/flags/lockstep-flags.ts';

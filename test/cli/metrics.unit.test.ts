@@ -45,6 +45,7 @@ function report(fields: Partial<CellReport>): CellReport {
     prefixHitTokens: 2,
     prefixRecomputedTokens: 3,
     rowBytesPeak: { device: 9220, inFlight: 8192, cached: null, requests: 12_345_678 },
+    ranks: null,
     drafts: { tokens: 0, accepted: 0 },
     rows: { delivered: 9725, verified: 9725, mismatched: 0, missing: 40_400 },
     requests: { submitted: 64, finished: 64, aborted: 0, refused: 0, lost: 0 },

@@ -116,7 +116,7 @@ export function benchCommand(): Command {
     .option('--lockstep', 'each step ends when all ranks have run it, as in the all-to-all of the experts')
     .option(
       '--collective-timeout <s>',
-      'the longest that a rank waits for the others in a step (with --lockstep; default: 60, or --step-timeout)',
+      'the longest that a rank waits for the others in a step (with --lockstep; default: 60, or the step time-out)',
       finite(0.001, 86_400),
     )
     .option('--block-size <n>', 'tokens per KV block', whole(1, 65_536), 16)
@@ -145,7 +145,7 @@ export function benchCommand(): Command {
     .addOption(
       new Option(
         '--experiments',
-        'the five experiments of RFC vllm#38079 with shm-flock, all ranks in lockstep: off, on, without save, without ' +
+        'the five experiments of RFC vllm#38079 with shm-flock and ranks in lockstep: off, on, without save, without ' +
           'read, without both (4 ranks unless --ranks says otherwise)',
       ).conflicts(['design', 'optIn', 'sweep', 'csv', 'shmSave', 'shmRead']),
     )
@@ -221,10 +221,7 @@ async function experimentsBench(flags: Flags, isRanksGiven: boolean): Promise<vo
   const options = await prepareBench({ ...flags, ranks, lockstep: true, design: ['shm-flock'], optIn: [1] });
   checkOutputs(flags);
   const result = await withProgress((progress) => runExperiments(options, progress.update));
-  writeOutputs(
-    { ...(flags.json === undefined ? {} : { json: flags.json }) },
-    { json: experimentsJson(result), csv: '' },
-  );
+  writeOutputs(flags, { json: experimentsJson(result), csv: '' });
   console.log(renderExperiments(result));
   if (result.problems.length > 0) process.exitCode = 1;
 }

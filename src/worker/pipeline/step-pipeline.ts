@@ -68,7 +68,7 @@ export type PipelineActions<Task> = Readonly<{
   onSubmitted: (submission: Submission<Task>) => void;
   /** Call `mapped` or `notMapped` when the map has ended. */
   onMap: (map: PendingMap<Task>) => void;
-  /** Call `released` or `notReleased` when all ranks have run their passes. Absent: the rank is in lockstep with none. */
+  /** Call `released` or `notReleased` when all ranks have run theirs. Absent: the rank is in lockstep with none. */
   onPassEnd?: (pass: EndedPass<Task>) => void;
   onEnd: (task: Task, end: TaskEnd) => void;
 }>;

@@ -90,7 +90,7 @@ export class LockstepMember {
   }
 }
 
-/** The rows, with a lock that the group's reports know of. `rank`: within the engine; `null`: the engine's scheduler. */
+/** The rows, with a lock that the group's reports know of. `rank`: within the engine; `null`: its scheduler. */
 export function watchedRows(
   rows: SharedRows,
   { lockstep, numRanks }: Readonly<{ lockstep?: LockstepConfig; numRanks: number }>,

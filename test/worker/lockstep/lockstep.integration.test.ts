@@ -1,5 +1,5 @@
-// Real threads in lockstep: all rows right, every rank runs every pass and waits for the slowest, and a rank that stands
-// still ends the run with a report of the group, while the others go on listening.
+// Real threads in lockstep: all rows right, every rank runs every pass and waits for the slowest, and a rank that
+// stands still ends the run with a report of the group, while the others go on listening.
 
 import { expect, onTestFinished, test } from 'vitest';
 import { renderExperiments, reportExperiment } from '../../../src/cli/bench/experiments/experiments-report.ts';

@@ -1,11 +1,11 @@
 /** The table of the five experiments, with what the RFC reported of each; and as JSON. */
 
-import Table from 'cli-table3';
 import { rateOf } from '../bench-run.ts';
 import { headline } from '../report.ts';
 import { rankReports, spread, spreadText, type RankReport, type Spread } from '../report/rank-report.ts';
 import { ratioText } from '../report/metrics.ts';
-import { NO_LINES, wrapped } from '../report/terminal.ts';
+import { textTable, type TextColumn } from '../report/text-table.ts';
+import { wrapped } from '../report/terminal.ts';
 import { ratioReport, type RatioReport } from '../report/cell-report.ts';
 import { median } from '../statistics/quantile.ts';
 import type { Experiment, ExperimentResult, ExperimentsResult, TimedOut } from './run-experiments.ts';
@@ -44,31 +44,35 @@ export function reportExperiment({ experiment, runs, timeouts, comparison }: Exp
   };
 }
 
+const COLUMNS: readonly TextColumn[] = [
+  { head: 'shm-flock', align: 'left' },
+  { head: 'save', align: 'left' },
+  { head: 'read', align: 'left' },
+  { head: 'tokens/s', align: 'right' },
+  { head: 'vs off', align: 'right' },
+  { head: 'step ms\np50/p99/max', align: 'right' },
+  { head: 'last most', align: 'right' },
+  { head: 'time-outs', align: 'left' },
+  { head: 'RFC', align: 'left' },
+];
+
 export function renderExperiments(result: ExperimentsResult): string {
   const reports = result.experiments.map(reportExperiment);
-  const table = new Table({
-    head: ['shm-flock', 'save', 'read', 'tokens/s', 'vs off', 'step ms\np50/p99/max', 'last most', 'time-outs', 'RFC'],
-    chars: { ...NO_LINES, mid: '─', 'mid-mid': '──', middle: '  ' },
-    style: { head: [], border: [], compact: true, 'padding-left': 0, 'padding-right': 0 },
-    colAligns: ['left', 'left', 'left', 'right', 'right', 'right', 'right', 'left', 'left'],
-  });
-  for (const { name, switches, tokensPerSecond, ratioToOff, stepMs, straggler, timeouts, reported } of reports) {
-    table.push([
-      name,
-      switches === null ? '–' : switches.save ? 'yes' : 'no',
-      switches === null ? '–' : switches.read ? 'yes' : 'no',
-      tokensPerSecond?.toFixed(0) ?? '–',
-      ratioToOff === null ? '–' : ratioText(ratioToOff),
-      stepMs === null ? '–' : spreadText(stepMs),
-      straggler === null ? '–' : `rank ${straggler.rank} ${(100 * straggler.lastShare).toFixed(0)} %`,
-      timeouts.length === 0 ? 'none' : timeouts.map(({ afterMs }) => `at ${(afterMs / 1e3).toFixed(1)} s`).join(', '),
-      reported,
-    ]);
-  }
+  const rows = reports.map(({ name, switches, tokensPerSecond, ratioToOff, stepMs, straggler, timeouts, reported }) => [
+    name,
+    switches === null ? '–' : switches.save ? 'yes' : 'no',
+    switches === null ? '–' : switches.read ? 'yes' : 'no',
+    tokensPerSecond?.toFixed(0) ?? '–',
+    ratioToOff === null ? '–' : ratioText(ratioToOff),
+    stepMs === null ? '–' : spreadText(stepMs),
+    straggler === null ? '–' : `rank ${straggler.rank} ${(100 * straggler.lastShare).toFixed(0)} %`,
+    timeouts.length === 0 ? 'none' : timeouts.map(({ afterMs }) => `at ${(afterMs / 1e3).toFixed(1)} s`).join(', '),
+    reported,
+  ]);
   const { deadlines, problems, warnings } = result;
   const lines = [
     headline(result),
-    table.toString(),
+    textTable(COLUMNS, rows),
     'step: until all ranks have run it; last most: the rank that most often was the last, with its share of steps',
     'save: the workers write the rows of every step; read: the scheduler reads those of every request that stops',
     'RFC: what vllm#38079 reported with TP 8, DP 2, EP 16 on two nodes',
@@ -79,9 +83,7 @@ export function renderExperiments(result: ExperimentsResult): string {
     ...warnings.map((warning) => `WARNING ${warning}`),
     ...[...new Set(problems)].map((problem) => `PROBLEM ${problem}`),
   ];
-  return lines
-    .flatMap((line) => (line.includes('\n') ? line.split('\n').map((each) => each.trimEnd()) : wrapped(line, '  ')))
-    .join('\n');
+  return lines.map((line) => (line.includes('\n') ? line : wrapped(line, '  '))).join('\n');
 }
 
 export function experimentsJson({ options, experiments, ...rest }: ExperimentsResult): unknown {

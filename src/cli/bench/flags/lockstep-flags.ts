@@ -3,7 +3,7 @@
 import type { ClockTimes } from '../../../contract/config.ts';
 import { RoutedExpertsError } from '../../../contract/errors.ts';
 
-/** In s. Shorter than what PyTorch gives a collective (600), so that a bench that stands still ends while it is watched. */
+/** In s. PyTorch gives a collective 600; a bench that stands still shall end while somebody watches it. */
 const DEFAULT_COLLECTIVE_TIMEOUT_S = 60;
 
 /** Times in s; a step time-out of 0 is none. */

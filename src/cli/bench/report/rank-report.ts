@@ -1,9 +1,8 @@
 /** How the ranks of a lockstep group went: each by itself, since the slowest one is the step. */
 
-import Table from 'cli-table3';
 import type { BenchRun } from '../bench-run.ts';
 import { quantile } from '../statistics/quantile.ts';
-import { NO_LINES } from './terminal.ts';
+import { textTable } from './text-table.ts';
 
 /** Times in ms. */
 export type Spread = Readonly<{ p50: number; p99: number; max: number }>;
@@ -43,18 +42,17 @@ export function spreadText({ p50, p99, max }: Spread): string {
 
 /** A line for each rank of each cell. */
 export function ranksTable(cells: readonly Readonly<{ label: string; ranks: readonly RankReport[] }>[]): string {
-  const table = new Table({
-    head: ['in lockstep', 'rank', 'step ms p50/p99/max', 'wait ms p50/p99/max', 'last'],
-    chars: { ...NO_LINES, mid: '─', 'mid-mid': '──', middle: '  ' },
-    style: { head: [], border: [], compact: true, 'padding-left': 0, 'padding-right': 0 },
-    colAligns: ['left', 'right', 'right', 'right', 'right'],
-  });
-  for (const { label, ranks } of cells) {
-    for (const { rank, stepMs, waitMs, lastShare } of ranks) {
+  const heads = ['rank', 'step ms p50/p99/max', 'wait ms p50/p99/max', 'last'];
+  const rows = cells.flatMap(({ label, ranks }) =>
+    ranks.map(({ rank, stepMs, waitMs, lastShare }) => {
       const share = `${(100 * lastShare).toFixed(0)} %`;
-      table.push([rank === 0 ? label : '', rank, spreadText(stepMs), spreadText(waitMs), share]);
-    }
-  }
+      return [rank === 0 ? label : '', `${rank}`, spreadText(stepMs), spreadText(waitMs), share];
+    }),
+  );
+  const columns = [
+    { head: 'in lockstep', align: 'left' as const },
+    ...heads.map((head) => ({ head, align: 'right' as const })),
+  ];
   const text = 'step: until all ranks have run it; wait: for the slowest of them; last: share of steps it was that one';
-  return `${table.toString()}\n${text}`;
+  return `${textTable(columns, rows)}\n${text}`;
 }

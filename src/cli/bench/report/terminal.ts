@@ -1,26 +1,11 @@
 /** The metrics of a bench in a terminal of 100 columns: the table, its legend, and their section of the help. */
 
-import Table from 'cli-table3';
 import { Help } from 'commander';
 import type { CellReport } from './cell-report.ts';
 import { METRICS, type TableContext } from './metrics.ts';
+import { textTable } from './text-table.ts';
 
 export const TERMINAL_COLUMNS = 100;
-
-export const NO_LINES = {
-  top: '',
-  'top-mid': '',
-  'top-left': '',
-  'top-right': '',
-  bottom: '',
-  'bottom-mid': '',
-  'bottom-left': '',
-  'bottom-right': '',
-  left: '',
-  'left-mid': '',
-  right: '',
-  'right-mid': '',
-};
 
 /** `cell`: `null` for a heading. */
 export type TableRow = Readonly<{ label: string; cell: CellReport | null }>;
@@ -53,21 +38,12 @@ export function wrapped(text: string, indent: string = ''): string {
 }
 
 function tableWith(middle: string, title: string, rows: readonly TableRow[], context: TableContext): string {
-  const columns = METRICS.map(({ column }) => column).filter((column) => column !== undefined);
-  const table = new Table({
-    head: [title, ...columns.map(({ head }) => head)],
-    chars: { ...NO_LINES, mid: '─', 'mid-mid': '─'.repeat(middle.length), middle },
-    style: { head: [], border: [], compact: true, 'padding-left': 0, 'padding-right': 0 },
-    colAligns: ['left', ...columns.map(() => 'right' as const)],
-  });
-  for (const { label, cell } of rows) {
-    table.push([label, ...columns.map(({ text }) => (cell === null ? '' : text(cell, context)))]);
-  }
-  return table
-    .toString()
-    .split('\n')
-    .map((line) => line.trimEnd())
-    .join('\n');
+  const metrics = METRICS.map(({ column }) => column).filter((column) => column !== undefined);
+  return textTable(
+    [{ head: title, align: 'left' }, ...metrics.map(({ head }) => ({ head, align: 'right' as const }))],
+    rows.map(({ label, cell }) => [label, ...metrics.map(({ text }) => (cell === null ? '' : text(cell, context)))]),
+    middle,
+  );
 }
 
 function widest(text: string): number {

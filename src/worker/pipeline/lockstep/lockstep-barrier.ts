@@ -1,7 +1,7 @@
 /**
- * Where the ranks of a group meet at the end of each forward pass, as the experts' all-to-all makes them: no rank begins
- * the next pass before all have run this one. It does not wait itself, and knows no clock: it lies in words that threads
- * share, or, in virtual time, in an array.
+ * Where the ranks of a group meet at the end of each forward pass, as the experts' all-to-all makes them: no rank
+ * begins the next pass before all have run this one. It does not wait itself, and knows no clock: it lies in words that
+ * threads share, or, in virtual time, in an array.
  */
 
 import { RoutedExpertsError } from '../../../contract/errors.ts';
@@ -16,7 +16,7 @@ export type PassOutcome = 'waiting' | 'released' | 'given-up';
  *     word   0             1              2           3 …
  *            numArrived    numReleased    isGivenUp   passes of each rank
  *
- * Invariant: a rank has arrived for `numReleased` passes, or for one more; `numArrived` ranks have arrived for one more.
+ * Invariant: a rank has arrived for `numReleased` passes, or for one more; `numArrived` have arrived for one more.
  */
 const NUM_ARRIVED = 0;
 const NUM_RELEASED = 1;

@@ -1,4 +1,4 @@
-/** How ranks are numbered: over data-parallel engines, over the stages of each, over the tensor-parallel ranks of each. */
+/** How ranks are numbered: over data-parallel engines, over their stages, over the tensor-parallel ranks of each. */
 
 import { RoutedExpertsError } from '../../../contract/errors.ts';
 
