@@ -176,7 +176,16 @@ export type LockstepConfig = Readonly<{
   /** In ms since the Unix epoch: the zero of the times in `memory`. */
   startedAt: number;
   collectiveTimeoutMs: number;
+  /** Absent: `modular`. */
+  dispatch?: Dispatch;
 }>;
+
+/**
+ * What the router of a data-parallel rank sees, and with it the capture hook: its own rows (`modular`), those of all
+ * engines (`naive`), or those of all engines with each engine's padded to shards of its tensor-parallel ranks
+ * (`naive-shards`, under sequence parallelism).
+ */
+export type Dispatch = 'modular' | 'naive' | 'naive-shards';
 
 /** What a worker thread is told when it starts. Structured-cloneable. */
 export type WorkerConfig = Readonly<{

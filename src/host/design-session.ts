@@ -13,14 +13,18 @@ import { prepareAdapters } from '../kernels/device/open-device.ts';
 import { loadDesign } from '../worker/design-module.ts';
 import { sharedMemoryName } from '../worker/design-resources.ts';
 import { RankGrid } from '../worker/pipeline/lockstep/rank-grid.ts';
-import { newLockstep, watchedRows } from '../worker/thread/lockstep-member.ts';
+import { EngineMember } from '../worker/thread/engine-member.ts';
+import { newLockstep, watchedRows } from '../worker/thread/shared-lockstep.ts';
 import { ThreadExecutor, type ThreadExecutorConfig } from '../worker/thread/thread-executor.ts';
 
-export type SessionConfig = Omit<ThreadExecutorConfig, 'design' | 'sharedMemory' | 'lockstep'> &
+export type SessionConfig = Omit<ThreadExecutorConfig, 'design' | 'sharedMemory'> &
   Readonly<{
     /** Policy of `deltas`; absent = its default. */
     prefixRows?: PrefixRows;
-    /** The ranks run in lockstep, and none waits for the others for longer than this, in ms; absent = they do not. */
+    /**
+     * The ranks run in lockstep, and none waits for the others for longer than this, in ms; absent = they do not, unless
+     * `lockstep` names the group of several engines that they are in.
+     */
     collectiveTimeoutMs?: number;
   }>;
 
@@ -34,12 +38,16 @@ export class DesignSession {
   readonly design: Design;
   readonly reference: DesignReference;
   readonly config: SessionConfig;
+  /** Among other engines; `null`: the engine is alone. */
+  readonly group: EngineMember | null;
   #workers: Workers;
 
   private constructor(design: Design, reference: DesignReference, config: SessionConfig, workers: Workers) {
     this.design = design;
     this.reference = reference;
     this.config = config;
+    const { lockstep, numRanks } = config;
+    this.group = lockstep !== undefined && lockstep.numEngines > 1 ? new EngineMember(lockstep, numRanks) : null;
     this.#workers = workers;
   }
 
@@ -79,6 +87,7 @@ export class DesignSession {
   }
 
   async close(): Promise<void> {
+    this.group?.close();
     await this.#workers.executor.shutdown();
     this.#workers.shared?.created.close();
   }
@@ -88,9 +97,8 @@ let adaptersReady: Promise<void> | null = null;
 
 async function startWorkers(design: DesignReference, config: SessionConfig): Promise<Workers> {
   if (config.device === 'webgpu') await (adaptersReady ??= prepareAdapters());
-  const { numRanks, collectiveTimeoutMs } = config;
-  const grid = new RankGrid({ dataParallel: 1, pipelineParallel: 1, tensorParallel: numRanks });
-  const lockstep = collectiveTimeoutMs === undefined ? {} : { lockstep: newLockstep(grid, collectiveTimeoutMs) };
+  const { numRanks } = config;
+  const lockstep = lockstepOf(config);
   const sharedMemory = design === 'shm-flock' ? sharedMemoryName() : null;
   const created =
     sharedMemory === null ? null : createSharedRows(sharedMemory, sharedRowsBytes(config.model, config.engine));
@@ -103,6 +111,14 @@ async function startWorkers(design: DesignReference, config: SessionConfig): Pro
     created?.close();
     throw error;
   }
+}
+
+/** Each set of workers that is a group by itself has one of its own. */
+function lockstepOf({ lockstep, numRanks, collectiveTimeoutMs }: SessionConfig): Pick<SessionConfig, 'lockstep'> {
+  if (lockstep !== undefined) return { lockstep };
+  if (collectiveTimeoutMs === undefined) return {};
+  const grid = new RankGrid({ dataParallel: 1, pipelineParallel: 1, tensorParallel: numRanks });
+  return { lockstep: newLockstep(grid, { collectiveTimeoutMs }) };
 }
 
 /** For an engine half, which must not close what the next one needs. */

@@ -68,6 +68,7 @@ export class LiveEngine {
       queueDepth,
       maxRestarts,
       restart: (loss) => this.#restart(loss),
+      group: session.group,
       onOutput,
       ...(onBegin === undefined ? {} : { onBegin }),
       ...(onStep === undefined ? {} : { onStep }),

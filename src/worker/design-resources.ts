@@ -2,11 +2,12 @@
 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { threadId } from 'node:worker_threads';
 import type { WorkerConfig } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { DesignResources } from '../capture/designs.ts';
 import { openSharedRows, sharedRowsBytes } from '../capture/shm-flock/posix-shared-rows.ts';
-import { watchedRows } from './thread/lockstep-member.ts';
+import { watchedRows } from './thread/shared-lockstep.ts';
 
 /** On a worker's side: opens what the engine's side has created. */
 export function designResources(config: WorkerConfig): DesignResources {
@@ -24,6 +25,6 @@ let sequence = 0;
 
 /** Names that no other engine of this machine uses. */
 export function sharedMemoryName(): Readonly<{ name: string; lockFile: string }> {
-  const unique = `routed-experts-${process.pid}-${sequence++}`;
+  const unique = `routed-experts-${process.pid}-${threadId}-${sequence++}`;
   return { name: `/${unique}`, lockFile: join(tmpdir(), `${unique}.lock`) };
 }

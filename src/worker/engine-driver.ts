@@ -2,7 +2,7 @@
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
-import type { RoutedExpertsError } from '../contract/errors.ts';
+import { RoutedExpertsError } from '../contract/errors.ts';
 import type { KvLoadOutcome } from '../contract/kv-connector.ts';
 import type { EngineRequest } from '../contract/request.ts';
 import type { SchedulerOutput } from '../contract/scheduler-output.ts';
@@ -33,7 +33,20 @@ export type EngineDriverOptions = Readonly<{
   restart?: (loss: RoutedExpertsError) => Promise<Executor>;
   /** How often `restart` may be called. */
   maxRestarts?: number;
+  /** Engines whose passes are run together with this one's: what it owes them; absent or `null` = none. */
+  group?: EngineGroup | null;
 }>;
+
+/** Other engines, as `EngineMember` tells of them. */
+export interface EngineGroup {
+  onEvent: () => void;
+  readonly numOwed: number;
+  readonly isGroupDrained: boolean;
+  readonly isGivenUp: boolean;
+  begin(): void;
+  drain(): void;
+  giveUp(): void;
+}
 
 type TimedStep = {
   readonly plan: SchedulerOutput;
@@ -54,6 +67,7 @@ type TimedStep = {
 export class EngineDriver {
   readonly #options: EngineDriverOptions;
   readonly #queue: BatchQueue<TimedStep>;
+  readonly #group: EngineGroup | null;
   #executor: Executor;
   #wake: (() => void) | null = null;
   #lastOutputAt = 0;
@@ -67,6 +81,8 @@ export class EngineDriver {
       maxRestarts: restart === undefined ? 0 : maxRestarts,
     });
     this.#executor = options.executor;
+    this.#group = options.group ?? null;
+    if (this.#group !== null) this.#group.onEvent = () => this.#wakeUp();
     this.#watch();
   }
 
@@ -127,8 +143,10 @@ export class EngineDriver {
           await this.#restart(queue.loss!);
           break;
         case 'stopped':
+          if (this.#group !== null) await this.#standBy(this.#group);
           return;
         case 'failed':
+          this.#group?.giveUp();
           throw queue.failure;
         default:
           state satisfies never;
@@ -156,7 +174,40 @@ export class EngineDriver {
   #fill(): void {
     for (let step = this.#queue.begin(); step !== null; step = this.#queue.begin()) {
       this.#options.onBegin?.(step.plan);
+      if (step.numRequests > 0) this.#group?.begin();
       void this.#execute(step);
+    }
+    this.#runDummies();
+  }
+
+  /** An engine that has nothing to run runs the passes of the others. */
+  #runDummies(): void {
+    if (this.#group === null || this.#queue.numInFlight > 0) return;
+    while (this.#group.numOwed > 0) {
+      this.#group.begin();
+      void this.#executeDummy();
+    }
+  }
+
+  async #executeDummy(): Promise<void> {
+    try {
+      await this.#executor.executeDummy!();
+    } catch (error) {
+      this.#queue.lose(error);
+    }
+    this.#wakeUp();
+  }
+
+  /** Drained: until all engines of the group are. */
+  async #standBy(group: EngineGroup): Promise<void> {
+    group.drain();
+    for (;;) {
+      const { state, failure } = this.#queue;
+      if (state !== 'stopped') throw failure;
+      if (group.isGivenUp) throw RoutedExpertsError.of('ENGINE_DEAD', 'the ranks of its group stand still');
+      this.#runDummies();
+      if (group.isGroupDrained) return;
+      await new Promise<void>((resolve) => (this.#wake = resolve));
     }
   }
 

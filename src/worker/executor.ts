@@ -38,6 +38,8 @@ export interface Executor {
    * RANKS_DIFFER.
    */
   execute(step: SchedulerOutput): Promise<ModelRunnerOutput>;
+  /** Every rank runs a pass without a request, behind the steps dispatched before. Absent: for no group of engines. */
+  executeDummy?(): Promise<void>;
   /** Takes back the memory of an output after its last reader. */
   recycle(output: ModelRunnerOutput): void;
   /** The KV of blocks, `[blockIds.length, blockSize, 2]` u32, as all steps dispatched before leave it. */

@@ -12,11 +12,14 @@ import type { KernelSetFactory } from '../kernels/model/kernel-set.ts';
 import type { WorkerLiveCounts } from './executor.ts';
 import {
   StepPipeline,
+  type ComingPass,
   type EndedPass,
   type PendingMap,
   type TaskEnd,
   type WorkerTask,
 } from './pipeline/step-pipeline.ts';
+import { DUMMY_STEP } from './pipeline/lockstep/activity-board.ts';
+import { roomForAll, type HookPlace } from './pipeline/dispatched-rows.ts';
 import type { RankPasses } from './pipeline/lockstep/pass-times.ts';
 import { LockstepMember } from './thread/lockstep-member.ts';
 
@@ -33,20 +36,18 @@ export class ModelRunner {
   readonly #pending: Set<Promise<unknown>> = new Set();
   #loss: RoutedExpertsError | null = null;
 
-  private constructor(
-    config: WorkerConfig,
-    { device, forward, capture, lockstep }: RunnerParts & Readonly<{ capture: CaptureWorkerHalf | null }>,
-  ) {
+  private constructor(config: WorkerConfig, { device, forward, capture, lockstep, place }: RunnerParts) {
     this.#device = device;
     this.#capture = capture;
     this.#lockstep = lockstep;
     const { engine, queueDepth, routing } = config;
     this.#pipeline = new StepPipeline(
-      { engine, device, forward, capture, ringDepth: queueDepth + 1 },
+      { engine, device, forward, capture, ringDepth: queueDepth + 1, ...(place === null ? {} : { place }) },
       {
         onSubmitted: () => {},
         onMap: (map) => void this.#map(map),
-        ...(lockstep === null ? {} : { onPassEnd: (pass) => void this.#meetOthers(pass, lockstep) }),
+        ...(lockstep === null ? {} : { onPassEnd: (pass) => void this.#endPass(pass, lockstep) }),
+        ...(lockstep?.hasOtherEngines ? { onPassComes: (pass) => void this.#sizePass(pass, lockstep) } : {}),
         onEnd: (task, end) => this.#end(task, end),
       },
     );
@@ -71,13 +72,15 @@ export class ModelRunner {
   ): Promise<ModelRunner> {
     const { rank, numRanks, model, engine, ballastMs, draftAcceptanceRate } = config;
     const drafts = draftAcceptanceRate === undefined ? {} : { draftAcceptanceRate };
-    const forward = await ForwardPass.create(device, { model, engine, ballastMs, ...drafts, kernels });
+    const place = placeOf(config);
+    const room = place === null ? engine : roomForAll(engine, place);
+    const forward = await ForwardPass.create(device, { model, engine: room, ballastMs, ...drafts, kernels });
     const { slotMapping, rows } = forward;
     if (rows === null && design.name !== 'off') throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design.name);
     const capture =
       rows === null ? null : design.workerHalf({ rank, device, model, engine, slotMapping, ...rows }, resources);
     const lockstep = config.lockstep === undefined ? null : new LockstepMember(config.lockstep, rank, numRanks);
-    return new ModelRunner(config, { device, forward, capture, lockstep });
+    return new ModelRunner(config, { device, forward, capture, lockstep, place });
   }
 
   /**
@@ -87,6 +90,11 @@ export class ModelRunner {
   async execute(step: SchedulerOutput): Promise<ModelRunnerOutput> {
     const end = await this.#run({ kind: 'step', step, epoch: this.#hasEpochs ? (this.#epoch ?? step.stepId + 1) : 0 });
     return (end as TaskEnd & { kind: 'output' }).output;
+  }
+
+  /** A forward pass without a request. Rejects with DEVICE_LOST and COLLECTIVE_TIMEOUT. */
+  async runDummy(): Promise<void> {
+    await this.#run({ kind: 'dummy' });
   }
 
   /** The KV of blocks as all steps handed in before leave it; see `KvBlocks`. Rejects with DEVICE_LOST. */
@@ -167,25 +175,56 @@ export class ModelRunner {
     this.#advance();
   }
 
-  async #meetOthers(pass: EndedPass<RunnerTask>, lockstep: LockstepMember): Promise<void> {
+  async #sizePass(pass: ComingPass<RunnerTask>, lockstep: LockstepMember): Promise<void> {
+    const { task, numRows } = pass;
+    try {
+      const stepId = task.kind === 'step' ? task.step.stepId : DUMMY_STEP;
+      this.#pipeline.passSized(pass, await lockstep.sizesOf(stepId, numRows));
+    } catch (error) {
+      this.#pipeline.passFailed(pass, error);
+    }
+    this.#advance();
+  }
+
+  async #endPass(pass: EndedPass<RunnerTask>, lockstep: LockstepMember): Promise<void> {
     try {
       await lockstep.passEnded(pass.flight.frame.step.stepId, pass.task.acceptedAt);
-      this.#pipeline.released(pass);
+      this.#pipeline.passReleased(pass);
     } catch (error) {
-      this.#pipeline.notReleased(pass, error);
+      this.#pipeline.passFailed(pass, error);
     }
     this.#advance();
   }
 
   #end(task: RunnerTask, end: TaskEnd): void {
     if (task.kind === 'step') this.#lockstep?.stepEnded(task.step.stepId);
+    if (task.kind === 'dummy') this.#lockstep?.stepEnded(DUMMY_STEP);
     if (end.kind === 'failed') task.reject(this.#loss ?? end.error);
     else task.resolve(end);
   }
 }
 
-type RunnerParts = Readonly<{ device: Device; forward: ForwardPass; lockstep: LockstepMember | null }>;
+type RunnerParts = Readonly<{
+  device: Device;
+  forward: ForwardPass;
+  capture: CaptureWorkerHalf | null;
+  lockstep: LockstepMember | null;
+  place: HookPlace | null;
+}>;
 
 /** `acceptedAt`: `performance.now()`. */
 type RunnerTask = WorkerTask &
   Readonly<{ acceptedAt: number; resolve: (end: TaskEnd) => void; reject: (error: unknown) => void }>;
+
+/** `null`: there are no other engines. */
+function placeOf({ lockstep, numRanks }: WorkerConfig): HookPlace | null {
+  if (lockstep === undefined || lockstep.numEngines === 1) return null;
+  const { numEngines, engine, dispatch = 'modular' } = lockstep;
+  const ranks = {
+    dataParallelRank: engine,
+    dataParallelSize: numEngines,
+    tensorParallelSize: numRanks,
+    isSequenceParallel: dispatch === 'naive-shards',
+  };
+  return { ranks, dispatch };
+}

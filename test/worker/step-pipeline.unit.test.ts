@@ -240,7 +240,7 @@ test('in lockstep the next pass begins when the others have run this one, and it
   expect(rank.advance()).toEqual(['a']);
   rank.map();
   expect([rank.advance(), rank.maps.length, rank.endedNames]).toEqual([[], 0, []]);
-  rank.pipeline.released(rank.ended.shift()!);
+  rank.pipeline.passReleased(rank.ended.shift()!);
   expect(rank.advance()).toEqual(['a', 'b']);
   rank.map();
   expect(rank.endedNames).toEqual(['a: output']);
@@ -268,7 +268,7 @@ test('in lockstep a blocking read comes after the others have run the pass, and 
   rank.map();
   rank.advance();
   expect(kinds()).toEqual([]);
-  rank.pipeline.released(rank.ended.shift()!);
+  rank.pipeline.passReleased(rank.ended.shift()!);
   expect([rank.advance(), kinds()]).toEqual([['a'], ['after']]);
   rank.map();
   expect(rank.advance()).toEqual([]);
@@ -282,6 +282,6 @@ test('a step whose pass the others never run fails, and gives back its slot and 
   rank.step('b');
   rank.advance();
   rank.map();
-  rank.pipeline.notReleased(rank.ended.shift()!, new Error('in vain'));
+  rank.pipeline.passFailed(rank.ended.shift()!, new Error('in vain'));
   expect([rank.endedNames, rank.advance()]).toEqual([['a: failed'], ['b']]);
 });

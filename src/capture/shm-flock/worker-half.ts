@@ -55,7 +55,7 @@ export class ShmFlockWorkerHalf implements CaptureWorkerHalf, BlockingReads {
   }
 
   readBefore(step: WorkerStep): DeviceRange {
-    return { buffer: this.#context.slotMapping, byteLength: step.numTokens * 4 };
+    return { buffer: this.#context.slotMapping, byteOffset: step.firstRow * 4, byteLength: step.numTokens * 4 };
   }
 
   takeBefore(step: WorkerStep, bytes: Uint8Array): void {

@@ -5,6 +5,7 @@ import type { DeclaredGap } from '../../capture/designs.ts';
 import type { SessionConfig } from '../../host/design-session.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import type { Workload } from '../../workload/workload.ts';
+import type { DataParallel } from './engines/bench-engines.ts';
 import type { Ending } from './pair-schedule.ts';
 
 /** A design of the caller's own, and what it gives up. */
@@ -25,5 +26,8 @@ export type BenchOptions = Readonly<{
   mode: LoopMode;
   /** Share of requests that are aborted at a random moment. */
   abortShare: number;
+  /** `numRanks`: of each engine. */
   session: SessionConfig;
+  /** Engines that serve the workload together. */
+  dataParallel: DataParallel;
 }>;

@@ -3,16 +3,14 @@
 import type { CaptureLiveCounts } from '../../contract/capture.ts';
 import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
 import { designByName, type DeclaredGap } from '../../capture/designs.ts';
-import type { DesignSession } from '../../host/design-session.ts';
+import type { BenchEngines } from './engines/bench-engines.ts';
 import { optIn } from '../../workload/opt-in.ts';
 import { random } from '../../workload/random.ts';
 import type { Workload } from '../../workload/workload.ts';
 import type { BenchOptions } from './bench-options.ts';
 import type { Cell, PlannedRun } from './plan.ts';
 import type { ServeResult } from './serve-workload.ts';
-import { serveWorkload } from './serve-workload.ts';
 import type { Verification, Verifier } from './verify.ts';
-import { WantedBytes } from './measure/wanted-bytes.ts';
 
 /** What is left after a drain; all zero unless something leaks (L7). */
 export type Leaks = Readonly<{
@@ -39,8 +37,6 @@ export type BenchRun = Readonly<{
   /** See `PlannedRun`. */
   group: number;
   served: Omit<ServeResult, 'requests'>;
-  /** The most bytes of rows that may leave the devices: of the scheduled tokens of requests that opted in (L5). */
-  wantedRowBytes: number;
   /** Output tokens delivered. */
   outputTokens: number;
   verification: Verification;
@@ -50,8 +46,7 @@ export type BenchRun = Readonly<{
 }>;
 
 /** A run that nobody has judged yet; it holds every row that was delivered. */
-export type ServedRun = Pick<BenchRun, 'wantedRowBytes' | 'outputTokens'> &
-  Readonly<{ planned: PlannedRun; served: ServeResult }>;
+export type ServedRun = Pick<BenchRun, 'outputTokens'> & Readonly<{ planned: PlannedRun; served: ServeResult }>;
 
 /** Output tokens per second. */
 export function rateOf({ outputTokens, served }: BenchRun | ServedRun): number {
@@ -59,30 +54,24 @@ export function rateOf({ outputTokens, served }: BenchRun | ServedRun): number {
 }
 
 export async function serveRun(
-  session: DesignSession,
+  engines: BenchEngines,
   planned: PlannedRun,
   workload: Workload,
   options: BenchOptions,
 ): Promise<ServedRun> {
-  const wanted = new WantedBytes(options.session.model);
-  const served = await serveWorkload({
-    session,
+  const served = await engines.serve({
     workload,
     optedIn: optIn(workload, planned.cell.optInShare, options.seed),
     mode: options.mode,
     abortAfter: planAborts(workload, options.abortShare, options.seed),
-    onBegin: (step) => wanted.add(step),
     // One run in many tells as much of the memory, and leaves the times of the others alone.
     countsHeldRows: planned.repeat === 0,
   });
   const outputTokens = served.requests.reduce((sum, request) => sum + request.outputTokenIds.length, 0);
-  return { planned, served, outputTokens, wantedRowBytes: wanted.bytes * session.executor.devices.length };
+  return { planned, served, outputTokens };
 }
 
-export function judgeRun(
-  { planned, served: result, outputTokens, wantedRowBytes }: ServedRun,
-  verifier: Verifier,
-): BenchRun {
+export function judgeRun({ planned, served: result, outputTokens }: ServedRun, verifier: Verifier): BenchRun {
   const { cell, repeat, group } = planned;
   const { requests, ...served } = result;
   // `off` hands out no rows by definition: only its tokens are checked.
@@ -96,7 +85,6 @@ export function judgeRun(
     repeat,
     group,
     served,
-    wantedRowBytes,
     outputTokens,
     verification,
     accounting: {
@@ -144,7 +132,7 @@ function gapsOf(design: string, { ownDesigns }: BenchOptions): readonly Declared
 
 /** Everything that must be true of a run, or what is not. */
 export function problemsOf(run: BenchRun, options: BenchOptions): string[] {
-  const { cell, served, wantedRowBytes, verification, accounting, leaks } = run;
+  const { cell, served, verification, accounting, leaks } = run;
   const problems: string[] = [];
   const { rowsMismatched, rowsImpossible, rowsMissingOfFinished, wrongTokens, requestsWithWrongCount, firstProblem } =
     verification;
@@ -159,6 +147,7 @@ export function problemsOf(run: BenchRun, options: BenchOptions): string[] {
     const reason = run.refusal === null ? '' : `: ${run.refusal}`;
     problems.push(`${accounting.lost} requests are unaccounted for${reason}`);
   }
+  const { wantedRowBytes } = served;
   const { captureDeviceToHost } = served.transfers;
   if (captureDeviceToHost > wantedRowBytes && gapsOf(cell.design, options).every(({ law }) => law !== 'L5')) {
     problems.push(`${captureDeviceToHost} bytes left the devices, of which ${wantedRowBytes} are due (L5)`);

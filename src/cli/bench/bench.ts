@@ -1,9 +1,10 @@
 /** The bench: every design at every share of opted-in requests, in one process, each row checked. */
 
 import type { DeadlineCounts } from '../../contract/device.ts';
+import type { DesignReference } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { designByName } from '../../capture/designs.ts';
-import { DesignSession } from '../../host/design-session.ts';
+import { startEngines, type BenchEngines } from './engines/bench-engines.ts';
 import { sumOfDeadlines } from '../../worker/thread/thread-executor.ts';
 import type { Environment } from '../environment.ts';
 import { describeEnvironment } from '../environment.ts';
@@ -58,13 +59,15 @@ export async function runBench(
   const schedule = new PairSchedule({ cells, seed: options.seed, ending: options.ending });
   const { model, routing } = options.session;
   const verifier = new Verifier(model, routing?.kind === 'replay' ? routing.recording : null);
-  const sessions = new Map<string, DesignSession>();
+  const engines = new Map<string, BenchEngines>();
+  const referenceOf = (design: string): DesignReference =>
+    options.ownDesigns?.[design]?.module ?? designByName(design).name;
   const labelled = new LabelledWorkloads(options.workload, model.vocabSize, routing?.kind === 'replay');
   const runs: BenchRun[] = [];
   const problems: string[] = [];
-  const serve = (run: PlannedRun, name: string, session = sessions.get(run.cell.design)!): Promise<ServedRun> => {
+  const serve = (run: PlannedRun, name: string, by = engines.get(run.cell.design)!): Promise<ServedRun> => {
     onProgress(schedule.progress(elapsedMs()), name);
-    return serveRun(session, run, labelled.of(run), options);
+    return serveRun(by, run, labelled.of(run), options);
   };
   const judge = (served: ServedRun, name: string): BenchRun => {
     const run = judgeRun(served, verifier);
@@ -76,12 +79,12 @@ export async function runBench(
     const { collectiveTimeoutMs: _, ...alone } = options.session;
     const session = { ...alone, device: 'webgpu', ballastMs: 0, fault: null } as const;
     let check: ShaderCheck = { device: '', numDesigns: 0, rowsVerified: 0 };
-    for (const [design, { reference }] of sessions) {
+    for (const design of engines.keys()) {
       const name = `${design}, shaders`;
-      const onAdapter = await DesignSession.start(reference, session);
+      const onAdapter = await startEngines(referenceOf(design), session, { size: 1, dispatch: 'modular' });
       try {
         const result = judge(await serve(warmUpOf(design), name, onAdapter), name);
-        const { description } = onAdapter.executor.devices[0]!;
+        const { description } = onAdapter.devices[0]!;
         const rowsVerified = check.rowsVerified + result.verification.rowsVerified;
         check = { device: description, numDesigns: check.numDesigns + 1, rowsVerified };
       } finally {
@@ -93,9 +96,8 @@ export async function runBench(
   try {
     const warmUp = (design: string): Promise<ServedRun> => serve(warmUpOf(design), `${design}, warm-up`);
     for (const design of new Set(cells.map((cell) => cell.design))) {
-      const reference = options.ownDesigns?.[design]?.module ?? designByName(design).name;
       onProgress(schedule.progress(elapsedMs()), `${design}, start`);
-      sessions.set(design, await DesignSession.start(reference, options.session));
+      engines.set(design, await startEngines(referenceOf(design), options.session, options.dataParallel));
       const before = elapsedMs();
       const { accounting, refusal } = judge(await warmUp(design), `${design}, warm-up`);
       schedule.took(design, elapsedMs() - before);
@@ -120,7 +122,7 @@ export async function runBench(
     onProgress(schedule.progress(elapsedMs()), 'done');
     const { workload, session, ...rest } = options;
     const { routing: _, ...told } = session;
-    const environment = describeEnvironment(sessions.get('off')!.executor.devices[0]!);
+    const environment = describeEnvironment(engines.get('off')!.devices[0]!);
     const repeats = options.ending.kind === 'repeats' ? options.ending.repeats : null;
     const comparisons = schedule.end();
     const offRates = runs.filter(({ cell }) => cell.design === 'off').map(rateOf);
@@ -131,20 +133,20 @@ export async function runBench(
       cells,
       comparisons,
       runs,
-      deadlines: await deadlinesOf(sessions.values()),
+      deadlines: await deadlinesOf(engines.values()),
       shaderCheck,
       problems,
       otherLoad: other,
       warnings: warningsOf({ cells, comparisons, offRates, load: other, numCpus: environment.numCpus }),
     };
   } finally {
-    for (const session of sessions.values()) await session.close();
+    for (const each of engines.values()) await each.close();
   }
 }
 
 /** Of all runs, warm-ups included. */
-async function deadlinesOf(sessions: Iterable<DesignSession>): Promise<DeadlineCounts | null> {
-  const counts = await Promise.all(Array.from(sessions, (session) => session.executor.deadlines()));
+async function deadlinesOf(engines: Iterable<BenchEngines>): Promise<DeadlineCounts | null> {
+  const counts = await Promise.all(Array.from(engines, (each) => each.deadlines()));
   return sumOfDeadlines(counts);
 }
 

@@ -112,12 +112,27 @@ export function benchCommand(): Command {
       LIMITS.queueDepth,
       2,
     )
-    .option('--ranks <n>', 'worker threads, each running every step', LIMITS.ranks, 1)
+    .option('--ranks <n>', 'worker threads in all, each running every step of its engine', LIMITS.ranks, 1)
     .option('--lockstep', 'each step ends when all ranks have run it, as in the all-to-all of the experts')
     .option(
       '--collective-timeout <s>',
       'the longest that a rank waits for the others in a step (with --lockstep; default: 60, or the step time-out)',
       finite(0.001, 86_400),
+    )
+    .option(
+      '--data-parallel <n>',
+      'engines that share the ranks and the requests, each with a thread of its own; all ranks run in lockstep',
+      whole(1, 16),
+      1,
+    )
+    .addOption(
+      new Option(
+        '--dispatch <kind>',
+        'rows that a router sees with --data-parallel: modular = its engine’s, naive = those of all engines, ' +
+          'naive-shards = the same, padded to shards of the ranks (sequence parallelism)',
+      )
+        .choices(['modular', 'naive', 'naive-shards'])
+        .default('modular'),
     )
     .option('--block-size <n>', 'tokens per KV block', whole(1, 65_536), 16)
     .option('--num-blocks <n>', 'KV blocks (default: enough that nothing is preempted)', whole(2, 2 ** 24))

@@ -4,13 +4,13 @@ import type { EngineCoreOutput, FinishReason } from '../../contract/engine-core-
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { RowJoiner } from '../../capture/row-joiner.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
-import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 import type { DesignSession } from '../../host/design-session.ts';
 import { LiveEngine } from '../../host/live-engine.ts';
 import { Arrivals } from '../../workload/arrivals.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import type { Workload } from '../../workload/workload.ts';
 import { toEngineRequest } from '../../workload/workload.ts';
+import { WantedBytes } from './measure/wanted-bytes.ts';
 import { RunMeter, type RunMeasures } from './measure/run-meter.ts';
 
 /** What became of one request of the workload. */
@@ -42,17 +42,20 @@ export type ServeOptions = Readonly<{
   maxRestarts?: number;
   /** See `RunMeter`; absent = no. */
   countsHeldRows?: boolean;
-  /** A step is handed to the workers. */
-  onBegin?: (step: SchedulerOutput) => void;
 }>;
 
-export type ServeResult = RunMeasures & Readonly<{ requests: readonly ServedRequest[] }>;
+export type ServeResult = RunMeasures &
+  Readonly<{
+    requests: readonly ServedRequest[];
+    /** The most bytes of rows that may leave the devices: of the scheduled tokens of requests that opted in (L5). */
+    wantedRowBytes: number;
+  }>;
 
 /**
  * Rejects with what ended the run early (DEVICE_LOST, WORKER_LOST); requests that the engine refuses end as `refused`.
  */
 export async function serveWorkload(options: ServeOptions): Promise<ServeResult> {
-  const { session, workload, maxRestarts = 0, onBegin = () => {}, countsHeldRows = false } = options;
+  const { session, workload, maxRestarts = 0, countsHeldRows = false } = options;
   const served = workload.requests.map((request, i): ServedRequest => ({
     requestId: request.requestId,
     promptTokenIds: request.promptTokenIds,
@@ -63,6 +66,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
     refusal: null,
     rows: null,
   }));
+  const wanted = new WantedBytes(session.config.model);
   const joiners = new Map<number, RowJoiner>();
   const placeOf = new Map(served.map((request, i) => [request.requestId, i]));
   const arrivals = new Arrivals(workload, options.mode);
@@ -74,7 +78,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
   const engine = new LiveEngine(session, {
     maxRestarts,
     onOutput,
-    onBegin,
+    onBegin: (step) => wanted.add(step),
     onStep: (timing) => {
       if (timing.numRequests === 0) return;
       meter.step(timing, engine);
@@ -144,7 +148,8 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
     meter.start();
     submitDue();
     await engine.ended();
-    return { requests: served, ...(await meter.measures(engine)) };
+    const wantedRowBytes = wanted.bytes * session.executor.devices.length;
+    return { requests: served, wantedRowBytes, ...(await meter.measures(engine)) };
   } finally {
     meter.close();
     if (timer !== null) clearTimeout(timer);

@@ -4,6 +4,7 @@
 
 import type {
   DesignReference,
+  Dispatch,
   EngineConfig,
   ModelConfig,
   PrefixRows,
@@ -85,6 +86,8 @@ export type Flags = DeviceFlags & {
   shmSave: boolean;
   shmRead: boolean;
   experiments?: boolean;
+  dataParallel: number;
+  dispatch: Dispatch;
   blockSize: number;
   numBlocks?: number;
   maxNumSeqs?: number;

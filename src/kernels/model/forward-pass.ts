@@ -126,9 +126,12 @@ export class ForwardPass {
     this.#device.write(this.slotMapping, 0, input.slotMapping.subarray(0, input.numTokens));
   }
 
-  /** Records the pass over what was uploaded last. `sizes`: the `StepInput` itself will do. */
-  record(commands: CommandRecorder, sizes: StepSizes): void {
-    commands.beginPass?.(sizes.numTokens);
+  /**
+   * Records the pass over what was uploaded last. `sizes`: the `StepInput` itself will do. `ownTokens`: without those
+   * that only the router sees.
+   */
+  record(commands: CommandRecorder, sizes: StepSizes, ownTokens: number = sizes.numTokens): void {
+    commands.beginPass?.(ownTokens);
     for (const { bound, grid, chunk } of this.#steps) {
       const numTokens = chunk === null ? sizes.numTokens : Math.min(chunk.size, sizes.numTokens - chunk.start);
       if (chunk !== null && numTokens <= 0) continue;

@@ -237,6 +237,9 @@ export class VirtualRank {
         if (!this.isDead) this.#events.onOutput(this, flight, end.output);
         return;
       }
+      // An engine that is alone owes nobody a pass.
+      case 'dummy-run':
+        return;
       default:
         end satisfies never;
     }

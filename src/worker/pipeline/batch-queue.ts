@@ -92,6 +92,10 @@ export class BatchQueue<Step> {
     return this.#restartsLeft;
   }
 
+  get numInFlight(): number {
+    return this.#inFlight.length;
+  }
+
   /** There is room for a step; whether there is anything to run only `begin` tells. */
   get canBegin(): boolean {
     return this.#state === 'running' && this.#inFlight.length < this.#queueDepth;

@@ -13,6 +13,11 @@ export type StepFrame = {
   readonly step: Mutable<WorkerStep>;
   /** The requests' places in the scheduler's step, in the order in which they run. */
   readonly order: Uint32Array;
+  /** A pass without a request: nobody wants its results. */
+  isDummy: boolean;
+  /** Before the step's own, which the router sees: rows of other engines, and the requests of the input that hold them. */
+  rowsBefore: number;
+  firstOrdinal: number;
   /** Bytes of the step's results: sampled tokens, then rows. */
   sampledBytes: number;
   rowBytes: number;
@@ -39,6 +44,9 @@ function newFrame({ maxNumSeqs, maxNumBatchedTokens }: EngineConfig): StepFrame 
   const perRequest = () => new Uint32Array(maxNumSeqs);
   return {
     order: perRequest(),
+    isDummy: false,
+    rowsBefore: 0,
+    firstOrdinal: 0,
     sampledBytes: 0,
     rowBytes: 0,
     step: {

@@ -7,9 +7,11 @@
  *                                                          └▶ onMap ─▶ … ─▶ mapped ─▶ collect ─▶ onEnd, slot free
  *
  * Where steps depend on each other, the turn is free only at the end. In lockstep with other ranks, a step waits for
- * theirs behind its forward pass, and the turn is free when all of them have run:
+ * theirs behind its forward pass, and the turn is free when all of them have run. Where other engines run passes of
+ * other sizes, it waits for these before, too:
  *
- *     submit ─▶ onMap ─▶ mapped ─▶ onPassEnd ─▶ … ─▶ released ─▶ advance ─▶ onMap ─▶ …
+ *     ring slot ─▶ onPassComes ─▶ … ─▶ passSized ─▶ advance ─▶ begin
+ *     submit ─▶ onMap ─▶ mapped ─▶ onPassEnd ─▶ … ─▶ passReleased ─▶ advance ─▶ onMap ─▶ …
  */
 
 import type { BlockingReads, DeviceRange, WorkerStep } from '../../contract/capture.ts';
@@ -20,7 +22,7 @@ import type { ForwardPass } from '../../kernels/model/forward-pass.ts';
 import { KvBlocks } from './kv-blocks.ts';
 import { ReadbackRing } from './readback-ring.ts';
 import type { StepFrame } from './step-frame.ts';
-import { emptyOutput, StepRunner, type StepRunnerOptions } from './step-runner.ts';
+import { DUMMY_ROWS, emptyOutput, StepRunner, type StepRunnerOptions } from './step-runner.ts';
 
 /**
  * Tasks run in the order in which they are accepted: a KV read sees what all steps before it wrote, a KV write is seen
@@ -29,12 +31,15 @@ import { emptyOutput, StepRunner, type StepRunnerOptions } from './step-runner.t
 export type WorkerTask =
   /** The step must stay as it is until its task ends. `epoch`: see `StepInput.begin`. */
   | Readonly<{ kind: 'step'; step: SchedulerOutput; epoch: number }>
+  /** A forward pass without a request: other engines run theirs, and none can do so alone. */
+  | Readonly<{ kind: 'dummy' }>
   | Readonly<{ kind: 'read-kv'; blockIds: Uint32Array }>
   /** Keys are `[blockIds.length, blockSize, 2]` u32. */
   | Readonly<{ kind: 'write-kv'; blockIds: Uint32Array; keys: Uint32Array }>;
 
 export type TaskEnd =
   | Readonly<{ kind: 'output'; output: ModelRunnerOutput }>
+  | Readonly<{ kind: 'dummy-run' }>
   | Readonly<{ kind: 'kv'; keys: Uint32Array<ArrayBuffer> }>
   | Readonly<{ kind: 'kv-written' }>
   | Readonly<{ kind: 'failed'; error: unknown }>;
@@ -60,7 +65,10 @@ export type PendingMap<Task> = Readonly<{ task: Task; buffer: DeviceBuffer; byte
     | Readonly<{ kind: 'kv'; flight: null }>
   );
 
-/** A step whose forward pass has run, and which waits for the passes of other ranks. */
+/** A step or dummy that waits to hear how many rows the pass of each engine has; its own has `numRows`. */
+export type ComingPass<Task> = Readonly<{ task: Task; slot: DeviceBuffer; numRows: number }>;
+
+/** A step or dummy whose forward pass has run, and which waits for the passes of other ranks. */
 export type EndedPass<Task> = Readonly<{ task: Task; flight: StepInFlight }>;
 
 /** What the pipeline asks of its driver. None of these may call the pipeline back before it has returned. */
@@ -68,7 +76,9 @@ export type PipelineActions<Task> = Readonly<{
   onSubmitted: (submission: Submission<Task>) => void;
   /** Call `mapped` or `notMapped` when the map has ended. */
   onMap: (map: PendingMap<Task>) => void;
-  /** Call `released` or `notReleased` when all ranks have run theirs. Absent: the rank is in lockstep with none. */
+  /** Call `passSized` or `passFailed` when the sizes are known. Absent: there are no other engines. */
+  onPassComes?: (pass: ComingPass<Task>) => void;
+  /** Call `passReleased` or `passFailed` when all ranks have run theirs. Absent: the rank is in lockstep with none. */
   onPassEnd?: (pass: EndedPass<Task>) => void;
   onEnd: (task: Task, end: TaskEnd) => void;
 }>;
@@ -100,8 +110,8 @@ export class StepPipeline<Task extends WorkerTask> {
   #turnHolder: Task | null = null;
   /** The holder of the turn, with what it had to read before its forward pass. */
   #readyStep: Readonly<{ task: Task; flight: StepInFlight }> | null = null;
-  /** A step whose pass the other ranks have waited for, or run themselves. */
-  #releasedPass: EndedPass<Task> | null = null;
+  /** What the holder of the turn goes on with: it has heard the sizes of all passes, or all of them have run. */
+  #goOn: (() => Task) | null = null;
   /** Buffers of KV reads that have ended, which may still be mapped. */
   readonly #spent: DeviceBuffer[] = [];
   readonly #maps: Set<PendingMap<Task>> = new Set();
@@ -152,8 +162,8 @@ export class StepPipeline<Task extends WorkerTask> {
   }
 
   /**
-   * Goes on with the step that had to read before its forward pass, or was released after it, or begins the oldest task
-   * that has not begun, and returns it. `null`: there is no such task, a step holds the turn, or the ring is full. Call
+   * Goes on with the step that had to read before its forward pass, or had to wait for other ranks, or begins the oldest
+   * task that has not begun, and returns it. `null`: there is no such task, a step holds the turn, or the ring is full. Call
    * it again until it returns `null`, and again whenever a task was accepted, a map has ended or a pass was released.
    * Nothing is submitted anywhere else: a buffer must not be a copy's target as long as it is mapped.
    */
@@ -164,19 +174,26 @@ export class StepPipeline<Task extends WorkerTask> {
       this.#readyStep = null;
       return this.#attempt(ready.task, ready.flight.slot, () => this.#submit(ready.task, ready.flight));
     }
-    const released = this.#releasedPass;
-    if (released !== null) {
-      this.#releasedPass = null;
-      return this.#attempt(released.task, released.flight.slot, () => this.#afterPass(released.task, released.flight));
+    const goOn = this.#goOn;
+    if (goOn !== null) {
+      this.#goOn = null;
+      return goOn();
     }
     const task = this.#queue[0];
     if (task === undefined || this.#turnHolder !== null) return null;
     const work: WorkerTask = task;
-    const slot = work.kind === 'step' ? this.#ring.acquire() : null;
-    if (work.kind === 'step' && slot === null) return null;
+    const needsSlot = work.kind === 'step' || work.kind === 'dummy';
+    const slot = needsSlot ? this.#ring.acquire() : null;
+    if (needsSlot && slot === null) return null;
     this.#queue.shift();
+    const numRows = work.kind === 'step' ? work.step.totalNumScheduledTokens : work.kind === 'dummy' ? DUMMY_ROWS : 0;
+    if (numRows > 0 && this.#actions.onPassComes !== undefined) {
+      this.#turnHolder = task;
+      this.#actions.onPassComes({ task, slot: slot!, numRows });
+      return task;
+    }
     return this.#attempt(task, slot, () => {
-      if (work.kind === 'step') this.#begin(task, work.step, work.epoch, slot!);
+      if (work.kind === 'step' || work.kind === 'dummy') this.#begin(task, work, slot!, [numRows]);
       else if (work.kind === 'read-kv') this.#readKv(task, work.blockIds);
       else this.#writeKv(task, work.blockIds, work.keys);
     });
@@ -197,14 +214,20 @@ export class StepPipeline<Task extends WorkerTask> {
     if (this.#maps.delete(map)) this.#failMapped(map, error);
   }
 
+  /** The passes of the engines have so many rows: this one begins with the next `advance`. */
+  passSized({ task, slot }: ComingPass<Task>, rowsOfEngines: readonly number[]): void {
+    const work = task as WorkerTask & Readonly<{ kind: 'step' | 'dummy' }>;
+    this.#goOn = () => this.#attempt(task, slot, () => this.#begin(task, work, slot, rowsOfEngines));
+  }
+
   /** All ranks have run their passes: the step goes on with the next `advance`. */
-  released(pass: EndedPass<Task>): void {
-    this.#releasedPass = pass;
+  passReleased({ task, flight }: EndedPass<Task>): void {
+    this.#goOn = () => this.#attempt(task, flight.slot, () => this.#afterPass(task, flight));
   }
 
   /** The other ranks were waited for in vain, and the step fails. */
-  notReleased({ task, flight }: EndedPass<Task>, error: unknown): void {
-    this.#end(task, flight.slot, { kind: 'failed', error });
+  passFailed(pass: ComingPass<Task> | EndedPass<Task>, error: unknown): void {
+    this.#end(pass.task, 'slot' in pass ? pass.slot : pass.flight.slot, { kind: 'failed', error });
   }
 
   /** The device is gone: tasks that have not begun fail. Those that have begun fail as their maps do. */
@@ -222,16 +245,25 @@ export class StepPipeline<Task extends WorkerTask> {
     return task;
   }
 
-  #begin(task: Task, step: SchedulerOutput, epoch: number, slot: DeviceBuffer): void {
-    const frame = this.#steps.begin(step, epoch);
+  #begin(
+    task: Task,
+    work: WorkerTask & Readonly<{ kind: 'step' | 'dummy' }>,
+    slot: DeviceBuffer,
+    rowsOfEngines: readonly number[],
+  ): void {
+    const isDummy = work.kind === 'dummy';
+    const frame = isDummy
+      ? this.#steps.beginDummy(rowsOfEngines)
+      : this.#steps.begin(work.step, work.epoch, rowsOfEngines);
     if (frame === null) {
       this.#ring.release(slot);
-      this.#actions.onEnd(task, { kind: 'output', output: emptyOutput(step.stepId) });
+      const { stepId } = (work as WorkerTask & Readonly<{ kind: 'step' }>).step;
+      this.#actions.onEnd(task, { kind: 'output', output: emptyOutput(stepId) });
       return;
     }
     this.#turnHolder = task;
     const flight: StepInFlight = { frame, slot };
-    if (this.#reads === null) this.#submit(task, flight);
+    if (this.#reads === null || isDummy) this.#submit(task, flight);
     else this.#readNow(task, flight, 'before', this.#reads.readBefore(frame.step));
   }
 
@@ -246,6 +278,11 @@ export class StepPipeline<Task extends WorkerTask> {
   }
 
   #afterPass(task: Task, flight: StepInFlight): void {
+    if (flight.frame.isDummy) {
+      this.#steps.endDummy(flight.frame);
+      this.#end(task, flight.slot, { kind: 'dummy-run' });
+      return;
+    }
     if (!this.#oneAtATime) this.#turnHolder = null;
     const after = this.#reads?.readAfter(flight.frame.step) ?? null;
     if (after === null) this.#mapResults(task, flight);

@@ -4,6 +4,7 @@
  */
 
 import type { CaptureWorkerHalf, DeviceRange } from '../../contract/capture.ts';
+import { otherRows, type HookPlace } from './dispatched-rows.ts';
 import { rowsOfRank, SINGLE_RANK } from './hook-layout.ts';
 import type { EngineConfig } from '../../contract/config.ts';
 import type { Device, DeviceBuffer } from '../../contract/device.ts';
@@ -11,6 +12,7 @@ import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import { PLACEHOLDER_TOKEN, type SchedulerOutput } from '../../contract/scheduler-output.ts';
 import type { ForwardPass } from '../../kernels/model/forward-pass.ts';
 import { FROM_DEVICE, StepInput } from '../../kernels/model/step-input.ts';
+import { DUMMY_STEP } from './lockstep/activity-board.ts';
 import { PersistentBatch, type BatchEntry } from './persistent-batch.ts';
 import { StepFrames, type StepFrame } from './step-frame.ts';
 
@@ -19,7 +21,13 @@ export type StepRunnerOptions = Readonly<{
   device: Device;
   forward: ForwardPass;
   capture: CaptureWorkerHalf | null;
+  /** Among other data-parallel engines; absent = there are none. */
+  place?: HookPlace;
 }>;
+
+const ALONE: HookPlace = { ranks: SINGLE_RANK, dispatch: 'modular' };
+/** Of a dummy pass. */
+export const DUMMY_ROWS = 1;
 
 /**
  *     begin ─▶ frame ─▶ submit ─▶ … the device runs, other steps may begin … ─▶ collect ─▶ output
@@ -34,8 +42,9 @@ export class StepRunner {
   readonly #frames: StepFrames;
   /** For each batch slot the request of the step being prepared: its place in the scheduler's step, or −1. */
   readonly #placeOfSlot: Int32Array;
+  readonly #place: HookPlace;
 
-  constructor({ engine, device, forward, capture }: StepRunnerOptions) {
+  constructor({ engine, device, forward, capture, place = ALONE }: StepRunnerOptions) {
     this.#engine = engine;
     this.#device = device;
     this.#forward = forward;
@@ -43,6 +52,7 @@ export class StepRunner {
     this.#input = new StepInput(forward.shape);
     this.#batch = new PersistentBatch(engine, forward.shape.maxBlocksPerSeq);
     this.#frames = new StepFrames(engine);
+    this.#place = place;
     this.#placeOfSlot = new Int32Array(engine.maxNumSeqs).fill(-1);
   }
 
@@ -58,16 +68,39 @@ export class StepRunner {
 
   /**
    * Updates the persistent batch and uploads the step's input. `null`: the step runs nothing. `epoch`: see
-   * `StepInput.begin`.
+   * `StepInput.begin`. `rowsOfEngines`: what the pass of each data-parallel engine runs.
    */
-  begin(step: SchedulerOutput, epoch: number = 0): StepFrame | null {
+  begin(step: SchedulerOutput, epoch: number, rowsOfEngines: readonly number[]): StepFrame | null {
     this.#batch.forget(step.finishedIndices);
     this.#batch.forget(step.preemptedIndices);
     this.#capture?.forget?.(step.finishedIndices, step.preemptedIndices);
     if (step.numRequests === 0) return null;
     const frame = this.#frames.take();
-    this.#prepare(step, frame, epoch);
+    this.#prepare(step, frame, epoch, rowsOfEngines);
     return frame;
+  }
+
+  /** Uploads the input of a pass without a request. No half hears of it, and nothing of it is collected. */
+  beginDummy(rowsOfEngines: readonly number[]): StepFrame {
+    const frame = this.#frames.take();
+    frame.isDummy = true;
+    frame.firstOrdinal = 0;
+    frame.step.stepId = DUMMY_STEP;
+    frame.step.numRequests = 0;
+    frame.step.numTokens = DUMMY_ROWS;
+    const { before, behind } = otherRows(this.#place, rowsOfEngines);
+    const numRows = before + DUMMY_ROWS + behind;
+    this.#input.begin(numRows, this.#numPaddingRequests(numRows), 0);
+    this.#addPadding(numRows);
+    this.#input.end();
+    this.#forward.upload(this.#input);
+    return frame;
+  }
+
+  /** Gives the frame of a dummy pass back. */
+  endDummy(frame: StepFrame): void {
+    frame.isDummy = false;
+    this.#frames.give(frame);
   }
 
   /**
@@ -76,10 +109,11 @@ export class StepRunner {
    */
   submit(frame: StepFrame, target: DeviceBuffer): number {
     const { sampled, sampledLayout } = this.#forward;
-    frame.sampledBytes = sampledLayout.byteLength(frame.step.numRequests);
+    frame.sampledBytes = sampledLayout.byteLength(Math.max(1, frame.firstOrdinal + frame.step.numRequests));
     this.#device.submit((commands) => {
-      this.#forward.record(commands, this.#input);
-      const rows: DeviceRange | null = this.#capture?.record(frame.step, commands) ?? null;
+      this.#forward.record(commands, this.#input, frame.step.numTokens);
+      const capture = frame.isDummy ? null : this.#capture;
+      const rows: DeviceRange | null = capture?.record(frame.step, commands) ?? null;
       frame.rowBytes = rows?.byteLength ?? 0;
       commands.copy(sampled, 0, target, 0, frame.sampledBytes);
       if (rows !== null) commands.copy(rows.buffer, rows.byteOffset ?? 0, target, frame.sampledBytes, rows.byteLength);
@@ -89,7 +123,7 @@ export class StepRunner {
 
   /** Makes the step's output from the bytes that `submit` announced, and gives the frame back. */
   collect(frame: StepFrame, bytes: Uint8Array): ModelRunnerOutput {
-    const { step, sampledBytes, rowBytes } = frame;
+    const { step, firstOrdinal, sampledBytes, rowBytes } = frame;
     const { sampledLayout } = this.#forward;
     const { numSpeculativeTokens, asyncScheduling } = this.#engine;
     const n = step.numRequests;
@@ -101,15 +135,15 @@ export class StepRunner {
     let numSampled = 0;
     let numDrafts = 0;
     for (let i = 0; i < n; i++) {
-      const count = sampledLayout.count(words, i);
+      const count = sampledLayout.count(words, firstOrdinal + i);
       counts[i] = count;
-      const tokensAt = sampledLayout.tokensAt(i);
+      const tokensAt = sampledLayout.tokensAt(firstOrdinal + i);
       for (let t = 0; t < count; t++) sampledTokenIds[numSampled++] = words[tokensAt + t]!;
       sampledOffsets[i + 1] = numSampled;
       const refused = step.draftCounts[i]! + 1 - count;
       if (count > 0 && refused > 0) this.#batch.rollBack(step.requestIndices[i]!, refused);
       if (drafts === null) continue;
-      const draftsAt = sampledLayout.draftsAt(i);
+      const draftsAt = sampledLayout.draftsAt(firstOrdinal + i);
       for (let t = 0; t < (count > 0 ? numSpeculativeTokens : 0); t++) {
         drafts.tokenIds[numDrafts++] = words[draftsAt + t]!;
       }
@@ -130,11 +164,17 @@ export class StepRunner {
   }
 
   /** Fills the frame and the device's step input; requests run in the order of their batch slots. */
-  #prepare(step: SchedulerOutput, frame: StepFrame, epoch: number): void {
+  #prepare(step: SchedulerOutput, frame: StepFrame, epoch: number, rowsOfEngines: readonly number[]): void {
     const input = this.#input;
     const { step: out, order } = frame;
     const n = step.numRequests;
-    input.begin(step.totalNumScheduledTokens, n, step.newBlockOffsets[n]!, epoch);
+    const numTokens = step.totalNumScheduledTokens;
+    const { before, behind } = otherRows(this.#place, rowsOfEngines);
+    const numRowsSeen = before + numTokens + behind;
+    frame.rowsBefore = before;
+    frame.firstOrdinal = this.#numPaddingRequests(before);
+    const numRequests = frame.firstOrdinal + n + this.#numPaddingRequests(behind);
+    input.begin(numRowsSeen, numRequests, step.newBlockOffsets[n]!, epoch);
     this.#batch.admit(step, (batchSlot, blockOrdinal, blockId) =>
       input.addTableUpdate(batchSlot, blockOrdinal, blockId),
     );
@@ -149,20 +189,38 @@ export class StepRunner {
 
     out.stepId = step.stepId;
     out.numRequests = n;
-    out.numTokens = step.totalNumScheduledTokens;
-    // Ranks of this engine repeat each other's work, unsharded and unpadded: the router of each sees its own rows.
-    const { numTokens } = out;
-    out.firstRow = rowsOfRank(SINGLE_RANK, { numRowsSeen: numTokens, rowsPerRank: [numTokens], numTokens }).firstRow;
+    out.numTokens = numTokens;
+    out.firstRow = rowsOfRank(this.#place.ranks, { numRowsSeen, rowsPerRank: rowsOfEngines, numTokens }).firstRow;
     // Read when the step's results arrive, and the engine's array is reused by then.
     out.captureMetadata = step.captureMetadata?.slice() ?? null;
+    this.#addPadding(before);
     for (let i = 0; i < n; i++) this.#addRequest(step, order[i]!, frame, i);
+    this.#addPadding(behind);
     input.end();
     this.#forward.upload(input);
     // A half may read it when the results arrive; the step input belongs to the next step by then.
-    out.slotMapping.set(input.slotMapping.subarray(0, numTokens));
+    out.slotMapping.set(input.slotMapping.subarray(before, before + numTokens));
   }
 
-  #addRequest(step: SchedulerOutput, position: number, { step: out }: StepFrame, i: number): void {
+  /** Requests that hold rows of no request of this rank: of a block at most, so that none reads another's KV. */
+  #numPaddingRequests(numRows: number): number {
+    return Math.ceil(numRows / this.#engine.blockSize);
+  }
+
+  /** Rows of other engines, and padding. Their KV goes to the null block, and nothing is sampled for them. */
+  #addPadding(numRows: number): void {
+    const { blockSize } = this.#engine;
+    for (let left = numRows; left > 0; left -= blockSize) {
+      const count = Math.min(left, blockSize);
+      const row = this.#input.addRequest(0, 0, count, 0, false);
+      for (let t = 0; t < count; t++) {
+        this.#input.setToken(row + t, row + t);
+        this.#input.setSlot(row + t, t);
+      }
+    }
+  }
+
+  #addRequest(step: SchedulerOutput, position: number, { step: out, rowsBefore }: StepFrame, i: number): void {
     const input = this.#input;
     const entry = this.#batch.get(step.requestIndices[position]!);
     const { data } = entry;
@@ -190,7 +248,7 @@ export class StepRunner {
     out.tokenStarts[i] = start;
     out.tokenCounts[i] = count;
     out.draftCounts[i] = numDrafts;
-    out.rowStarts[i] = out.firstRow + row;
+    out.rowStarts[i] = out.firstRow + row - rowsBefore;
     out.optedIn[i] = data.returnRoutedExperts ? 1 : 0;
     out.promptStarts[i] = data.routedExpertsPromptStart;
     out.numPromptTokens[i] = data.numPromptTokens;

@@ -20,6 +20,8 @@ export type RankTask =
       returnedWords: readonly ArrayBuffer[];
       returnedRows: readonly ArrayBuffer[];
     }>
+  /** A pass without a request. */
+  | Readonly<{ kind: 'dummy' }>
   | Readonly<{ kind: 'counts' }>
   /** Measuring begins with the first of these. */
   | Readonly<{ kind: 'take-usage' }>
@@ -41,6 +43,7 @@ export type ExecuteReply = Readonly<{
 export type RankReply =
   | Readonly<{ kind: 'started'; device: DeviceInfo }>
   | ExecuteReply
+  | Readonly<{ kind: 'dummy-run' }>
   | Readonly<{
       kind: 'counts';
       counts: Omit<WorkerLiveCounts, 'lentBuffers'>;

@@ -133,6 +133,10 @@ async function replyTo(task: RankTask): Promise<RankReply> {
     return { kind: 'fault-armed' };
   }
   if (task.kind === 'execute') return worker.execute(task);
+  if (task.kind === 'dummy') {
+    await runner.runDummy();
+    return { kind: 'dummy-run' };
+  }
   const fault = faults.onKvMove();
   if (fault !== null) await fault;
   if (task.kind === 'read-kv') return { kind: 'kv', keys: await runner.readKv(task.blockIds) };

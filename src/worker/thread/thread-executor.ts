@@ -10,7 +10,7 @@ import { rowShape } from '../../capture/row-shape.ts';
 import type { Executor, TransferCounts, WorkerLiveCounts } from '../executor.ts';
 import { outputMessageLength, readOutputMessage } from './output-message.ts';
 import type { RankPasses } from '../pipeline/lockstep/pass-times.ts';
-import { groupOf } from './lockstep-member.ts';
+import { groupOf } from './shared-lockstep.ts';
 import { requireAgreement } from '../pipeline/rank-agreement.ts';
 import type { ExecuteReply, RankReply, RankTask } from './rank-protocol.ts';
 import { RankThread } from './rank-thread.ts';
@@ -99,6 +99,10 @@ export class ThreadExecutor implements Executor {
     requireAgreement(outputs);
     for (const output of outputs.slice(1)) this.recycle(output);
     return outputs[0]!;
+  }
+
+  async executeDummy(): Promise<void> {
+    await all(this.#ranks.map((rank) => ask(rank, { kind: 'dummy' }, 'dummy-run')));
   }
 
   recycle(output: ModelRunnerOutput): void {
@@ -205,7 +209,8 @@ export class ThreadExecutor implements Executor {
 /** Ranks of the engine that the others of their group wait for. */
 function awaitedRanks({ lockstep, numRanks }: Pick<WorkerConfig, 'lockstep' | 'numRanks'>): readonly number[] {
   if (lockstep === undefined) return [];
-  return groupOf(lockstep, numRanks).barrier.absentRanks.map((rank) => rank - lockstep.engine * numRanks);
+  const { waitedAt } = groupOf(lockstep, numRanks);
+  return waitedAt.absentRanks.map((rank) => rank - lockstep.engine * numRanks);
 }
 
 /** `null`: none of them keeps to deadlines. */

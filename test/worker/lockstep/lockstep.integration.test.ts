@@ -101,6 +101,7 @@ test('the five experiments: a row that stands still is a result, and the others 
       workload,
       mode: { kind: 'closed', concurrency: 4 },
       abortShare: 0,
+      dataParallel: { size: 1, dispatch: 'modular' },
       session: { ...config, fault: { kind: 'hang', rank: 1, stepId: 3, release } },
     },
     // The threads of a row are started again when it has stood still: all of them stand still at first.

@@ -73,13 +73,13 @@ describe('the report of a group that stands still', () => {
       [1, 1000],
       [3, 1200],
     ] as const) {
-      group.barrier.arrive(rank);
+      group.passes.arrive(rank);
       group.board.note(rank, 'barrier', 40, ms);
     }
     group.board.note(2, 'results', 39, 500);
     group.board.noteLock(2, 'waits', 600);
     group.board.noteLock(group.engineActor(1), 'holds', 400);
-    expect(stallReport(group, 5900).split('\n')).toEqual([
+    expect(stallReport(group, group.passes, 5900).split('\n')).toEqual([
       'ranks 0, 1, 3 wait at the barrier, since 5.0 s, for rank 2',
       '  rank 2 (engine 1, tensor rank 0): brings the results of step 39, since 5.4 s, waits for the lock, since 5.3 s',
       '  the scheduler of engine 1: holds the lock, since 5.5 s',
@@ -88,29 +88,29 @@ describe('the report of a group that stands still', () => {
 
   test('forgets a lock that was given back, and names a rank without a step', () => {
     const group = groupOf(1, 2);
-    group.barrier.arrive(1);
+    group.passes.arrive(1);
     group.board.note(1, 'barrier', 3, 0);
     group.board.noteLock(0, 'holds', 1);
     group.board.noteLock(0, 'none', 2);
-    expect(stallReport(group, 100)).toBe(
+    expect(stallReport(group, group.passes, 100)).toBe(
       'rank 1 waits at the barrier, since 0.1 s, for rank 0\n  rank 0 (tensor rank 0): has no step, since 0.1 s',
     );
   });
 
   test('tells a rank that has not seen its release from one that waits', () => {
     const group = groupOf(1, 2);
-    for (const rank of [0, 1, 0]) group.barrier.arrive(rank);
+    for (const rank of [0, 1, 0]) group.passes.arrive(rank);
     group.board.note(0, 'barrier', 8, 90);
     group.board.note(1, 'barrier', 7, 50);
-    expect(stallReport(group, 150)).toContain(
+    expect(stallReport(group, group.passes, 150)).toContain(
       'rank 1 (tensor rank 1): stands still behind step 7, which all ranks have run, since 0.1 s',
     );
   });
 
   test('of a thousand ranks is short', () => {
     const group = groupOf(128, 8);
-    for (let rank = 0; rank < 1024; rank += 3) group.barrier.arrive(rank);
-    const lines = stallReport(group, 0).split('\n');
+    for (let rank = 0; rank < 1024; rank += 3) group.passes.arrive(rank);
+    const lines = stallReport(group, group.passes, 0).split('\n');
     expect(lines).toHaveLength(18);
     expect(lines[17]).toBe('  and 666 more');
     expect(Math.max(...lines.map((line) => line.length))).toBeLessThan(300);

@@ -4,12 +4,12 @@
  */
 
 import type { ShmFlockSwitches } from '../../../contract/config.ts';
-import type { DeadlineCounts } from '../../../contract/device.ts';
-import { DesignSession } from '../../../host/design-session.ts';
+import type { DeadlineCounts, DeviceInfo } from '../../../contract/device.ts';
 import { random } from '../../../workload/random.ts';
 import { isLoss } from '../../../worker/pipeline/loss.ts';
 import { sumOfDeadlines } from '../../../worker/thread/thread-executor.ts';
 import { describeEnvironment, type Environment } from '../../environment.ts';
+import { startEngines, type BenchEngines } from '../engines/bench-engines.ts';
 import type { BenchOptions } from '../bench-options.ts';
 import { judgeRun, problemsOf, rateOf, serveRun, type BenchRun } from '../bench-run.ts';
 import { LabelledWorkloads } from '../labelled-workloads.ts';
@@ -80,8 +80,8 @@ export async function runExperiments(
     onProgress({ done, total, unit: 'run', detail: repeat < 0 ? ', warm-up' : `, repeat ${repeat + 1}` }, name);
     done++;
     const planned = { cell: row.cell, repeat, group: repeat, label: 1 + repeat };
-    const run = await row.serve(async (session) =>
-      judgeRun(await serveRun(session, planned, labelled.of(planned), options), verifier),
+    const run = await row.serve(async (engines) =>
+      judgeRun(await serveRun(engines, planned, labelled.of(planned), options), verifier),
     );
     for (const problem of run === null ? [] : problemsOf(run, options)) problems.push(`${name}: ${problem}`);
     return run;
@@ -125,7 +125,7 @@ class Row {
   readonly #options: BenchOptions;
   readonly #runs: Map<number, BenchRun> = new Map();
   readonly #timeouts: TimedOut[] = [];
-  #session: DesignSession | null = null;
+  #engines: BenchEngines | null = null;
 
   constructor(experiment: Experiment, options: BenchOptions) {
     this.experiment = experiment;
@@ -135,7 +135,7 @@ class Row {
   }
 
   /** `null`: the run stood still. */
-  async serve(run: (session: DesignSession) => Promise<BenchRun>): Promise<BenchRun | null> {
+  async serve(run: (session: BenchEngines) => Promise<BenchRun>): Promise<BenchRun | null> {
     const session = await this.#open();
     const startedAt = performance.now();
     try {
@@ -171,25 +171,29 @@ class Row {
     };
   }
 
-  async device(): Promise<DesignSession['executor']['devices'][number]> {
-    return (await this.#open()).executor.devices[0]!;
+  async device(): Promise<DeviceInfo> {
+    return (await this.#open()).devices[0]!;
   }
 
   async deadlines(): Promise<DeadlineCounts | null> {
-    return this.#session === null ? null : this.#session.executor.deadlines();
+    return this.#engines === null ? null : this.#engines.deadlines();
   }
 
   async close(): Promise<void> {
-    await this.#session?.close();
-    this.#session = null;
+    await this.#engines?.close();
+    this.#engines = null;
   }
 
-  async #open(): Promise<DesignSession> {
+  async #open(): Promise<BenchEngines> {
     const { session } = this.#options;
     const { switches } = this.experiment;
     // A fault happens to the first workers of a row; it would happen to all that take their place.
     const fault = this.#timeouts.length === 0 ? session.fault : null;
     const config = { ...session, fault, ...(switches === null ? {} : { shmFlock: switches }) };
-    return (this.#session ??= await DesignSession.start(switches === null ? 'off' : 'shm-flock', config));
+    return (this.#engines ??= await startEngines(
+      switches === null ? 'off' : 'shm-flock',
+      config,
+      this.#options.dataParallel,
+    ));
   }
 }

@@ -1,25 +1,31 @@
 /** `--lockstep` and the time-out that rules inside its steps. */
 
-import type { ClockTimes } from '../../../contract/config.ts';
+import type { ClockTimes, Dispatch } from '../../../contract/config.ts';
 import { RoutedExpertsError } from '../../../contract/errors.ts';
 
 /** In s. PyTorch gives a collective 600; a bench that stands still shall end while somebody watches it. */
 const DEFAULT_COLLECTIVE_TIMEOUT_S = 60;
 
 /** Times in s; a step time-out of 0 is none. */
-export type LockstepFlags = Readonly<{ lockstep?: boolean; collectiveTimeout?: number; stepTimeout: number }>;
+export type LockstepFlags = Readonly<{
+  lockstep?: boolean;
+  dataParallel?: number;
+  collectiveTimeout?: number;
+  stepTimeout: number;
+}>;
 
 /** What the longest step may take at least, as far as that is known before it has run. */
 export type KnownStep = Readonly<{ clockTimes: ClockTimes | null; ballastMs: number; maxNumBatchedTokens: number }>;
 
 /** In ms; `null`: the ranks do not run in lockstep. Throws BAD_VALUE. */
 export function collectiveTimeoutOf(
-  { lockstep = false, collectiveTimeout, stepTimeout }: LockstepFlags,
+  { lockstep = false, dataParallel = 1, collectiveTimeout, stepTimeout }: LockstepFlags,
   { clockTimes, ballastMs, maxNumBatchedTokens }: KnownStep,
 ): number | null {
   const refused = (wanted: string): RoutedExpertsError =>
     RoutedExpertsError.of('BAD_VALUE', '--collective-timeout', collectiveTimeout, wanted);
-  if (!lockstep) {
+  // The ranks of several engines cannot run but in lockstep.
+  if (!lockstep && dataParallel === 1) {
     if (collectiveTimeout === undefined) return null;
     throw refused('none, or --lockstep: without it no rank waits for another');
   }
@@ -36,6 +42,22 @@ export function collectiveTimeoutOf(
     );
   }
   return timeoutS * 1e3;
+}
+
+/** Throws BAD_VALUE for ranks that the engines cannot share alike, and for a dispatch between one engine and itself. */
+export function ranksPerEngine({
+  ranks,
+  dataParallel,
+  dispatch,
+}: Readonly<{ ranks: number; dataParallel: number; dispatch: Dispatch }>): number {
+  if (ranks % dataParallel !== 0) {
+    const wanted = `a number that divides the ${ranks} ranks (--ranks), as each engine has as many`;
+    throw RoutedExpertsError.of('BAD_VALUE', '--data-parallel', dataParallel, wanted);
+  }
+  if (dataParallel === 1 && dispatch !== 'modular') {
+    throw RoutedExpertsError.of('BAD_VALUE', '--dispatch', dispatch, 'modular, or --data-parallel 2 or more');
+  }
+  return ranks / dataParallel;
 }
 
 /** Throws BAD_VALUE for a fault of a rank that there is not. */

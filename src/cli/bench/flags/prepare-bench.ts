@@ -8,7 +8,7 @@ import { routerConfig } from '../../router-flags.ts';
 import { benchDevice } from '../bench-device.ts';
 import type { BenchOptions } from '../bench-options.ts';
 import { DEFAULTS, endingOf, faultOf, makeEngineConfig, makeWorkload, type Flags } from '../settings.ts';
-import { checkFaultRank, collectiveTimeoutOf } from './lockstep-flags.ts';
+import { checkFaultRank, collectiveTimeoutOf, ranksPerEngine } from './lockstep-flags.ts';
 import { modelOf } from './model-flags.ts';
 import { loadDesigns } from './own-designs.ts';
 import { recordingOf } from './recording-flags.ts';
@@ -34,6 +34,7 @@ export async function prepareBench(flags: Flags): Promise<BenchOptions> {
   const engine = makeEngineConfig(flags, workload, mode, maxNumBatchedTokens);
   const ballastMs = flags.ballastMs ?? defaults.ballastMs;
   const known = { clockTimes: device.clockTimes, ballastMs, maxNumBatchedTokens };
+  const numRanks = ranksPerEngine(flags);
   const collectiveTimeoutMs = collectiveTimeoutOf(flags, known);
   checkFaultRank(flags.faultRank, flags.ranks);
   return {
@@ -46,8 +47,9 @@ export async function prepareBench(flags: Flags): Promise<BenchOptions> {
     workload,
     mode,
     abortShare: flags.abortShare,
+    dataParallel: { size: flags.dataParallel, dispatch: flags.dispatch },
     session: {
-      numRanks: flags.ranks,
+      numRanks,
       model,
       engine,
       device: device.kind,

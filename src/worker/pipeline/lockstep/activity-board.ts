@@ -1,8 +1,14 @@
 /** What each rank and each engine of a group does, and since when: for the report of a group that stands still. */
 
-/** `idle`: no step; `pass`: runs a step's pass; `barrier`: has run it, waits for the others; `results`: brings them. */
-const ACTIVITIES = ['idle', 'pass', 'barrier', 'results'] as const;
+/**
+ * `idle`: has no step; `sizes`: waits for the others to come to their passes; `pass`: runs a step's pass; `barrier`: has
+ * run it and waits for the others; `results`: brings the step's results.
+ */
+const ACTIVITIES = ['idle', 'sizes', 'pass', 'barrier', 'results'] as const;
 export type Activity = (typeof ACTIVITIES)[number];
+
+/** In place of a step's number: an idle engine runs a pass because others do. */
+export const DUMMY_STEP = -1;
 
 /** Of the lock of `shm-flock`. */
 const LOCK_STATES = ['none', 'waits', 'holds'] as const;

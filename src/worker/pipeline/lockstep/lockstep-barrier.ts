@@ -27,11 +27,11 @@ export class LockstepBarrier {
   /** The word that changes with every release: what a thread waits for. */
   static readonly RELEASE_WORD: number = NUM_RELEASED;
   readonly numRanks: number;
-  readonly #words: Int32Array;
+  readonly words: Int32Array;
 
   /** `words`: zeros at first, and then the barrier's own. */
   constructor(words: Int32Array, numRanks: number) {
-    this.#words = words;
+    this.words = words;
     this.numRanks = numRanks;
   }
 
@@ -40,32 +40,32 @@ export class LockstepBarrier {
   }
 
   get numReleased(): number {
-    return Atomics.load(this.#words, NUM_RELEASED);
+    return Atomics.load(this.words, NUM_RELEASED);
   }
 
   get isGivenUp(): boolean {
-    return Atomics.load(this.#words, IS_GIVEN_UP) !== 0;
+    return Atomics.load(this.words, IS_GIVEN_UP) !== 0;
   }
 
   /** Ranks that the current pass waits for. */
   get absentRanks(): readonly number[] {
     const pass = this.numReleased;
     const ranks = Array.from({ length: this.numRanks }, (_, rank) => rank);
-    return ranks.filter((rank) => Atomics.load(this.#words, PASSES + rank) === pass);
+    return ranks.filter((rank) => Atomics.load(this.words, PASSES + rank) === pass);
   }
 
   /** The rank has run its pass. Throws INVARIANT for a rank that has arrived and was not released. */
   arrive(rank: number): Arrival {
-    const pass = Atomics.load(this.#words, PASSES + rank);
+    const pass = Atomics.load(this.words, PASSES + rank);
     if (pass !== this.numReleased) {
       throw RoutedExpertsError.of('INVARIANT', `rank ${rank} ends pass ${pass}, the group runs ${this.numReleased}`);
     }
-    Atomics.store(this.#words, PASSES + rank, pass + 1);
-    const isLast = Atomics.add(this.#words, NUM_ARRIVED, 1) === this.numRanks - 1;
+    Atomics.store(this.words, PASSES + rank, pass + 1);
+    const isLast = Atomics.add(this.words, NUM_ARRIVED, 1) === this.numRanks - 1;
     if (isLast) {
       // In this order: a rank that sees the release may arrive for the next pass at once.
-      Atomics.store(this.#words, NUM_ARRIVED, 0);
-      Atomics.store(this.#words, NUM_RELEASED, pass + 1);
+      Atomics.store(this.words, NUM_ARRIVED, 0);
+      Atomics.store(this.words, NUM_RELEASED, pass + 1);
     }
     return { pass, isLast };
   }
@@ -77,6 +77,6 @@ export class LockstepBarrier {
 
   /** A rank has waited too long: no later pass will be released to a rank that asks. */
   giveUp(): void {
-    Atomics.store(this.#words, IS_GIVEN_UP, 1);
+    Atomics.store(this.words, IS_GIVEN_UP, 1);
   }
 }

@@ -1,13 +1,14 @@
 /** What a group of ranks says when it stands still: which rank waits for which, since when, holding what. */
 
-import type { ActorState } from './activity-board.ts';
+import { DUMMY_STEP, type ActorState } from './activity-board.ts';
+import type { LockstepBarrier } from './lockstep-barrier.ts';
 import type { LockstepGroup } from './lockstep-group.ts';
 
 /** Of a group of thousands nobody reads every line. */
 const MOST_LINES = 16;
 
-/** In lines, the first of them a sentence. `nowMs`: since the group's start. */
-export function stallReport({ grid, barrier, board }: LockstepGroup, nowMs: number): string {
+/** In lines, the first of them a sentence. `barrier`: where the wait was too long. `nowMs`: since the group's start. */
+export function stallReport({ grid, board }: LockstepGroup, barrier: LockstepBarrier, nowMs: number): string {
   const ranks = Array.from({ length: grid.numRanks }, (_, rank) => rank);
   const stateOf = (rank: number): ActorState => board.stateOf(rank);
   const absent = barrier.absentRanks;
@@ -35,15 +36,21 @@ function doing(state: ActorState, nowMs: number): string {
     case 'idle':
       return `has no step, ${ago}${holding}`;
     case 'pass':
-      return `runs step ${stepId}, ${ago}${holding}`;
+      return `runs ${stepText(stepId)}, ${ago}${holding}`;
     case 'results':
-      return `brings the results of step ${stepId}, ${ago}${holding}`;
-    // The group has gone on to another pass, and the rank's thread has not seen it.
+      return `brings the results of ${stepText(stepId)}, ${ago}${holding}`;
+    // The group has gone on, and the rank's thread has not seen it.
+    case 'sizes':
+      return `stands still before ${stepText(stepId)}, to which all ranks have come, ${ago}${holding}`;
     case 'barrier':
-      return `stands still behind step ${stepId}, which all ranks have run, ${ago}${holding}`;
+      return `stands still behind ${stepText(stepId)}, which all ranks have run, ${ago}${holding}`;
     default:
       return activity satisfies never;
   }
+}
+
+function stepText(stepId: number): string {
+  return stepId === DUMMY_STEP ? 'a dummy step' : `step ${stepId}`;
 }
 
 function lockText({ lock, lockSince }: ActorState, nowMs: number): string | null {

@@ -1,0 +1,23 @@
+/** What the thread of a data-parallel engine is asked, one thing after the other, and its replies. */
+
+import type { DesignReference } from '../../../contract/config.ts';
+import type { DeadlineCounts, DeviceInfo } from '../../../contract/device.ts';
+import type { ErrorCode } from '../../../contract/errors.ts';
+import type { SessionConfig } from '../../../host/design-session.ts';
+import type { ServeOptions, ServeResult } from '../serve-workload.ts';
+
+export type EngineThreadConfig = Readonly<{ reference: DesignReference; session: SessionConfig }>;
+
+export type EngineTask =
+  | Readonly<{ kind: 'start' }>
+  | Readonly<{ kind: 'serve'; options: Omit<ServeOptions, 'session'> }>
+  | Readonly<{ kind: 'deadlines' }>
+  | Readonly<{ kind: 'close' }>;
+
+export type EngineReply =
+  | Readonly<{ kind: 'started'; devices: readonly DeviceInfo[] }>
+  | Readonly<{ kind: 'served'; result: ServeResult }>
+  | Readonly<{ kind: 'deadlines'; deadlines: DeadlineCounts | null }>
+  | Readonly<{ kind: 'closed' }>
+  /** Errors travel as data: a cloned Error loses its code. */
+  | Readonly<{ kind: 'failed'; code: ErrorCode; message: string }>;
