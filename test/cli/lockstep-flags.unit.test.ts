@@ -1,7 +1,7 @@
 // What --lockstep takes: a time-out that is longer than a step and rules inside it, and a fault of a rank there is.
 
 import { expect, test } from 'vitest';
-import { checkFaultRank, collectiveTimeoutOf } from '../../src/cli/bench/flags/lockstep-flags.ts';
+import { checkFaultRank, collectiveTimeoutOf, ranksPerEngine } from '../../src/cli/bench/flags/lockstep-flags.ts';
 import { DEFAULT_CLOCK_TIMES } from '../../src/kernels/device/clock-times.ts';
 
 const onClock = { clockTimes: DEFAULT_CLOCK_TIMES, ballastMs: 0, maxNumBatchedTokens: 1000 };
@@ -35,4 +35,13 @@ test('a fault of a rank that there is not is refused', () => {
   expect(() => checkFaultRank(3, 4)).not.toThrow();
   const message = '--fault-rank is 4; give a rank below 4 (--ranks)';
   expect(() => checkFaultRank(4, 4)).toThrow(refused(message));
+});
+
+test('engines share the ranks alike, and only several of them dispatch', () => {
+  expect(ranksPerEngine({ ranks: 8, dataParallel: 2, dispatch: 'naive' })).toBe(4);
+  const alike = '--data-parallel is 3; give a number that divides the 8 ranks (--ranks), as each engine has as many';
+  expect(() => ranksPerEngine({ ranks: 8, dataParallel: 3, dispatch: 'modular' })).toThrow(refused(alike));
+  const alone = '--dispatch is naive; give modular, or --data-parallel 2 or more';
+  expect(() => ranksPerEngine({ ranks: 8, dataParallel: 1, dispatch: 'naive' })).toThrow(refused(alone));
+  expect(collectiveTimeoutOf({ dataParallel: 2, stepTimeout: 300 }, onGpu)).toBe(60_000);
 });

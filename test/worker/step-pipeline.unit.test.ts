@@ -10,6 +10,7 @@ import { simKernels } from '../../src/sim/virtual/sim-kernels.ts';
 import { VirtualDevice } from '../../src/sim/virtual/virtual-device.ts';
 import {
   StepPipeline,
+  type ComingPass,
   type EndedPass,
   type PendingMap,
   type TaskEnd,
@@ -45,13 +46,15 @@ class Rank {
   readonly ends: [name: string, end: TaskEnd][] = [];
   numSubmitted = 0;
 
-  /** Steps that wait for the passes of other ranks. */
+  /** Steps and dummies that wait to hear of the passes of other engines. */
+  readonly coming: ComingPass<NamedTask>[] = [];
+  /** Steps and dummies that wait for the passes of other ranks. */
   readonly ended: EndedPass<NamedTask>[] = [];
 
   constructor(
     blockingReads?: (forward: ForwardPass) => BlockingReads,
     ringDepth: number = 2,
-    isInLockstep: boolean = false,
+    lockstep: 'none' | 'ranks' | 'engines' = 'none',
   ) {
     const { device } = this;
     const forward = ForwardPass.assemble(device, { model, engine: engineConfig, kernels: simKernels });
@@ -70,7 +73,8 @@ class Rank {
       {
         onSubmitted: () => (this.numSubmitted += 1),
         onMap: (map) => this.maps.push(map),
-        ...(isInLockstep ? { onPassEnd: (pass: EndedPass<NamedTask>) => this.ended.push(pass) } : {}),
+        ...(lockstep === 'none' ? {} : { onPassEnd: (pass: EndedPass<NamedTask>) => this.ended.push(pass) }),
+        ...(lockstep === 'engines' ? { onPassComes: (pass: ComingPass<NamedTask>) => this.coming.push(pass) } : {}),
         onEnd: (task, end) => this.ends.push([task.name, end]),
       },
     );
@@ -97,6 +101,10 @@ class Rank {
   writeKv(name: string, word: number, ...blockIds: number[]): void {
     const keys = new Uint32Array(blockIds.length * BLOCK_WORDS).fill(word);
     this.pipeline.accept({ kind: 'write-kv', blockIds: Uint32Array.from(blockIds), keys, name });
+  }
+
+  dummy(name: string): void {
+    this.pipeline.accept({ kind: 'dummy', name });
   }
 
   advance(): string[] {
@@ -234,7 +242,7 @@ test('without a device the tasks that have not begun fail', () => {
 });
 
 test('in lockstep the next pass begins when the others have run this one, and its results come after that', () => {
-  const rank = new Rank(undefined, 2, true);
+  const rank = new Rank(undefined, 2, 'ranks');
   rank.step('a');
   rank.step('b');
   expect(rank.advance()).toEqual(['a']);
@@ -255,7 +263,7 @@ test('in lockstep a blocking read comes after the others have run the pass, and 
       takeAfter: () => {},
     }),
     2,
-    true,
+    'ranks',
   );
   const kinds = (): string[] => rank.maps.map(({ kind }) => kind);
   rank.step('a');
@@ -277,11 +285,28 @@ test('in lockstep a blocking read comes after the others have run the pass, and 
 });
 
 test('a step whose pass the others never run fails, and gives back its slot and its turn', () => {
-  const rank = new Rank(undefined, 1, true);
+  const rank = new Rank(undefined, 1, 'ranks');
   rank.step('a');
   rank.step('b');
   rank.advance();
   rank.map();
   rank.pipeline.passFailed(rank.ended.shift()!, new Error('in vain'));
   expect([rank.endedNames, rank.advance()]).toEqual([['a: failed'], ['b']]);
+});
+
+test('among engines a pass begins when the sizes of all are known, and a dummy takes its turn like a step', () => {
+  const rank = new Rank(undefined, 2, 'engines');
+  rank.dummy('a');
+  rank.step('b');
+  expect([rank.advance(), rank.numSubmitted]).toEqual([['a'], 0]);
+  expect(rank.coming.map(({ numRows }) => numRows)).toEqual([1]);
+  rank.pipeline.passSized(rank.coming.shift()!, [1]);
+  expect([rank.advance(), rank.numSubmitted]).toEqual([['a'], 1]);
+  rank.map();
+  expect([rank.advance(), rank.endedNames]).toEqual([[], []]);
+  rank.pipeline.passReleased(rank.ended.shift()!);
+  expect([rank.advance(), rank.endedNames]).toEqual([['a', 'b'], ['a: dummy-run']]);
+  expect(rank.coming.map(({ numRows }) => numRows)).toEqual([5]);
+  rank.pipeline.passFailed(rank.coming.shift()!, new Error('in vain'));
+  expect([rank.endedNames, rank.pipeline.numRingSlotsInUse]).toEqual([['a: dummy-run', 'b: failed'], 0]);
 });

@@ -5,6 +5,7 @@ import type { Environment } from '../environment.ts';
 import type { SessionConfig } from '../../host/design-session.ts';
 import type { BenchOptions } from './bench-options.ts';
 import type { BenchResult } from './bench.ts';
+import type { DataParallel } from './engines/bench-engines.ts';
 import type { Ending } from './pair-schedule.ts';
 import { cellName } from './plan.ts';
 import { percentiles, reportCells, type CellReport } from './report/cell-report.ts';
@@ -34,7 +35,7 @@ export function toJson(result: BenchResult): unknown {
 
 type Headlined = Readonly<{
   environment: Environment;
-  options: Pick<BenchOptions, 'session' | 'seed' | 'ending'> &
+  options: Pick<BenchOptions, 'session' | 'seed' | 'ending' | 'dataParallel'> &
     Readonly<{ workload: string | Readonly<{ name: string }> }>;
 }>;
 
@@ -48,7 +49,7 @@ export function headline({ environment: e, options }: Headlined): string {
   return [
     `${model.name} (${model.numLayers} layers, ${model.numExperts} experts, top-${model.topK}) · ` +
       `${session.router?.kind ?? 'modular'} router · ${workload} · seed ${options.seed}`,
-    `device ${e.device}${worth}${ballast}${ranksText(session)} · queue depth ${session.queueDepth} · ` +
+    `device ${e.device}${worth}${ballast}${ranksText(session, options.dataParallel)} · queue depth ${session.queueDepth} · ` +
       endingText(options.ending),
     `${e.cpu} × ${e.numCpus} · Node ${e.node} · webgpu ${e.packages['webgpu']} · commit ${e.commit ?? 'unknown'}`,
   ]
@@ -56,9 +57,10 @@ export function headline({ environment: e, options }: Headlined): string {
     .join('\n');
 }
 
-function ranksText({ numRanks, collectiveTimeoutMs }: SessionConfig): string {
+function ranksText({ numRanks, collectiveTimeoutMs }: SessionConfig, { size, dispatch }: DataParallel): string {
   if (collectiveTimeoutMs === undefined) return numRanks === 1 ? '' : ` · ${numRanks} ranks`;
-  return ` · ${numRanks} ranks in lockstep`;
+  const engines = size === 1 ? '' : ` of ${size} engines, ${dispatch} dispatch`;
+  return ` · ${size * numRanks} ranks in lockstep${engines}`;
 }
 
 function endingText(ending: Ending): string {

@@ -173,7 +173,8 @@ export class RankThread {
   }
 
   #lossOf(reason: string): RoutedExpertsError {
-    return RoutedExpertsError.of('WORKER_LOST', this.#options.config.rank, reason);
+    const { rank, numRanks, lockstep } = this.#options.config;
+    return RoutedExpertsError.of('WORKER_LOST', (lockstep?.engine ?? 0) * numRanks + rank, reason);
   }
 
   #onLoss(loss: RoutedExpertsError): void {

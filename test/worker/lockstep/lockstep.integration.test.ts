@@ -2,6 +2,7 @@
 // stands still ends the run with a report of the group, while the others go on listening.
 
 import { expect, onTestFinished, test } from 'vitest';
+import { startEngines } from '../../../src/cli/bench/engines/bench-engines.ts';
 import { renderExperiments, reportExperiment } from '../../../src/cli/bench/experiments/experiments-report.ts';
 import { runExperiments } from '../../../src/cli/bench/experiments/run-experiments.ts';
 import { serveWorkload, type ServeResult } from '../../../src/cli/bench/serve-workload.ts';
@@ -124,4 +125,28 @@ test('the five experiments: a row that stands still is a result, and the others 
   ]);
   const text = renderExperiments(result).split('\n');
   expect(text.find((line) => line.startsWith('flag on '))).toMatch(/ at \d\.\d s +hang at ~20 s$/);
+});
+
+test('engines of one group: all rows right where the router sees those of all, also while one engine is idle', async () => {
+  const config = { ...sessionConfig, numRanks: 2 };
+  const engines = await startEngines('shm-flock', config, { size: 2, dispatch: 'naive-shards' });
+  onTestFinished(() => engines.close());
+  for (const numRequests of [workload.requests.length, 1]) {
+    const requests = workload.requests.slice(0, numRequests);
+    const served = await engines.serve({
+      workload: { ...workload, requests },
+      optedIn: requests.map(() => true),
+      mode: { kind: 'closed', concurrency: 4 },
+      abortAfter: requests.map(() => null),
+    });
+    expect(served.requests.map(({ requestId }) => requestId)).toEqual(requests.map(({ requestId }) => requestId));
+    const verification = new Verifier(tiny).verify(served.requests);
+    expect(verification).toMatchObject({ wrongTokens: 0, rowsMismatched: 0, requestsWithWrongCount: 0 });
+    expect(verification.rowsVerified).toBeGreaterThan(numRequests);
+    const numPasses = served.ranks!.map(({ stepMs }) => stepMs.length);
+    expect(numPasses).toHaveLength(4);
+    expect(new Set(numPasses).size).toBe(1);
+    expect(served.engineStats).toMatchObject({ numUsedBlocks: 0, numRunning: 0 });
+    expect(served.workerLiveCounts).toMatchObject({ batchEntries: 0, ringSlots: 0, lentBuffers: 0 });
+  }
 });

@@ -18,6 +18,7 @@ export type EngineReply =
   | Readonly<{ kind: 'started'; devices: readonly DeviceInfo[] }>
   | Readonly<{ kind: 'served'; result: ServeResult }>
   | Readonly<{ kind: 'deadlines'; deadlines: DeadlineCounts | null }>
-  | Readonly<{ kind: 'closed' }>
+  /** `isStuck`: a rank stands still, and keeps the engine's thread for as long as it does. */
+  | Readonly<{ kind: 'closed'; isStuck: boolean }>
   /** Errors travel as data: a cloned Error loses its code. */
   | Readonly<{ kind: 'failed'; code: ErrorCode; message: string }>;

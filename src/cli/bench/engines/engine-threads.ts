@@ -112,7 +112,7 @@ class EngineThread {
   /** A thread that does not end in time is abandoned. Never rejects. */
   async close(): Promise<void> {
     const closed = this.ask({ kind: 'close' }, 'closed').then(
-      () => this.#ended,
+      ({ isStuck }) => (isStuck ? abandon(this, this.#ended) : this.#ended),
       () => this.#ended,
     );
     if (!(await settlesWithin(CLOSE_TIMEOUT_MS, closed))) abandon(this, this.#ended);

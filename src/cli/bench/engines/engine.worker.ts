@@ -3,7 +3,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { RoutedExpertsError } from '../../../contract/errors.ts';
 import { DesignSession } from '../../../host/design-session.ts';
-import { abandonedThreadsEnded } from '../../../worker/thread/abandoned-threads.ts';
+import { abandonedThreadsEnded, numAbandonedThreads } from '../../../worker/thread/abandoned-threads.ts';
 import { serveWorkload } from '../serve-workload.ts';
 import type { EngineReply, EngineTask, EngineThreadConfig } from './engine-protocol.ts';
 
@@ -18,9 +18,8 @@ async function replyTo(task: EngineTask): Promise<EngineReply> {
   }
   if (task.kind === 'close') {
     await session?.close();
-    // A rank that is stuck keeps this thread: when it returns, both end.
     void abandonedThreadsEnded().then(() => parentPort!.close());
-    return { kind: 'closed' };
+    return { kind: 'closed', isStuck: numAbandonedThreads() > 0 };
   }
   if (session === null) throw RoutedExpertsError.of('INVARIANT', `${task.kind} before start`);
   if (task.kind === 'deadlines') return { kind: 'deadlines', deadlines: await session.executor.deadlines() };
