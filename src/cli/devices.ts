@@ -3,6 +3,7 @@
 import { Command } from 'commander';
 import type { DeviceInfo } from '../contract/device.ts';
 import type { RouterKernels } from '../contract/config.ts';
+import { hasSelectLayer, hostGpus, INSTALL_LAYER } from '../kernels/device/host-gpus.ts';
 import { listDevices, prepareAdapters } from '../kernels/device/open-device.ts';
 import { MODEL_NAMES, modelPreset } from '../kernels/model/model-presets.ts';
 import { chooseEngineRouter, engineRouterName } from '../kernels/model/route/engine-router.ts';
@@ -20,6 +21,12 @@ export function devicesCommand(): Command {
       const devices = (await listDevices()).map((info) => ({ ...info, routerKernels: routerKernels(info) }));
       if (json) console.log(JSON.stringify(devices, null, 2));
       else for (const device of devices) console.log(described(device));
+      const numGpus = hostGpus().length;
+      if (numGpus > 1 && !hasSelectLayer()) {
+        console.error(
+          `This host has ${numGpus} GPUs; of equal ones only the first is found. For all, ${INSTALL_LAYER}`,
+        );
+      }
     });
 }
 
@@ -37,14 +44,15 @@ function routerKernels(info: DeviceInfo): Record<(typeof LISTED)[number], Record
   return { auto: namesOf('auto'), gated: namesOf('gated') };
 }
 
-function described({ kind, description, routerKernels: byWay, ...info }: Listed): string {
+function described({ kind, description, gpu, routerKernels: byWay, ...info }: Listed): string {
   const sizes = info.subgroupSizes;
   const found = [
     sizes === null ? 'no subgroups' : `subgroups of ${[...new Set(sizes)].join('–')}`,
     info.hasTimestamps ? 'timestamps' : 'no timestamps',
     `storage buffers up to ${(info.maxStorageBufferBytes / 2 ** 20).toFixed(0)} MiB`,
   ];
-  const lines = [`${kind.padEnd(7)} ${description}: ${found.join(', ')}`];
+  const place = gpu === undefined ? '' : `, GPU ${gpu.place} at ${gpu.address}`;
+  const lines = [`${kind.padEnd(7)} ${description}${place}: ${found.join(', ')}`];
   for (const way of LISTED) {
     const byKernels = Map.groupBy(Object.entries(byWay[way]), ([, kernels]) => kernels);
     for (const [kernels, models] of byKernels) {

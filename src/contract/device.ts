@@ -80,6 +80,8 @@ export type DeviceInfo = Readonly<{
   kind: DeviceKind;
   /** e.g. `NVIDIA H100 80GB HBM3 (Vulkan)` or `SwiftShader (CPU, software)`. */
   description: string;
+  /** Which of several GPUs of the host it is: its place and PCI address. */
+  gpu?: Readonly<{ place: number; address: string }>;
   /** A software adapter's time says nothing about a GPU's. */
   isSoftware: boolean;
   /** Subgroup sizes `[min, max]`, or `null` where subgroups are not supported. */

@@ -22,8 +22,8 @@ export type SessionConfig = Omit<ThreadExecutorConfig, 'design' | 'sharedMemory'
     /** Policy of `deltas`; absent = its default. */
     prefixRows?: PrefixRows;
     /**
-     * The ranks run in lockstep, and none waits for the others for longer than this, in ms; absent = they do not, unless
-     * `lockstep` names the group of several engines that they are in.
+     * The ranks run in lockstep, and none waits for the others for longer than this, in ms; absent = they do not,
+     * unless `lockstep` names the group of several engines that they are in.
      */
     collectiveTimeoutMs?: number;
   }>;

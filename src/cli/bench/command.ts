@@ -78,6 +78,11 @@ export function benchCommand(): Command {
     )
     .option('--adapter <name>', 'part of the name of the WebGPU adapter to use (see "devices")')
     .option(
+      '--gpus <numbers>',
+      'GPUs that the ranks are spread over (default: all; see "devices")',
+      list(whole(0, 255)),
+    )
+    .option(
       '--step-time <time>',
       `what a step takes on the clock (default: "${stepTimeText(DEFAULT_CLOCK_TIMES)}", near gpt-oss-120b on an H100)`,
       parseStepTime,

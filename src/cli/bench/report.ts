@@ -49,18 +49,22 @@ export function headline({ environment: e, options }: Headlined): string {
   return [
     `${model.name} (${model.numLayers} layers, ${model.numExperts} experts, top-${model.topK}) · ` +
       `${session.router?.kind ?? 'modular'} router · ${workload} · seed ${options.seed}`,
-    `device ${e.device}${worth}${ballast}${ranksText(session, options.dataParallel)} · queue depth ${session.queueDepth} · ` +
-      endingText(options.ending),
+    `device ${e.device}${worth}${ballast}${ranksText(session, options.dataParallel)} · ` +
+      `queue depth ${session.queueDepth} · ${endingText(options.ending)}`,
     `${e.cpu} × ${e.numCpus} · Node ${e.node} · webgpu ${e.packages['webgpu']} · commit ${e.commit ?? 'unknown'}`,
   ]
     .map((line) => wrapped(line, '  '))
     .join('\n');
 }
 
-function ranksText({ numRanks, collectiveTimeoutMs }: SessionConfig, { size, dispatch }: DataParallel): string {
-  if (collectiveTimeoutMs === undefined) return numRanks === 1 ? '' : ` · ${numRanks} ranks`;
+function ranksText(
+  { numRanks, collectiveTimeoutMs, gpus = [] }: SessionConfig,
+  { size, dispatch }: DataParallel,
+): string {
+  const on = gpus.length === 0 ? '' : ` on ${new Set(gpus).size} GPUs`;
+  if (collectiveTimeoutMs === undefined) return numRanks === 1 ? '' : ` · ${numRanks} ranks${on}`;
   const engines = size === 1 ? '' : ` of ${size} engines, ${dispatch} dispatch`;
-  return ` · ${size * numRanks} ranks in lockstep${engines}`;
+  return ` · ${size * numRanks} ranks in lockstep${engines}${on}`;
 }
 
 function endingText(ending: Ending): string {

@@ -88,6 +88,7 @@ export type Flags = DeviceFlags & {
   experiments?: boolean;
   dataParallel: number;
   dispatch: Dispatch;
+  gpus?: number[];
   blockSize: number;
   numBlocks?: number;
   maxNumSeqs?: number;

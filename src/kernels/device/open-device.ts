@@ -6,6 +6,7 @@ import { ClockDevice } from './clock-device.ts';
 import { DEFAULT_CLOCK_TIMES } from './clock-times.ts';
 import { CpuDevice } from './cpu-device.ts';
 import { listAdapters, openAdapter } from './gpu.ts';
+import { hasSelectLayer, hostGpus, selectGpu, type HostGpu } from './host-gpus.ts';
 
 /**
  * Call it in the main thread before a worker opens a device. Looking for adapters once there settles, for every thread,
@@ -29,15 +30,36 @@ export async function openDevice(
 
 /**
  * What `routed-experts devices` lists: every device that opens, best first, each tried; `cpu` and `clock` close the
- * list. An adapter that does not open (a driver too old for Dawn) is left out.
+ * list. An adapter that does not open (a driver too old for Dawn) is left out. Of several GPUs each is listed, if they
+ * can be told apart.
  */
 export async function listDevices(): Promise<readonly DeviceInfo[]> {
-  const devices: DeviceInfo[] = [];
-  for (const { name } of await listAdapters()) {
-    const device = await openDevice('webgpu', name).catch(() => null);
-    if (device === null) continue;
-    devices.push(device.info);
-    await device.destroy();
+  const adapters = await listAdapters();
+  const gpus = hostGpus();
+  const tellsApart = gpus.length > 1 && hasSelectLayer();
+  const devices = tellsApart ? await listEach(gpus) : [];
+  for (const { name, isSoftware } of adapters) {
+    const info = tellsApart && !isSoftware ? null : await infoOf(name);
+    if (info !== null) devices.push(info);
   }
   return [...devices, new CpuDevice().info, new ClockDevice(DEFAULT_CLOCK_TIMES).info];
+}
+
+async function listEach(gpus: readonly HostGpu[]): Promise<DeviceInfo[]> {
+  const devices: DeviceInfo[] = [];
+  for (const [place, { address }] of gpus.entries()) {
+    selectGpu(address);
+    // What is selected stands first.
+    const [first] = await listAdapters();
+    const info = first === undefined || first.isSoftware ? null : await infoOf(first.name);
+    if (info !== null) devices.push({ ...info, gpu: { place, address } });
+  }
+  selectGpu(null);
+  return devices;
+}
+
+async function infoOf(name: string): Promise<DeviceInfo | null> {
+  const device = await openDevice('webgpu', name).catch(() => null);
+  await device?.destroy();
+  return device?.info ?? null;
 }

@@ -15,7 +15,7 @@ export type StepFrame = {
   readonly order: Uint32Array;
   /** A pass without a request: nobody wants its results. */
   isDummy: boolean;
-  /** Before the step's own, which the router sees: rows of other engines, and the requests of the input that hold them. */
+  /** Before the step's own, as the router sees them: rows of other engines, and the input's requests that hold them. */
   rowsBefore: number;
   firstOrdinal: number;
   /** Bytes of the step's results: sampled tokens, then rows. */

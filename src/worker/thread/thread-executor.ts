@@ -5,6 +5,7 @@ import type { DeadlineCounts, DeviceInfo } from '../../contract/device.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
+import { selectGpu, type PciAddress } from '../../kernels/device/host-gpus.ts';
 import { BytePool } from '../../capture/byte-pool.ts';
 import { rowShape } from '../../capture/row-shape.ts';
 import type { Executor, TransferCounts, WorkerLiveCounts } from '../executor.ts';
@@ -26,6 +27,8 @@ export type ThreadExecutorConfig = Omit<WorkerConfig, 'rank'> &
   Readonly<{
     /** A worker that does not reply for this long is lost; 0 = never. Absent = `DEFAULT_STEP_TIMEOUT_MS`. */
     stepTimeoutMs?: number;
+    /** Rank r, counted over all engines, runs on number r modulo theirs; absent or empty = all on the best. */
+    gpus?: readonly PciAddress[];
   }>;
 
 type Rank = {
@@ -71,7 +74,7 @@ export class ThreadExecutor implements Executor {
    */
   static async start(config: ThreadExecutorConfig): Promise<ThreadExecutor> {
     const executor = new ThreadExecutor(config);
-    const started = await Promise.allSettled(executor.#ranks.map(({ thread }) => thread.start()));
+    const started = await executor.#startRanks(config);
     const devices: DeviceInfo[] = [];
     for (const result of started) {
       if (result.status === 'fulfilled' && result.value.kind === 'started') devices.push(result.value.device);
@@ -81,6 +84,22 @@ export class ThreadExecutor implements Executor {
     await executor.shutdown();
     const failed = started.find((result) => result.status === 'rejected');
     throw failed?.reason ?? RoutedExpertsError.of('INVARIANT', 'a rank did not start');
+  }
+
+  /** All at once; or, where each has a GPU of its own, one after the other: what is selected holds for the process. */
+  async #startRanks({
+    gpus = [],
+    lockstep,
+    numRanks,
+  }: ThreadExecutorConfig): Promise<PromiseSettledResult<RankReply>[]> {
+    if (gpus.length === 0) return Promise.allSettled(this.#ranks.map(({ thread }) => thread.start()));
+    const firstRank = (lockstep?.engine ?? 0) * numRanks;
+    const started: PromiseSettledResult<RankReply>[] = [];
+    for (const [rank, { thread }] of this.#ranks.entries()) {
+      selectGpu(gpus[(firstRank + rank) % gpus.length]!);
+      started.push(...(await Promise.allSettled([thread.start()])));
+    }
+    return started;
   }
 
   get devices(): readonly DeviceInfo[] {

@@ -2,7 +2,7 @@
 // stands still ends the run with a report of the group, while the others go on listening.
 
 import { expect, onTestFinished, test } from 'vitest';
-import { startEngines } from '../../../src/cli/bench/engines/bench-engines.ts';
+import { startEngines } from '../../../src/cli/bench/engines/start-engines.ts';
 import { renderExperiments, reportExperiment } from '../../../src/cli/bench/experiments/experiments-report.ts';
 import { runExperiments } from '../../../src/cli/bench/experiments/run-experiments.ts';
 import { serveWorkload, type ServeResult } from '../../../src/cli/bench/serve-workload.ts';
@@ -127,7 +127,7 @@ test('the five experiments: a row that stands still is a result, and the others 
   expect(text.find((line) => line.startsWith('flag on '))).toMatch(/ at \d\.\d s +hang at ~20 s$/);
 });
 
-test('engines of one group: all rows right where the router sees those of all, also while one engine is idle', async () => {
+test('engines of one group: all rows right where the router sees those of all, also while one is idle', async () => {
   const config = { ...sessionConfig, numRanks: 2 };
   const engines = await startEngines('shm-flock', config, { size: 2, dispatch: 'naive-shards' });
   onTestFinished(() => engines.close());

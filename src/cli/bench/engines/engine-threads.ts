@@ -46,8 +46,7 @@ export class EngineThreads implements BenchEngines {
     });
     const engines = new EngineThreads(threads);
     try {
-      const started = await all(threads.map((thread) => thread.ask({ kind: 'start' }, 'started')));
-      engines.#devices = started.flatMap(({ devices }) => devices);
+      engines.#devices = await startAll(threads, (session.gpus ?? []).length > 0);
       return engines;
     } catch (error) {
       await engines.close();
@@ -75,6 +74,16 @@ export class EngineThreads implements BenchEngines {
   async close(): Promise<void> {
     await Promise.all(this.#threads.map((thread) => thread.close()));
   }
+}
+
+/** All at once; or one after the other, where the GPU that one selects holds for the process. */
+async function startAll(threads: readonly EngineThread[], oneByOne: boolean): Promise<readonly DeviceInfo[]> {
+  const start = (thread: EngineThread): Promise<EngineReply & { kind: 'started' }> =>
+    thread.ask({ kind: 'start' }, 'started');
+  const started: (EngineReply & { kind: 'started' })[] = [];
+  if (!oneByOne) started.push(...(await all(threads.map(start))));
+  else for (const thread of threads) started.push(await start(thread));
+  return started.flatMap(({ devices }) => devices);
 }
 
 /** Asked one thing after the other. */

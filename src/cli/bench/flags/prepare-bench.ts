@@ -1,11 +1,13 @@
 /** From the flags of a bench to its options; what it runs on is looked for on the way. */
 
 import { prepareAdapters } from '../../../kernels/device/open-device.ts';
+import { gpusForRanks, type PciAddress } from '../../../kernels/device/host-gpus.ts';
 import type { LoopMode } from '../../../workload/arrivals.ts';
 import { recordingWorkload } from '../../../workload/traces/recording.ts';
 import { requireRows } from '../../../worker/router-kinds.ts';
 import { routerConfig } from '../../router-flags.ts';
-import { benchDevice } from '../bench-device.ts';
+import { RoutedExpertsError } from '../../../contract/errors.ts';
+import { benchDevice, type BenchDevice } from '../bench-device.ts';
 import type { BenchOptions } from '../bench-options.ts';
 import { DEFAULTS, endingOf, faultOf, makeEngineConfig, makeWorkload, type Flags } from '../settings.ts';
 import { checkFaultRank, collectiveTimeoutOf, ranksPerEngine } from './lockstep-flags.ts';
@@ -22,6 +24,7 @@ export async function prepareBench(flags: Flags): Promise<BenchOptions> {
   const model = modelOf(flags, recording);
   await prepareAdapters();
   const device = await benchDevice(flags);
+  const gpus = gpusOf(flags.gpus, device);
   const defaults = DEFAULTS[device.pace];
   const maxNumBatchedTokens = flags.maxNumBatchedTokens ?? defaults.maxNumBatchedTokens;
   const workload =
@@ -54,6 +57,7 @@ export async function prepareBench(flags: Flags): Promise<BenchOptions> {
       engine,
       device: device.kind,
       adapter: device.adapter,
+      gpus,
       ...(device.clockTimes === null ? {} : { clockTimes: device.clockTimes }),
       queueDepth: flags.queueDepth,
       ballastMs,
@@ -67,4 +71,10 @@ export async function prepareBench(flags: Flags): Promise<BenchOptions> {
       ...(recording === null ? {} : { routing: { kind: 'replay', recording } as const }),
     },
   };
+}
+
+function gpusOf(wanted: readonly number[] | undefined, { kind, pace }: BenchDevice): readonly PciAddress[] {
+  if (pace === 'gpu') return gpusForRanks(wanted ?? null);
+  if (wanted === undefined) return [];
+  throw RoutedExpertsError.of('BAD_VALUE', '--gpus', wanted.join(','), `none with device ${kind}, which is no GPU`);
 }

@@ -1,8 +1,8 @@
 /** What each rank and each engine of a group does, and since when: for the report of a group that stands still. */
 
 /**
- * `idle`: has no step; `sizes`: waits for the others to come to their passes; `pass`: runs a step's pass; `barrier`: has
- * run it and waits for the others; `results`: brings the step's results.
+ * `idle`: has no step; `sizes`: waits for the others to come to their passes; `pass`: runs a step's pass; `barrier`:
+ * has run it and waits for the others; `results`: brings the step's results.
  */
 const ACTIVITIES = ['idle', 'sizes', 'pass', 'barrier', 'results'] as const;
 export type Activity = (typeof ACTIVITIES)[number];
