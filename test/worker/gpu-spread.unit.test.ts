@@ -9,11 +9,6 @@ import { smallEngine, tiny } from '../serve/helpers.ts';
 
 const events: string[] = [];
 
-vi.mock('../../src/kernels/device/host-gpus.ts', async (original) => ({
-  ...(await original<object>()),
-  selectGpu: (address: string) => void events.push(`select ${address}`),
-}));
-
 afterEach(() => {
   vi.restoreAllMocks();
   events.length = 0;
@@ -26,7 +21,7 @@ async function start(config: Partial<ThreadExecutorConfig>): Promise<readonly st
     events.push('started');
     return { kind: 'started', device: {} as never };
   });
-  await ThreadExecutor.start({
+  const all: ThreadExecutorConfig = {
     numRanks: 2,
     model: tiny,
     engine: smallEngine,
@@ -38,17 +33,14 @@ async function start(config: Partial<ThreadExecutorConfig>): Promise<readonly st
     sharedMemory: null,
     fault: null,
     ...config,
-  });
+  };
+  await ThreadExecutor.start(all, (address) => void events.push(`select ${address}`));
   return events;
 }
 
 test('each rank selects its GPU, and the next one waits until it has opened it', async () => {
-  const one = ['start', 'started'];
-  expect(await start({ numRanks: 3, gpus: ['a', 'b'] })).toEqual([
-    ...['select a', ...one],
-    ...['select b', ...one],
-    ...['select a', ...one],
-  ]);
+  const expected = ['a', 'b', 'a'].flatMap((gpu) => [`select ${gpu}`, 'start', 'started']);
+  expect(await start({ numRanks: 3, gpus: ['a', 'b'] })).toEqual(expected);
 });
 
 test('ranks are counted over all engines of the group', async () => {

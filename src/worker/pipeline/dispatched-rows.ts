@@ -19,9 +19,12 @@ export function otherRows({ ranks, dispatch }: HookPlace, rowsOfEngines: readonl
   const { dataParallelRank: own, tensorParallelSize } = ranks;
   const shard = dispatch === 'naive' ? 1 : tensorParallelSize;
   const padded = rowsOfEngines.map((rows) => Math.ceil(rows / shard) * shard);
-  const sum = (sizes: readonly number[]): number => sizes.reduce((a, b) => a + b, 0);
   const before = sum(padded.slice(0, own));
   return { before, behind: sum(padded) - before - rowsOfEngines[own]! };
+}
+
+function sum(sizes: readonly number[]): number {
+  return sizes.reduce((a, b) => a + b, 0);
 }
 
 /**

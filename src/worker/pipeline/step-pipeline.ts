@@ -163,9 +163,10 @@ export class StepPipeline<Task extends WorkerTask> {
 
   /**
    * Goes on with the step that had to read before its forward pass, or had to wait for other ranks, or begins the
-   * oldest task that has not begun, and returns it. `null`: there is no such task, a step holds the turn, or the ring is
-   * full. Call it again until it returns `null`, and again whenever a task was accepted, a map has ended, or a pass was
-   * sized or released. Nothing is submitted anywhere else: a buffer must not be a copy's target as long as it is mapped.
+   * oldest task that has not begun, and returns it. `null`: there is no such task, a step holds the turn, or the ring
+   * is full. Call it again until it returns `null`, and again whenever a task was accepted, a map has ended, or a pass
+   * was sized or released. Nothing is submitted anywhere else: a buffer must not be a copy's target as long as it is
+   * mapped.
    */
   advance(): Task | null {
     for (let buffer = this.#spent.pop(); buffer !== undefined; buffer = this.#spent.pop()) buffer.destroy();

@@ -72,9 +72,9 @@ export class ThreadExecutor implements Executor {
    * Starts one thread per rank and waits until each has its device. Rejects with the first rank's error; no thread is
    * left then, but those that are stuck.
    */
-  static async start(config: ThreadExecutorConfig): Promise<ThreadExecutor> {
+  static async start(config: ThreadExecutorConfig, select: typeof selectGpu = selectGpu): Promise<ThreadExecutor> {
     const executor = new ThreadExecutor(config);
-    const started = await executor.#startRanks(config);
+    const started = await executor.#startRanks(config, select);
     const devices: DeviceInfo[] = [];
     for (const result of started) {
       if (result.status === 'fulfilled' && result.value.kind === 'started') devices.push(result.value.device);
@@ -87,16 +87,15 @@ export class ThreadExecutor implements Executor {
   }
 
   /** All at once; or, where each has a GPU of its own, one after the other: what is selected holds for the process. */
-  async #startRanks({
-    gpus = [],
-    lockstep,
-    numRanks,
-  }: ThreadExecutorConfig): Promise<PromiseSettledResult<RankReply>[]> {
+  async #startRanks(
+    { gpus = [], lockstep, numRanks }: ThreadExecutorConfig,
+    select: typeof selectGpu,
+  ): Promise<PromiseSettledResult<RankReply>[]> {
     if (gpus.length === 0) return Promise.allSettled(this.#ranks.map(({ thread }) => thread.start()));
     const firstRank = (lockstep?.engine ?? 0) * numRanks;
     const started: PromiseSettledResult<RankReply>[] = [];
     for (const [rank, { thread }] of this.#ranks.entries()) {
-      selectGpu(gpus[(firstRank + rank) % gpus.length]!);
+      select(gpus[(firstRank + rank) % gpus.length]!);
       started.push(...(await Promise.allSettled([thread.start()])));
     }
     return started;
