@@ -3,6 +3,7 @@ import { benchMutations } from './bench.ts';
 import { captureMutations } from './capture.ts';
 import { clockMutations } from './clock.ts';
 import { libraryMutations } from './library.ts';
+import { lockstepMutations } from './lockstep.ts';
 import { handoverMutations } from './handover.ts';
 import { metricsMutations } from './metrics.ts';
 import { ownDesignMutations } from './own-designs.ts';
@@ -20,6 +21,7 @@ export const allMutations: readonly SourceMutation[] = [
   ...captureMutations,
   ...clockMutations,
   ...libraryMutations,
+  ...lockstepMutations,
   ...handoverMutations,
   ...metricsMutations,
   ...ownDesignMutations,

@@ -51,7 +51,7 @@ export const clockMutations: readonly SourceMutation[] = [
     name: 'clock-pass-not-announced',
     defect: 'the forward pass does not say that it begins, and takes no time',
     file: 'src/kernels/model/forward-pass.ts',
-    find: 'commands.beginPass?.(sizes.numTokens);',
+    find: 'commands.beginPass?.(ownTokens);',
     replace: '',
     killedBy: clockTest,
   },

@@ -32,8 +32,8 @@ export const pipelineMutations: readonly SourceMutation[] = [
     defect: 'a step that runs no request keeps its ring slot',
     file,
     find: `      this.#ring.release(slot);
-      this.#actions.onEnd(task, { kind: 'output', output: emptyOutput(step.stepId) });`,
-    replace: `      this.#actions.onEnd(task, { kind: 'output', output: emptyOutput(step.stepId) });`,
+      this.#actions.onEnd(task, { kind: 'output', output: emptyOutput(work.step.stepId) });`,
+    replace: `      this.#actions.onEnd(task, { kind: 'output', output: emptyOutput(work.step.stepId) });`,
     killedBy: storms,
   },
   {

@@ -81,8 +81,8 @@ export const serveMutations: readonly SourceMutation[] = [
     name: 'rows-read-from-lost-workers',
     defect: 'after a restart the engine half of shm-flock still reads the shared memory of the workers that were lost',
     file: 'src/host/design-session.ts',
-    find: 'const sharedRows = (): SharedRows => lent(() => this.#workers.shared!);',
-    replace: 'const { shared } = this.#workers; const sharedRows = (): SharedRows => lent(() => shared!);',
+    find: 'const sharedRows = (): SharedRows => lent(() => this.#workers.shared!.rows);',
+    replace: 'const { shared } = this.#workers; const sharedRows = (): SharedRows => lent(() => shared!.rows);',
     killedBy: designs,
   },
   {

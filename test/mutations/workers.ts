@@ -51,7 +51,7 @@ export const workersMutations: readonly SourceMutation[] = [
     name: 'other-ranks-awaited-after-a-loss',
     defect: 'when one rank is lost, what is in flight on the others is still awaited',
     file: 'src/worker/thread/thread-executor.ts',
-    find: 'for (const { thread } of this.#ranks) thread.fail(loss);',
+    find: 'else thread.fail(loss);',
     replace: '',
     killedBy: { test: 'test/worker/stuck-ranks.integration.test.ts' },
   },

@@ -252,19 +252,20 @@ export class StepPipeline<Task extends WorkerTask> {
     slot: DeviceBuffer,
     rowsOfEngines: readonly number[],
   ): void {
-    const isDummy = work.kind === 'dummy';
-    const frame = isDummy
-      ? this.#steps.beginDummy(rowsOfEngines)
-      : this.#steps.begin(work.step, work.epoch, rowsOfEngines);
+    if (work.kind === 'dummy') {
+      this.#turnHolder = task;
+      this.#submit(task, { frame: this.#steps.beginDummy(rowsOfEngines), slot });
+      return;
+    }
+    const frame = this.#steps.begin(work.step, work.epoch, rowsOfEngines);
     if (frame === null) {
       this.#ring.release(slot);
-      const { stepId } = (work as WorkerTask & Readonly<{ kind: 'step' }>).step;
-      this.#actions.onEnd(task, { kind: 'output', output: emptyOutput(stepId) });
+      this.#actions.onEnd(task, { kind: 'output', output: emptyOutput(work.step.stepId) });
       return;
     }
     this.#turnHolder = task;
     const flight: StepInFlight = { frame, slot };
-    if (this.#reads === null || isDummy) this.#submit(task, flight);
+    if (this.#reads === null) this.#submit(task, flight);
     else this.#readNow(task, flight, 'before', this.#reads.readBefore(frame.step));
   }
 

@@ -128,7 +128,7 @@ test('the five experiments: a row that stands still is a result, and the others 
 });
 
 test('engines of one group: all rows right where the router sees those of all, also while one is idle', async () => {
-  const config = { ...sessionConfig, numRanks: 2 };
+  const config = { ...sessionConfig, numRanks: 2, collectiveTimeoutMs: 5000 };
   const engines = await startEngines('shm-flock', config, { size: 2, dispatch: 'naive-shards' });
   onTestFinished(() => engines.close());
   for (const numRequests of [workload.requests.length, 1]) {

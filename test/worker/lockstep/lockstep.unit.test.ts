@@ -7,13 +7,14 @@ import { LockstepGroup } from '../../../src/worker/pipeline/lockstep/lockstep-gr
 import { PassTimes } from '../../../src/worker/pipeline/lockstep/pass-times.ts';
 import { RankGrid } from '../../../src/worker/pipeline/lockstep/rank-grid.ts';
 import { stallReport } from '../../../src/worker/pipeline/lockstep/stall-report.ts';
+import { groupOf, newLockstep, watchedRows } from '../../../src/worker/thread/shared-lockstep.ts';
 import { random } from '../../../src/workload/random.ts';
 
 function barrierOf(numRanks: number): LockstepBarrier {
   return new LockstepBarrier(new Int32Array(LockstepBarrier.numWords(numRanks)), numRanks);
 }
 
-function groupOf(dataParallel: number, tensorParallel: number): LockstepGroup {
+function newGroup(dataParallel: number, tensorParallel: number): LockstepGroup {
   const grid = new RankGrid({ dataParallel, pipelineParallel: 1, tensorParallel });
   return new LockstepGroup(grid, new Int32Array(LockstepGroup.numWords(grid)));
 }
@@ -67,7 +68,7 @@ test('ranks are numbered over engines, stages and tensor-parallel ranks, in vLLM
 
 describe('the report of a group that stands still', () => {
   test('says which ranks wait for which, since when, doing and holding what', () => {
-    const group = groupOf(2, 2);
+    const group = newGroup(2, 2);
     for (const [rank, ms] of [
       [0, 900],
       [1, 1000],
@@ -87,7 +88,7 @@ describe('the report of a group that stands still', () => {
   });
 
   test('forgets a lock that was given back, and names a rank without a step', () => {
-    const group = groupOf(1, 2);
+    const group = newGroup(1, 2);
     group.passes.arrive(1);
     group.board.note(1, 'barrier', 3, 0);
     group.board.noteLock(0, 'holds', 1);
@@ -98,7 +99,7 @@ describe('the report of a group that stands still', () => {
   });
 
   test('tells a rank that has not seen its release from one that waits', () => {
-    const group = groupOf(1, 2);
+    const group = newGroup(1, 2);
     for (const rank of [0, 1, 0]) group.passes.arrive(rank);
     group.board.note(0, 'barrier', 8, 90);
     group.board.note(1, 'barrier', 7, 50);
@@ -108,13 +109,33 @@ describe('the report of a group that stands still', () => {
   });
 
   test('of a thousand ranks is short', () => {
-    const group = groupOf(128, 8);
+    const group = newGroup(128, 8);
     for (let rank = 0; rank < 1024; rank += 3) group.passes.arrive(rank);
     const lines = stallReport(group, group.passes, 0).split('\n');
     expect(lines).toHaveLength(18);
     expect(lines[17]).toBe('  and 666 more');
     expect(Math.max(...lines.map((line) => line.length))).toBeLessThan(300);
   });
+});
+
+test('the lock of shared rows shows on the board, for the rank or the scheduler that takes it', () => {
+  const grid = new RankGrid({ dataParallel: 2, pipelineParallel: 1, tensorParallel: 2 });
+  const lockstep = { ...newLockstep(grid, { collectiveTimeoutMs: 1000 }), engine: 1 };
+  const { board } = groupOf(lockstep, 2);
+  const seen: string[] = [];
+  for (const [rank, actor] of [
+    [1, 3],
+    [null, 5],
+  ] as const) {
+    const look = (): void => void seen.push(board.stateOf(actor).lock);
+    const rows = { rows: new Int32Array(1), lock: look, unlock: look, close: () => {} };
+    const watched = watchedRows(rows, { lockstep, numRanks: 2 }, rank);
+    watched.lock();
+    look();
+    watched.unlock();
+    look();
+  }
+  expect(seen).toEqual(['waits', 'holds', 'holds', 'none', 'waits', 'holds', 'holds', 'none']);
 });
 
 test('a step lasts from its arrival in the rank, or the release before it if that is later, until its release', () => {
