@@ -1,7 +1,8 @@
-// What the table prints for a comparison.
+// What the table prints for a comparison, and of the clock's deadlines.
 
 import { expect, test } from 'vitest';
 import type { RatioReport } from '../../src/cli/bench/report/cell-report.ts';
+import { deadlineLines } from '../../src/cli/bench/report/deadline-lines.ts';
 import { ratioText } from '../../src/cli/bench/report/metrics.ts';
 
 const none = { min: 1, max: 1, low: null, high: null, halfWidth: null, verdict: null, pairs: 0, endedBy: null };
@@ -16,4 +17,19 @@ test.each<[Partial<RatioReport>, string]>([
   [{ median: 1 }, '1'],
 ])('%j is printed as "%s"', (fields, text) => {
   expect(ratioText({ ...none, median: 1, ...fields })).toBe(text);
+});
+
+test.each([
+  [null, []],
+  [{ count: 100, overrun: 0, longestMs: 0 }, ['clock: 100 deadlines, none overrun']],
+  [{ count: 100, overrun: 10, longestMs: 2.34 }, ['clock: 100 deadlines, 10 overrun, by 2.3 ms at most']],
+])('the deadlines %j, most of which were kept, take no warning', (deadlines, lines) => {
+  expect(deadlineLines(deadlines)).toEqual(lines);
+});
+
+test('many deadlines overrun: the processors were too few', () => {
+  expect(deadlineLines({ count: 100, overrun: 11, longestMs: 50 })).toEqual([
+    'clock: 100 deadlines, 11 overrun, by 50.0 ms at most',
+    expect.stringMatching(/^WARNING too little processor time: 11 % .*--step-time\)$/),
+  ]);
 });

@@ -9,6 +9,7 @@ import type { DataParallel } from './engines/bench-engines.ts';
 import type { Ending } from './pair-schedule.ts';
 import { cellName } from './plan.ts';
 import { percentiles, reportCells, type CellReport } from './report/cell-report.ts';
+import { deadlineLines } from './report/deadline-lines.ts';
 import { rankReports, ranksTable } from './report/rank-report.ts';
 import { legend, metricsTable, wrapped } from './report/terminal.ts';
 
@@ -105,12 +106,7 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string {
 
 /** What a reader has to know of a result besides its figures. */
 export function notes(result: BenchResult): string[] {
-  const lines: string[] = [];
-  if (result.deadlines !== null) {
-    const { count, overrun, longestMs } = result.deadlines;
-    const missed = overrun === 0 ? 'none overrun' : `${overrun} overrun, by ${longestMs.toFixed(1)} ms at most`;
-    lines.push(`clock: ${count} deadlines, ${missed}`);
-  }
+  const lines = deadlineLines(result.deadlines);
   if (result.shaderCheck !== null) {
     const { device, numDesigns, rowsVerified } = result.shaderCheck;
     lines.push(`shaders, untimed, on ${device}: ${numDesigns} designs, ${rowsVerified} rows verified`);

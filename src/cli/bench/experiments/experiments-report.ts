@@ -3,6 +3,7 @@
 import { rateOf } from '../bench-run.ts';
 import { headline } from '../report.ts';
 import { rankReports, spread, spreadText, type RankReport, type Spread } from '../report/rank-report.ts';
+import { deadlineLines } from '../report/deadline-lines.ts';
 import { ratioText } from '../report/metrics.ts';
 import { textTable, type TextColumn } from '../report/text-table.ts';
 import { wrapped } from '../report/terminal.ts';
@@ -76,9 +77,7 @@ export function renderExperiments(result: ExperimentsResult): string {
     'step: until all ranks have run it; last most: the rank that most often was the last, with its share of steps',
     'save: the workers write the rows of every step; read: the scheduler reads those of every request that stops',
     'RFC: what vllm#38079 reported with TP 8, DP 2, EP 16 on two nodes',
-    ...(deadlines === null
-      ? []
-      : [`clock: ${deadlines.count} deadlines, ${deadlines.overrun} overrun, by ${deadlines.longestMs.toFixed(1)} ms`]),
+    ...deadlineLines(deadlines),
     ...reports.flatMap(({ name, timeouts }) => timeouts.slice(0, 1).map(({ report }) => `${name}: ${report}`)),
     ...warnings.map((warning) => `WARNING ${warning}`),
     ...[...new Set(problems)].map((problem) => `PROBLEM ${problem}`),
