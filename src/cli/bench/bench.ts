@@ -1,10 +1,8 @@
 /** The bench: every design at every share of opted-in requests, in one process, each row checked. */
 
-import type { DeadlineCounts } from '../../contract/device.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { designByName } from '../../capture/designs.ts';
 import { DesignSession } from '../../host/design-session.ts';
-import { sumOfDeadlines } from '../../worker/thread/thread-executor.ts';
 import type { Environment } from '../environment.ts';
 import { describeEnvironment } from '../environment.ts';
 import type { BenchOptions } from './bench-options.ts';
@@ -31,8 +29,6 @@ export type BenchResult = Readonly<{
   /** Each cell beside `off`; `null` for `off` itself. */
   comparisons: readonly (Comparison | null)[];
   runs: readonly BenchRun[];
-  /** Of all runs, warm-ups included; `null`: the device keeps to none. */
-  deadlines: DeadlineCounts | null;
   /** `null`: it was not asked for. */
   shaderCheck: ShaderCheck | null;
   /** What was not as it must be, in any run. */
@@ -129,7 +125,6 @@ export async function runBench(
       cells,
       comparisons,
       runs,
-      deadlines: await deadlinesOf(sessions.values()),
       shaderCheck,
       problems,
       otherLoad: other,
@@ -138,12 +133,6 @@ export async function runBench(
   } finally {
     for (const session of sessions.values()) await session.close();
   }
-}
-
-/** Of all runs, warm-ups included. */
-async function deadlinesOf(sessions: Iterable<DesignSession>): Promise<DeadlineCounts | null> {
-  const counts = await Promise.all(Array.from(sessions, (session) => session.executor.deadlines()));
-  return sumOfDeadlines(counts);
 }
 
 function warmUpOf(design: string): PlannedRun {

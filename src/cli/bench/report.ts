@@ -4,6 +4,7 @@ import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
 import type { BenchResult } from './bench.ts';
 import type { Ending } from './pair-schedule.ts';
 import { cellName } from './plan.ts';
+import { sumOfDeadlines } from '../../worker/thread/rank-usage.ts';
 import { percentiles, reportCells, type CellReport } from './report/cell-report.ts';
 import { legend, metricsTable, wrapped } from './report/terminal.ts';
 
@@ -79,8 +80,9 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string {
 /** What a reader has to know of a result besides its figures. */
 export function notes(result: BenchResult): string[] {
   const lines: string[] = [];
-  if (result.deadlines !== null) {
-    const { count, overrun, longestMs } = result.deadlines;
+  const deadlines = sumOfDeadlines(result.runs.map(({ served }) => served.deadlines));
+  if (deadlines !== null) {
+    const { count, overrun, longestMs } = deadlines;
     const missed = overrun === 0 ? 'none overrun' : `${overrun} overrun, by ${longestMs.toFixed(1)} ms at most`;
     lines.push(`clock: ${count} deadlines, ${missed}`);
   }
