@@ -41,8 +41,13 @@ function timeAsync(prototype: object, method: string): void {
     const result = await inner.apply(this, values);
     add(`${method} (await)`, performance.now() - from);
     if (method === 'execute' && isMainThread && timeline.length < 400) {
-      const { totalNumScheduledTokens, numRequests } = values[0] as { totalNumScheduledTokens: number; numRequests: number };
-      timeline.push(`${totalNumScheduledTokens}t/${numRequests}r ${(from - origin).toFixed(2)}-${(performance.now() - origin).toFixed(2)}`);
+      const { totalNumScheduledTokens, numRequests } = values[0] as {
+        totalNumScheduledTokens: number;
+        numRequests: number;
+      };
+      timeline.push(
+        `${totalNumScheduledTokens}t/${numRequests}r ${(from - origin).toFixed(2)}-${(performance.now() - origin).toFixed(2)}`,
+      );
     }
     return result;
   };
@@ -50,14 +55,16 @@ function timeAsync(prototype: object, method: string): void {
 
 function report(what: string): void {
   const lines = [...sums].map(
-    ([name, { ms, max, count }]) => `  ${name.padEnd(24)} ${ms.toFixed(2).padStart(9)} ms, longest ${max.toFixed(2)}, ${count} times`,
+    ([name, { ms, max, count }]) =>
+      `  ${name.padEnd(24)} ${ms.toFixed(2).padStart(9)} ms, longest ${max.toFixed(2)}, ${count} times`,
   );
   writeSync(2, `${what}\n${lines.join('\n')}\n`);
   sums.clear();
 }
 
 new PerformanceObserver((list) => {
-  for (const entry of list.getEntries()) add(`gc ${(entry as unknown as { detail: { kind: number } }).detail.kind}`, entry.duration);
+  for (const entry of list.getEntries())
+    add(`gc ${(entry as unknown as { detail: { kind: number } }).detail.kind}`, entry.duration);
 }).observe({ entryTypes: ['gc'] });
 
 if (isMainThread) {
@@ -66,7 +73,8 @@ if (isMainThread) {
   const { LiveEngine } = await import('../src/host/live-engine.ts');
   const { ThreadExecutor } = await import('../src/worker/thread/thread-executor.ts');
   for (const method of ['beginStep', 'finishStep']) time(EngineCore.prototype, method);
-  for (const method of ['onScheduled', 'onStepOutput', 'onBlocksCached', 'take']) time(PrefixRowsEngineHalf.prototype, method);
+  for (const method of ['onScheduled', 'onStepOutput', 'onBlocksCached', 'take'])
+    time(PrefixRowsEngineHalf.prototype, method);
   timeAsync(ThreadExecutor.prototype, 'execute');
   const methods = LiveEngine.prototype as unknown as Record<string, Method>;
   const ended = methods['ended']!;
@@ -78,7 +86,9 @@ if (isMainThread) {
     return ended.apply(this, values);
   };
   methods['stats'] = function (...values) {
-    report(`engine thread, wall ${(performance.now() - origin).toFixed(1)} ms, rss ${(process.memoryUsage().rss / 1e6).toFixed(0)} MB, buffers ${(process.memoryUsage().arrayBuffers / 1e6).toFixed(0)} MB`);
+    report(
+      `engine thread, wall ${(performance.now() - origin).toFixed(1)} ms, rss ${(process.memoryUsage().rss / 1e6).toFixed(0)} MB, buffers ${(process.memoryUsage().arrayBuffers / 1e6).toFixed(0)} MB`,
+    );
     if (process.env['TIMELINE'] !== undefined) writeSync(2, `  ${timeline.slice(0, 48).join(' · ')}\n`);
     return stats.apply(this, values);
   };
@@ -88,7 +98,10 @@ if (isMainThread) {
   const { ModelRunner } = await import('../src/worker/model-runner.ts');
   const { StepRunner } = await import('../src/worker/pipeline/step-runner.ts');
   for (const method of ['begin', 'submit', 'collect']) time(StepRunner.prototype, method);
-  for (const [method, name] of [['record', 'half.record'], ['collect', 'half.collect']] as const) {
+  for (const [method, name] of [
+    ['record', 'half.record'],
+    ['collect', 'half.collect'],
+  ] as const) {
     const methods = DeltasWorkerHalf.prototype as unknown as Record<string, Method>;
     const inner = methods[method]!;
     methods[method] = function (...values) {
