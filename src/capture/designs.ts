@@ -116,7 +116,7 @@ const hostCache: BuiltInDesign = {
       shows: 'in simulation',
     },
   ],
-  engineHalf: (model) => new HostCacheEngineHalf(model),
+  engineHalf: (model, engine) => new HostCacheEngineHalf(model, engine),
   workerHalf: (context) => new HostCacheWorkerHalf(context),
 };
 
@@ -168,7 +168,7 @@ const deltas: BuiltInDesign = {
   gaps: [],
   engineHalf: (model, engine, { prefixRows = DEFAULT_PREFIX_ROWS }) =>
     prefixRows === 'computed-only'
-      ? new ComputedOnlyEngineHalf(model)
+      ? new ComputedOnlyEngineHalf(model, engine)
       : new PrefixRowsEngineHalf(model, engine, prefixRowsPolicies[prefixRows]),
   workerHalf: (context) => new DeltasWorkerHalf(context),
 };

@@ -6,7 +6,10 @@
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
 import { presentPieces } from './routed-rows.ts';
-import { RowPages, ROWS_PER_PAGE } from './row-pages.ts';
+import { RowPages } from './row-pages.ts';
+
+/** Rows of a page where the first piece brings no pages that can be filled up. */
+const ROWS_PER_PAGE = 64;
 
 /**
  * Pieces come in order of position, each behind the one before it:

@@ -6,9 +6,6 @@ import { presentPieces, routedRows } from './routed-rows.ts';
 import type { RowArray, RowForm } from './row-shape.ts';
 import { allocateRows } from './row-shape.ts';
 
-/** Rows of a page where nothing else says how many: memory for few rows takes longer to get than rows to copy. */
-export const ROWS_PER_PAGE = 64;
-
 /**
  *     position   0 ……… 15 │ 16 ……… 31 │ 32 ………        rowsPerPage = 16
  *     pages      null       [ page 1 ]  [ page 2 ]     no page where no row was written

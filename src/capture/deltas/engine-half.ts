@@ -19,25 +19,30 @@
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
-import type { DesignName, ModelConfig } from '../../contract/config.ts';
+import type { DesignName, EngineConfig, ModelConfig } from '../../contract/config.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import { PayloadRows } from '../payload-rows.ts';
-import { RowPages, ROWS_PER_PAGE } from '../row-pages.ts';
+import { RowPages } from '../row-pages.ts';
 import type { RowShape } from '../row-shape.ts';
 import { rowShape } from '../row-shape.ts';
 import { SpanReader } from '../spans.ts';
 
+/** To get memory for one block takes as long as to copy its rows. */
+const BLOCKS_PER_PAGE = 4;
+
 export class DeltasEngineHalf implements CaptureEngineHalf {
   readonly design: DesignName = 'deltas';
   readonly #shape: RowShape;
+  readonly #rowsPerPage: number;
   readonly #payload: PayloadRows;
   readonly #requests: Map<number, RowPages> = new Map();
 
-  constructor(model: ModelConfig) {
+  constructor(model: ModelConfig, engine: EngineConfig) {
     this.#shape = rowShape(model);
+    this.#rowsPerPage = BLOCKS_PER_PAGE * engine.blockSize;
     this.#payload = new PayloadRows(this.#shape);
   }
 
@@ -81,7 +86,7 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
   #rowsOf(requestIndex: number): RowPages {
     let rows = this.#requests.get(requestIndex);
     if (rows === undefined) {
-      rows = new RowPages(this.#shape, ROWS_PER_PAGE);
+      rows = new RowPages(this.#shape, this.#rowsPerPage);
       this.#requests.set(requestIndex, rows);
     }
     return rows;
