@@ -19,9 +19,9 @@ import type { RowRun } from './row-run.ts';
  * back, the scheduler takes the hash back with it, and the run goes as in an eviction.
  *
  * Memory: a run is released as a whole. When a block is evicted and at most half of the run's blocks are still cached,
- * each stretch of them gets a run of its own. So at most twice as much is kept as can be hit, except for runs whose rows
- * are still under way, and for the room that the last run of a table has (`TableRows`). No fewer blocks were evicted, or
- * had room and no rows, than are copied.
+ * each stretch of them gets a run of its own. So at most twice as much is kept as can be hit, except for runs whose
+ * rows are still under way, and for the room in the last run of a table (`TableRows`). At least as many blocks were
+ * evicted, or were room, as are copied.
  */
 export class BlockRows {
   readonly #blockSize: number;
@@ -38,7 +38,7 @@ export class BlockRows {
     let attached = this.#byRun.get(run);
     if (attached === undefined) {
       const numBlocks = (run.to - run.from) / this.#blockSize;
-      attached = { run, blockIds: new Array<number>(numBlocks).fill(NONE), numAttached: 0 };
+      attached = { run, blockIds: Array.from({ length: numBlocks }, () => NONE), numAttached: 0 };
       this.#byRun.set(run, attached);
     }
     attached.blockIds[i - run.from / this.#blockSize] = blockId;

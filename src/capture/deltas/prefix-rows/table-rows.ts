@@ -110,9 +110,9 @@ export class TableRows {
     const end = position + count;
     this.arrivedEnd = end;
     const first = Math.floor(position / this.#blockSize);
-    const run = this.runs[first];
-    if (run && end <= run.to) {
-      run.write(position, count, rows);
+    const firstRun = this.runs[first];
+    if (firstRun && end <= firstRun.to) {
+      firstRun.write(position, count, rows);
       return;
     }
     this.reserve(first, Math.ceil(end / this.#blockSize));
