@@ -56,7 +56,7 @@ const config = {
 type Run = Omit<ServeResult, 'requests'> & Readonly<{ prefillMs: number }>;
 
 async function serve(session: DesignSession, optedIn: boolean): Promise<Run> {
-  const { requests, ...run } = await serveWorkload({
+  const { requests, ...result } = await serveWorkload({
     session,
     workload,
     optedIn: workload.requests.map(() => optedIn),
@@ -65,7 +65,7 @@ async function serve(session: DesignSession, optedIn: boolean): Promise<Run> {
   });
   if (optedIn && requests.some(({ rows }) => rows === null)) throw new Error('a request has no rows');
   const prefillSteps = Math.ceil((REQUESTS * TOTAL_TOKENS) / BATCHED_TOKENS) - 2;
-  return { ...run, prefillMs: run.stepMs.slice(0, prefillSteps).reduce((sum, ms) => sum + ms, 0) };
+  return { ...result, prefillMs: result.stepMs.slice(0, prefillSteps).reduce((sum, ms) => sum + ms, 0) };
 }
 
 const median = (values: readonly number[]): string => [...values].sort((a, b) => a - b)[values.length >> 1]!.toFixed(2);
@@ -85,7 +85,7 @@ export async function run(): Promise<void> {
     const pair = { isCollected, off: without, deltas: await serve(deltas, true) };
     if (i >= 0) pairs.push(pair);
   }
-  const columns: Readonly<Record<string, (run: Run) => number>> = {
+  const columns: Readonly<Record<string, (served: Run) => number>> = {
     'wall ms': ({ wallMs }) => wallMs,
     'prefill ms': ({ prefillMs }) => prefillMs,
     'engine ms': ({ schedulerMs }) => schedulerMs,
