@@ -116,9 +116,9 @@ export class PrefixRowsEngineHalf implements CaptureEngineHalf {
 
   onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void {
     const { stepId, kinds } = step;
-    for (const [i, request] of requests.entries()) {
+    for (let i = 0; i < requests.length; i++) {
       // A running request goes on with the table of its admission.
-      if (kinds[stepPositions[i]!] !== RequestKind.running) this.#table(request).firstStepId = stepId;
+      if (kinds[stepPositions[i]!] !== RequestKind.running) this.#table(requests[i]!).firstStepId = stepId;
     }
     this.#inFlight.push(stepId);
   }
