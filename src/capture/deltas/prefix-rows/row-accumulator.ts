@@ -56,9 +56,14 @@ export class RowAccumulator {
     return this.#table;
   }
 
+  /** The table that was begun last. */
+  get lastTable(): TableRows {
+    return this.#table;
+  }
+
   /** The request loses its blocks. */
   closeTable(): void {
-    if (this.#table.isScheduled) this.#isOpen = false;
+    if (this.#table.firstStepId < Infinity) this.#isOpen = false;
     else this.#forgetTable();
   }
 
@@ -68,7 +73,7 @@ export class RowAccumulator {
    * not in it. The memory is shared.
    */
   take(start: number, end: number): RoutedRows {
-    if (!this.#table.isScheduled) this.#forgetTable();
+    if (this.#table.firstStepId === Infinity) this.#forgetTable();
     const { arrivedEnd, hasOutput } = this.#table;
     // Before the table's first output even hit blocks may be waiting for rows: the list is put together at once.
     let list: ChunkList | null = hasOutput ? null : this.#chunkList(start, end, Infinity);
