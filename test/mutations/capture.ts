@@ -100,9 +100,17 @@ export const captureMutations: readonly SourceMutation[] = [
   {
     name: 'rows-behind-a-reset',
     defect: 'rows of an output that a cache reset threw away go to the table that the request has since',
-    file: 'src/capture/deltas/prefix-rows/engine-half.ts',
-    find: 'if (stepId < table.firstStepId) continue;',
-    replace: '',
+    file: 'src/capture/deltas/prefix-rows/row-accumulator.ts',
+    find: 'if (stepId < this.#table.firstStepId) {',
+    replace: 'if (this.#table.firstStepId < 0) {',
+    killedBy: { test: 'test/capture/prefix-rows-half.unit.test.ts' },
+  },
+  {
+    name: 'rows-of-a-table-between',
+    defect: 'rows that a step computes for a table before the last two are lost',
+    file: 'src/capture/deltas/prefix-rows/row-accumulator.ts',
+    find: 'this.#tablesBefore.findLast(({ firstStepId }) => firstStepId <= stepId)!',
+    replace: 'this.#tablesBefore[0]!',
     killedBy: { test: 'test/capture/prefix-rows-half.unit.test.ts' },
   },
   {

@@ -33,6 +33,8 @@ export class RowAccumulator {
   readonly #promptStart: number;
   #table: TableRows;
   #isOpen = true;
+  /** Tables before it for which steps in flight may compute rows, oldest first. */
+  readonly #tablesBefore: TableRows[] = [];
   #earlier: HeldRows[] = [];
 
   constructor(shape: RowShape, blockSize: number, promptStart: number) {
@@ -51,13 +53,18 @@ export class RowAccumulator {
     const end = numTokens - 1;
     const numBlocks = Math.ceil(Math.max(0, end) / this.#blockSize);
     this.#earlier = Array.from({ length: numBlocks }, (_, i) => this.#block(i, end, Infinity));
+    this.#tablesBefore.push(this.#table);
     this.#table = new TableRows(this.#shape, this.#blockSize, this.#promptStart);
     this.#isOpen = true;
     return this.#table;
   }
 
-  /** The table that was begun last. */
-  get lastTable(): TableRows {
+  /** The table for which the step computes rows. Steps come in their order. */
+  tableOf(stepId: number): TableRows {
+    if (stepId < this.#table.firstStepId) {
+      return this.#tablesBefore.findLast(({ firstStepId }) => firstStepId <= stepId)!;
+    }
+    if (this.#tablesBefore.length > 0) this.#tablesBefore.length = 0;
     return this.#table;
   }
 
@@ -91,7 +98,7 @@ export class RowAccumulator {
 
   /** Adds every run that the request holds to `runs`. */
   collectRuns(runs: Set<RowRun>): void {
-    for (const run of this.#table.runs) if (run) runs.add(run);
+    for (const table of [this.#table, ...this.#tablesBefore]) for (const run of table.runs) if (run) runs.add(run);
     for (const held of this.#earlier) for (const { run } of held) runs.add(run);
   }
 
