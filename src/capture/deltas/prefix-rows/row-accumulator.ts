@@ -59,13 +59,16 @@ export class RowAccumulator {
     return this.#table;
   }
 
-  /** The table for which the step computes rows. Steps come in their order. */
+  /** The table for which the step computes rows. Steps come in their order: tables before it are let go. */
   tableOf(stepId: number): TableRows {
-    if (stepId < this.#table.firstStepId) {
-      return this.#tablesBefore.findLast(({ firstStepId }) => firstStepId <= stepId)!;
+    const before = this.#tablesBefore;
+    if (before.length === 0) return this.#table;
+    if (stepId >= this.#table.firstStepId) {
+      before.length = 0;
+      return this.#table;
     }
-    if (this.#tablesBefore.length > 0) this.#tablesBefore.length = 0;
-    return this.#table;
+    before.splice(0, before.findLastIndex(({ firstStepId }) => firstStepId <= stepId));
+    return before[0]!;
   }
 
   /** The request loses its blocks. */
