@@ -100,9 +100,17 @@ export const captureMutations: readonly SourceMutation[] = [
   {
     name: 'rows-behind-a-reset',
     defect: 'rows of an output that a cache reset threw away go to the table that the request has since',
-    file: 'src/capture/deltas/prefix-rows/engine-half.ts',
-    find: 'if (stepId < table.firstStepId) continue;',
-    replace: '',
+    file: 'src/capture/deltas/prefix-rows/row-accumulator.ts',
+    find: 'if (stepId >= this.#table.firstStepId) {',
+    replace: 'if (stepId >= 0) {',
+    killedBy: { test: 'test/capture/prefix-rows-half.unit.test.ts' },
+  },
+  {
+    name: 'rows-of-a-table-between',
+    defect: 'rows that a step computes for a table between the first and the last are lost',
+    file: 'src/capture/deltas/prefix-rows/row-accumulator.ts',
+    find: 'before.findLastIndex(({ firstStepId }) => firstStepId <= stepId)',
+    replace: '0',
     killedBy: { test: 'test/capture/prefix-rows-half.unit.test.ts' },
   },
   {

@@ -140,12 +140,10 @@ export class PrefixRowsEngineHalf implements CaptureEngineHalf {
       for (const span = new SpanReader(deltas); span.next();) {
         const { requestIndex, position, count } = span;
         const accumulator = this.#accumulators.get(requestIndex);
-        const table = (accumulator ?? this.#ended.get(requestIndex)?.accumulator)?.lastTable;
+        const table = (accumulator ?? this.#ended.get(requestIndex)?.accumulator)?.tableOf(stepId);
         if (table === undefined) {
           throw RoutedExpertsError.of('INVARIANT', `rows of request ${requestIndex}, which wants none`);
         }
-        // A cache reset threw the output away, and gave each request that had hit these blocks a table of its own.
-        if (stepId < table.firstStepId) continue;
         table.write(position, count, this.#payload.rows(span.row, count));
         // Not live but not released: a cache reset threw the output away, and with it what the request attended to
         // (L9).
