@@ -67,7 +67,10 @@ export class RowAccumulator {
       before.length = 0;
       return this.#table;
     }
-    before.splice(0, before.findLastIndex(({ firstStepId }) => firstStepId <= stepId));
+    before.splice(
+      0,
+      before.findLastIndex(({ firstStepId }) => firstStepId <= stepId),
+    );
     return before[0]!;
   }
 
