@@ -8,6 +8,7 @@ import { cpus } from 'node:os';
 const benches: Readonly<Record<string, () => Promise<{ run: () => Promise<void> }>>> = {
   scheduler: () => import('./scheduler.ts'),
   capture: () => import('./capture.ts'),
+  burst: () => import('./burst.ts'),
   kernels: () => import('./kernels.ts'),
   routers: () => import('./routers.ts'),
   transfer: () => import('./transfer.ts'),

@@ -98,8 +98,6 @@ export interface Device {
    * rejects.
    */
   readonly lost: Promise<string>;
-  /** Since the start; only of a device whose time is modelled. */
-  readonly deadlines?: DeadlineCounts;
 
   /** Zero-filled. Throws if `byteLength` is over the adapter's limit. */
   createBuffer(label: string, byteLength: number, usage: BufferUsage): DeviceBuffer;
@@ -126,6 +124,8 @@ export interface Device {
    * nanoseconds. Only for benches. Rejects where `info.hasTimestamps` is false.
    */
   time(record: (commands: CommandRecorder) => void): Promise<number>;
+  /** Since the last call, or the start. Only a device whose time is modelled has it. */
+  takeDeadlines?(): DeadlineCounts;
   /**
    * Waits for pending reads, destroys every buffer, and gives the event loop the turn that the platform needs.
    * Idempotent.

@@ -69,6 +69,8 @@ export class EngineDriver {
   readonly #queue: BatchQueue<TimedStep>;
   readonly #group: EngineGroup | null;
   #executor: Executor;
+  /** An executor outlives the drivers that use it, and keeps what waits for its loss: this, until `run` ends. */
+  readonly #watcher: { driver: EngineDriver | null } = { driver: this };
   #wake: (() => void) | null = null;
   #lastOutputAt = 0;
 
@@ -128,6 +130,14 @@ export class EngineDriver {
    * then been handed out with finish reason `error`.
    */
   async run(): Promise<void> {
+    try {
+      await this.#run();
+    } finally {
+      this.#watcher.driver = null;
+    }
+  }
+
+  async #run(): Promise<void> {
     const queue = this.#queue;
     for (;;) {
       const { state } = queue;
@@ -252,12 +262,17 @@ export class EngineDriver {
 
   /** An executor that is idle has no step whose rejection could tell of a loss. */
   #watch(): void {
-    const executor = this.#executor;
+    const [executor, watcher] = [this.#executor, this.#watcher];
     void executor.lost.then((loss) => {
-      if (executor !== this.#executor) return;
-      this.#queue.lose(loss);
-      this.#wakeUp();
+      const { driver } = watcher;
+      if (driver !== null) driver.#onLost(executor, loss);
     });
+  }
+
+  #onLost(executor: Executor, loss: RoutedExpertsError): void {
+    if (executor !== this.#executor) return;
+    this.#queue.lose(loss);
+    this.#wakeUp();
   }
 
   /**

@@ -27,8 +27,8 @@ export const clockMutations: readonly SourceMutation[] = [
     name: 'clock-overruns-not-counted',
     defect: 'a deadline that was missed counts as kept',
     file: `${room}/queue-clock.ts`,
-    find: 'this.#overrun++;',
-    replace: '',
+    find: 'overrun: overrun + (isOverrun ? 1 : 0),',
+    replace: 'overrun,',
     killedBy: clockTest,
   },
   {

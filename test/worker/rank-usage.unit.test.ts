@@ -74,6 +74,7 @@ const rank = (fields: Partial<RankUsage>): RankUsage => ({
   deviceRowBytes: 100,
   rowBytesInFlight: 5,
   held: { requests: 1, cached: null },
+  deadlines: { count: 4, overrun: 1, longestMs: 3 },
   ...fields,
 });
 
@@ -86,6 +87,8 @@ test('ranks are summed, but for the longest pause; what one does not know, all d
     deviceRowBytes: 200,
     rowBytesInFlight: 10,
     held: { requests: 3, cached: 3 },
+    deadlines: { count: 8, overrun: 2, longestMs: 3 },
   });
+  expect(sumOfUsage([rank({}), rank({ deadlines: null })]).deadlines).toEqual(rank({}).deadlines);
   expect(sumOfUsage([rank({}), rank({ cpuUs: null })]).cpuUs).toBeNull();
 });

@@ -1,12 +1,10 @@
 /** The bench: every design at every share of opted-in requests, in one process, each row checked. */
 
-import type { DeadlineCounts } from '../../contract/device.ts';
 import type { DesignReference } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { designByName } from '../../capture/designs.ts';
 import type { BenchEngines } from './engines/bench-engines.ts';
 import { startEngines } from './engines/start-engines.ts';
-import { sumOfDeadlines } from '../../worker/thread/thread-executor.ts';
 import type { Environment } from '../environment.ts';
 import { describeEnvironment } from '../environment.ts';
 import type { BenchOptions } from './bench-options.ts';
@@ -33,8 +31,6 @@ export type BenchResult = Readonly<{
   /** Each cell beside `off`; `null` for `off` itself. */
   comparisons: readonly (Comparison | null)[];
   runs: readonly BenchRun[];
-  /** Of all runs, warm-ups included; `null`: the device keeps to none. */
-  deadlines: DeadlineCounts | null;
   /** `null`: it was not asked for. */
   shaderCheck: ShaderCheck | null;
   /** What was not as it must be, in any run. */
@@ -134,7 +130,6 @@ export async function runBench(
       cells,
       comparisons,
       runs,
-      deadlines: await deadlinesOf(engines.values()),
       shaderCheck,
       problems,
       otherLoad: other,
@@ -143,12 +138,6 @@ export async function runBench(
   } finally {
     for (const each of engines.values()) await each.close();
   }
-}
-
-/** Of all runs, warm-ups included. */
-async function deadlinesOf(engines: Iterable<BenchEngines>): Promise<DeadlineCounts | null> {
-  const counts = await Promise.all(Array.from(engines, (each) => each.deadlines()));
-  return sumOfDeadlines(counts);
 }
 
 function warmUpOf(design: string): PlannedRun {

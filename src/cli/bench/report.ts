@@ -8,6 +8,7 @@ import type { BenchResult } from './bench.ts';
 import type { DataParallel } from './engines/bench-engines.ts';
 import type { Ending } from './pair-schedule.ts';
 import { cellName } from './plan.ts';
+import { sumOfDeadlines } from '../../worker/thread/rank-usage.ts';
 import { percentiles, reportCells, type CellReport } from './report/cell-report.ts';
 import { deadlineLines } from './report/deadline-lines.ts';
 import { rankReports, ranksTable } from './report/rank-report.ts';
@@ -106,7 +107,7 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string {
 
 /** What a reader has to know of a result besides its figures. */
 export function notes(result: BenchResult): string[] {
-  const lines = deadlineLines(result.deadlines);
+  const lines = deadlineLines(sumOfDeadlines(result.runs.map(({ served }) => served.deadlines)));
   if (result.shaderCheck !== null) {
     const { device, numDesigns, rowsVerified } = result.shaderCheck;
     lines.push(`shaders, untimed, on ${device}: ${numDesigns} designs, ${rowsVerified} rows verified`);

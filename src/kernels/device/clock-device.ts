@@ -44,8 +44,8 @@ export class ClockDevice implements Device {
     };
   }
 
-  get deadlines(): DeadlineCounts {
-    return this.#clock.deadlines;
+  takeDeadlines(): DeadlineCounts {
+    return this.#clock.takeDeadlines();
   }
 
   createBuffer(label: string, byteLength: number, usage: BufferUsage): DeviceBuffer {

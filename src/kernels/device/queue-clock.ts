@@ -9,14 +9,14 @@ export type Submission = Readonly<{ submittedAt: number; passTokens: number | nu
 /** A deadline that is missed by less is kept: the timers of the event loop have a resolution of 1 ms. */
 const TOLERANCE_MS = 1;
 
+const NONE: DeadlineCounts = { count: 0, overrun: 0, longestMs: 0 };
+
 /** Times in ms. */
 export class QueueClock {
   readonly #times: ClockTimes;
   /** When the queue has done all that was submitted. */
   #freeAt = 0;
-  #count = 0;
-  #overrun = 0;
-  #longestMs = 0;
+  #deadlines: DeadlineCounts = NONE;
 
   constructor(times: ClockTimes) {
     this.#times = times;
@@ -27,9 +27,11 @@ export class QueueClock {
     return this.#freeAt + this.#times.copyLatencyMs;
   }
 
-  /** Deadlines of reads since the start. */
-  get deadlines(): DeadlineCounts {
-    return { count: this.#count, overrun: this.#overrun, longestMs: this.#longestMs };
+  /** Of reads since the last call, or the start. */
+  takeDeadlines(): DeadlineCounts {
+    const taken = this.#deadlines;
+    this.#deadlines = NONE;
+    return taken;
   }
 
   /** A submission begins when it is handed in, and not before the one ahead of it has ended. */
@@ -43,9 +45,12 @@ export class QueueClock {
   /** What was to be read at `deadline` was handed out at `now`. A later end is the queue's: nothing is caught up. */
   handedOut(deadline: number, now: number): void {
     const late = now - deadline;
-    this.#count++;
-    if (late <= TOLERANCE_MS) return;
-    this.#overrun++;
-    this.#longestMs = Math.max(this.#longestMs, late);
+    const isOverrun = late > TOLERANCE_MS;
+    const { count, overrun, longestMs } = this.#deadlines;
+    this.#deadlines = {
+      count: count + 1,
+      overrun: overrun + (isOverrun ? 1 : 0),
+      longestMs: isOverrun ? Math.max(longestMs, late) : longestMs,
+    };
   }
 }

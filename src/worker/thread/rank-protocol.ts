@@ -5,7 +5,7 @@
 
 import type { WorkerFault } from '../../contract/config.ts';
 import type { ErrorCode } from '../../contract/errors.ts';
-import type { DeadlineCounts, DeviceInfo } from '../../contract/device.ts';
+import type { DeviceInfo } from '../../contract/device.ts';
 import type { WorkerLiveCounts } from '../executor.ts';
 import type { RankPasses } from '../pipeline/lockstep/pass-times.ts';
 import type { RankUsage } from './rank-usage.ts';
@@ -49,8 +49,6 @@ export type RankReply =
       counts: Omit<WorkerLiveCounts, 'lentBuffers'>;
       /** Buffers that left with replies and have not come back. */
       numLent: number;
-      /** `null`: the device keeps to none. */
-      deadlines: DeadlineCounts | null;
     }>
   /** Since the last of these. */
   | Readonly<{ kind: 'usage'; usage: RankUsage }>

@@ -3,6 +3,7 @@
 import { rowShape } from '../../capture/row-shape.ts';
 import type { CaptureLiveCounts } from '../../contract/capture.ts';
 import type { ModelConfig } from '../../contract/config.ts';
+import type { DeadlineCounts } from '../../contract/device.ts';
 import { HeldRowsPeak, type HeldRows } from '../held-rows-peak.ts';
 import { ThreadMeter, type ThreadUsage } from './thread-meter.ts';
 
@@ -14,6 +15,8 @@ export type RankUsage = ThreadUsage &
     rowBytesInFlight: number;
     /** The most that the worker half held, in bytes. */
     held: HeldRows;
+    /** Of the device; `null`: it keeps to none. */
+    deadlines: DeadlineCounts | null;
   }>;
 
 export class RankMeter {
@@ -31,7 +34,7 @@ export class RankMeter {
   }
 
   /** What was used since the last call, or the start. */
-  async take(deviceRowBytes: number, now: CaptureLiveCounts): Promise<RankUsage> {
+  async take(deviceRowBytes: number, now: CaptureLiveCounts): Promise<Omit<RankUsage, 'deadlines'>> {
     const rowBytesInFlight = this.#rowBytesInFlight;
     this.#rowBytesInFlight = 0;
     const held = this.#held.take(now);
@@ -50,6 +53,7 @@ export function sumOfUsage(ranks: readonly RankUsage[]): RankUsage {
     deviceRowBytes: a.deviceRowBytes + b.deviceRowBytes,
     rowBytesInFlight: a.rowBytesInFlight + b.rowBytesInFlight,
     held: sumOfHeld(a.held, b.held),
+    deadlines: sumOfDeadlines([a.deadlines, b.deadlines]),
   }));
 }
 
@@ -57,4 +61,15 @@ export function sumOfUsage(ranks: readonly RankUsage[]): RankUsage {
 export function sumOfHeld(a: HeldRows, b: HeldRows): HeldRows {
   const cached = a.cached === null && b.cached === null ? null : (a.cached ?? 0) + (b.cached ?? 0);
   return { requests: a.requests + b.requests, cached };
+}
+
+/** `null`: none of them is of a device that keeps to deadlines. */
+export function sumOfDeadlines(counts: readonly (DeadlineCounts | null)[]): DeadlineCounts | null {
+  const kept = counts.filter((deadlines) => deadlines !== null);
+  if (kept.length === 0) return null;
+  return {
+    count: kept.reduce((sum, { count }) => sum + count, 0),
+    overrun: kept.reduce((sum, { overrun }) => sum + overrun, 0),
+    longestMs: Math.max(...kept.map(({ longestMs }) => longestMs)),
+  };
 }

@@ -82,7 +82,7 @@ class RankWorker {
   async takeUsage(): Promise<RankReply & { kind: 'usage' }> {
     this.#meter ??= new RankMeter(config.model);
     const usage = await this.#meter.take(this.runner.captureBufferBytes, this.runner.captureCounts());
-    return { kind: 'usage', usage };
+    return { kind: 'usage', usage: { ...usage, deadlines: this.device.takeDeadlines?.() ?? null } };
   }
 }
 
@@ -123,9 +123,7 @@ async function replyTo(task: RankTask): Promise<RankReply> {
   }
   if (worker === null) throw RoutedExpertsError.of('INVARIANT', `${task.kind} before start`);
   const { runner, faults, numLent } = worker;
-  if (task.kind === 'counts') {
-    return { kind: 'counts', counts: runner.liveCounts(), numLent, deadlines: worker.device.deadlines ?? null };
-  }
+  if (task.kind === 'counts') return { kind: 'counts', counts: runner.liveCounts(), numLent };
   if (task.kind === 'take-usage') return worker.takeUsage();
   if (task.kind === 'take-passes') return { kind: 'passes', passes: runner.takePasses() };
   if (task.kind === 'arm-fault') {

@@ -1,7 +1,7 @@
 /** Runs steps on worker threads, one per rank. */
 
 import type { WorkerConfig, WorkerFault } from '../../contract/config.ts';
-import type { DeadlineCounts, DeviceInfo } from '../../contract/device.ts';
+import type { DeviceInfo } from '../../contract/device.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
@@ -185,12 +185,6 @@ export class ThreadExecutor implements Executor {
     return passes.length === 0 ? null : passes;
   }
 
-  /** Of all ranks since the start; `null`: the devices keep to none. */
-  async deadlines(): Promise<DeadlineCounts | null> {
-    const replies = await all(this.#ranks.map((rank) => ask(rank, { kind: 'counts' }, 'counts')));
-    return sumOfDeadlines(replies.map(({ deadlines }) => deadlines));
-  }
-
   /** For tests: something goes wrong in a worker that runs. */
   async inject(fault: WorkerFault): Promise<void> {
     await ask(this.#ranks[fault.rank ?? 0]!, { kind: 'arm-fault', fault }, 'fault-armed');
@@ -229,17 +223,6 @@ function awaitedRanks({ lockstep, numRanks }: Pick<WorkerConfig, 'lockstep' | 'n
   if (lockstep === undefined) return [];
   const { waitedAt } = groupOf(lockstep, numRanks);
   return waitedAt.absentRanks.map((rank) => rank - lockstep.engine * numRanks);
-}
-
-/** `null`: none of them keeps to deadlines. */
-export function sumOfDeadlines(counts: readonly (DeadlineCounts | null)[]): DeadlineCounts | null {
-  const kept = counts.filter((deadlines) => deadlines !== null);
-  if (kept.length === 0) return null;
-  return {
-    count: kept.reduce((sum, { count }) => sum + count, 0),
-    overrun: kept.reduce((sum, { overrun }) => sum + overrun, 0),
-    longestMs: Math.max(...kept.map(({ longestMs }) => longestMs)),
-  };
 }
 
 /** The buffers that an output's arrays are views of. */

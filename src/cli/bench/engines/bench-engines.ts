@@ -1,7 +1,7 @@
 /** What a bench serves its runs with. */
 
 import type { Dispatch } from '../../../contract/config.ts';
-import type { DeadlineCounts, DeviceInfo } from '../../../contract/device.ts';
+import type { DeviceInfo } from '../../../contract/device.ts';
 import type { ServeOptions, ServeResult } from '../serve-workload.ts';
 
 /** Engines whose ranks are in one lockstep group; `size` 1 = no group. `dispatch`: of their routers. */
@@ -12,7 +12,5 @@ export interface BenchEngines {
   readonly devices: readonly DeviceInfo[];
   /** See `serveWorkload`. Rejects with what ended it early, COLLECTIVE_TIMEOUT before all else. */
   serve(options: Omit<ServeOptions, 'session'>): Promise<ServeResult>;
-  /** Of all ranks since the start; `null`: the devices keep to none. */
-  deadlines(): Promise<DeadlineCounts | null>;
   close(): Promise<void>;
 }

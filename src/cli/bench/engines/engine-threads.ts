@@ -2,7 +2,7 @@
 
 import { Worker } from 'node:worker_threads';
 import type { DesignReference } from '../../../contract/config.ts';
-import type { DeadlineCounts, DeviceInfo } from '../../../contract/device.ts';
+import type { DeviceInfo } from '../../../contract/device.ts';
 import { RoutedExpertsError } from '../../../contract/errors.ts';
 import type { SessionConfig } from '../../../host/design-session.ts';
 import { moduleBeside } from '../../../worker/module-beside.ts';
@@ -10,7 +10,6 @@ import { isLoss } from '../../../worker/pipeline/loss.ts';
 import { RankGrid } from '../../../worker/pipeline/lockstep/rank-grid.ts';
 import { abandon } from '../../../worker/thread/abandoned-threads.ts';
 import { newLockstep } from '../../../worker/thread/shared-lockstep.ts';
-import { sumOfDeadlines } from '../../../worker/thread/thread-executor.ts';
 import type { ServeOptions, ServeResult } from '../serve-workload.ts';
 import type { BenchEngines, DataParallel } from './bench-engines.ts';
 import type { EngineReply, EngineTask, EngineThreadConfig } from './engine-protocol.ts';
@@ -64,11 +63,6 @@ export class EngineThreads implements BenchEngines {
       this.#threads.map((thread, i) => thread.ask({ kind: 'serve', options: parts[i]! }, 'served')),
     );
     return mergeServed(served.map(({ result }) => result));
-  }
-
-  async deadlines(): Promise<DeadlineCounts | null> {
-    const replies = await all(this.#threads.map((thread) => thread.ask({ kind: 'deadlines' }, 'deadlines')));
-    return sumOfDeadlines(replies.map(({ deadlines }) => deadlines));
   }
 
   async close(): Promise<void> {

@@ -22,7 +22,6 @@ async function replyTo(task: EngineTask): Promise<EngineReply> {
     return { kind: 'closed', isStuck: numAbandonedThreads() > 0 };
   }
   if (session === null) throw RoutedExpertsError.of('INVARIANT', `${task.kind} before start`);
-  if (task.kind === 'deadlines') return { kind: 'deadlines', deadlines: await session.executor.deadlines() };
   return { kind: 'served', result: await serveWorkload({ ...task.options, session }) };
 }
 

@@ -1,6 +1,7 @@
 /** A workload dealt out to data-parallel engines, and their results as those of one. */
 
 import type { ThreadUsage } from '../../../worker/thread/thread-meter.ts';
+import { sumOfDeadlines } from '../../../worker/thread/rank-usage.ts';
 import type { ServeOptions, ServeResult } from '../serve-workload.ts';
 
 type EngineRun = Omit<ServeOptions, 'session'>;
@@ -48,6 +49,7 @@ export function mergeServed(parts: readonly ServeResult[]): ServeResult {
     workerThreads: workers.reduce((a, b) => (a === null || b === null ? null : sumOfThreads(a, b))),
     rowBytesPeak: parts.map(({ rowBytesPeak }) => rowBytesPeak).reduce(sumOf),
     ranks: ranks.some((each) => each === null) ? null : ranks.flatMap((each) => each!),
+    deadlines: sumOfDeadlines(parts.map(({ deadlines }) => deadlines)),
     engineStats: parts.map(({ engineStats }) => engineStats).reduce(sumOf),
     numRestarts: sum(({ numRestarts }) => numRestarts),
     workerLiveCounts: parts.map(({ workerLiveCounts }) => workerLiveCounts).reduce(sumOf),

@@ -17,7 +17,6 @@ export async function startEngines(
   return {
     devices: own.executor.devices,
     serve: (options) => serveWorkload({ ...options, session: own }),
-    deadlines: () => own.executor.deadlines(),
     close: () => own.close(),
   };
 }

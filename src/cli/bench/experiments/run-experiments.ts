@@ -7,7 +7,7 @@ import type { ShmFlockSwitches } from '../../../contract/config.ts';
 import type { DeadlineCounts, DeviceInfo } from '../../../contract/device.ts';
 import { random } from '../../../workload/random.ts';
 import { isLoss } from '../../../worker/pipeline/loss.ts';
-import { sumOfDeadlines } from '../../../worker/thread/thread-executor.ts';
+import { sumOfDeadlines } from '../../../worker/thread/rank-usage.ts';
 import { describeEnvironment, type Environment } from '../../environment.ts';
 import type { BenchEngines } from '../engines/bench-engines.ts';
 import { startEngines } from '../engines/start-engines.ts';
@@ -110,7 +110,7 @@ export async function runExperiments(
       environment,
       options,
       experiments: rows.map((row) => row.result(row === off ? null : off)),
-      deadlines: sumOfDeadlines(await Promise.all(rows.map((row) => row.deadlines()))),
+      deadlines: sumOfDeadlines(rows.flatMap((row) => row.deadlines)),
       problems,
       warnings: warningsOf({ cells: [], comparisons: [], offRates, load: other, numCpus: environment.numCpus }),
     };
@@ -153,6 +153,10 @@ class Row {
     if (run !== null) this.#runs.set(repeat, run);
   }
 
+  get deadlines(): readonly (DeadlineCounts | null)[] {
+    return [...this.#runs.values()].map(({ served }) => served.deadlines);
+  }
+
   get rates(): readonly number[] {
     return [...this.#runs.values()].map(rateOf);
   }
@@ -174,10 +178,6 @@ class Row {
 
   async device(): Promise<DeviceInfo> {
     return (await this.#open()).devices[0]!;
-  }
-
-  async deadlines(): Promise<DeadlineCounts | null> {
-    return this.#engines === null ? null : this.#engines.deadlines();
   }
 
   async close(): Promise<void> {

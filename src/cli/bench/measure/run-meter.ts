@@ -3,6 +3,7 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { rowShape } from '../../../capture/row-shape.ts';
 import type { CaptureLiveCounts } from '../../../contract/capture.ts';
+import type { DeadlineCounts } from '../../../contract/device.ts';
 import type { EngineStats } from '../../../engine/engine-core.ts';
 import type { DesignSession } from '../../../host/design-session.ts';
 import type { LiveEngine } from '../../../host/live-engine.ts';
@@ -46,6 +47,8 @@ export type RunMeasures = TokenWaits &
     rowBytesPeak: RowBytesPeak;
     /** `null`: the ranks were not in lockstep, or lost on the way. */
     ranks: readonly RankPasses[] | null;
+    /** Of the device's reads; `null`: it keeps to none, or workers were lost on the way. */
+    deadlines: DeadlineCounts | null;
     engineStats: EngineStats;
     numRestarts: number;
     /** After the drain. */
@@ -152,6 +155,7 @@ export class RunMeter {
       workerThreads: usage === null ? null : { cpuUs: usage.cpuUs, gcPauses: usage.gcPauses },
       rowBytesPeak: rowBytesPeak(held, usage),
       ranks,
+      deadlines: usage?.deadlines ?? null,
       engineStats,
       numRestarts: engine.workers.numRestarts,
       workerLiveCounts: await engine.workerLiveCounts(),
