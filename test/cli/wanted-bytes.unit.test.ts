@@ -33,8 +33,7 @@ test('rows of opted-in requests alone are due, each step’s rounded up to the 4
 function problems(design: DesignName, captureDeviceToHost: number): string[] {
   const run = {
     cell: { design, optInShare: 1 },
-    served: { transfers: { captureDeviceToHost } },
-    wantedRowBytes: 100,
+    served: { transfers: { captureDeviceToHost }, wantedRowBytes: 100 },
     verification: { firstProblem: null },
     accounting: { lost: 0 },
     leaks: {},
