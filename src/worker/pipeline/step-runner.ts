@@ -8,6 +8,7 @@ import { otherRows, type HookPlace } from './dispatched-rows.ts';
 import { rowsOfRank, SINGLE_RANK } from './hook-layout.ts';
 import type { EngineConfig } from '../../contract/config.ts';
 import type { Device, DeviceBuffer } from '../../contract/device.ts';
+import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import { PLACEHOLDER_TOKEN, type SchedulerOutput } from '../../contract/scheduler-output.ts';
 import type { ForwardPass } from '../../kernels/model/forward-pass.ts';
@@ -190,7 +191,9 @@ export class StepRunner {
     out.stepId = step.stepId;
     out.numRequests = n;
     out.numTokens = numTokens;
-    out.firstRow = rowsOfRank(this.#place.ranks, { numRowsSeen, rowsPerRank: rowsOfEngines, numTokens }).firstRow;
+    const own = rowsOfRank(this.#place.ranks, { numRowsSeen, rowsPerRank: rowsOfEngines, numTokens });
+    if (own.kind !== 'slice') throw RoutedExpertsError.of('INVARIANT', 'no rank here routes a shard of its rows alone');
+    out.firstRow = own.firstRow;
     // Read when the step's results arrive, and the engine's array is reused by then.
     out.captureMetadata = step.captureMetadata?.slice() ?? null;
     this.#addPadding(before);

@@ -47,36 +47,33 @@ export function reportExperiment({ experiment, runs, timeouts, comparison }: Exp
 
 const COLUMNS: readonly TextColumn[] = [
   { head: 'shm-flock', align: 'left' },
-  { head: 'save', align: 'left' },
-  { head: 'read', align: 'left' },
   { head: 'tokens/s', align: 'right' },
   { head: 'vs off', align: 'right' },
   { head: 'step ms\np50/p99/max', align: 'right' },
   { head: 'last most', align: 'right' },
   { head: 'time-outs', align: 'left' },
-  { head: 'RFC', align: 'left' },
+  { head: 'RFC:\nhang at', align: 'right' },
 ];
 
 export function renderExperiments(result: ExperimentsResult): string {
   const reports = result.experiments.map(reportExperiment);
-  const rows = reports.map(({ name, switches, tokensPerSecond, ratioToOff, stepMs, straggler, timeouts, reported }) => [
+  const rows = reports.map(({ name, tokensPerSecond, ratioToOff, stepMs, straggler, timeouts, reportedHangS }) => [
     name,
-    switches === null ? '–' : switches.save ? 'yes' : 'no',
-    switches === null ? '–' : switches.read ? 'yes' : 'no',
     tokensPerSecond?.toFixed(0) ?? '–',
     ratioToOff === null ? '–' : ratioText(ratioToOff),
     stepMs === null ? '–' : spreadText(stepMs),
     straggler === null ? '–' : `rank ${straggler.rank} ${(100 * straggler.lastShare).toFixed(0)} %`,
     timeouts.length === 0 ? 'none' : timeouts.map(({ afterMs }) => `at ${(afterMs / 1e3).toFixed(1)} s`).join(', '),
-    reported,
+    reportedHangS === null ? 'none' : `~${reportedHangS} s`,
   ]);
   const { deadlines, problems, warnings } = result;
   const lines = [
     headline(result),
     textTable(COLUMNS, rows),
     'step: until all ranks have run it; last most: the rank that most often was the last, with its share of steps',
-    'save: the workers write the rows of every step; read: the scheduler reads those of every request that stops',
-    'RFC: what vllm#38079 reported with TP 8, DP 2, EP 16 on two nodes',
+    'save off: the workers write no rows to shared memory, in no step; read off: the scheduler does not read ' +
+      'those of every request that stops',
+    'RFC: vllm#38079, with TP 8, DP 2, EP 16 on two nodes',
     ...deadlineLines(deadlines),
     ...reports.flatMap(({ name, timeouts }) => timeouts.slice(0, 1).map(({ report }) => `${name}: ${report}`)),
     ...warnings.map((warning) => `WARNING ${warning}`),

@@ -22,15 +22,15 @@ import { PairedComparison, type Comparison } from '../statistics/paired-comparis
 import { warningsOf } from '../warnings.ts';
 import { Verifier } from '../verify.ts';
 
-/** `switches`: `null` with the flag off. `reported`: what the RFC saw. */
-export type Experiment = Readonly<{ name: string; switches: ShmFlockSwitches | null; reported: string }>;
+/** `switches`: `null` with the flag off. `reportedHangS`: after how long the RFC's deployment hung; `null` = never. */
+export type Experiment = Readonly<{ name: string; switches: ShmFlockSwitches | null; reportedHangS: number | null }>;
 
 export const EXPERIMENTS: readonly Experiment[] = [
-  { name: 'flag off', switches: null, reported: 'sustained' },
-  { name: 'flag on', switches: { save: true, read: true }, reported: 'hang at ~20 s' },
-  { name: 'save off', switches: { save: false, read: true }, reported: 'hang at ~20 s' },
-  { name: 'read off', switches: { save: true, read: false }, reported: 'hang at ~60 s' },
-  { name: 'both off', switches: { save: false, read: false }, reported: 'sustained' },
+  { name: 'flag off', switches: null, reportedHangS: null },
+  { name: 'flag on', switches: { save: true, read: true }, reportedHangS: 20 },
+  { name: 'save off', switches: { save: false, read: true }, reportedHangS: 20 },
+  { name: 'read off', switches: { save: true, read: false }, reportedHangS: 60 },
+  { name: 'both off', switches: { save: false, read: false }, reportedHangS: null },
 ];
 
 /** A run that stood still: after how long, and what it said. */
