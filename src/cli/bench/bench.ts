@@ -19,6 +19,7 @@ import type { OtherLoad } from './statistics/other-load.ts';
 import { otherLoad } from './statistics/other-load.ts';
 import type { Comparison } from './statistics/paired-comparison.ts';
 import { Verifier } from './verify.ts';
+import { machineOf, rankWarnings } from './rank-warnings.ts';
 import { warningsOf } from './warnings.ts';
 
 /** What the designs returned on the software adapter: one run of each, every row checked. */
@@ -133,7 +134,10 @@ export async function runBench(
       shaderCheck,
       problems,
       otherLoad: other,
-      warnings: warningsOf({ cells, comparisons, offRates, load: other, numCpus: environment.numCpus }),
+      warnings: [
+        ...rankWarnings(options, machineOf(environment.numCpus), environment.isSoftwareDevice),
+        ...warningsOf({ cells, comparisons, offRates, load: other, numCpus: environment.numCpus }),
+      ],
     };
   } finally {
     for (const each of engines.values()) await each.close();

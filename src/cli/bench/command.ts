@@ -167,7 +167,7 @@ export function benchCommand(): Command {
         '--experiments',
         'the five experiments of RFC vllm#38079 with shm-flock and ranks in lockstep: off, on, without save, without ' +
           'read, without both (4 ranks unless --ranks says otherwise)',
-      ).conflicts(['design', 'optIn', 'sweep', 'csv', 'shmSave', 'shmRead']),
+      ).conflicts(['design', 'optIn', 'sweep', 'csv', 'shmSave', 'shmRead', 'recording']),
     )
     .addOption(
       new Option('--routing <source>', 'where rows and tokens come from: the router, or --recording')

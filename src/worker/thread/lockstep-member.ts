@@ -9,6 +9,9 @@ import { PassTimes, type RankPasses } from '../pipeline/lockstep/pass-times.ts';
 import { stallReport } from '../pipeline/lockstep/stall-report.ts';
 import { groupMs, groupOf } from './shared-lockstep.ts';
 
+/** A wait that ends before its time-out leaves a timer behind until then: long waits are made of short ones. */
+const WAIT_SLICE_MS = 1000;
+
 export class LockstepMember {
   readonly rank: number;
   readonly #config: LockstepConfig;
@@ -70,7 +73,12 @@ export class LockstepMember {
     for (let outcome = barrier.outcomeOf(pass); outcome !== 'released'; outcome = barrier.outcomeOf(pass)) {
       const leftMs = endsAt - performance.now();
       if (outcome === 'given-up' || leftMs <= 0) throw this.#giveUp(barrier);
-      const wait = Atomics.waitAsync(barrier.words, LockstepBarrier.RELEASE_WORD, pass, leftMs);
+      const wait = Atomics.waitAsync(
+        barrier.words,
+        LockstepBarrier.RELEASE_WORD,
+        pass,
+        Math.min(leftMs, WAIT_SLICE_MS),
+      );
       if (wait.async) await wait.value;
     }
     return arrival;

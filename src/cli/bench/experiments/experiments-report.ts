@@ -2,7 +2,7 @@
 
 import { rateOf } from '../bench-run.ts';
 import { headline } from '../report.ts';
-import { rankReports, spread, spreadText, type RankReport, type Spread } from '../report/rank-report.ts';
+import { rankReports, spread, spreadText, straggler, type RankReport, type Spread } from '../report/rank-report.ts';
 import { deadlineLines } from '../report/deadline-lines.ts';
 import { ratioText } from '../report/metrics.ts';
 import { textTable, type TextColumn } from '../report/text-table.ts';
@@ -28,14 +28,14 @@ export type ExperimentReport = Experiment &
 export function reportExperiment({ experiment, runs, timeouts, comparison }: ExperimentResult): ExperimentReport {
   const ranks = runs.length === 0 ? null : rankReports(runs);
   const sum = (of: (run: (typeof runs)[number]) => number): number => runs.reduce((total, run) => total + of(run), 0);
-  const worst = ranks?.reduce((a, b) => (b.lastShare > a.lastShare ? b : a));
+  const worst = straggler(ranks);
   return {
     ...experiment,
     tokensPerSecond: runs.length === 0 ? null : median(runs.map(rateOf)),
     ratioToOff: comparison && ratioReport([comparison.ratio], comparison),
     stepMs: runs.length === 0 ? null : spread(runs.flatMap((run) => run.served.ranks?.[0]?.stepMs ?? [])),
     ranks,
-    straggler: worst === undefined ? null : { rank: worst.rank, lastShare: worst.lastShare },
+    straggler: worst === null ? null : { rank: worst.rank, lastShare: worst.lastShare },
     timeouts,
     rows: {
       verified: sum((run) => run.verification.rowsVerified),
@@ -57,15 +57,17 @@ const COLUMNS: readonly TextColumn[] = [
 
 export function renderExperiments(result: ExperimentsResult): string {
   const reports = result.experiments.map(reportExperiment);
-  const rows = reports.map(({ name, tokensPerSecond, ratioToOff, stepMs, straggler, timeouts, reportedHangS }) => [
-    name,
-    tokensPerSecond?.toFixed(0) ?? '–',
-    ratioToOff === null ? '–' : ratioText(ratioToOff),
-    stepMs === null ? '–' : spreadText(stepMs),
-    straggler === null ? '–' : `rank ${straggler.rank} ${(100 * straggler.lastShare).toFixed(0)} %`,
-    timeouts.length === 0 ? 'none' : timeouts.map(({ afterMs }) => `at ${(afterMs / 1e3).toFixed(1)} s`).join(', '),
-    reportedHangS === null ? 'none' : `~${reportedHangS} s`,
-  ]);
+  const rows = reports.map(
+    ({ name, tokensPerSecond, ratioToOff, stepMs, straggler: last, timeouts, reportedHangS }) => [
+      name,
+      tokensPerSecond?.toFixed(0) ?? '–',
+      ratioToOff === null ? '–' : ratioText(ratioToOff),
+      stepMs === null ? '–' : spreadText(stepMs),
+      last === null ? '–' : `rank ${last.rank} ${(100 * last.lastShare).toFixed(0)} %`,
+      timeouts.length === 0 ? 'none' : timeouts.map(({ afterMs }) => `at ${(afterMs / 1e3).toFixed(1)} s`).join(', '),
+      reportedHangS === null ? 'none' : `~${reportedHangS} s`,
+    ],
+  );
   const { deadlines, problems, warnings } = result;
   const lines = [
     headline(result),

@@ -19,6 +19,7 @@ import type { Cell } from '../plan.ts';
 import { sampleProcessorTime } from '../measure/processor-time.ts';
 import { otherLoad } from '../statistics/other-load.ts';
 import { PairedComparison, type Comparison } from '../statistics/paired-comparison.ts';
+import { machineOf, rankWarnings } from '../rank-warnings.ts';
 import { warningsOf } from '../warnings.ts';
 import { Verifier } from '../verify.ts';
 
@@ -112,7 +113,10 @@ export async function runExperiments(
       experiments: rows.map((row) => row.result(row === off ? null : off)),
       deadlines: sumOfDeadlines(rows.flatMap((row) => row.deadlines)),
       problems,
-      warnings: warningsOf({ cells: [], comparisons: [], offRates, load: other, numCpus: environment.numCpus }),
+      warnings: [
+        ...rankWarnings(options, machineOf(environment.numCpus), environment.isSoftwareDevice),
+        ...warningsOf({ cells: [], comparisons: [], offRates, load: other, numCpus: environment.numCpus }),
+      ],
     };
   } finally {
     for (const row of rows) await row.close();

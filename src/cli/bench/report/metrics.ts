@@ -4,6 +4,7 @@
  */
 
 import type { CellReport, RatioReport } from './cell-report.ts';
+import { straggler, type RankReport } from './rank-report.ts';
 
 type CsvValue = string | number | null;
 
@@ -113,6 +114,18 @@ export const METRICS: readonly Metric[] = [
     },
   },
   {
+    name: 'ranks',
+    meaning:
+      'in lockstep: what the ranks wait for each other in a step, ms; the rank that is most often the last, and its ' +
+      'share of steps',
+    csv: {
+      rank_wait_p50_ms: ({ ranks }) => mostOf(ranks, ({ waitMs }) => waitMs.p50),
+      rank_wait_p99_ms: ({ ranks }) => mostOf(ranks, ({ waitMs }) => waitMs.p99),
+      straggler_rank: ({ ranks }) => straggler(ranks)?.rank ?? null,
+      straggler_share: ({ ranks }) => straggler(ranks)?.lastShare ?? null,
+    },
+  },
+  {
     name: 'GC',
     meaning: 'pauses for garbage collection, of the main thread and of all workers: how many in a run, and the longest',
     csv: {
@@ -168,6 +181,11 @@ export const METRICS: readonly Metric[] = [
     },
   },
 ];
+
+/** Of the rank that waits longest; `null`: not in lockstep. */
+function mostOf(ranks: CellReport['ranks'], of: (rank: RankReport) => number): number | null {
+  return ranks === null ? null : Math.max(...ranks.map(of));
+}
 
 const ROUNDING_ERROR = 1e-9;
 

@@ -31,6 +31,11 @@ export function rankReports(runs: readonly BenchRun[]): readonly RankReport[] | 
   );
 }
 
+/** The rank that was most often the last. */
+export function straggler(ranks: readonly RankReport[] | null): RankReport | null {
+  return ranks?.reduce((a, b) => (b.lastShare > a.lastShare ? b : a)) ?? null;
+}
+
 export function spread(values: readonly number[]): Spread {
   const max = values.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
   return { p50: quantile(values, 0.5), p99: quantile(values, 0.99), max };
