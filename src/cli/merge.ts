@@ -4,7 +4,7 @@ import { Command } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { campaignKind } from './campaign-kinds.ts';
 import { currentBuild } from './campaign/build.ts';
-import { Campaign } from './campaign/core/campaign.ts';
+import { cutCampaign } from './campaign/core/cut-campaign.ts';
 import type { ReportFlags } from './campaign/core/kind.ts';
 import { checkParts, type Part } from './campaign/core/part.ts';
 import { isOfShare, showShare } from './campaign/core/share.ts';
@@ -28,11 +28,7 @@ async function merge(files: readonly string[], flags: ReportFlags): Promise<void
   const { description } = parts[0]!;
   const kind = await campaignKind(description.kind);
   await kind.checkHere(description);
-  const series = kind.seriesOf(description);
-  const campaign = new Campaign<unknown>({
-    series: series.map(({ tasks, mostViolations }) => ({ numShards: tasks.length, mostViolations })),
-    numViolations: (result) => kind.numViolations(result),
-  });
+  const { campaign } = cutCampaign(kind, description);
   for (const { results } of parts) for (const [shard, result] of results) campaign.add(shard, result);
   const [shard] = campaign.unfinished();
   if (shard !== undefined) throw notDone(parts, shard);

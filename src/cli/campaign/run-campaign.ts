@@ -3,22 +3,18 @@
  * depend on where.
  */
 
-import { createHash, randomBytes } from 'node:crypto';
-import { join } from 'node:path';
-import { RoutedExpertsError } from '../../contract/errors.ts';
 import { untilSignal } from '../signals.ts';
-import { currentBuild } from './build.ts';
-import { Campaign } from './core/campaign.ts';
+import { openCampaignFile } from './campaign-file.ts';
+import type { CampaignRun } from './core/campaign-run.ts';
+import { cutCampaign } from './core/cut-campaign.ts';
 import type { CampaignKind, Description, ReportFlags } from './core/kind.ts';
-import { checkBuild, otherField, type PartHeader } from './core/part.ts';
-import { showShare, WHOLE, type Share } from './core/share.ts';
+import { showShare } from './core/share.ts';
 import { progressBar } from './progress-bar.ts';
 import { queueAddress } from './queue-address.ts';
-import { ResultFile } from './result-file.ts';
+import type { QueueServer } from './queue/queue-server.ts';
+import type { ResultFile } from './result-file.ts';
 import { checkRunFlags, type RunFlags } from './run-flags.ts';
 import { runOnThreads } from './run-on-threads.ts';
-
-const FOLDER = join('out', 'campaigns');
 
 /** As of a process that SIGINT ended. */
 const EXIT_STOPPED = 130;
@@ -34,101 +30,96 @@ export async function runCampaign<Described extends Description, Task, Result>(
   flags: RunFlags & ReportFlags,
 ): Promise<void> {
   checkRunFlags(flags);
-  const share = flags.shard ?? WHOLE;
-  const file = openFile(described, given, flags);
-  const description = (file?.part.description ?? described) as Described;
-  await kind.checkHere(description);
-  const series = kind.seriesOf(description);
-  const tasks = series.flatMap((each) => each.tasks);
-  const campaign = new Campaign<Result>({
-    series: series.map((each) => ({ numShards: each.tasks.length, mostViolations: each.mostViolations })),
-    numViolations: (result) => kind.numViolations(result),
-    share,
-  });
-  let numDone = 0;
-  for (const [shard, result] of file?.part.results ?? []) {
-    if (campaign.add(shard, result as Result)) numDone += kind.sizeOf(tasks[shard]!);
+  // A campaign that no queue takes does not begin.
+  const server = flags.queue === undefined ? null : await connectTo(flags.queue);
+  try {
+    const file = openCampaignFile(described, given, flags);
+    const description = (file?.part.description ?? described) as Described;
+    await kind.checkHere(description);
+    const run = openRun(kind, description, { file, flags });
+    const startedAt = performance.now();
+    try {
+      await untilComplete(run, { file, server, flags });
+    } finally {
+      run.close();
+      if (file !== null && !run.campaign.isComplete) sayHowToResume(file, flags);
+    }
+    if (!run.campaign.isComplete) process.exitCode = EXIT_STOPPED;
+    else if (file !== null && flags.shard !== undefined) sayPart(file, flags);
+    else {
+      const seconds = run.isResumed ? null : (performance.now() - startedAt) / 1000;
+      kind.report({ description, results: run.campaign.results(), seconds, flags });
+    }
+  } finally {
+    server?.close();
   }
-  const isResumed = numDone > 0;
-  const total = tasks.reduce((sum, task) => sum + kind.sizeOf(task), 0) / share.count;
-  const bar = progressBar({ total: Math.round(total), done: numDone });
-  const run = {
+}
+
+type OpenRun<Task, Result> = Omit<CampaignRun<Task, Result>, 'signal'> &
+  Readonly<{
+    /** Some shards were done before. */
+    isResumed: boolean;
+    close: () => void;
+  }>;
+
+type Surroundings = Readonly<{ file: ResultFile | null; flags: RunFlags }>;
+
+function openRun<Described extends Description, Task, Result>(
+  kind: CampaignKind<Described, Task, Result>,
+  description: Described,
+  { file, flags }: Surroundings,
+): OpenRun<Task, Result> {
+  const { campaign, tasks } = cutCampaign(kind, description, flags.shard);
+  let done = 0;
+  for (const [shard, result] of file?.part.results ?? []) {
+    if (campaign.add(shard, result as Result)) done += kind.sizeOf(tasks[shard]!);
+  }
+  const size = tasks.reduce((sum, task) => sum + kind.sizeOf(task), 0);
+  const bar = progressBar({ total: Math.round(size / (flags.shard?.count ?? 1)), done });
+  return {
     campaign,
     tasks,
-    openRunner: (jobs: number) => kind.openRunner(jobs),
-    onResult: (shard: number, result: Result): void => {
+    isResumed: done > 0,
+    openRunner: (jobs) => kind.openRunner(jobs),
+    onResult: (shard, result) => {
       if (!campaign.add(shard, result)) return;
       file?.append(shard, result);
       bar.add(kind.sizeOf(tasks[shard]!));
     },
     note: bar.note,
+    close: bar.stop,
   };
-  const startedAt = performance.now();
-  try {
-    const work = async (signal: AbortSignal): Promise<void> => {
-      if (campaign.isComplete) return;
-      if (flags.queue === undefined || file === null) return runOnThreads({ ...run, signal }, flags.jobs);
-      const { runOnQueue } = await import('./queue/run-on-queue.ts');
-      const { id, build } = file.part;
-      return runOnQueue({ ...run, signal }, { id, build, kind: kind.name, url: flags.queue, patience: flags.patience });
-    };
-    // Without a file there is nothing to go on with later: a signal ends the process.
-    if (file === null) await work(new AbortController().signal);
-    else await untilSignal(work);
-  } finally {
-    bar.stop();
-    if (file !== null && !campaign.isComplete) sayHowToResume(file, kind.name, flags);
-  }
-  if (!campaign.isComplete) process.exitCode = EXIT_STOPPED;
-  else if (file !== null && flags.shard !== undefined) sayPart(file, flags.shard, flags);
-  else {
-    const seconds = isResumed ? null : (performance.now() - startedAt) / 1000;
-    kind.report({ description, results: campaign.results(), seconds, flags });
-  }
 }
 
-/** The file that keeps what is done; null for a campaign that is kept nowhere. */
-function openFile(described: Description, given: ReadonlySet<string>, flags: RunFlags): ResultFile | null {
-  const { queue, campaign, shard } = flags;
-  if (queue === undefined && campaign === undefined && shard === undefined) return null;
-  const build = currentBuild();
-  const digest = createHash('sha256')
-    .update(JSON.stringify([described, build]))
-    .digest('hex')
-    .slice(0, 8);
-  const name = shard === undefined ? randomBytes(4).toString('hex') : digest;
-  const id = campaign ?? `${described.kind}-${name}`;
-  const header: PartHeader = { id, build, description: described, share: shard ?? WHOLE };
-  const place = shard === undefined ? id : `${id}-${shard.index + 1}-of-${shard.count}`;
-  const file = new ResultFile(flags.part ?? join(FOLDER, `${place}.jsonl`), header);
-  checkSame(file, header, shard === undefined ? given : new Set(Object.keys(described)));
-  return file;
+async function untilComplete<Task, Result>(
+  run: OpenRun<Task, Result>,
+  { file, server, flags }: Surroundings & Readonly<{ server: QueueServer | null }>,
+): Promise<void> {
+  if (run.campaign.isComplete) return;
+  // Without a file there is nothing to go on with later: a signal ends the process.
+  if (file === null) return runOnThreads({ ...run, signal: new AbortController().signal }, flags.jobs);
+  if (server === null) return untilSignal((signal) => runOnThreads({ ...run, signal }, flags.jobs));
+  const { runOnQueue } = await import('./queue/run-on-queue.ts');
+  const { part } = file;
+  const to = { id: part.id, build: part.build, kind: part.description.kind, patience: flags.patience, server };
+  return untilSignal((signal) => runOnQueue({ ...run, signal }, to));
 }
 
-/** Throws BAD_FILE unless the file is of this campaign. */
-function checkSame({ part }: ResultFile, { build, description, share }: PartHeader, fields: ReadonlySet<string>): void {
-  checkBuild(part, build);
-  const wanted = Object.entries(description).filter(([field]) => field === 'kind' || fields.has(field));
-  const other = otherField({ ...part.description, ...Object.fromEntries(wanted) }, part.description);
-  const problem =
-    other !== null
-      ? `is of another campaign: ${other}; leave that out to go on with it, or choose another name`
-      : showShare(part.share) !== showShare(share)
-        ? `holds part ${showShare(part.share)}, not ${showShare(share)}; choose another name`
-        : null;
-  if (problem !== null) throw RoutedExpertsError.of('BAD_FILE', part.file, problem);
+async function connectTo(url: string): Promise<QueueServer> {
+  const queue = await import('./queue/queue-server.ts');
+  return queue.QueueServer.connect(url);
 }
 
-function sayHowToResume({ part }: ResultFile, command: string, { shard, queue }: RunFlags): void {
+function sayHowToResume({ part }: ResultFile, { shard, queue }: RunFlags): void {
+  const { file, id, description } = part;
+  const where = queue === undefined ? '' : ` --queue ${queueAddress(queue)}`;
   const again =
-    shard === undefined
-      ? `routed-experts ${command} --campaign ${part.id}${queue === undefined ? '' : ` --queue ${queueAddress(queue)}`}`
-      : 'the same command again';
-  process.stderr.write(`campaign ${part.id} is not done; ${part.file} has what is; go on with: ${again}\n`);
+    shard === undefined ? `routed-experts ${description.kind} --campaign ${id}${where}` : 'the same command again';
+  process.stderr.write(`campaign ${id} is not done; ${file} has what is; go on with: ${again}\n`);
 }
 
-function sayPart({ part }: ResultFile, share: Share, { json }: ReportFlags): void {
-  const { file, id } = part;
+function sayPart({ part }: ResultFile, { json }: ReportFlags): void {
+  const { file, id, share } = part;
   process.stdout.write(
     json === true
       ? `${JSON.stringify({ campaign: id, part: showShare(share), file })}\n`

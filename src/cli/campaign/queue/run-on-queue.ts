@@ -16,7 +16,7 @@ import { RoutedExpertsError } from '../../../contract/errors.ts';
 import { showBuild, type Build } from '../core/part.ts';
 import type { CampaignRun } from '../core/campaign-run.ts';
 import { endsWithin } from './ends-within.ts';
-import { KEY_PREFIX, QueueServer } from './queue-server.ts';
+import { KEY_PREFIX, type QueueServer } from './queue-server.ts';
 import { jobId, jobOptions, queueName, shardOf, type ShardJob } from './shard-queue.ts';
 
 /** Shards that lie in the queue at a time: work for the threads of many machines. */
@@ -31,49 +31,46 @@ const NOTICE_MS = 5000;
 const PUT_AGAIN_MS = 30_000;
 const CLOSE_MS = 5000;
 
-type OnQueue = Readonly<{ id: string; build: Build; kind: string; url: string; patience: number }>;
+/** What the queue is told of a campaign. `patience` is in seconds. */
+type OnQueue = Readonly<{ id: string; build: Build; kind: string; patience: number; server: QueueServer }>;
 
+/** Rejects with SHARD_FAILED and CAMPAIGN_STANDS. */
 export async function runOnQueue<Task, Result>(run: CampaignRun<Task, Result>, to: OnQueue): Promise<void> {
-  const server = await QueueServer.connect(to.url);
-  const { address, keepsJobs } = server;
+  const { address, keepsJobs } = to.server;
   process.stderr.write(
     `campaign ${to.id}: ${run.tasks.length} shards at ${address}; workers: routed-experts work --queue ${address}\n` +
       (keepsJobs
         ? ''
         : `${address} forgets its jobs when it restarts (appendonly no); they are put there again then\n`),
   );
-  const shards = new QueuedShards(run, to, server);
+  const shards = new QueuedShards(run, to);
   try {
     await shards.untilDone();
   } finally {
     await endsWithin(shards.close(), CLOSE_MS);
-    server.close();
   }
 }
 
 class QueuedShards<Task, Result> {
   readonly #run: CampaignRun<Task, Result>;
   readonly #to: OnQueue;
-  readonly #server: QueueServer;
   readonly #queue: Queue<ShardJob>;
   /** Shards that were put into the queue, as far as Redis remembers. */
   readonly #put: Set<number> = new Set();
   #workers = 'no worker';
 
-  constructor(run: CampaignRun<Task, Result>, to: OnQueue, server: QueueServer) {
+  constructor(run: CampaignRun<Task, Result>, to: OnQueue) {
     this.#run = run;
     this.#to = to;
-    this.#server = server;
     this.#queue = new Queue(queueName(to.build), {
-      connection: { ...server.connection, commandTimeout: CLOSE_MS },
+      connection: { ...to.server.connection, commandTimeout: CLOSE_MS },
       prefix: KEY_PREFIX,
     });
     // The server tells of its loss itself.
     this.#queue.on('error', () => undefined);
-    server.onReconnect(() => this.#put.clear());
+    to.server.onReconnect(() => this.#put.clear());
   }
 
-  /** Rejects with SHARD_FAILED and CAMPAIGN_STANDS. */
   async untilDone(): Promise<void> {
     const { campaign, signal } = this.#run;
     const { id, patience } = this.#to;
@@ -152,8 +149,8 @@ class QueuedShards<Task, Result> {
 
   async #lookAround(): Promise<void> {
     const build = showBuild(this.#to.build);
-    await this.#server.leaveNotice('campaign', this.#to.id, { build, host: hostname() });
-    const workers = [...(await this.#server.notices('worker')).values()];
+    await this.#to.server.leaveNotice('campaign', this.#to.id, { build, host: hostname() });
+    const workers = [...(await this.#to.server.notices('worker')).values()];
     const numFit = workers.filter((worker) => worker.build === build).length;
     const others = workers.filter((worker) => worker.build !== build);
     const other =
@@ -163,17 +160,17 @@ class QueuedShards<Task, Result> {
   }
 
   #whyItStands(): string {
-    const { address, lostForMs, lastProblem } = this.#server;
+    const { address, lostForMs, lastProblem } = this.#to.server;
     if (lostForMs > 0) return `${address} is gone (${lastProblem}); start it again`;
     return `${this.#workers}; start "routed-experts work --queue ${address}" from that commit`;
   }
 
   /** Takes shards back that no worker has begun. */
   async close(): Promise<void> {
-    if (this.#server.lostForMs === 0) {
+    if (this.#to.server.lostForMs === 0) {
       try {
         await Promise.all([...this.#put].map((shard) => this.#queue.remove(jobId(this.#to.id, shard))));
-        await this.#server.takeNoticeAway('campaign', this.#to.id);
+        await this.#to.server.takeNoticeAway('campaign', this.#to.id);
       } catch {
         // The server is gone. A worker may run some for nobody.
       }
