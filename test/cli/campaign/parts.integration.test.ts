@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { runHere, type Ended } from '../run-cli.ts';
 
-/** A design that keeps every law and one that is stopped early, each with a shard of 500 seeds and one of a single one. */
+/** A design that keeps every law and one that is stopped early, each with a shard of 500 seeds and one of a single. */
 const CAMPAIGN = ['--design', 'off,mutant/appended-twice', '--seeds', '501', '--jobs', '2'];
 const COUNT = 3;
 
@@ -21,6 +21,8 @@ const copy = (file: string, change: (text: string) => string): string => {
   writeFileSync(changed, change(readFileSync(file, 'utf8')));
   return changed;
 };
+
+const withoutTime = ({ stdout }: Ended): string => stdout.replace(/ in \S+ s: .*\n$/, '\n');
 
 let one: Ended;
 
@@ -43,7 +45,7 @@ test('merged parts print what one run prints, with its exit code and its case fi
   const texts = cases.map((file) => readFileSync(join(folder, 'out', 'fuzz', file), 'utf8'));
   rmSync(join(folder, 'out', 'fuzz'), { recursive: true });
   const merged = await runHere('merge', partFile(3), partFile(1), partFile(2));
-  expect(merged.stdout).toBe(one.stdout.replace(/ in \S+ s: .*\n$/, '\n'));
+  expect(merged.stdout).toBe(withoutTime(one));
   expect(merged.code).toBe(1);
   expect(one.code).toBe(1);
   expect(cases.length).toBeGreaterThan(0);
@@ -52,9 +54,8 @@ test('merged parts print what one run prints, with its exit code and its case fi
 });
 
 test('how many threads run does not change where a broken design is stopped', async () => {
-  const text = (ended: Ended): string => ended.stdout.replace(/ in \S+ s: .*\n$/, '\n');
   const more = await runHere('fuzz', ...CAMPAIGN.slice(0, -1), '3');
-  expect(text(more)).toBe(text(one));
+  expect(withoutTime(more)).toBe(withoutTime(one));
   expect(one.stdout).toContain('mutant/appended-twice: stopped after 500 of 501 storms');
 });
 

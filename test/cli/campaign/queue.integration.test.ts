@@ -19,7 +19,7 @@ const numTrialSeeds = Number(process.env['CAMPAIGN_SEEDS'] ?? 0);
 const TRIAL_MS = 100_000 + numTrialSeeds * 20;
 
 /** A shard for each design; in a trial the seeds of one design. */
-const CAMPAIGN = numTrialSeeds > 0 ? ['--seeds', `${numTrialSeeds}`] : ['--design', 'all', '--seeds', '300'];
+const CAMPAIGN = numTrialSeeds > 0 ? ['--seeds', `${numTrialSeeds}`] : ['--design', 'all', '--seeds', '200'];
 const NUM_SHARDS = numTrialSeeds > 0 ? Math.ceil(numTrialSeeds / 500) : 9;
 const JOBS = numTrialSeeds > 0 ? `${Math.max(1, Math.floor(availableParallelism() / 3))}` : '1';
 
@@ -69,6 +69,11 @@ function keptShards(): number[] {
   return lines.map((line) => (JSON.parse(line) as { shard: number }).shard);
 }
 
+/** Each with its text. */
+function savedCases(): [string, string][] {
+  return readdirSync('cases').map((file) => [file, readFileSync(join('cases', file), 'utf8')]);
+}
+
 async function untilKept(numShards: number): Promise<void> {
   await vi.waitFor(() => expect(keptShards().length).toBeGreaterThanOrEqual(numShards), {
     timeout: TRIAL_MS,
@@ -82,7 +87,7 @@ describe.skipIf(redisBinary === null)('on a queue', () => {
     async () => {
       const url = await startRedis(true);
       const workers = await Promise.all([startWorker(url), startWorker(url), startWorker(url)]);
-      const campaign = runHere('fuzz', '--queue', url, ...CAMPAIGN, '--json');
+      const campaign = runHere('fuzz', '--queue', url, ...CAMPAIGN, '--patience', '60', '--json');
       await untilKept(NUM_SHARDS / 9);
       workers[0].signal('SIGKILL');
       expect(await workers[0].ended()).toBeNull();
@@ -102,7 +107,8 @@ describe.skipIf(redisBinary === null)('on a queue', () => {
   test('a Redis that forgets everything gets the shards again', async () => {
     const few = ['--design', 'off,deltas', '--seeds', '50', '--json'];
     const url = await startRedis(false);
-    const campaign = runHere('fuzz', '--queue', url, ...few);
+    // Less than the time after which shards are put again, whatever happened.
+    const campaign = runHere('fuzz', '--queue', url, ...few, '--patience', '25');
     await vi.waitFor(async () => expect(await redis!.keys('*:wait')).toHaveLength(1), { timeout: 60_000 });
     await redis!.restart();
     const worker = await startWorker(url);
@@ -114,7 +120,7 @@ describe.skipIf(redisBinary === null)('on a queue', () => {
     expect(await worker.ended()).toBe(0);
   });
 
-  test('a campaign that is stopped goes on by its id, stops alike, and brings its failing seeds as case files', async () => {
+  test('a campaign that is stopped goes on by its id, ends as one process, and saves its failing cases', async () => {
     const broken = ['--design', 'off,mutant/appended-twice', '--seeds', '501'];
     const url = await startRedis(true);
     const first = new CliProcess(['fuzz', '--queue', url, ...broken, '--campaign', 'mine'], { cwd: folder });
@@ -127,14 +133,12 @@ describe.skipIf(redisBinary === null)('on a queue', () => {
     const second = await runHere('fuzz', '--queue', url, '--campaign', 'mine', '--save', 'cases');
     expect(second.code, second.stderr).toBe(1);
     worker.signal('SIGTERM');
-    const casesOf = (): [string, string][] =>
-      readdirSync('cases').map((file) => [file, readFileSync(join('cases', file), 'utf8')]);
-    const cases = casesOf();
+    const cases = savedCases();
     rmSync('cases', { recursive: true });
     const one = await runHere('fuzz', ...broken, '--save', 'cases');
     expect(second.stdout).toBe(one.stdout.replace(/ in \S+ s: .*\n$/, '\n'));
     expect(cases.length).toBeGreaterThan(0);
-    expect(cases).toEqual(casesOf());
+    expect(cases).toEqual(savedCases());
   });
 
   test('a worker of other code refuses the campaign, which ends and says what worker it wants', async () => {
@@ -160,8 +164,9 @@ describe.skipIf(redisBinary === null)('on a queue', () => {
   test('a worker without the module of a design fails the campaign, and says what is missing', async () => {
     cpSync(join(REPOSITORY, 'examples', 'designs', 'overlay.ts'), join(folder, 'overlay.ts'));
     const url = await startRedis(true);
+    const own = ['--design', './overlay.ts', '--seeds', '10'];
     const elsewhere = new CliProcess(['work', '--queue', url, '--jobs', '1'], { cwd: tmpdir() });
-    const { code, stderr } = await runHere('fuzz', '--queue', url, '--design', './overlay.ts', '--seeds', '10');
+    const { code, stderr } = await runHere('fuzz', '--queue', url, ...own, '--patience', '30');
     expect(stderr).toMatch(/shard 0 failed: design module .*overlay\.ts: it cannot be read/);
     expect(code).toBe(2);
     elsewhere.signal('SIGTERM');
