@@ -138,8 +138,8 @@ export const campaignMutations: readonly SourceMutation[] = [
     name: 'queue-failed-shard-waited-for',
     defect: 'a campaign waits for a shard that failed for good',
     file: `${room}/queue/run-on-queue.ts`,
-    find: "throw RoutedExpertsError.of('SHARD_FAILED', id, shard, reason);",
-    replace: 'continue;',
+    find: 'if (failure !== null && !isTriedAgain) {',
+    replace: 'if (failure !== null && failure.shard < 0) {',
     killedBy: queue,
   },
   {

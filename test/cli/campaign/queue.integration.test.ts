@@ -5,7 +5,17 @@
  * `npm run campaign-trial` runs the first test with 1,000,000 seeds.
  */
 
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
@@ -146,19 +156,20 @@ describe.skipIf(redisBinary === null)('on a queue', () => {
     mkdirSync(other);
     cpSync(join(REPOSITORY, 'src'), join(other, 'src'), { recursive: true });
     cpSync(join(REPOSITORY, 'package.json'), join(other, 'package.json'));
+    appendFileSync(join(other, 'src', 'index.ts'), '// Other code.\n');
     symlinkSync(join(REPOSITORY, 'node_modules'), join(other, 'node_modules'));
     const url = await startRedis(true);
     const main = join(other, 'src', 'cli', 'main.ts');
     const refusing = new CliProcess(['work', '--queue', url, '--jobs', '1'], { cwd: folder, main });
     await refusing.says('takes shards');
-    const campaign = runHere('fuzz', '--queue', url, '--seeds', '10', '--patience', '8');
+    const campaign = runHere('fuzz', '--queue', url, '--seeds', '10', '--patience', '5');
     await refusing.says('refuses campaign fuzz-');
     refusing.signal('SIGTERM');
     expect(await refusing.ended()).toBe(0);
     expect(refusing.stderr).toContain('ran 0 shards');
     const { code, stderr } = await campaign;
     expect(code).toBe(2);
-    expect(stderr).toMatch(/no shard has come back for 8 s .* no workers of version .*; start "routed-experts work /);
+    expect(stderr).toMatch(/no shard has come back for 5 s .* no workers of version .*; start "routed-experts work /);
   });
 
   test('a worker without the module of a design fails the campaign, and says what is missing', async () => {

@@ -111,27 +111,21 @@ export class QueueServer {
 
   /** Leaves a notice of a worker or a campaign, which lasts while it is left again and again. */
   async leaveNotice(kind: NoticeKind, id: string, notice: Notice): Promise<void> {
-    await this.#client.set(`${KEY_PREFIX}:${kind}:${id}`, JSON.stringify(notice), 'EX', NOTICE_SECONDS);
+    await this.#client.sadd(noticeKey(kind), id);
+    await this.#client.set(noticeKey(kind, id), JSON.stringify(notice), 'EX', NOTICE_SECONDS);
   }
 
   async takeNoticeAway(kind: NoticeKind, id: string): Promise<void> {
-    await this.#client.del(`${KEY_PREFIX}:${kind}:${id}`);
+    await this.#client.del(noticeKey(kind, id));
   }
 
   /** By id. */
   async notices(kind: NoticeKind): Promise<Map<string, Notice>> {
-    const start = `${KEY_PREFIX}:${kind}:`;
-    const keys = new Set<string>();
-    let cursor = '0';
-    do {
-      const [next, found] = await this.#client.scan(cursor, 'MATCH', `${start}*`, 'COUNT', 1000);
-      for (const key of found) keys.add(key);
-      cursor = next;
-    } while (cursor !== '0');
     const notices = new Map<string, Notice>();
-    for (const key of keys) {
-      const text = await this.#client.get(key);
-      if (text !== null) notices.set(key.slice(start.length), JSON.parse(text) as Notice);
+    for (const id of await this.#client.smembers(noticeKey(kind))) {
+      const text = await this.#client.get(noticeKey(kind, id));
+      if (text === null) await this.#client.srem(noticeKey(kind), id);
+      else notices.set(id, JSON.parse(text) as Notice);
     }
     return notices;
   }
@@ -144,6 +138,11 @@ export class QueueServer {
 type NoticeKind = 'worker' | 'campaign';
 
 export type Notice = Readonly<{ build: string; host: string }>;
+
+/** Without an id the key of all ids. */
+function noticeKey(kind: NoticeKind, ...id: readonly [string?]): string {
+  return [KEY_PREFIX, kind, ...id].join(':');
+}
 
 /** An error of several addresses has no message of its own. */
 function problemOf(error: Error & { code?: string; errors?: readonly Error[] }): string {

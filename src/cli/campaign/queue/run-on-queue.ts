@@ -26,7 +26,7 @@ const MOST_IN_QUEUE = 2000;
 const MOST_RESULTS = 100;
 
 const POLL_MS = 200;
-const NOTICE_MS = 5000;
+const NOTICE_MS = 2000;
 /** The shards are put there again, whether anybody noticed a loss or not. */
 const PUT_AGAIN_MS = 30_000;
 const CLOSE_MS = 5000;
@@ -58,6 +58,8 @@ class QueuedShards<Task, Result> {
   /** Shards that were put into the queue, as far as Redis remembers. */
   readonly #put: Set<number> = new Set();
   #workers = 'no worker';
+  /** Of the last command that failed. */
+  #problem = '';
 
   constructor(run: CampaignRun<Task, Result>, to: OnQueue) {
     this.#run = run;
@@ -75,6 +77,9 @@ class QueuedShards<Task, Result> {
     const { campaign, signal } = this.#run;
     const { id, patience } = this.#to;
     let [newsAt, noticeAt, putAt] = [performance.now(), -Infinity, performance.now()];
+    let numTaken = 0;
+    // What failed when this campaign ran before is tried again.
+    let isTriedAgain = true;
     while (!campaign.isComplete && !signal.aborted) {
       const now = performance.now();
       try {
@@ -86,16 +91,23 @@ class QueuedShards<Task, Result> {
           this.#put.clear();
           putAt = now;
         }
-        if ((await this.#takeResults()) > 0) newsAt = performance.now();
+        const failure = await this.#takeFailures();
+        if (failure !== null && !isTriedAgain) {
+          throw RoutedExpertsError.of('SHARD_FAILED', id, failure.shard, failure.reason);
+        }
+        isTriedAgain = false;
+        numTaken = await this.#takeResults();
+        if (numTaken > 0) newsAt = performance.now();
         if (!campaign.isComplete) await this.#putShards();
       } catch (error) {
         if (error instanceof RoutedExpertsError) throw error;
+        this.#problem = (error as Error).message;
         this.#put.clear();
       }
       if (performance.now() - newsAt > 1000 * patience) {
         throw RoutedExpertsError.of('CAMPAIGN_STANDS', id, patience, this.#whyItStands());
       }
-      await sleep(POLL_MS);
+      if (numTaken < MOST_RESULTS) await sleep(POLL_MS);
     }
   }
 
@@ -110,15 +122,20 @@ class QueuedShards<Task, Result> {
       this.#run.onResult(shardOf(job.id, id)!, job.returnvalue as Result);
     }
     await Promise.all(completed.map((job) => this.#takeAway(job)));
-    const failed = (await this.#queue.getRanges(['failed'], 0, -1)).filter(ofCampaign);
-    for (const job of failed) {
-      const shard = shardOf(job, id)!;
-      const reason = (await this.#queue.getJob(job))?.failedReason ?? 'for an unknown reason';
-      // A campaign that is resumed tries it again.
-      await this.#takeAway(job);
-      if (this.#run.campaign.isNeeded(shard)) throw RoutedExpertsError.of('SHARD_FAILED', id, shard, reason);
-    }
     return completed.length;
+  }
+
+  /** Takes the shards that failed for good away. Resolves with the first that is needed. */
+  async #takeFailures(): Promise<{ shard: number; reason: string } | null> {
+    const failures: { shard: number; reason: string }[] = [];
+    for (const job of await this.#queue.getRanges(['failed'], 0, -1)) {
+      const shard = shardOf(job, this.#to.id);
+      if (shard === null) continue;
+      const reason = (await this.#queue.getJob(job))?.failedReason ?? 'no reason is known';
+      await this.#takeAway(job);
+      if (this.#run.campaign.isNeeded(shard)) failures.push({ shard, reason });
+    }
+    return failures.toSorted((a, b) => a.shard - b.shard)[0] ?? null;
   }
 
   async #takeAway(job: string): Promise<void> {
@@ -162,7 +179,8 @@ class QueuedShards<Task, Result> {
   #whyItStands(): string {
     const { address, lostForMs, lastProblem } = this.#to.server;
     if (lostForMs > 0) return `${address} is gone (${lastProblem}); start it again`;
-    return `${this.#workers}; start "routed-experts work --queue ${address}" from that commit`;
+    const problem = this.#problem === '' ? '' : ` (last problem: ${this.#problem})`;
+    return `${this.#workers}${problem}; start "routed-experts work --queue ${address}" from that commit`;
   }
 
   /** Takes shards back that no worker has begun. */

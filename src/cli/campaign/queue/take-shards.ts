@@ -16,7 +16,7 @@ import { queueName, type ShardJob } from './shard-queue.ts';
 /** A shard that ended so many workers ends no more. */
 const MOST_LOSSES = 10;
 
-const NOTICE_MS = 5000;
+const NOTICE_MS = 2000;
 const POLL_MS = 200;
 /** For shards that are being run when the worker is asked to end. */
 const CLOSE_MS = 30_000;
