@@ -20,7 +20,7 @@ export type CampaignFlags = RunFlags & {
 type Texts = Readonly<{ seeds: string; defaultSeeds: number; seed: string; defaultDesigns: readonly string[] }>;
 
 export function withCampaignFlags(command: Command, { seeds, defaultSeeds, seed, defaultDesigns }: Texts): Command {
-  return withRunFlags(command)
+  command
     .option('--seeds <n>', seeds, whole(1, 10_000_000), defaultSeeds)
     .option('--from <seed>', 'first seed; 0x and a commit id draws fresh ones', whole(0), 1)
     .option('--seed <seed>', seed, whole(0))
@@ -32,6 +32,7 @@ export function withCampaignFlags(command: Command, { seeds, defaultSeeds, seed,
     )
     .option('--jobs <n>', 'threads', whole(1, 256), availableParallelism())
     .option('--json', 'print the result as JSON');
+  return withRunFlags(command);
 }
 
 /** The tested designs that `--design` names, loaded. Rejects with BAD_DESIGN. */

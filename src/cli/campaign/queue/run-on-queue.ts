@@ -173,7 +173,7 @@ class QueuedShards<Task, Result> {
     const other =
       others.length === 0 ? '' : `; ${others.length} of another build, on ${others[0]!.host}: ${others[0]!.build}`;
     this.#workers = `${numFit === 0 ? 'no' : numFit} worker${numFit === 1 ? '' : 's'} of ${build}${other}`;
-    this.#run.note(`${numFit} workers${other}`);
+    this.#run.note(`workers: ${numFit}${other}`);
   }
 
   #whyItStands(): string {
