@@ -37,7 +37,8 @@ export function fuzzCommand(): Command {
       'after',
       '\nExit code: 0 every law kept, 1 a wrong answer, 2 bad usage, 3 a stall, 4 a crash of the code under test, ' +
         `5 a rare path\nthat a campaign of ${COVERAGE_SCENARIOS} or more scenarios should have taken more often. ` +
-        'Of several the first of 1, 4, 3, 5. 130 a signal\nstopped a campaign that goes on by its id. A part of a campaign that is done: 0.',
+        'Of several the first of 1, 4, 3, 5. 130 a signal\nstopped a campaign that goes on by its id. ' +
+        'With --shard: 0 the part is written.',
     )
     .action(async (flags: Flags, self: Command) => {
       if (flags.replay !== undefined || flags.seed !== undefined) refuseRunFlags(flags, '--replay or --seed');
