@@ -151,11 +151,11 @@ export const campaignMutations: readonly SourceMutation[] = [
     killedBy: noQueue,
   },
   {
-    name: 'queue-waited-for-from-the-start',
-    defect: 'a command waits for a Redis that was never there',
+    name: 'queue-silent',
+    defect: 'a command waits for a server that never replies',
     file: `${room}/queue/queue-server.ts`,
-    find: "retryStrategy: () => (this.#info === '' ? null : RETRY_MS),",
-    replace: 'retryStrategy: () => RETRY_MS,',
+    find: '      commandTimeout: COMMAND_MS,\n',
+    replace: '',
     killedBy: noQueue,
   },
   {

@@ -40,8 +40,7 @@ export class QueueServer {
       connectTimeout: CONNECT_MS,
       commandTimeout: COMMAND_MS,
       maxRetriesPerRequest: null,
-      // Nobody waits for a server that was never there.
-      retryStrategy: () => (this.#info === '' ? null : RETRY_MS),
+      retryStrategy: () => RETRY_MS,
     });
     this.#client.on('error', (error: Error) => {
       this.#problem = problemOf(error);
@@ -70,19 +69,13 @@ export class QueueServer {
   }
 
   async #greet(): Promise<void> {
-    const { promise: tooLong, reject } = Promise.withResolvers<never>();
-    const timer = setTimeout(() => reject(new Error('it does not reply as Redis does')), CONNECT_MS + COMMAND_MS);
-    try {
-      await Promise.race([this.#client.connect(), tooLong]);
-      const info = await Promise.race([this.#client.info(), tooLong]);
-      const version = /^(?:valkey|redis)_version:(.*?)\r?$/m.exec(info)?.[1] ?? 'unknown';
-      if (!(Number.parseInt(version, 10) >= OLDEST_MAJOR)) {
-        throw this.problem(`its version is ${version}; BullMQ needs Redis ${OLDEST_MAJOR} or newer`);
-      }
-      this.#info = info;
-    } finally {
-      clearTimeout(timer);
+    await this.#client.connect();
+    const info = await this.#client.info();
+    const version = /^(?:valkey|redis)_version:(.*?)\r?$/m.exec(info)?.[1] ?? 'unknown';
+    if (!(Number.parseInt(version, 10) >= OLDEST_MAJOR)) {
+      throw this.problem(`its version is ${version}; BullMQ needs Redis ${OLDEST_MAJOR} or newer`);
     }
+    this.#info = info;
   }
 
   problem(what: string): RoutedExpertsError {
