@@ -35,7 +35,8 @@ const config: ViteUserConfig = defineConfig({
     sequence: { sequencer: LongFilesFirst },
     globalSetup: ['test/prepare-adapters.ts'],
     projects: [
-      { test: { name: 'unit', include: ['test/**/*.unit.test.ts'], experimental } },
+      // These files leave nothing behind: they share a process, which loads what they test once.
+      { test: { name: 'unit', include: ['test/**/*.unit.test.ts'], experimental, isolate: false } },
       { test: { name: 'contract', include: ['test/**/*.contract.test.ts'], experimental } },
       { test: { name: 'wgsl', include: ['test/**/*.wgsl.test.ts'], experimental } },
       {

@@ -1,7 +1,7 @@
 /**
- * What each design's engine half costs the scheduler's thread: a step of N decode requests that all opted in, a long
- * request's first and last step, and the file lock of `shm-flock`. The halves are the real ones; the worker half makes
- * the payloads outside the timed part, over a device that does nothing.
+ * What each design's engine half costs the scheduler's thread: a step of N decode requests that all opted in, steps of
+ * one request by its length, and the file lock of `shm-flock`. The halves are the real ones; the worker half makes the
+ * payloads outside the timed part, over a device that does nothing.
  */
 
 import { Worker } from 'node:worker_threads';
@@ -28,10 +28,12 @@ import { sharedMemoryName } from '../src/worker/design-resources.ts';
 const model: ModelConfig = modelPreset('gpt-oss-120b');
 const BLOCK_SIZE = 16;
 const PROMPT_LENGTH = 64;
-const STEPS_PER_CALL = 8;
+/** As many as a block has tokens: each call caches one block of each request. */
+const STEPS_PER_CALL = BLOCK_SIZE;
 /** Outputs of a request before the load starts again: bounds what the halves hold. */
 const STEPS_PER_LOAD = 256;
-const FINISH_LENGTH = 2048;
+/** Rows of a request: what a step costs must not depend on them, but for the rows of the step itself (L6). */
+const LENGTHS = [512, 2048, 8192];
 const HASH_WORDS = 4;
 
 function configFor(numRequests: number, length: number): EngineConfig {
@@ -113,15 +115,17 @@ class CaptureLoad {
     this.#step.reserve();
     output.numRequests = this.#requests.length;
     output.totalNumScheduledTokens = numTokens * this.#requests.length;
+    const cached: [request: Request, firstBlock: number][] = [];
     for (const [i, request] of this.#requests.entries()) {
       this.#step.write(i, request);
       const firstBlock = request.numCachedBlocks;
       request.numCachedBlocks = Math.floor((request.numComputedTokens + numTokens) / BLOCK_SIZE);
+      if (request.numCachedBlocks > firstBlock) cached.push([request, firstBlock]);
       request.numHashedBlocks = request.numCachedBlocks;
-      if (request.numCachedBlocks > firstBlock) this.#engineHalf.onBlocksCached?.(request, firstBlock);
       request.numComputedTokens += numTokens;
     }
     const begun = performance.now();
+    for (const [request, firstBlock] of cached) this.#engineHalf.onBlocksCached?.(request, firstBlock);
     this.#engineHalf.onScheduled?.(output, this.#step.wanted, this.#step.wantedPositions);
     const scheduled = performance.now();
     const answer = this.#runWorker(numTokens);
@@ -221,7 +225,15 @@ function print(bench: Bench, rows: readonly Row[]): void {
   );
 }
 
-const captured: readonly Design[] = Object.values(designs).filter(({ name }) => name !== 'off');
+const captured: readonly Design[] = [
+  ...Object.values(designs).filter(({ name }) => name !== 'off'),
+  {
+    ...designs.deltas,
+    name: 'deltas, computed-only',
+    engineHalf: (modelConfig, engine, resources) =>
+      designs.deltas.engineHalf(modelConfig, engine, { ...resources, prefixRows: 'computed-only' }),
+  },
+];
 
 async function benchSteps(): Promise<void> {
   const bench = new Bench({
@@ -255,24 +267,34 @@ async function benchSteps(): Promise<void> {
   print(bench, rows);
 }
 
-async function benchFinish(): Promise<void> {
-  console.log(`one request of ${FINISH_LENGTH} rows`);
-  const bench = new Bench({ name: 'engine half, a long request', iterations: 12, time: 0, warmup: false });
-  const rows: Row[] = [];
-  for (const design of captured) {
-    const prefill = `${design.name}, step that computes the prompt`;
-    const last = `${design.name}, last step`;
-    const newLoad = () => new CaptureLoad(design, 1, FINISH_LENGTH - 1, FINISH_LENGTH + 1, 2);
-    bench.add(prefill, () => ({ overriddenDuration: newLoad().step(FINISH_LENGTH - 1, false) }));
-    bench.add(last, () => {
-      const load = newLoad();
-      load.step(FINISH_LENGTH - 1, false);
-      return { overriddenDuration: load.step(1, true) };
-    });
-    for (const name of [prefill, last]) rows.push({ name, perCall: 1, unit: 'µs', scale: 1000 });
+/** One request by itself: the step that computes its prompt, the last one, and a decode step between them. */
+async function benchLengths(): Promise<void> {
+  for (const length of LENGTHS) {
+    console.log(`one request of ${length} rows`);
+    const bench = new Bench({ name: 'engine half, a request by its length', iterations: 12, time: 0, warmup: false });
+    const rows: Row[] = [];
+    for (const design of captured) {
+      const newLoad = () => new CaptureLoad(design, 1, length - 2, length + 1, 3);
+      const add = (name: string, elapsedMs: () => number): void => {
+        bench.add(`${design.name}, ${name}`, () => ({ overriddenDuration: elapsedMs() }));
+        rows.push({ name: `${design.name}, ${name}`, perCall: 1, unit: 'µs', scale: 1000 });
+      };
+      add('step that computes the prompt', () => newLoad().step(length - 2, false));
+      add('decode step', () => {
+        const load = newLoad();
+        load.step(length - 2, false);
+        return load.step(1, false);
+      });
+      add('last step', () => {
+        const load = newLoad();
+        load.step(length - 2, false);
+        load.step(1, false);
+        return load.step(1, true);
+      });
+    }
+    await bench.run();
+    print(bench, rows);
   }
-  await bench.run();
-  print(bench, rows);
 }
 
 const PAUSE_MS = 0.05;
@@ -346,12 +368,12 @@ async function benchLock(): Promise<void> {
 }
 
 /**
- * Prints µs per request and step of each engine half, µs of a long request's first and last step, and µs of the lock.
+ * Prints µs per request and step of each engine half, µs of steps of one request by its length, and µs of the lock.
  */
 export async function run(): Promise<void> {
   console.log(`rows of ${model.name}: ${rowShape(model).bytesPerRow} bytes each`);
   await benchSteps();
-  await benchFinish();
+  await benchLengths();
   await benchLock();
 }
 

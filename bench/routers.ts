@@ -1,6 +1,7 @@
 /**
  * The engine's ways to route, on whatever adapter there is: a gate and a router kernel, or one kernel. Every way must
- * give the same ids for all rows; times are medians of device times that take turns. `MODELS=a,b` limits the presets:
+ * give the same ids for all rows; times are medians of device times that take turns. Beside them a monolithic router,
+ * without `routing_replay_out` and with it: what the ids cost that nobody else reads. `MODELS=a,b` limits the presets:
  * `npm run bench -- routers [tokens …]`.
  */
 
@@ -9,10 +10,10 @@ import type { Device } from '../src/contract/device.ts';
 import { ForwardPass } from '../src/kernels/model/forward-pass.ts';
 import { MODEL_NAMES, modelPreset } from '../src/kernels/model/model-presets.ts';
 import { openDevice } from '../src/kernels/device/open-device.ts';
-import type { EngineRouter } from '../src/kernels/model/route/engine-router.ts';
+import type { KernelSetFactory } from '../src/kernels/model/kernel-set.ts';
 import { chooseEngineRouter, engineRouterName } from '../src/kernels/model/route/engine-router.ts';
 import { StepInput } from '../src/kernels/model/step-input.ts';
-import { wgslKernelsWith } from '../src/kernels/model/wgsl-kernels.ts';
+import { wgslKernelsFor, wgslKernelsWith } from '../src/kernels/model/wgsl-kernels.ts';
 
 const GPU_TOKENS = [16, 64, 256, 2048];
 const SOFTWARE_TOKENS = [16, 64];
@@ -47,48 +48,54 @@ export async function run(): Promise<void> {
   console.log(`${device.info.description}; µs of a whole step (attend, router, sample), median of ${ROUNDS}`);
   try {
     for (const name of models) {
-      for (const numTokens of tokens) console.log(await compare(device, modelPreset(name), numTokens));
+      const model = modelPreset(name);
+      for (const numTokens of tokens) {
+        console.log(`${name} T=${numTokens}: ${await compare(device, model, numTokens, modularWays(device, model))}`);
+        console.log(`${name} T=${numTokens}: ${await compare(device, model, numTokens, MONOLITHIC_WAYS)}`);
+      }
     }
   } finally {
     await device.destroy();
   }
 }
 
+type Way = Readonly<{ name: string; kernels: KernelSetFactory }>;
+
 /** The chosen way, and the best of the other kind. */
-function contenders(device: Device, model: ModelConfig): readonly EngineRouter[] {
+function modularWays(device: Device, model: ModelConfig): readonly Way[] {
   const chosen = chooseEngineRouter(model, device.info);
   const kernels = chosen.isFused ? 'gated' : 'fused';
-  return [chosen, chooseEngineRouter(model, device.info, { kind: 'modular', kernels })];
+  return [chosen, chooseEngineRouter(model, device.info, { kind: 'modular', kernels })].map((engineRouter) => ({
+    name: engineRouterName(engineRouter),
+    kernels: (own, shape, info) => wgslKernelsWith(own, shape, info, engineRouter),
+  }));
 }
 
-async function compare(device: Device, model: ModelConfig, numTokens: number): Promise<string> {
+const MONOLITHIC_WAYS: readonly Way[] = [
+  { name: 'monolithic', kernels: wgslKernelsFor({ kind: 'monolithic', hasRoutingReplay: false }) },
+  { name: 'with routing_replay_out', kernels: wgslKernelsFor({ kind: 'monolithic', hasRoutingReplay: true }) },
+];
+
+async function compare(device: Device, model: ModelConfig, numTokens: number, ways: readonly Way[]): Promise<string> {
   const engine = engineConfig(numTokens);
-  const ways: { name: string; pass: ForwardPass; input: StepInput }[] = [];
-  for (const engineRouter of contenders(device, model)) {
-    const pass = await ForwardPass.create(device, {
-      model,
-      engine,
-      ballastMs: 0,
-      kernels: (own, shape, info) => wgslKernelsWith(own, shape, info, engineRouter),
-    });
-    const input = randomStep(pass, numTokens);
-    pass.upload(input);
-    ways.push({ name: engineRouterName(engineRouter), pass, input });
-  }
+  const passes: { pass: ForwardPass; input: StepInput }[] = [];
   try {
-    const answers = await Promise.all(ways.map(({ pass, input }) => idsOf(device, pass, input, model)));
+    for (const { kernels } of ways) {
+      const pass = await ForwardPass.create(device, { model, engine, ballastMs: 0, kernels });
+      const input = randomStep(pass, numTokens);
+      pass.upload(input);
+      passes.push({ pass, input });
+    }
+    const answers = await Promise.all(passes.map(({ pass, input }) => idsOf(device, pass, input, model)));
     const wrong = answers.map((ids) => ids.reduce((n, id, at) => n + Number(id !== answers[0]![at]), 0));
-    const times = await medians(
-      device,
-      ways.map(({ pass, input }) => ({ pass, input })),
-    );
+    const times = await medians(device, passes);
     const parts = ways.map(({ name }, i) => {
       const ratio = i === 0 ? '' : ` ×${(times[i]! / times[0]!).toFixed(2)}`;
       return `${name} ${times[i]!.toFixed(1)}${ratio}${wrong[i]! > 0 ? ` ${wrong[i]} OTHER IDS` : ''}`;
     });
-    return `${model.name} T=${numTokens}: ${parts.join('  |  ')}`;
+    return parts.join('  |  ');
   } finally {
-    for (const { pass } of ways) pass.destroy();
+    for (const { pass } of passes) pass.destroy();
   }
 }
 

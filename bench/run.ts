@@ -8,10 +8,12 @@ import { cpus } from 'node:os';
 const benches: Readonly<Record<string, () => Promise<{ run: () => Promise<void> }>>> = {
   scheduler: () => import('./scheduler.ts'),
   capture: () => import('./capture.ts'),
+  burst: () => import('./burst.ts'),
   kernels: () => import('./kernels.ts'),
   routers: () => import('./routers.ts'),
   transfer: () => import('./transfer.ts'),
   serving: () => import('./serving.ts'),
+  volume: () => import('./volume.ts'),
 };
 
 if (process.argv.includes('--help')) {

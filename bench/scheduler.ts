@@ -1,16 +1,21 @@
 /**
  * The scheduler alone: one `schedule` + `update` with N decode requests running, per request, for N from 16 to 4,096.
- * The cost per request has to stay flat. The workers' outputs are made beforehand, so that only the scheduler runs in
- * the timed part.
+ * The cost per request has to stay flat. The workers' outputs are made outside the timed part. With rows for all, the
+ * engine half of `deltas` takes in a row for each request and step, too.
  */
 
 import { Bench } from 'tinybench';
+import { designs } from '../src/capture/designs.ts';
+import { rowShape } from '../src/capture/row-shape.ts';
+import { SpanWriter } from '../src/capture/spans.ts';
 import type { EngineConfig } from '../src/contract/config.ts';
-import type { ModelRunnerOutput } from '../src/contract/model-runner-output.ts';
+import type { ModelRunnerOutput, RoutedExpertDeltas } from '../src/contract/model-runner-output.ts';
+import type { SchedulerOutput } from '../src/contract/scheduler-output.ts';
 import { BlockPool } from '../src/engine/kv/block-pool.ts';
 import { LiveRequests } from '../src/engine/live-requests.ts';
 import { Request } from '../src/engine/request.ts';
 import { Scheduler } from '../src/engine/scheduler.ts';
+import { modelPreset } from '../src/kernels/model/model-presets.ts';
 
 const PROMPT_LENGTH = 64;
 const STEPS_PER_CALL = 20;
@@ -19,7 +24,13 @@ const STEPS_PER_CALL = 20;
  */
 const STEPS_PER_SCHEDULER = 1000;
 
-type Mode = 'sync' | 'async' | 'async, worker order shuffled';
+type Mode = 'sync' | 'async' | 'async, worker order shuffled' | 'async, rows for all';
+
+const model = modelPreset('gpt-oss-120b');
+
+function noSharedRows(): never {
+  throw new Error('deltas has no shared rows');
+}
 
 const configFor = (numRequests: number, mode: Mode): EngineConfig => ({
   blockSize: 16,
@@ -66,15 +77,17 @@ class DecodeLoad {
   run(): number {
     if (this.#numSteps >= STEPS_PER_SCHEDULER) this.#scheduler = this.#start();
     const scheduler = this.#scheduler;
-    const started = performance.now();
-    for (let i = 0; i < STEPS_PER_CALL; i += 1) this.#step(scheduler);
-    const elapsedMs = performance.now() - started;
+    let elapsedMs = 0;
+    for (let i = 0; i < STEPS_PER_CALL; i += 1) elapsedMs += this.#step(scheduler);
     this.#numSteps += STEPS_PER_CALL;
     return elapsedMs;
   }
 
   #start(): Scheduler {
-    const requests = new LiveRequests(configFor(this.#numRequests, this.#mode), null);
+    const config = configFor(this.#numRequests, this.#mode);
+    const isCaptured = this.#mode === 'async, rows for all';
+    const half = isCaptured ? designs.deltas.engineHalf(model, config, { sharedRows: noSharedRows }) : null;
+    const requests = new LiveRequests(config, half);
     const scheduler = new Scheduler(requests);
     for (let index = 0; index < this.#numRequests; index += 1) {
       const promptTokenIds = Uint32Array.from({ length: PROMPT_LENGTH }, (_, p) => index * PROMPT_LENGTH + p);
@@ -87,7 +100,7 @@ class DecodeLoad {
             minTokens: 0,
             eosTokenId: 1,
             stopTokenIds: [],
-            returnRoutedExperts: false,
+            returnRoutedExperts: isCaptured,
             routedExpertsPromptStart: 0,
           },
           priority: 0,
@@ -101,10 +114,24 @@ class DecodeLoad {
     return scheduler;
   }
 
-  #step(scheduler: Scheduler): void {
+  /** Returns the milliseconds that it took. */
+  #step(scheduler: Scheduler): number {
+    const started = performance.now();
     const step = scheduler.schedule();
+    const scheduled = performance.now();
     this.#answer.stepId = step.stepId;
+    if (this.#mode === 'async, rows for all') this.#answer.routedExpertDeltas = this.#rowsOf(step);
+    const arrived = performance.now();
     if (scheduler.update(this.#answer).length !== this.#numRequests) throw new Error('not every request was scheduled');
+    return scheduled - started + performance.now() - arrived;
+  }
+
+  #rowsOf(step: SchedulerOutput): RoutedExpertDeltas {
+    const spans = new SpanWriter(step.numRequests);
+    for (let i = 0; i < step.numRequests; i += 1) {
+      spans.add(step.requestIndices[i]!, step.numComputedTokens[i]!, step.numScheduledTokens[i]!);
+    }
+    return spans.deltas(new Uint8Array(spans.numRows * rowShape(model).bytesPerRow));
   }
 }
 
@@ -129,8 +156,10 @@ const table = (bench: Bench, rows: readonly { name: string; perCall: number; uni
 export async function run(): Promise<void> {
   const bench = new Bench({ name: 'scheduler', time: 600, warmupTime: 200 });
   const rows: { name: string; perCall: number; unit: string; scale: number }[] = [];
-  for (const mode of ['sync', 'async', 'async, worker order shuffled'] as const) {
+  for (const mode of ['sync', 'async', 'async, worker order shuffled', 'async, rows for all'] as const) {
     for (const numRequests of [16, 64, 256, 1024, 4096]) {
+      // The rows of 4,096 requests and 1,000 steps are 600 MB.
+      if (mode === 'async, rows for all' && numRequests > 1024) continue;
       const load = new DecodeLoad(numRequests, mode);
       const name = `${numRequests} running, ${mode}`;
       bench.add(name, () => ({ overriddenDuration: load.run() }));

@@ -3,12 +3,18 @@
 // it. The Node that `npm ci` installs is used where the host's is older.
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import * as module from 'node:module';
 import { fileURLToPath } from 'node:url';
 
 const OLDEST = [22, 18];
 const [major, minor] = process.versions.node.split('.').map(Number);
 
 if (major > OLDEST[0] || (major === OLDEST[0] && minor >= OLDEST[1])) {
+  // Node keeps what it compiles in the system's folder for temporary files, or does not where
+  // NODE_DISABLE_COMPILE_CACHE is set. Without that each thread strips the types of all that it loads. The folder's
+  // name is in the environment because threads read it there.
+  const { directory } = module.enableCompileCache();
+  if (directory !== undefined) process.env.NODE_COMPILE_CACHE ??= directory;
   const source = new URL('../src/cli/main.ts', import.meta.url);
   await import(existsSync(source) ? source.href : '../dist/cli/main.js');
 } else {

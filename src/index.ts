@@ -4,6 +4,7 @@
  */
 
 export type {
+  ClockTimes,
   DesignName,
   DeviceKind,
   EngineConfig,

@@ -1,6 +1,6 @@
 /** Buffers that travel to another thread and come back. */
 
-const SMALLEST_BYTES = 4096;
+const SMALLEST_BYTES = 512;
 
 /** Row buffers of a worker half that are under way at once: one per step in flight, and as many on the way back. */
 const ROW_BUFFERS = 8;

@@ -57,25 +57,24 @@ export function toArray(rows: RoutedRows, fill: number): RowArray {
   const width = rows.numLayers * rows.topK;
   const all = allocateRows(rows, rows.count);
   if (rows.missing.length > 0) all.fill(fill);
-  for (const { position, count, chunk, row } of presentPieces(rows)) {
-    all.set(chunk.subarray(row * width, (row + count) * width), (position - rows.start) * width);
-  }
+  for (const piece of presentPieces(rows)) all.set(piece.rows, (piece.position - rows.start) * width);
   return all;
 }
 
-/** The rows of `count` positions lie in one chunk, from its row `row` on. */
-type Piece = Readonly<{ position: number; count: number; chunk: RowArray; row: number }>;
+/** The rows of `count` positions, which lie in one chunk: a view. */
+type Piece = Readonly<{ position: number; count: number; rows: RowArray }>;
 
-/** Where those of the rows `[from, to)` lie that are not missing, in order. */
+/** Those of the rows `[from, to)` that are not missing, in order. */
 export function* presentPieces(rows: RoutedRows, from: number = 0, to: number = Infinity): Generator<Piece> {
   const { start, count, rowsPerChunk, chunkOrigin = 0, chunks, missing } = rows;
+  const width = rows.numLayers * rows.topK;
   for (const [first, end] of rangesBetween(missing, Math.max(from, start), Math.min(to, start + count))) {
     for (let position = first; position < end;) {
       const index = Math.floor((position - chunkOrigin) / rowsPerChunk);
       const row = position - chunkOrigin - index * rowsPerChunk;
       const numRows = Math.min(end - position, rowsPerChunk - row);
       const chunk = chunks[index];
-      if (chunk) yield { position, count: numRows, chunk, row };
+      if (chunk) yield { position, count: numRows, rows: chunk.subarray(row * width, (row + numRows) * width) };
       position += numRows;
     }
   }

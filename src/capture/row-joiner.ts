@@ -58,5 +58,5 @@ function pagesOf(first: RoutedRows): RowPages {
 }
 
 function writeAll(pages: RowPages, piece: RoutedRows): void {
-  for (const { position, count, chunk, row } of presentPieces(piece)) pages.write(position, count, chunk, row);
+  for (const { position, count, rows } of presentPieces(piece)) pages.write(position, count, rows);
 }

@@ -29,16 +29,15 @@ export class RowPages {
     return this.#byteLength;
   }
 
-  /** Copies rows `[sourceRow, sourceRow + count)` of `source` to the positions from `position` on: O(count). */
-  write(position: number, count: number, source: RowArray, sourceRow: number): void {
+  /** Copies `count` rows to the positions from `position` on: O(count). */
+  write(position: number, count: number, rows: RowArray): void {
     const width = this.#form.numLayers * this.#form.topK;
     const end = position + count;
     for (let at = position; at < end;) {
       const pageIndex = Math.floor(at / this.#rowsPerPage);
       const to = Math.min(end, (pageIndex + 1) * this.#rowsPerPage);
-      const row = sourceRow + at - position;
-      const rows = source.subarray(row * width, (row + to - at) * width);
-      this.#page(pageIndex).set(rows, (at - pageIndex * this.#rowsPerPage) * width);
+      const ofPage = to - at === count ? rows : rows.subarray((at - position) * width, (to - position) * width);
+      this.#page(pageIndex).set(ofPage, (at - pageIndex * this.#rowsPerPage) * width);
       at = to;
     }
     this.#present.add(position, end);

@@ -13,6 +13,7 @@ import type {
 } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { engineConfig } from '../host/engine-options.ts';
+import { DEFAULT_CLOCK_TIMES, parseStepTime, type StepTime } from '../kernels/device/clock-times.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../kernels/model/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../kernels/model/model-presets.ts';
 import type { HttpLimits, ServeConfig } from '../serve/serve-config.ts';
@@ -37,6 +38,7 @@ type Flags = {
   servedModelName?: string;
   design: DesignReference;
   device: DeviceKind;
+  stepTime?: StepTime;
   adapter?: string;
   host: string;
   port: number;
@@ -88,9 +90,12 @@ export function serveCommand(): Command {
       'deltas',
     )
     .addOption(
-      new Option('--device <kind>', 'webgpu, or the TypeScript kernels').choices(['webgpu', 'cpu']).default('webgpu'),
+      new Option('--device <kind>', 'webgpu; TypeScript kernels as fast as they are (cpu), or at a GPU’s pace (clock)')
+        .choices(['webgpu', 'clock', 'cpu'])
+        .default('webgpu'),
     )
     .option('--adapter <name>', 'part of the name of the WebGPU adapter to use (see "devices")')
+    .option('--step-time <time>', 'what a step takes on the clock, as "7.6 ms + 60 us per token"', parseStepTime)
     .option('--host <address>', 'address to listen on; anything but loopback lets others in', '127.0.0.1')
     .option('--port <n>', 'port to listen on; 0 = any free one', whole(0, 65_535), 8000)
     .option('--api-key <key>', 'ask for this key (default: the environment’s ROUTED_EXPERTS_API_KEY, else none)')
@@ -237,6 +242,9 @@ async function serve(flags: Flags): Promise<void> {
 }
 
 function toConfig(flags: Flags): ServeConfig {
+  if (flags.stepTime !== undefined && flags.device !== 'clock') {
+    throw RoutedExpertsError.of('BAD_VALUE', '--device', flags.device, 'clock, or leave out --step-time');
+  }
   const limits: HttpLimits = {
     ...defaultLimits,
     bodyBytes: flags.maxBodyBytes,
@@ -252,6 +260,7 @@ function toConfig(flags: Flags): ServeConfig {
       engine: toEngineConfig(flags),
       device: flags.device,
       adapter: flags.adapter ?? null,
+      ...(flags.stepTime === undefined ? {} : { clockTimes: { ...DEFAULT_CLOCK_TIMES, ...flags.stepTime } }),
       numRanks: flags.ranks,
       queueDepth: flags.queueDepth,
       ballastMs: flags.ballastMs,

@@ -128,8 +128,14 @@ export type DesignReference = DesignName | `file:${string}`;
 /** What `deltas` does with the rows of prefix-cached tokens; `capture/deltas/prefix-rows.ts` has the table. */
 export type PrefixRows = 'complete' | 'share' | 'recompute' | 'computed-only';
 
-/** `webgpu`: an adapter. `cpu`: the TypeScript reference kernels. */
-export type DeviceKind = 'webgpu' | 'cpu';
+/**
+ * `webgpu`: an adapter. `cpu`: the TypeScript reference kernels, as fast as they are. `clock`: the same kernels, and
+ * answers that come when a modelled GPU would have them.
+ */
+export type DeviceKind = 'webgpu' | 'cpu' | 'clock';
+
+/** What each thing takes on a `clock` device: a step, each of its tokens more, a copy to the host. */
+export type ClockTimes = Readonly<{ stepMs: number; perTokenUs: number; copyLatencyMs: number; copyGBPerS: number }>;
 
 /**
  * A fault in a worker: its device is lost; its thread ends; nothing catches an exception or a rejection; the thread
@@ -161,6 +167,8 @@ export type WorkerConfig = Readonly<{
   device: DeviceKind;
   /** Part of an adapter's name, or `null` for the best one there is. */
   adapter: string | null;
+  /** Of a `clock` device; absent = `DEFAULT_CLOCK_TIMES`. */
+  clockTimes?: ClockTimes;
   /** Steps that may be in flight at once. */
   queueDepth: number;
   /** Milliseconds by which the device stretches each forward pass; 0 = none. */

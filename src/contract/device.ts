@@ -1,6 +1,7 @@
 /**
- * The device as model runner and capture designs see it: buffers, kernels, one in-order queue. Three implementations:
- * `webgpu`, `cpu` (the TypeScript references, run at once), and the simulator's virtual device.
+ * The device as model runner and capture designs see it: buffers, kernels, one in-order queue. Implementations:
+ * `webgpu`, `cpu` (the TypeScript references, run at once), `clock` (the same, at the pace of a modelled GPU), and the
+ * simulator's virtual device.
  *
  * All operations of one device execute in the order in which they were called (WebGPU has one queue). A copy reads its
  * source when it executes, not when it is called.
@@ -55,6 +56,8 @@ export interface BoundKernel {
 
 /** Records the commands of one submission, in their order. */
 export interface CommandRecorder {
+  /** A forward pass over so many tokens begins. Only a device whose time is modelled needs to know. */
+  beginPass?(numTokens: number): void;
   dispatch(bound: BoundKernel, x: number, y?: number, z?: number): void;
   /** Offsets and length in bytes, multiples of 4. */
   copy(
@@ -65,6 +68,12 @@ export interface CommandRecorder {
     byteLength: number,
   ): void;
 }
+
+/** `blocksThread`: the caller's thread may stand still for it, where the platform has a way to let it. */
+export type ReadOptions = Readonly<{ blocksThread?: boolean }>;
+
+/** Reads of a device that keeps to deadlines; `longestMs`: by how much the one that was missed most was missed. */
+export type DeadlineCounts = Readonly<{ count: number; overrun: number; longestMs: number }>;
 
 /** What a device is and can do. */
 export type DeviceInfo = Readonly<{
@@ -102,12 +111,19 @@ export interface Device {
    * Waits for all that was submitted before, then hands `consume` the first `byteLength` bytes of a `readback` buffer.
    * The view is valid only inside `consume`. A buffer must not be a copy's target between `read` and its end.
    */
-  read<T>(buffer: DeviceBuffer, byteLength: number, consume: (bytes: Uint8Array) => T): Promise<T>;
+  read<T>(
+    buffer: DeviceBuffer,
+    byteLength: number,
+    consume: (bytes: Uint8Array) => T,
+    options?: ReadOptions,
+  ): Promise<T>;
   /**
    * Runs `record` as one command buffer and returns the device time between its first and last dispatch, in
    * nanoseconds. Only for benches. Rejects where `info.hasTimestamps` is false.
    */
   time(record: (commands: CommandRecorder) => void): Promise<number>;
+  /** Since the last call, or the start. Only a device whose time is modelled has it. */
+  takeDeadlines?(): DeadlineCounts;
   /**
    * Waits for pending reads, destroys every buffer, and gives the event loop the turn that the platform needs.
    * Idempotent.

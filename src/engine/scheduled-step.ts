@@ -29,19 +29,27 @@ const grownTo = (array: Uint32Array, length: number): Uint32Array<ArrayBuffer> =
   return grown;
 };
 
+/** Most lists are empty already, and setting a length leaves compiled code. */
+const empty = (list: unknown[]): void => {
+  if (list.length > 0) list.length = 0;
+};
+
+/** Most steps of a small batch fit; a larger batch grows its steps once. */
+const FIRST_REQUESTS = 8;
+
 export class ScheduledStep {
   readonly output: SchedulerOutput = {
     stepId: 0,
     numRequests: 0,
     totalNumScheduledTokens: 0,
-    requestIndices: new Uint32Array(16),
-    kinds: new Uint32Array(16),
-    numComputedTokens: new Uint32Array(16),
-    numScheduledTokens: new Uint32Array(16),
-    newBlockIds: new Uint32Array(64),
-    newBlockOffsets: new Uint32Array(17),
-    draftTokenIds: new Uint32Array(16),
-    draftOffsets: new Uint32Array(17),
+    requestIndices: new Uint32Array(FIRST_REQUESTS),
+    kinds: new Uint32Array(FIRST_REQUESTS),
+    numComputedTokens: new Uint32Array(FIRST_REQUESTS),
+    numScheduledTokens: new Uint32Array(FIRST_REQUESTS),
+    newBlockIds: new Uint32Array(FIRST_REQUESTS),
+    newBlockOffsets: new Uint32Array(FIRST_REQUESTS + 1),
+    draftTokenIds: new Uint32Array(FIRST_REQUESTS),
+    draftOffsets: new Uint32Array(FIRST_REQUESTS + 1),
     newRequests: [],
     preemptedIndices: [],
     finishedIndices: [],
@@ -51,7 +59,7 @@ export class ScheduledStep {
   readonly requests: Request[] = [];
   count = 0;
   /** 1 if the step samples for the request, since it reaches the end of the known tokens. */
-  samples: Uint8Array = new Uint8Array(16);
+  samples: Uint8Array = new Uint8Array(FIRST_REQUESTS);
   /** The requests that the capture design wants, and their places in `requests`. */
   readonly wanted: Request[] = [];
   readonly wantedPositions: number[] = [];
@@ -61,12 +69,12 @@ export class ScheduledStep {
     this.output.stepId = stepId;
     this.output.numRequests = 0;
     this.output.totalNumScheduledTokens = 0;
-    this.output.newRequests.length = 0;
-    this.output.preemptedIndices.length = 0;
-    this.output.finishedIndices.length = 0;
+    empty(this.output.newRequests);
+    empty(this.output.preemptedIndices);
+    empty(this.output.finishedIndices);
     this.output.captureMetadata = null;
-    this.wanted.length = 0;
-    this.wantedPositions.length = 0;
+    empty(this.wanted);
+    empty(this.wantedPositions);
   }
 
   add(request: Request): void {
@@ -161,7 +169,7 @@ export class ScheduledStep {
   end(): void {
     for (let i = 0; i < this.count; i += 1) this.requests[i] = NO_REQUEST;
     this.count = 0;
-    this.output.newRequests.length = 0;
-    this.wanted.length = 0;
+    empty(this.output.newRequests);
+    empty(this.wanted);
   }
 }

@@ -25,13 +25,13 @@ type Workers = Readonly<{ executor: ThreadExecutor; shared: CreatedSharedRows | 
 /** Each set of workers has shared memory of its own: what the ones before wrote died with their KV. */
 export class DesignSession {
   readonly design: Design;
-  readonly #reference: DesignReference;
+  readonly reference: DesignReference;
   readonly config: SessionConfig;
   #workers: Workers;
 
   private constructor(design: Design, reference: DesignReference, config: SessionConfig, workers: Workers) {
     this.design = design;
-    this.#reference = reference;
+    this.reference = reference;
     this.config = config;
     this.#workers = workers;
   }
@@ -62,7 +62,7 @@ export class DesignSession {
    * tried again.
    */
   async restart(): Promise<ThreadExecutor> {
-    const workers = await startWorkers(this.#reference, { ...this.config, fault: null });
+    const workers = await startWorkers(this.reference, { ...this.config, fault: null });
     this.#workers.shared?.close();
     this.#workers = workers;
     return workers.executor;

@@ -2,6 +2,7 @@
 
 import type {
   DesignReference,
+  ClockTimes,
   DeviceKind,
   EngineConfig,
   ModelConfig,
@@ -11,6 +12,7 @@ import type {
 import { prefixRowsByName } from '../capture/deltas/prefix-rows.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
+import { DEFAULT_CLOCK_TIMES } from '../kernels/device/clock-times.ts';
 import { modelPreset } from '../kernels/model/model-presets.ts';
 import { ROUTER_KERNELS } from '../kernels/model/route/engine-router.ts';
 import { designReference } from '../worker/design-module.ts';
@@ -24,10 +26,15 @@ const MOST_TIMER_MS = 2 ** 31 - 1;
 export type EngineOptions = Readonly<{
   /** The name of a published model's shape (`MODEL_NAMES`), or a shape of the caller's own. */
   model: string | ModelConfig;
-  /** `webgpu` (default): the best adapter there is; `cpu`: the TypeScript kernels. */
+  /**
+   * `webgpu` (default): the best adapter there is; `cpu`: the TypeScript kernels, as fast as they are; `clock`: the
+   * same kernels, and steps that take as long as a GPU's (`clockTimes`).
+   */
   device?: DeviceKind;
   /** Part of the name of the WebGPU adapter to use. */
   adapter?: string;
+  /** What each thing takes on the device `clock`; default: near gpt-oss-120b on one H100. */
+  clockTimes?: Partial<ClockTimes>;
   /**
    * Route in one kernel (`fused`), or in a gate and a router kernel behind it (`gated`); default `auto`, the faster way
    * as far as it was measured. Rows are the same.
@@ -64,6 +71,7 @@ const OPTIONS: Readonly<Record<keyof EngineOptions, true>> = {
   model: true,
   device: true,
   adapter: true,
+  clockTimes: true,
   routerKernels: true,
   design: true,
   prefixRows: true,
@@ -81,7 +89,7 @@ export function engineSettings(options: EngineOptions): EngineSettings {
   const { design = 'deltas', device = 'webgpu', queueDepth = 2, numRanks = 1, maxRestarts = 3 } = options;
   if (!((design as unknown) instanceof URL)) requireText('design', design);
   if (options.adapter !== undefined) requireText('adapter', options.adapter);
-  requireOneOf('device', device, ['webgpu', 'cpu']);
+  requireOneOf('device', device, ['webgpu', 'clock', 'cpu']);
   requireWhole('queueDepth', queueDepth, 1, 16);
   requireWhole('numRanks', numRanks, 1, 16);
   requireWhole('maxRestarts', maxRestarts, 0, 1000);
@@ -97,6 +105,7 @@ export function engineSettings(options: EngineOptions): EngineSettings {
       engine: engineConfig(options.engine ?? {}, { queueDepth }),
       device,
       adapter: options.adapter ?? null,
+      ...(options.clockTimes === undefined ? {} : { clockTimes: clockTimesOf(options.clockTimes, device) }),
       numRanks,
       queueDepth,
       ballastMs: options.ballastMs ?? 0,
@@ -112,6 +121,17 @@ function modelOf(model: EngineOptions['model']): ModelConfig {
   if (typeof model === 'string') return modelPreset(model);
   if (typeof model === 'object' && (model as unknown) !== null) return model;
   throw RoutedExpertsError.of('BAD_VALUE', 'model', model, 'the name of a preset (MODEL_NAMES) or a shape');
+}
+
+function clockTimesOf(given: Partial<ClockTimes>, device: DeviceKind): ClockTimes {
+  requireNames('clockTimes', given, Object.keys(DEFAULT_CLOCK_TIMES));
+  if (device !== 'clock')
+    throw RoutedExpertsError.of('BAD_VALUE', 'device', device, "'clock', or leave out clockTimes");
+  for (const [name, value] of Object.entries(given)) {
+    if (Number.isFinite(value) && value >= 0 && (value > 0 || name !== 'copyGBPerS')) continue;
+    throw RoutedExpertsError.of('BAD_VALUE', `clockTimes.${name}`, value, 'a number ≥ 0 (copyGBPerS: > 0)');
+  }
+  return { ...DEFAULT_CLOCK_TIMES, ...given };
 }
 
 /** What the caller calls these fields, for messages. */

@@ -32,10 +32,10 @@ export function* rowPieces(
   const writer = new PieceWriter(dtype, header);
   const width = rows.numLayers * rows.topK;
   let end = rows.start;
-  for (const { position, count, chunk, row } of presentPieces(rows)) {
-    yield* writer.fill(fill, (position - end) * width);
-    yield* writer.copy(chunk.subarray(row * width, (row + count) * width));
-    end = position + count;
+  for (const piece of presentPieces(rows)) {
+    yield* writer.fill(fill, (piece.position - end) * width);
+    yield* writer.copy(piece.rows);
+    end = piece.position + piece.count;
   }
   yield* writer.fill(fill, (rows.start + rows.count - end) * width);
   yield writer.rest();

@@ -55,6 +55,8 @@ export class EngineDriver {
   readonly #options: EngineDriverOptions;
   readonly #queue: BatchQueue<TimedStep>;
   #executor: Executor;
+  /** An executor outlives the drivers that use it, and keeps what waits for its loss: this, until `run` ends. */
+  readonly #watcher: { driver: EngineDriver | null } = { driver: this };
   #wake: (() => void) | null = null;
   #lastOutputAt = 0;
 
@@ -112,6 +114,14 @@ export class EngineDriver {
    * then been handed out with finish reason `error`.
    */
   async run(): Promise<void> {
+    try {
+      await this.#run();
+    } finally {
+      this.#watcher.driver = null;
+    }
+  }
+
+  async #run(): Promise<void> {
     const queue = this.#queue;
     for (;;) {
       const { state } = queue;
@@ -201,12 +211,17 @@ export class EngineDriver {
 
   /** An executor that is idle has no step whose rejection could tell of a loss. */
   #watch(): void {
-    const executor = this.#executor;
+    const [executor, watcher] = [this.#executor, this.#watcher];
     void executor.lost.then((loss) => {
-      if (executor !== this.#executor) return;
-      this.#queue.lose(loss);
-      this.#wakeUp();
+      const { driver } = watcher;
+      if (driver !== null) driver.#onLost(executor, loss);
     });
+  }
+
+  #onLost(executor: Executor, loss: RoutedExpertsError): void {
+    if (executor !== this.#executor) return;
+    this.#queue.lose(loss);
+    this.#wakeUp();
   }
 
   /**

@@ -1,6 +1,6 @@
 /** Runs the scheduler's steps on a device, in order, several in flight: vLLM's GPUModelRunner. */
 
-import type { CaptureWorkerHalf } from '../contract/capture.ts';
+import type { CaptureLiveCounts, CaptureWorkerHalf } from '../contract/capture.ts';
 import type { WorkerConfig } from '../contract/config.ts';
 import type { Device } from '../contract/device.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -94,8 +94,18 @@ export class ModelRunner {
     return {
       batchEntries: this.#pipeline.numEntries,
       ringSlots: this.#pipeline.numRingSlotsInUse,
-      capture: this.#capture?.liveCounts?.() ?? { requests: 0, bytes: 0 },
+      capture: this.captureCounts(),
     };
+  }
+
+  /** What the worker half holds. */
+  captureCounts(): CaptureLiveCounts {
+    return this.#capture?.liveCounts?.() ?? { requests: 0, bytes: 0 };
+  }
+
+  /** See `StepPipeline`. */
+  get captureBufferBytes(): number {
+    return this.#pipeline.captureBufferBytes;
   }
 
   /** Waits for the tasks that were handed in, then closes capture and device. */
@@ -122,7 +132,9 @@ export class ModelRunner {
 
   async #map(map: PendingMap<RunnerTask>): Promise<void> {
     try {
-      await this.#device.read(map.buffer, map.byteLength, (bytes) => this.#pipeline.mapped(map, bytes));
+      const takeIn = (bytes: Uint8Array): void => this.#pipeline.mapped(map, bytes);
+      const blocksThread = map.kind === 'before' || map.kind === 'after';
+      await this.#device.read(map.buffer, map.byteLength, takeIn, { blocksThread });
     } catch (error) {
       this.#pipeline.notMapped(map, error);
     }

@@ -14,6 +14,8 @@ export type GeneratorOptions = Readonly<{
   lengthScale?: number | undefined;
   /** Token budget of one step of the engine that will run it; 2,048 if absent. Only `burst` needs it. */
   maxNumBatchedTokens?: number | undefined;
+  /** Tokens of each prompt, ≥ 1. Only of `fixed`. */
+  promptTokens?: number | undefined;
 }>;
 
 export type GeneratorShape = Readonly<{

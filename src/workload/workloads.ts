@@ -3,6 +3,7 @@
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { burst } from './burst.ts';
 import { chat } from './chat.ts';
+import { fixed } from './fixed.ts';
 import type { GeneratorOptions } from './generator.ts';
 import { rollout } from './rollout.ts';
 import type { Workload } from './workload.ts';
@@ -13,7 +14,7 @@ export type WorkloadGenerator = Readonly<{
   generate: (options: GeneratorOptions) => Workload;
 }>;
 
-export type WorkloadName = 'chat' | 'rollout' | 'burst';
+export type WorkloadName = 'chat' | 'rollout' | 'burst' | 'fixed';
 
 export const workloads: Readonly<Record<WorkloadName, WorkloadGenerator>> = {
   chat: { description: 'conversations of one to three turns under a few shared system prompts', generate: chat },
@@ -22,6 +23,7 @@ export const workloads: Readonly<Record<WorkloadName, WorkloadGenerator>> = {
     generate: rollout,
   },
   burst: { description: 'requests of one length that all finish in the same step', generate: burst },
+  fixed: { description: 'prompts of one length (--prompt-length), of which no two share a prefix', generate: fixed },
 };
 
 export const workloadNames: readonly WorkloadName[] = Object.keys(workloads) as WorkloadName[];

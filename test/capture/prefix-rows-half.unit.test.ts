@@ -183,6 +183,25 @@ test('a dropped output that arrives after the request was admitted again is not 
   expect(calls.end(a)).toEqual([...rowsOf(1, 0, 2), ...missing(3)]);
 });
 
+test('preempted again while dropped outputs are on their way: it hits a block of the admission between', () => {
+  const calls = new SchedulerCalls();
+  const a = calls.request(6);
+  calls.admit(a, [1, 2]);
+  const first = calls.schedule([a, 6]);
+  calls.preempt(a);
+  calls.half.onCacheReset!();
+  calls.admit(a, [3, 4]);
+  const second = calls.schedule([a, 6]);
+  calls.preempt(a);
+  calls.admit(a, [3, 5], 1);
+  const third = calls.schedule([a, 2]);
+  calls.arrive(first, [a], [a]);
+  calls.arrive(second, [a], [a]);
+  calls.arrive(third, [a]);
+  expect(calls.end(a)).toEqual([...rowsOf(1, 0, 4), ...rowsOf(2, 4, 5)]);
+  calls.expectNothingHeld();
+});
+
 test('a dropped first output gives its request nothing: no rows of its own, none of blocks that it hit', () => {
   const calls = new SchedulerCalls();
   const [a, b] = [calls.request(9), calls.request(6)];
@@ -252,12 +271,13 @@ test('what is counted: memory of cached blocks once, and apart from that of requ
   const [a, b] = [calls.request(10), calls.request(10)];
   calls.admit(a, [1, 2, 3]);
   calls.arrive(calls.schedule([a, 9]), [a]);
-  expect(calls.half.liveCounts()).toEqual({ requests: 1, bytes: BLOCK_SIZE, cachedBytes: 2 * BLOCK_SIZE });
+  // The run of the third block has room for a fourth.
+  expect(calls.half.liveCounts()).toEqual({ requests: 1, bytes: 2 * BLOCK_SIZE, cachedBytes: 2 * BLOCK_SIZE });
   calls.admit(b, [1, 2, 4], 2);
-  expect(calls.half.liveCounts()).toEqual({ requests: 2, bytes: BLOCK_SIZE, cachedBytes: 2 * BLOCK_SIZE });
+  expect(calls.half.liveCounts()).toEqual({ requests: 2, bytes: 2 * BLOCK_SIZE, cachedBytes: 2 * BLOCK_SIZE });
   // The one block that is still cached gets memory of its own; the requests hold what they held.
   calls.half.onBlockEvicted!(2);
-  expect(calls.half.liveCounts()).toEqual({ requests: 2, bytes: 3 * BLOCK_SIZE, cachedBytes: BLOCK_SIZE });
+  expect(calls.half.liveCounts()).toEqual({ requests: 2, bytes: 4 * BLOCK_SIZE, cachedBytes: BLOCK_SIZE });
 });
 
 test('the workers die: steps in flight are let go with their rows', () => {

@@ -88,7 +88,7 @@ const noSharedRows = (): never => {
   throw new Error('deltas shares no memory');
 };
 
-type StepInFlight = { result: Promise<ModelRunnerOutput>; ends: ReadonlyMap<number, number>; isReset: boolean };
+type StepInFlight = { result: Promise<ModelRunnerOutput>; ends: Map<number, number>; isReset: boolean };
 
 class Run {
   readonly #options: PrefixRunOptions;
@@ -296,6 +296,8 @@ class Run {
     if (ran.finish !== null) throw new Error(`an output of ${output.requestId} after its end`);
     ran.tokens.push(...output.newTokenIds);
     ran.finish = output.finishReason;
+    // What others may have hit is held until the steps in flight have come.
+    if (ran.finish !== null) this.#inFlight.at(-1)?.ends.set(Number(output.requestId.slice(1)), 0);
     ran.rows = output.routedExperts;
     if (ran.rows === null) return;
     ran.delivered = toArray(ran.rows, 0xff);
@@ -311,14 +313,15 @@ class Run {
 
   /**
    * L7: rows with blocks are bounded by the cached blocks, rows of requests by their tokens. Blocks that were filled
-   * together are let go together: of those of a cache at most half are not cached, unless their step is in flight, and
-   * each block table of a request may hold what another replaced.
+   * together are let go together: of those of a cache at most half are not cached, unless their step is in flight. Each
+   * block table of a request may hold what another replaced, and its last run may have room for three blocks more: of
+   * the four blocks of such a run one is cached.
    */
   #checkBounds(): void {
     const { requests, bytes, cachedBytes = 0 } = this.#half.liveCounts();
     const blockBytes = BLOCK_SIZE * rowShape(this.#model).bytesPerRow;
     const blocksOf = ({ request, tokens }: PrefixRunRequest) =>
-      Math.ceil((request.promptTokenIds.length + tokens.length) / BLOCK_SIZE) + 1;
+      Math.ceil((request.promptTokenIds.length + tokens.length) / BLOCK_SIZE) + 1 + 3;
     const alive = this.#requests.filter((ran) => ran.finish === null && ran.request.sampling.returnRoutedExperts);
     const inFlight = new Set(this.#inFlight.flatMap(({ ends }) => [...ends.keys()].map((i) => this.#requests[i]!)));
     let numInFlight = 0;
@@ -326,7 +329,7 @@ class Run {
     let most = 0;
     for (const ran of new Set([...alive, ...inFlight])) most += (2 + ran.admissions) * blocksOf(ran);
     this.#mostCachedBytes = Math.max(this.#mostCachedBytes, cachedBytes);
-    const mostCached = 2 * this.#engine.stats().numCachedBlocks + numInFlight;
+    const mostCached = 4 * this.#engine.stats().numCachedBlocks + numInFlight;
     if (cachedBytes > mostCached * blockBytes) this.#brokenBound ??= 'cachedBytes';
     if (requests > alive.length) this.#brokenBound ??= 'requests';
     if (bytes > most * blockBytes) this.#brokenBound ??= 'bytes';

@@ -10,7 +10,7 @@ import type { CaptureEngineHalf } from '../../src/contract/capture.ts';
 import type { ModelConfig, PrefixRows } from '../../src/contract/config.ts';
 import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../src/contract/request.ts';
-import type { SchedulerOutput } from '../../src/contract/scheduler-output.ts';
+import { RequestKind, type SchedulerOutput } from '../../src/contract/scheduler-output.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { memorySharedRows } from './memory-shared-rows.ts';
 import { BASE_ENGINE } from './scenarios.ts';
@@ -25,6 +25,8 @@ export class SchedulerCalls {
   readonly half: CaptureEngineHalf;
   #nextIndex = 0;
   #nextStep = 0;
+  /** Those that have been scheduled since they were admitted. */
+  readonly #running: Set<TestRequest> = new Set();
 
   constructor(policy: PrefixRows = 'complete') {
     const resources = { ...memorySharedRows(0), prefixRows: policy };
@@ -86,8 +88,10 @@ export class SchedulerCalls {
       request.numComputedTokens = start + count;
     }
     const requests = parts.map(([request]) => request);
+    const kinds = requests.map((request) => (this.#running.has(request) ? RequestKind.running : RequestKind.new));
+    for (const request of requests) this.#running.add(request);
     this.half.onScheduled?.(
-      { stepId } as SchedulerOutput,
+      { stepId, kinds } as unknown as SchedulerOutput,
       requests,
       requests.map((_, i) => i),
     );
@@ -112,6 +116,7 @@ export class SchedulerCalls {
 
   preempt(request: TestRequest): void {
     this.half.onPreempt?.(request);
+    this.#running.delete(request);
     request.blockIds = [];
     request.numCachedBlocks = 0;
     request.numComputedTokens = 0;

@@ -19,7 +19,7 @@ export class WatchedHalf implements CaptureEngineHalf {
   readonly wanted: Set<string> = new Set();
   /** The most bytes that one call to the half copied. */
   mostBytesCopied = 0;
-  /** Calls inside a step of the scheduler that copied more than the rows that the step brought. */
+  /** Calls inside a step of the scheduler that copied more than the rows that the step brought, each twice. */
   callsWithLongCopies = 0;
   readonly #bytesPerRow: number;
 
@@ -57,7 +57,8 @@ export class WatchedHalf implements CaptureEngineHalf {
 
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
     const numRows = output.routedExpertDeltas?.numRows ?? 0;
-    this.#watch(() => this.#half.onStepOutput(output, live), numRows * this.#bytesPerRow);
+    // Each row twice: to memory of the half's own, and from there to its place.
+    this.#watch(() => this.#half.onStepOutput(output, live), 2 * numRows * this.#bytesPerRow);
   }
 
   take(request: CaptureRequest, numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {

@@ -7,8 +7,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { parse } from 'csv-parse/sync';
 import { afterAll, describe, expect, test } from 'vitest';
 import { designNames } from '../../src/capture/designs.ts';
+import { listDevices } from '../../src/kernels/device/open-device.ts';
 import { MODEL_NAMES } from '../../src/kernels/model/model-presets.ts';
 import { runHere, runProcess } from './run-cli.ts';
 
@@ -21,6 +23,9 @@ function file(name: string, content: string): string {
   return path;
 }
 
+/** A report without its line breaks. */
+const oneLine = (text: string): string => text.replaceAll(/\s+/g, ' ');
+
 const SMALL = ['--model', 'tiny', '--repeats', '2', '--requests', '8', '--ballast-ms', '0'];
 
 describe('bench', () => {
@@ -28,9 +33,11 @@ describe('bench', () => {
     // Every design's rows on WebGPU: test/worker and test/kernels. A software adapter compiles the kernels in each run.
     ['webgpu', 'off,deltas', '1'],
     ['cpu', designNames.join(','), '2'],
+    ['clock', 'off,deltas', '1'],
   ])('on %s, designs %s: every row right, figures in table and JSON', async (device, designs, repeats) => {
     const json = join(folder, `${device}.json`);
-    const flags = ['--device', device, '--design', designs, '--repeats', repeats, '--json', json];
+    const csv = join(folder, `${device}.csv`);
+    const flags = ['--device', device, '--design', designs, '--repeats', repeats, '--json', json, '--csv', csv];
     const { code, stdout, stderr } = await runProcess('bench', ...SMALL, ...flags);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toContain('0 mismatched');
@@ -52,6 +59,64 @@ describe('bench', () => {
     expect(deltas[2].rows.missing).toBe(0);
     expect(stdout).not.toContain('draft');
     for (const cell of result.cells) expect(cell.drafts).toEqual({ tokens: 0, accepted: 0 });
+    // What users pay.
+    const count = expect.any(Number) as number;
+    for (const { ttftMs, itlMs, cpuUsPerToken, gcPauses, rowBytesPeak } of result.cells) {
+      expect(ttftMs.p99).toBeGreaterThanOrEqual(ttftMs.p50);
+      expect(itlMs.p99).toBeGreaterThan(0);
+      expect(cpuUsPerToken.main).toBeGreaterThan(0);
+      expect(cpuUsPerToken.workers).toBeGreaterThan(0);
+      expect(gcPauses).toEqual({ main: { count, longestMs: count }, workers: { count, longestMs: count } });
+      expect(rowBytesPeak).toMatchObject({ device: count, inFlight: count, requests: count });
+    }
+    expect(result.cells[0].rowBytesPeak).toEqual({ device: 0, inFlight: 0, cached: null, requests: 0 });
+    expect(deltas[0].rowBytesPeak).toMatchObject({ inFlight: 0, cached: 0, requests: 0 });
+    for (const what of ['device', 'inFlight', 'cached', 'requests']) {
+      expect({ what, bytes: deltas[2].rowBytesPeak[what] > 0 }).toEqual({ what, bytes: true });
+    }
+    const lines: Record<string, string>[] = parse(readFileSync(csv, 'utf8'), { columns: true });
+    expect(lines.map((line) => [line['design'], Number(line['opted_in_share'])])).toEqual(
+      result.cells.map((cell: { design: string; optInShare: number }) => [cell.design, cell.optInShare]),
+    );
+    expect(Math.max(...stdout.split('\n').map((line) => line.length))).toBeLessThanOrEqual(100);
+  });
+
+  test('a sweep: the bench for each value, in one table and one CSV', async () => {
+    const [json, csv] = [join(folder, 'sweep.json'), join(folder, 'sweep.csv')];
+    const flags = '--model tiny --repeats 1 --requests 2 --device cpu --ballast-ms 0 --design deltas --opt-in 1';
+    const sweep = ['--sweep', 'prompt-length=16,200', '--json', json, '--csv', csv];
+    const { code, stdout } = await runHere('bench', ...flags.split(' '), ...sweep);
+    expect(code).toBe(0);
+    const cells = [
+      ['16', 'off'],
+      ['16', 'deltas'],
+      ['200', 'off'],
+      ['200', 'deltas'],
+    ];
+    const lines: Record<string, string>[] = parse(readFileSync(csv, 'utf8'), { columns: true });
+    expect(lines.map((line) => [line['prompt_length'], line['design']])).toEqual(cells);
+    const delivered = lines.map((line) => Number(line['rows_delivered']));
+    // Two requests, each with its prompt and all but the last of 32 outputs (L1).
+    expect(delivered).toEqual([0, 2 * (16 + 31), 0, 2 * (200 + 31)]);
+    expect(stdout).toMatch(/^off\n {2}16 .*\n {2}200 .*\ndeltas 100 %\n {2}16 .*\n {2}200 /m);
+    expect(stdout).toMatch(/^sweep of prompt-length: 16, 200; /);
+    const { sweep: parameter, results } = JSON.parse(readFileSync(json, 'utf8'));
+    expect([parameter, results.map(({ value }: { value: string }) => value)]).toEqual(['prompt-length', ['16', '200']]);
+  });
+
+  test('without a GPU: on the clock, which it says, and each design once where the shaders run', async () => {
+    const flags = ['--model', 'tiny', '--requests', '4', '--repeats', '1', '--design', 'deltas', '--opt-in', '1'];
+    const { code, stdout } = await runHere('bench', ...flags);
+    expect(code).toBe(0);
+    const { isSoftware } = (await listDevices())[0]!;
+    if (isSoftware) {
+      expect(oneLine(stdout)).toContain('device clock (modelled time: a step takes 7.6 ms + 60 µs per token; ');
+      expect(oneLine(stdout)).toMatch(/not a GPU/);
+      expect(stdout).toMatch(/clock: \d+ deadlines, /);
+      expect(oneLine(stdout)).toMatch(/shaders, untimed, on .*: 2 designs, 262 rows verified/);
+    } else {
+      expect(stdout).not.toMatch(/clock|shaders/);
+    }
   });
 
   test('within a time budget: pairs until the intervals are narrow or the time is spent', async () => {
@@ -68,20 +133,21 @@ describe('bench', () => {
       '10',
     );
     expect(code).toBe(0);
-    expect(stdout).toMatch(/pairs until ± 2 %, at most 10 s/);
+    expect(oneLine(stdout)).toMatch(/pairs until ± 2 %, at most 10 s/);
     const { cells, runs, options, warnings } = JSON.parse(readFileSync(json, 'utf8'));
     expect(options).toMatchObject({ repeats: null, ending: { kind: 'half-width', budgetMs: 10_000 } });
     const { median, low, high, halfWidth, verdict, pairs, endedBy } = cells[1].ratioToOff;
     expect(runs).toHaveLength(2 * pairs);
-    expect(stdout).toContain(`${verdict} │`);
-    for (const warning of warnings) expect(stdout).toContain(`WARNING ${warning}`);
+    expect(stdout).toContain(` · pairs of each cell: ${pairs}\n`);
+    expect(stdout).toContain(endedBy === 'half-width' ? `${verdict} ` : `${verdict}* `);
+    for (const warning of warnings) expect(oneLine(stdout)).toContain(`WARNING ${warning}`);
     if (pairs < 8) {
       expect([low, high, endedBy]).toEqual([null, null, 'time budget']);
     } else {
       expect(low).toBeLessThanOrEqual(median);
       expect(high).toBeGreaterThanOrEqual(median);
       expect(halfWidth).toBeCloseTo((high - low) / 2, 12);
-      expect(stdout).toMatch(/deltas 100 % .* │ +\d\.\d+ ± \d\.\d+ /);
+      expect(stdout).toMatch(/^deltas 100 % +\d\.\d+ ± \d\.\d+ /m);
     }
   });
 
@@ -127,7 +193,7 @@ describe('bench', () => {
       '6',
     );
     expect(code).toBe(0);
-    expect(stdout).toMatch(/refused, for example: request "[^"]+" can need \d+ KV blocks, the pool has 5/);
+    expect(oneLine(stdout)).toMatch(/refused, for example: request "[^"]+" can need \d+ KV blocks, the pool has 5/);
   });
 });
 
@@ -188,7 +254,13 @@ describe('wrong input: exit code 2, the value, the limit, no stack trace', () =>
       ['bench', '--device', 'cpu', '--model', 'tiny', '--requests', '2', '--max-model-len', '9'],
       /all 2 requests were refused, for example: .*raise --max-model-len/,
     ],
-    ['unknown device', ['bench', '--device', 'tpu'], /Allowed choices are webgpu, cpu/],
+    ['unknown device', ['bench', '--device', 'tpu'], /Allowed choices are auto, webgpu, clock, cpu/],
+    ['step time', ['bench', '--step-time', '10'], /step time is "10"; give "<ms> ms \+ <µs> us per token"/],
+    [
+      'ballast on the clock',
+      ['bench', '--device', 'clock', '--ballast-ms', '3'],
+      /--ballast-ms is 3; give --step-time instead/,
+    ],
     ['unknown workload', ['bench', '--workload', 'x'], /unknown workload "x"; choose one of: chat/],
     ['negative', ['bench', '--repeats', '-3'], /'-3' is invalid. Give a whole number in \[1, 1000\]/],
     ['a budget and a number', ['bench', '--repeats', '3', '--time-budget', '9'], /'--time-budget <s>' cannot be used/],
@@ -199,6 +271,38 @@ describe('wrong input: exit code 2, the value, the limit, no stack trace', () =>
     ['trace that is not there', ['bench', '--trace', '/nope.jsonl'], /\/nope.jsonl: no such file/],
     ['broken trace line', ['bench', '--trace', brokenTrace], /broken\.jsonl:2: /],
     ['gate width', ['bench', '--device', 'cpu', '--gate-width', '12'], /gateWidth is 12; give a multiple of 8/],
+    ['a sweep of nothing', ['bench', '--sweep', 'foo=1,2'], /"foo" cannot be swept\. Give <parameter>=<values>, of: /],
+    ['a sweep out of range', ['bench', '--sweep', 'ranks=1,99'], /"99": Give a whole number in \[1, 16\]/],
+    [
+      'a sweep of a flag that is given',
+      ['bench', '--sweep', 'opt-in=0,1', '--opt-in', '1'],
+      /--sweep is opt-in; give a sweep of another parameter, or leave out --opt-in/,
+    ],
+    [
+      'too few requests for a sweep',
+      ['bench', '--device', 'cpu', '--sweep', 'requests-running=2,9', '--requests', '8'],
+      /--sweep requests-running is 9; give values up to 8/,
+    ],
+    [
+      'a budget too short for a sweep',
+      [
+        ...'bench --device cpu --model tiny --requests 2 --ballast-ms 0 --time-budget 1'.split(' '),
+        '--sweep',
+        'ranks=1,2',
+      ],
+      /--time-budget is 1; give \d+ for 8 pairs, .*, for each of 2 values/,
+    ],
+    [
+      'a prompt length of a workload that has its own',
+      ['bench', '--device', 'cpu', '--prompt-length', '5'],
+      /--prompt-length is 5; give none, or --workload fixed/,
+    ],
+    [
+      'a shape that no router has',
+      ['bench', '--model', 'tiny', '--layers-x-k', '2x9'],
+      /--layers-x-k is 2x9; give a K/,
+    ],
+    ['CSV that cannot be written', ['bench', '--device', 'cpu', '--csv', '/nope/x.csv'], /\/nope\/x.csv: cannot be/],
     ['JSON that cannot be written', ['bench', '--json', '/nope/x.json'], /\/nope\/x.json: cannot be written/],
     ['no recordings', ['conformance', '/nope'], /\/nope: no such directory/],
   ];

@@ -1,7 +1,7 @@
 // What else the machine did while it was measured: clocks that drift, other load, stolen time. Pure, over samples.
 
 import { describe, expect, test } from 'vitest';
-import { parseProcStat, sampleProcessorTime } from '../../src/cli/bench/processor-time.ts';
+import { parseProcStat, sampleProcessorTime } from '../../src/cli/bench/measure/processor-time.ts';
 import { driftOf } from '../../src/cli/bench/statistics/drift.ts';
 import type { LoadSample } from '../../src/cli/bench/statistics/other-load.ts';
 import { otherLoad } from '../../src/cli/bench/statistics/other-load.ts';

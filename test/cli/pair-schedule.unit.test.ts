@@ -103,6 +103,9 @@ describe('half-width', () => {
       /^--time-budget is 0.85; give 6 for 8 pairs, .*1 s were start and warm-up, and a pair of each cell takes 1 s/,
     );
     expect(run({ cells, ending: { ...ending, budgetMs: 900 } }).runs).toHaveLength(6);
+    expect(() => run({ cells, ending: { ...ending, budgetMs: 850, numBenches: 4 } })).toThrow(
+      /^--time-budget is 3.4; give \d\d for 8 pairs, .* a pair of each cell takes 1 s, for each of 4 values\)/,
+    );
   });
 
   test('a budget that nobody gave lasts for one pair of each cell', () => {
@@ -126,7 +129,7 @@ describe('warnings', () => {
 
   test.each([
     [{ busyShare: 0.4, stolenShare: 0, runnable: 0 }, /^other load: other processes took 40 % .* 2 processors/],
-    [{ busyShare: 0, stolenShare: 0, runnable: 1.5 }, /^other load: .*1\.5 of their threads/],
+    [{ busyShare: 0, stolenShare: 0, runnable: 1.5 }, /^run queue: between the runs 1\.5 threads/],
     [{ busyShare: 0, stolenShare: 0.02, runnable: 0 }, /^stolen time: the host kept 2 %/],
   ])('%j', (load, warning) => {
     const warnings = warningsOf({ ...quiet, load });

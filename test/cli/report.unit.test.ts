@@ -1,8 +1,8 @@
 // What the table prints for a comparison.
 
 import { expect, test } from 'vitest';
-import type { RatioReport } from '../../src/cli/bench/report.ts';
-import { ratioText } from '../../src/cli/bench/report.ts';
+import type { RatioReport } from '../../src/cli/bench/report/cell-report.ts';
+import { ratioText } from '../../src/cli/bench/report/metrics.ts';
 
 const none = { min: 1, max: 1, low: null, high: null, halfWidth: null, verdict: null, pairs: 0, endedBy: null };
 

@@ -32,6 +32,7 @@ test.each([
   ],
   ['a rate of no drafts', [...tiny, '--draft-acceptance-rate', '1'], /--num-speculative-tokens is 0; give at least 1/],
   ['a rate over 1', [...tiny, '--num-speculative-tokens', '2', '--draft-acceptance-rate', '1.5'], /in \[0, 1\]/],
+  ['a step time of no clock', [...tiny, '--step-time', '5 ms'], /--device is cpu; give clock, or leave out --step/],
   ['a negative epoch', [...tiny, '--epoch', '-1'], /--epoch/],
 ] as const)('%s', async (_, args, message) => {
   const { code, stderr } = await runHere(...args);

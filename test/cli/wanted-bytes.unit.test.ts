@@ -1,9 +1,9 @@
 // The bench holds the bytes that leave the devices to the rows that were asked for (L5).
 
 import { expect, test } from 'vitest';
-import type { BenchOptions, BenchRun } from '../../src/cli/bench/bench.ts';
-import { problemsOf } from '../../src/cli/bench/bench.ts';
-import { WantedBytes } from '../../src/cli/bench/wanted-bytes.ts';
+import type { BenchOptions } from '../../src/cli/bench/bench-options.ts';
+import { problemsOf, type BenchRun } from '../../src/cli/bench/bench-run.ts';
+import { WantedBytes } from '../../src/cli/bench/measure/wanted-bytes.ts';
 import type { DesignName } from '../../src/contract/config.ts';
 import type { SchedulerOutput } from '../../src/contract/scheduler-output.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';

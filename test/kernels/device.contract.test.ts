@@ -1,5 +1,5 @@
 /**
- * The contract of `Device` (src/contract/device.ts), over both implementations: what a buffer, a copy, a kernel, a read
+ * The contract of `Device` (src/contract/device.ts), over its implementations: what a buffer, a copy, a kernel, a read
  * and an end mean; each kernel bit for bit equal to its reference; whole forward passes equal to the oracle (L2). Runs
  * on whatever adapter there is.
  */
@@ -7,6 +7,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Device, Kernel } from '../../src/contract/device.ts';
 import { CpuDevice, DESTROYED } from '../../src/kernels/device/cpu-device.ts';
+import { openDevice } from '../../src/kernels/device/open-device.ts';
 import { Ballast } from '../../src/kernels/model/ballast/calibrated-ballast.ts';
 import { ForwardPass } from '../../src/kernels/model/forward-pass.ts';
 import { kernelShape } from '../../src/kernels/model/kernel-shape.ts';
@@ -33,7 +34,12 @@ const addOne: Kernel = {
   },
 };
 
-describe.each(DEVICES)('$name', ({ open }) => {
+const CLOCK = {
+  name: 'clock',
+  open: () => openDevice('clock', null, { stepMs: 0.1, perTokenUs: 1, copyLatencyMs: 0.04, copyGBPerS: 40 }),
+};
+
+describe.each([...DEVICES, CLOCK])('$name', ({ open }) => {
   let device: Device;
 
   beforeAll(async () => {

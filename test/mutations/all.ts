@@ -2,8 +2,10 @@ import { batchQueueMutations } from './batch-queue.ts';
 import { benchMutations } from './bench.ts';
 import { campaignMutations } from './campaign.ts';
 import { captureMutations } from './capture.ts';
+import { clockMutations } from './clock.ts';
 import { libraryMutations } from './library.ts';
 import { handoverMutations } from './handover.ts';
+import { metricsMutations } from './metrics.ts';
 import { ownDesignMutations } from './own-designs.ts';
 import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
@@ -18,8 +20,10 @@ export const allMutations: readonly SourceMutation[] = [
   ...benchMutations,
   ...campaignMutations,
   ...captureMutations,
+  ...clockMutations,
   ...libraryMutations,
   ...handoverMutations,
+  ...metricsMutations,
   ...ownDesignMutations,
   ...pdMutations,
   ...pipelineMutations,

@@ -19,7 +19,7 @@ export const pdMutations: readonly SourceMutation[] = [
     name: 'rows-of-kv-given-back',
     defect: 'an aborted request hands out rows of loaded KV that it gave back before any pass read it',
     file: 'src/capture/deltas/prefix-rows/row-accumulator.ts',
-    find: 'if (this.#table.isScheduled) this.#isOpen = false;',
+    find: 'if (this.#table.firstStepId < Infinity) this.#isOpen = false;',
     replace: 'if (true as boolean) this.#isOpen = false;',
     killedBy: { test: 'test/capture/row-runs.unit.test.ts' },
   },

@@ -101,4 +101,19 @@ export const pipelineMutations: readonly SourceMutation[] = [
     replace: 'this.#submit(task, flight);',
     killedBy: unitTest,
   },
+  {
+    name: 'slot-mapping-shared',
+    defect: 'the steps in flight share one slot mapping: the next step writes it before the rows of this one are taken',
+    file: 'src/worker/pipeline/step-frame.ts',
+    find: 'return this.#idle.pop() ?? newFrame(this.#config);',
+    replace: `const frame = this.#idle.pop() ?? newFrame(this.#config);
+    frame.step.slotMapping = this.#slotMapping ??= frame.step.slotMapping;
+    return frame;
+  }
+
+  #slotMapping: Uint32Array | undefined;
+
+  nothing(): void {`,
+    killedBy: { command: ['fuzz', '--design', 'slot-store', '--seeds', '300'] },
+  },
 ];

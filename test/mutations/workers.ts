@@ -16,6 +16,14 @@ export const workersMutations: readonly SourceMutation[] = [
     killedBy: pdLoss,
   },
   {
+    name: 'executor-keeps-engines',
+    defect: 'an executor keeps every engine that it has served, with its rows, for as long as it may be lost',
+    file: 'src/worker/engine-driver.ts',
+    find: 'this.#watcher.driver = null;',
+    replace: '',
+    killedBy: { test: 'test/worker/engine-driver-let-go.unit.test.ts' },
+  },
+  {
     name: 'idle-exit-unheard',
     defect: 'a thread that ends while nothing is in flight is not noticed',
     file: 'src/worker/thread/rank-thread.ts',

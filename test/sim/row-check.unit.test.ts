@@ -27,12 +27,12 @@ const SPEC = {
 };
 
 /** Delivers one row to a check whose oracle expects just this row. */
-function deliver(row: readonly number[]): void {
+function deliver(row: readonly number[], model: typeof MODEL = MODEL): void {
   const request = new TrackedRequest({ index: 0, spec: SPEC, arrivalTime: 0, maxPositions: 8, rowLength: row.length });
   const ledger = { rowOf: () => Uint16Array.from(row) } as unknown as Ledger;
-  const scenario = { model: MODEL, hasEpochs: false, readsAtOnce: true };
+  const scenario = { model, hasEpochs: false, readsAtOnce: true };
   const check = new RowCheck({ scenario, ledger, judge: new Judge([]), requests: [request], rowsAreSpliced: false });
-  check.onRows(request, routedRows(rowShape(MODEL), 0, 1, { chunks: [Uint8Array.from(row)] }));
+  check.onRows(request, routedRows(rowShape(model), 0, 1, { chunks: [Uint8Array.from(row)] }));
 }
 
 test('a routing passes', () => {
@@ -45,4 +45,8 @@ test.each([
   ['nothing but zeros', [0, 0, 0, 0], /no routing in layer 0/],
 ] as const)('%s is refused', (_, row, message) => {
   expect(() => deliver(row)).toThrow(message);
+});
+
+test('zeros of a top-1 router are a routing: no look at a row by itself finds them', () => {
+  expect(() => deliver([0, 0], { ...MODEL, topK: 1 })).not.toThrow();
 });

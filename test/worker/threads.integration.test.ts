@@ -107,6 +107,10 @@ describe.each([
         lentBuffers: 0,
         capture: { requests: 0, bytes: 0 },
       });
+      // Steps in flight, and buffers on their way back, of 4 KiB each; shared memory is no message.
+      const { inFlight } = served.rowBytesPeak;
+      expect(inFlight! > 0).toBe(design === 'deltas');
+      expect(inFlight).toBeLessThanOrEqual(2 * (queueDepth + 1) * 4096);
     },
   );
 });

@@ -133,10 +133,29 @@ describe('rollout', () => {
   });
 });
 
+describe('fixed', () => {
+  test('prompts of one length, which no two share a token of; outputs of one length', () => {
+    const { requests } = workloads.fixed.generate({ seed: 4, vocabSize: VOCAB_SIZE, requests: 20, promptTokens: 300 });
+    expect(new Set(requests.map(({ promptTokenIds }) => promptTokenIds.length))).toEqual(new Set([300]));
+    expect(new Set(requests.map(({ maxTokens }) => maxTokens)).size).toBe(1);
+    for (const [i, { promptTokenIds }] of requests.entries()) {
+      for (const other of requests.slice(i + 1)) expect(commonPrefix(promptTokenIds, other.promptTokenIds)).toBe(0);
+    }
+  });
+
+  test('a prompt length of the caller’s own is not scaled', () => {
+    const { requests } = workloads.fixed.generate({ seed: 4, vocabSize: 97, promptTokens: 30, lengthScale: 5 });
+    expect(requests[0]!.promptTokenIds).toHaveLength(30);
+    expect(userError(() => workloads.fixed.generate({ seed: 4, vocabSize: 97, promptTokens: 0 }))).toBe(
+      'BAD_VALUE promptTokens is 0; give a whole number from 1 to 16777216',
+    );
+  });
+});
+
 test('an unknown name is refused with the names there are', () => {
   for (const name of ['chats', '', 'constructor']) {
     expect(userError(() => findWorkload(name))).toBe(
-      `UNKNOWN_NAME unknown workload "${name}"; choose one of: chat, rollout, burst`,
+      `UNKNOWN_NAME unknown workload "${name}"; choose one of: chat, rollout, burst, fixed`,
     );
   }
   expect(findWorkload('burst')).toBe(workloads.burst);

@@ -21,10 +21,11 @@ import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import { RequestKind, type SchedulerOutput } from '../../contract/scheduler-output.ts';
+import { PayloadRows } from '../payload-rows.ts';
 import { routedRows } from '../routed-rows.ts';
 import { RowPages } from '../row-pages.ts';
 import type { RowShape } from '../row-shape.ts';
-import { rowShape, viewRows } from '../row-shape.ts';
+import { rowShape } from '../row-shape.ts';
 import { SpanReader } from '../spans.ts';
 import { NOT_WANTED, writeMetadata, type OutgoingEntry } from './messages.ts';
 import { UnsentHashes } from './unsent-hashes.ts';
@@ -45,6 +46,7 @@ export class BlockStoreEngineHalf implements CaptureEngineHalf {
   readonly followsBlocks = true;
   readonly #shape: RowShape;
   readonly #blockSize: number;
+  readonly #payload: PayloadRows;
   /** Hashes of each request in the batch that the worker has. */
   readonly #numHashesSent: Map<number, number> = new Map();
   readonly #unsent: UnsentHashes = new UnsentHashes();
@@ -55,6 +57,7 @@ export class BlockStoreEngineHalf implements CaptureEngineHalf {
   constructor(model: ModelConfig, engine: EngineConfig) {
     this.#shape = rowShape(model);
     this.#blockSize = engine.blockSize;
+    this.#payload = new PayloadRows(this.#shape);
   }
 
   /** A request that asks may hit blocks of one that does not. */
@@ -97,11 +100,11 @@ export class BlockStoreEngineHalf implements CaptureEngineHalf {
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
     const deltas = output.routedExpertDeltas;
     if (deltas === null) return;
-    const rows = viewRows(this.#shape, deltas.rows, deltas.numRows);
+    this.#payload.load(deltas);
     for (const span = new SpanReader(deltas); span.next();) {
       const held = this.#held.get(span.requestIndex);
       if (held === undefined || live(span.requestIndex) === null) continue;
-      held.pages.write(span.position, span.count, rows, span.row);
+      held.pages.write(span.position, span.count, this.#payload.rows(span.row, span.count));
       held.arrivedEnd = Math.max(held.arrivedEnd, span.position + span.count);
     }
     for (const held of this.#held.values()) {

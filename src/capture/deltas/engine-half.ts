@@ -24,20 +24,26 @@ import type { FinishReason } from '../../contract/engine-core-output.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
+import { PayloadRows } from '../payload-rows.ts';
 import { RowPages } from '../row-pages.ts';
 import type { RowShape } from '../row-shape.ts';
-import { rowShape, viewRows } from '../row-shape.ts';
+import { rowShape } from '../row-shape.ts';
 import { SpanReader } from '../spans.ts';
+
+/** To get memory for one block takes as long as to copy its rows. */
+const BLOCKS_PER_PAGE = 4;
 
 export class DeltasEngineHalf implements CaptureEngineHalf {
   readonly design: DesignName = 'deltas';
   readonly #shape: RowShape;
   readonly #rowsPerPage: number;
+  readonly #payload: PayloadRows;
   readonly #requests: Map<number, RowPages> = new Map();
 
   constructor(model: ModelConfig, engine: EngineConfig) {
     this.#shape = rowShape(model);
-    this.#rowsPerPage = engine.blockSize;
+    this.#rowsPerPage = BLOCKS_PER_PAGE * engine.blockSize;
+    this.#payload = new PayloadRows(this.#shape);
   }
 
   /** Each request opts in for itself. */
@@ -52,10 +58,10 @@ export class DeltasEngineHalf implements CaptureEngineHalf {
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
     const deltas = output.routedExpertDeltas;
     if (deltas === null) return;
-    const rows = viewRows(this.#shape, deltas.rows, deltas.numRows);
+    this.#payload.load(deltas);
     for (const span = new SpanReader(deltas); span.next();) {
       if (live(span.requestIndex) === null) continue;
-      this.#rowsOf(span.requestIndex).write(span.position, span.count, rows, span.row);
+      this.#rowsOf(span.requestIndex).write(span.position, span.count, this.#payload.rows(span.row, span.count));
     }
   }
 

@@ -1,89 +1,26 @@
 /** The bench: every design at every share of opted-in requests, in one process, each row checked. */
 
-import type { CaptureLiveCounts } from '../../contract/capture.ts';
-import type { DesignReference } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
-import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
-import { designByName, type DeclaredGap } from '../../capture/designs.ts';
-import type { LoopMode } from '../../workload/arrivals.ts';
-import { optIn } from '../../workload/opt-in.ts';
-import { random } from '../../workload/random.ts';
-import type { Workload } from '../../workload/workload.ts';
+import { designByName } from '../../capture/designs.ts';
+import { DesignSession } from '../../host/design-session.ts';
 import type { Environment } from '../environment.ts';
 import { describeEnvironment } from '../environment.ts';
+import type { BenchOptions } from './bench-options.ts';
+import { judgeRun, problemsOf, rateOf, serveRun, type BenchRun, type ServedRun } from './bench-run.ts';
 import { LabelledWorkloads } from './labelled-workloads.ts';
-import type { Ending, Progress } from './pair-schedule.ts';
+import type { Progress } from './pair-schedule.ts';
 import { PairSchedule } from './pair-schedule.ts';
 import type { Cell, PlannedRun } from './plan.ts';
 import { cellName, planCells } from './plan.ts';
-import { sampleProcessorTime } from './processor-time.ts';
-import type { ServeResult } from './serve-workload.ts';
-import { serveWorkload } from './serve-workload.ts';
-import type { SessionConfig } from '../../host/design-session.ts';
-import { DesignSession } from '../../host/design-session.ts';
+import { sampleProcessorTime } from './measure/processor-time.ts';
 import type { OtherLoad } from './statistics/other-load.ts';
 import { otherLoad } from './statistics/other-load.ts';
 import type { Comparison } from './statistics/paired-comparison.ts';
-import type { Verification } from './verify.ts';
 import { Verifier } from './verify.ts';
-import { WantedBytes } from './wanted-bytes.ts';
 import { warningsOf } from './warnings.ts';
 
-/** A design of the caller's own, and what it gives up. */
-export type OwnDesign = Readonly<{ module: DesignReference; gaps: readonly DeclaredGap[] }>;
-
-export type BenchOptions = Readonly<{
-  /** By name. Those that are not built in stand in `ownDesigns`. */
-  designs: readonly string[];
-  ownDesigns?: Readonly<Record<string, OwnDesign>>;
-  optInShares: readonly number[];
-  ending: Ending;
-  /** For how long `off` serves before the first pair, so that a GPU's clocks have risen; 0 = not at all. */
-  clockWarmUpMs: number;
-  seed: number;
-  workload: Workload;
-  mode: LoopMode;
-  /** Share of requests that are aborted at a random moment. */
-  abortShare: number;
-  session: SessionConfig;
-}>;
-
-/** What is left after a drain; all zero unless something leaks (L7). */
-export type Leaks = Readonly<{
-  blocks: number;
-  requests: number;
-  captureBytes: number;
-  ringSlots: number;
-  buffers: number;
-  batchEntries: number;
-}>;
-
-/** How the requests of a run ended; the four add up to those submitted. */
-export type Accounting = Readonly<{
-  submitted: number;
-  finished: number;
-  aborted: number;
-  refused: number;
-  lost: number;
-}>;
-
-export type BenchRun = Readonly<{
-  cell: Cell;
-  repeat: number;
-  /** See `PlannedRun`. */
-  group: number;
-  served: Omit<ServeResult, 'requests'>;
-  /** The most bytes of rows that may leave the devices: of the scheduled tokens of requests that opted in (L5). */
-  wantedRowBytes: number;
-  /** Output tokens delivered. */
-  outputTokens: number;
-  verification: Verification;
-  accounting: Accounting;
-  leaks: Leaks;
-  /** After the drain: bytes of rows that stay with cached KV blocks; `null` for a design that keeps none there. */
-  cachedRowBytes: number | null;
-  refusal: string | null;
-}>;
+/** What the designs returned on the software adapter: one run of each, every row checked. */
+export type ShaderCheck = Readonly<{ device: string; numDesigns: number; rowsVerified: number }>;
 
 export type BenchResult = Readonly<{
   environment: Environment;
@@ -92,6 +29,8 @@ export type BenchResult = Readonly<{
   /** Each cell beside `off`; `null` for `off` itself. */
   comparisons: readonly (Comparison | null)[];
   runs: readonly BenchRun[];
+  /** `null`: it was not asked for. */
+  shaderCheck: ShaderCheck | null;
   /** What was not as it must be, in any run. */
   problems: readonly string[];
   /** What else the machine did meanwhile; `null`: not known. */
@@ -102,7 +41,7 @@ export type BenchResult = Readonly<{
 
 /**
  * Runs pairs of each cell and of `off` until the schedule ends; one run per design goes first, which is checked like
- * the others and not measured. `onProgress` hears of each run before it starts. Rejects with what makes a run
+ * the others and does not count. `onProgress` hears of each run before it starts. Rejects with what makes a run
  * impossible, and with BAD_VALUE for a time budget too short for one pair; the workers are shut down then.
  */
 export async function runBench(
@@ -119,38 +58,57 @@ export async function runBench(
   const labelled = new LabelledWorkloads(options.workload, model.vocabSize, routing?.kind === 'replay');
   const runs: BenchRun[] = [];
   const problems: string[] = [];
-  const runOnce = async (run: PlannedRun, name: string): Promise<BenchRun> => {
-    const { design } = run.cell;
+  const serve = (run: PlannedRun, name: string, session = sessions.get(run.cell.design)!): Promise<ServedRun> => {
     onProgress(schedule.progress(elapsedMs()), name);
-    const before = elapsedMs();
-    const result = await runCell(sessions.get(design)!, run, labelled.of(run), options, verifier);
-    schedule.took(design, elapsedMs() - before);
-    for (const problem of problemsOf(result, options)) problems.push(`${name}: ${problem}`);
-    return result;
+    return serveRun(session, run, labelled.of(run), options);
+  };
+  const judge = (served: ServedRun, name: string): BenchRun => {
+    const run = judgeRun(served, verifier);
+    for (const problem of problemsOf(run, options)) problems.push(`${name}: ${problem}`);
+    return run;
+  };
+  const checkShaders = async (): Promise<ShaderCheck> => {
+    const session = { ...options.session, device: 'webgpu', ballastMs: 0, fault: null } as const;
+    let check: ShaderCheck = { device: '', numDesigns: 0, rowsVerified: 0 };
+    for (const [design, { reference }] of sessions) {
+      const name = `${design}, shaders`;
+      const onAdapter = await DesignSession.start(reference, session);
+      try {
+        const result = judge(await serve(warmUpOf(design), name, onAdapter), name);
+        const { description } = onAdapter.executor.devices[0]!;
+        const rowsVerified = check.rowsVerified + result.verification.rowsVerified;
+        check = { device: description, numDesigns: check.numDesigns + 1, rowsVerified };
+      } finally {
+        await onAdapter.close();
+      }
+    }
+    return check;
   };
   try {
-    const warmUp = (design: string): Promise<BenchRun> => {
-      const cell = { design, optInShare: 1 };
-      return runOnce({ cell, repeat: -1, group: -1, label: 0 }, `${design}, warm-up`);
-    };
+    const warmUp = (design: string): Promise<ServedRun> => serve(warmUpOf(design), `${design}, warm-up`);
     for (const design of new Set(cells.map((cell) => cell.design))) {
       const reference = options.ownDesigns?.[design]?.module ?? designByName(design).name;
       onProgress(schedule.progress(elapsedMs()), `${design}, start`);
       sessions.set(design, await DesignSession.start(reference, options.session));
-      const { accounting, refusal } = await warmUp(design);
+      const before = elapsedMs();
+      const { accounting, refusal } = judge(await warmUp(design), `${design}, warm-up`);
+      schedule.took(design, elapsedMs() - before);
       const { submitted, refused } = accounting;
       if (refused === submitted) throw RoutedExpertsError.of('NOTHING_SERVED', submitted, refusal!);
     }
     for (const end = elapsedMs() + options.clockWarmUpMs; elapsedMs() < end;) await warmUp('off');
+    const shaderCheck = options.checksShaders ? await checkShaders() : null;
     schedule.checkBudget(elapsedMs());
     const load = [sampleProcessorTime()];
     for (let group = schedule.next(elapsedMs()); group !== null; group = schedule.next(elapsedMs())) {
-      const rates: number[] = [];
-      for (const run of group) {
-        runs.push(await runOnce(run, cellName(run.cell)));
-        rates.push(rateOf(runs.at(-1)!));
-      }
-      schedule.add(group, rates);
+      const before = elapsedMs();
+      // While runs are judged a GPU is idle, and its clocks fall: the runs of a group come straight after a warm-up.
+      if (options.clockWarmUpMs > 0) await warmUp('off');
+      const served: ServedRun[] = [];
+      for (const run of group) served.push(await serve(run, cellName(run.cell)));
+      schedule.add(group, served.map(rateOf));
+      for (const run of served) runs.push(judge(run, cellName(run.planned.cell)));
+      for (const { cell } of group) schedule.took(cell.design, (elapsedMs() - before) / group.length);
       load.push(sampleProcessorTime());
     }
     onProgress(schedule.progress(elapsedMs()), 'done');
@@ -167,6 +125,7 @@ export async function runBench(
       cells,
       comparisons,
       runs,
+      shaderCheck,
       problems,
       otherLoad: other,
       warnings: warningsOf({ cells, comparisons, offRates, load: other, numCpus: environment.numCpus }),
@@ -176,109 +135,6 @@ export async function runBench(
   }
 }
 
-/** Output tokens per second. */
-export function rateOf({ outputTokens, served }: BenchRun): number {
-  return outputTokens / (served.wallMs / 1000);
-}
-
-async function runCell(
-  session: DesignSession,
-  { cell, repeat, group }: PlannedRun,
-  workload: Workload,
-  options: BenchOptions,
-  verifier: Verifier,
-): Promise<BenchRun> {
-  const wanted = new WantedBytes(options.session.model);
-  const result = await serveWorkload({
-    session,
-    workload,
-    optedIn: optIn(workload, cell.optInShare, options.seed),
-    mode: options.mode,
-    abortAfter: planAborts(workload, options.abortShare, options.seed),
-    onBegin: (step) => wanted.add(step),
-  });
-  const { requests, ...served } = result;
-  // `off` hands out no rows by definition: only its tokens are checked.
-  const checked = cell.design === 'off' ? requests.map((request) => ({ ...request, optedIn: false })) : requests;
-  const verification = verifier.verify(checked);
-  const count = (...reasons: (string | null)[]) => requests.filter((r) => reasons.includes(r.finishReason)).length;
-  const held: CaptureLiveCounts = served.engineStats.capture ?? { requests: 0, bytes: 0 };
-  const workers = served.workerLiveCounts;
-  return {
-    cell,
-    repeat,
-    group,
-    served,
-    wantedRowBytes: wanted.bytes * session.executor.devices.length,
-    outputTokens: requests.reduce((sum, request) => sum + request.outputTokenIds.length, 0),
-    verification,
-    accounting: {
-      submitted: requests.length,
-      finished: count('stop', 'length'),
-      aborted: count('abort'),
-      refused: count('refused'),
-      lost: count(null, 'error'),
-    },
-    leaks: {
-      blocks: served.engineStats.numUsedBlocks,
-      requests:
-        served.engineStats.numRunning + served.engineStats.numWaiting + held.requests + workers.capture.requests,
-      captureBytes: held.bytes + workers.capture.bytes,
-      ringSlots: workers.ringSlots,
-      buffers: workers.lentBuffers,
-      batchEntries: workers.batchEntries,
-    },
-    cachedRowBytes: held.cachedBytes ?? workers.capture.cachedBytes ?? null,
-    refusal: requests.find((request) => request.refusal !== null)?.refusal ?? null,
-  };
-}
-
-/** Which requests are aborted, and after how many output tokens: drawn from the seed, the same in every cell. */
-function planAborts(workload: Workload, share: number, seed: number): (number | null)[] {
-  const stream = random(seed, 'bench/aborts');
-  const victims = optIn(workload, share, seed + 1);
-  return workload.requests.map(({ maxTokens }, i) => {
-    const after = stream.below(maxTokens);
-    return victims[i] ? after : null;
-  });
-}
-
-/**
- * Whether a request that ended by itself may lack rows: the design says so, or the policy under which `deltas` runs.
- */
-function mayMissRows({ design }: Cell, options: BenchOptions): boolean {
-  const policy = options.session.prefixRows ?? DEFAULT_PREFIX_ROWS;
-  if (design === 'deltas') return policy === 'share' || policy === 'computed-only';
-  return gapsOf(design, options).some(({ missing }) => missing !== undefined && missing !== 'aborted');
-}
-
-function gapsOf(design: string, { ownDesigns }: BenchOptions): readonly DeclaredGap[] {
-  return (ownDesigns?.[design] ?? designByName(design)).gaps;
-}
-
-/** Everything that must be true of a run, or what is not. */
-export function problemsOf(run: BenchRun, options: BenchOptions): string[] {
-  const { cell, served, wantedRowBytes, verification, accounting, leaks } = run;
-  const problems: string[] = [];
-  const { rowsMismatched, rowsImpossible, rowsMissingOfFinished, wrongTokens, requestsWithWrongCount, firstProblem } =
-    verification;
-  if (rowsMissingOfFinished > 0 && !mayMissRows(cell, options)) {
-    problems.push(`${rowsMissingOfFinished} rows are missing that ${cell.design} does not give up (L1)`);
-  }
-  if (rowsMismatched > 0) problems.push(`${rowsMismatched} rows differ from the oracle (L2)`);
-  if (rowsImpossible > 0) problems.push(`${rowsImpossible} rows hold a layer without K distinct experts`);
-  if (wrongTokens > 0) problems.push(`${wrongTokens} tokens differ from the oracle`);
-  if (requestsWithWrongCount > 0) problems.push(`${requestsWithWrongCount} requests got a wrong number of rows (L1)`);
-  if (accounting.lost > 0) {
-    const reason = run.refusal === null ? '' : `: ${run.refusal}`;
-    problems.push(`${accounting.lost} requests are unaccounted for${reason}`);
-  }
-  const { captureDeviceToHost } = served.transfers;
-  if (captureDeviceToHost > wantedRowBytes && gapsOf(cell.design, options).every(({ law }) => law !== 'L5')) {
-    problems.push(`${captureDeviceToHost} bytes left the devices, of which ${wantedRowBytes} are due (L5)`);
-  }
-  const held = Object.entries(leaks).filter(([, value]) => value !== 0);
-  for (const [what, value] of held) problems.push(`${value} ${what} left after the drain (L7)`);
-  if (problems.length > 0 && firstProblem !== null) problems.push(`first: ${firstProblem}`);
-  return problems;
+function warmUpOf(design: string): PlannedRun {
+  return { cell: { design, optInShare: 1 }, repeat: -1, group: -1, label: 0 };
 }

@@ -1,7 +1,5 @@
 /** `routed-experts bench`: what capture costs, each design against `off`, every row checked. */
 
-import { writeFileSync } from 'node:fs';
-import { SingleBar } from 'cli-progress';
 import { Command, Option } from 'commander';
 import { designNames } from '../../capture/designs.ts';
 import {
@@ -10,28 +8,31 @@ import {
   prefixRowsNames,
   prefixRowsPolicies,
 } from '../../capture/deltas/prefix-rows.ts';
-import type { DesignReference } from '../../contract/config.ts';
-import { RoutedExpertsError } from '../../contract/errors.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../../kernels/model/kernel-shape.ts';
-import { DEFAULT_MODEL, MODEL_NAMES, modelPreset } from '../../kernels/model/model-presets.ts';
-import { prepareAdapters } from '../../kernels/device/open-device.ts';
-import type { LoopMode } from '../../workload/arrivals.ts';
-import { recordingWorkload } from '../../workload/traces/recording.ts';
+import { DEFAULT_MODEL, MODEL_NAMES } from '../../kernels/model/model-presets.ts';
+import { DEFAULT_CLOCK_TIMES, parseStepTime, stepTimeText } from '../../kernels/device/clock-times.ts';
 import { workloadNames, workloads } from '../../workload/workloads.ts';
-import { designReference, isDesignModule, loadDesign } from '../../worker/design-module.ts';
-import { requireRows } from '../../worker/router-kinds.ts';
-import { routerConfig } from '../router-flags.ts';
+import { designReference } from '../../worker/design-module.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread/thread-executor.ts';
 import { checkDraftFlags, finite, list, routerKernelsOption, whole } from '../options.ts';
-import { runBench, type BenchOptions, type OwnDesign } from './bench.ts';
-import type { Defaults, Flags } from './settings.ts';
-import { DEFAULTS, endingOf, faultOf, isSoftwareAdapter, makeEngineConfig, makeWorkload } from './settings.ts';
-import { recordedModel, recordingOf } from './recording-flags.ts';
+import { runBench } from './bench.ts';
+import type { BenchOptions } from './bench-options.ts';
+import { parseLayersXK } from './flags/model-flags.ts';
+import { prepareBench } from './flags/prepare-bench.ts';
+import { checkOutputs, writeOutputs } from './report/output-files.ts';
+import { dividedEnding } from './pair-schedule.ts';
+import { progressDisplay, type ProgressDisplay } from './report/progress-display.ts';
+import { reportCells } from './report/cell-report.ts';
+import { toCsv } from './report/csv.ts';
+import { renderSweep, sweepCsv, sweepJson, type SweptResult } from './report/sweep-report.ts';
+import { metricsHelp } from './report/terminal.ts';
+import { DEFAULTS, type Defaults, type Flags } from './settings.ts';
 import { renderTable, toJson } from './report.ts';
-import type { Progress } from './pair-schedule.ts';
+import { checkRunning, checkSweep, LIMITS, parseSweep, sweepHelp, sweptFlags, type Sweep } from './flags/sweep.ts';
 
 function byDevice(of: (defaults: Defaults) => number): string {
-  return `(default: ${of(DEFAULTS.gpu)}, software adapters ${of(DEFAULTS.software)})`;
+  const { gpu, clock, software } = DEFAULTS;
+  return `(default: GPU ${of(gpu)}, clock ${of(clock)}, software adapters ${of(software)})`;
 }
 
 export function benchCommand(): Command {
@@ -46,7 +47,7 @@ export function benchCommand(): Command {
     )
     .addOption(
       new Option('--opt-in <shares>', 'shares of requests that ask for rows')
-        .argParser(list(finite(0, 1)))
+        .argParser(list(LIMITS.optIn))
         .default([0, 0.1, 1], '0,0.1,1'),
     )
     .option(
@@ -60,13 +61,26 @@ export function benchCommand(): Command {
         .conflicts('repeats'),
     )
     .option('--model <name>', `model shape: ${MODEL_NAMES.join(', ')}`, DEFAULT_MODEL)
+    .option('--layers-x-k <LxK>', 'layers and K in place of the model’s own, as 61x8', parseLayersXK)
     .addOption(
-      new Option('--device <kind>', 'webgpu, or the TypeScript kernels').choices(['webgpu', 'cpu']).default('webgpu'),
+      new Option(
+        '--device <kind>',
+        'auto: a GPU, else the clock; webgpu: also a software adapter; clock: TypeScript kernels, and steps that ' +
+          'take the modelled time of a GPU (--step-time); cpu: the same kernels, as fast as they are',
+      )
+        .choices(['auto', 'webgpu', 'clock', 'cpu'])
+        .default('auto'),
     )
     .option('--adapter <name>', 'part of the name of the WebGPU adapter to use (see "devices")')
+    .option(
+      '--step-time <time>',
+      `what a step takes on the clock (default: "${stepTimeText(DEFAULT_CLOCK_TIMES)}", near gpt-oss-120b on an H100)`,
+      parseStepTime,
+    )
     .option('--workload <name>', `built-in workload: ${workloadNames.join(', ')}`, 'chat')
     .addOption(new Option('--trace <file>', 'serve a trace instead: Mooncake JSONL or Azure CSV').conflicts('workload'))
     .option('--requests <n>', `number of requests; of chat ${byDevice((d) => d.chat.requests)}`, whole(1))
+    .option('--prompt-length <n>', 'tokens of each prompt (with --workload fixed)', LIMITS.promptLength)
     .option('--scale-lengths <x>', 'divide the lengths of a trace', finite(1), 1)
     .option(
       '--length-scale <x>',
@@ -77,7 +91,7 @@ export function benchCommand(): Command {
     .option(
       '--concurrency <n>',
       `closed loop: requests in flight ${byDevice((d) => d.concurrency)}`,
-      whole(1, 1_000_000),
+      LIMITS.concurrency,
     )
     .option('--open-loop', 'submit requests at their timestamps')
     .option('--abort-share <x>', 'share of requests aborted at a random moment', finite(0, 1), 0)
@@ -90,10 +104,10 @@ export function benchCommand(): Command {
     .option(
       '--queue-depth <n>',
       'steps in flight: 1 = synchronous, 2 and more = asynchronous scheduling',
-      whole(1, 16),
+      LIMITS.queueDepth,
       2,
     )
-    .option('--ranks <n>', 'worker threads, each running every step', whole(1, 16), 1)
+    .option('--ranks <n>', 'worker threads, each running every step', LIMITS.ranks, 1)
     .option('--block-size <n>', 'tokens per KV block', whole(1, 65_536), 16)
     .option('--num-blocks <n>', 'KV blocks (default: enough that nothing is preempted)', whole(2, 2 ** 24))
     .option(
@@ -150,140 +164,73 @@ export function benchCommand(): Command {
     )
     .option('--seed <n>', 'of workload, opt-in, aborts and order of runs', whole(0, 2 ** 32 - 1), 0)
     .option('--json <file>', 'write every figure, with its environment, to this file')
+    .option('--csv <file>', 'write every figure to this file, a line for each design and share (RFC 4180)')
+    .option(
+      '--sweep <parameter=values>',
+      'the bench once for each value, as ranks=1,2,4; they share the time (see below)',
+      parseSweep,
+    )
     .addHelpText(
       'after',
       `\nWorkloads:\n${described.join('\n')}\n\nPrefix rows (--prefix-rows):\n${policies.join('\n')}\n\n` +
+        `Sweeps (--sweep):\n${sweepHelp()}\n\n` +
+        `Metrics (*: in the table; with their columns of --csv):\n${metricsHelp()}\n\n` +
         'Exit code: 0 = all rows right, 1 = a law was broken, 2 = could not run',
     )
     .action((flags: Flags, command: Command) => {
       checkDraftFlags(flags, command);
-      return bench(flags);
+      return flags.sweep === undefined ? bench(flags) : sweepBench(flags.sweep, flags, command);
     });
 }
 
 async function bench(flags: Flags): Promise<void> {
-  const recording = recordingOf(flags.routing, flags.recording);
-  const router = routerConfig(flags);
-  for (const design of flags.design) requireRows(router, design);
-  const designs = await loadDesigns(flags.design);
-  const model =
-    recording === null ? modelPreset(flags.model, flags.gateWidth) : recordedModel(recording, flags.gateWidth);
-  if (flags.device === 'cpu' && flags.adapter !== undefined) {
-    throw RoutedExpertsError.of(
-      'BAD_VALUE',
-      '--adapter',
-      flags.adapter,
-      'none with --device cpu, which uses no adapter',
-    );
-  }
-  await prepareAdapters();
-  const isSoftware = flags.device === 'cpu' || (await isSoftwareAdapter(flags.adapter ?? null));
-  const defaults = DEFAULTS[isSoftware ? 'software' : 'gpu'];
-  const maxNumBatchedTokens = flags.maxNumBatchedTokens ?? defaults.maxNumBatchedTokens;
-  const workload =
-    recording === null ? makeWorkload(flags, defaults, model, maxNumBatchedTokens) : recordingWorkload(recording);
-  const concurrency = Math.max(
-    flags.concurrency ?? defaults.concurrency,
-    flags.concurrency ? 1 : workload.minConcurrency,
+  const options = await prepareBench(flags);
+  checkOutputs(flags);
+  const result = await withProgress((progress) => runBench(options, progress.update));
+  writeOutputs(flags, {
+    json: toJson(result),
+    csv: toCsv(reportCells(result).map((cell) => ({ before: [], cell }))),
+  });
+  console.log(renderTable(result));
+  if (result.problems.length > 0) process.exitCode = 1;
+}
+
+/** All flags are checked before the first run. What is known is written after each value. */
+async function sweepBench(sweep: Sweep, flags: Flags, command: Command): Promise<void> {
+  const optionOf = (flag: string) => command.options.find((option) => option.attributeName() === flag)!;
+  checkSweep(
+    sweep,
+    (flag) => command.getOptionValueSource(flag) === 'cli',
+    (flag) => optionOf(flag).long!,
   );
-  const mode: LoopMode = flags.openLoop ? { kind: 'open' } : { kind: 'closed', concurrency };
-  const engine = makeEngineConfig(flags, workload, mode, maxNumBatchedTokens);
-  // A run of minutes must not end with a file that cannot be written.
-  if (flags.json !== undefined) writeJson(flags.json, null);
-  const progress = progressBar();
-  try {
-    const result = await runBench(
-      {
-        ...designs,
-        optInShares: flags.optIn,
-        ending: endingOf(flags, defaults),
-        clockWarmUpMs: defaults.clockWarmUpMs,
-        seed: flags.seed,
-        workload,
-        mode,
-        abortShare: flags.abortShare,
-        session: {
-          numRanks: flags.ranks,
-          model,
-          engine,
-          device: flags.device,
-          adapter: flags.adapter ?? null,
-          queueDepth: flags.queueDepth,
-          ballastMs: flags.ballastMs ?? defaults.ballastMs,
-          fault: faultOf(flags),
-          stepTimeoutMs: flags.stepTimeout * 1e3,
-          prefixRows: flags.prefixRows,
-          draftAcceptanceRate: flags.draftAcceptanceRate,
-          router,
-          ...(recording === null ? {} : { routing: { kind: 'replay', recording } as const }),
-        },
-      },
-      progress.update,
+  const benches: BenchOptions[] = [];
+  for (const swept of sweptFlags(sweep, flags)) {
+    const options = await prepareBench(swept);
+    if (sweep.parameter === 'requests-running') checkRunning(options);
+    // The shaders are the same for every value.
+    const checksShaders = options.checksShaders && benches.length === 0;
+    benches.push({ ...options, checksShaders, ending: dividedEnding(options.ending, sweep.values.length) });
+  }
+  checkOutputs(flags);
+  const { parameter } = sweep;
+  const results: SweptResult[] = [];
+  for (const [i, options] of benches.entries()) {
+    const value = sweep.values[i]!.text;
+    const result = await withProgress(({ update }) =>
+      runBench(options, (progress, what) => update(progress, `${parameter} ${value}: ${what}`)),
     );
-    progress.stop();
-    if (flags.json !== undefined) writeJson(flags.json, toJson(result));
-    console.log(renderTable(result));
-    if (result.problems.length > 0) process.exitCode = 1;
+    results.push({ value, result });
+    writeOutputs(flags, { json: sweepJson({ parameter, results }), csv: sweepCsv({ parameter, results }) });
+  }
+  console.log(renderSweep({ parameter, results }));
+  if (results.some(({ result }) => result.problems.length > 0)) process.exitCode = 1;
+}
+
+async function withProgress<T>(work: (progress: ProgressDisplay) => Promise<T>): Promise<T> {
+  const progress = progressDisplay();
+  try {
+    return await work(progress);
   } finally {
     progress.stop();
   }
-}
-
-/** Throws BAD_DESIGN, also for two modules that export designs of one name. */
-async function loadDesigns(
-  references: readonly DesignReference[],
-): Promise<Pick<BenchOptions, 'designs' | 'ownDesigns'>> {
-  const designs: string[] = [];
-  const ownDesigns: Record<string, OwnDesign> = {};
-  for (const reference of new Set(references)) {
-    const { name, gaps } = await loadDesign(reference);
-    if (Object.hasOwn(ownDesigns, name)) {
-      throw RoutedExpertsError.of(
-        'BAD_DESIGN',
-        reference,
-        `its name, "${name}", is that of ${ownDesigns[name]!.module}`,
-      );
-    }
-    designs.push(name);
-    if (isDesignModule(reference)) ownDesigns[name] = { module: reference, gaps };
-  }
-  return Object.keys(ownDesigns).length === 0 ? { designs } : { designs, ownDesigns };
-}
-
-function writeJson(file: string, value: unknown): void {
-  try {
-    writeFileSync(file, `${JSON.stringify(value, null, 2)}\n`);
-  } catch (error) {
-    throw RoutedExpertsError.of('BAD_FILE', file, `cannot be written: ${(error as Error).message}`);
-  }
-}
-
-/** On stderr: a bar where somebody watches, otherwise a line now and then. */
-function progressBar(): { update: (progress: Progress, what: string) => void; stop: () => void } {
-  if (!process.stderr.isTTY) return { update: progressLog(), stop: () => {} };
-  const bar = new SingleBar({ format: '{bar} {text}', stream: process.stderr, hideCursor: true });
-  let isStarted = false;
-  return {
-    update: (progress, what) => {
-      const text = progressText(progress, what);
-      if (!isStarted) bar.start(progress.total, progress.done, { text });
-      isStarted = true;
-      bar.update(progress.done, { text });
-    },
-    stop: () => bar.stop(),
-  };
-}
-
-/** A line at the start, and one for each tenth. */
-function progressLog(): (progress: Progress, what: string) => void {
-  let latest = -1;
-  return (progress, what) => {
-    const tenth = Math.floor((10 * progress.done) / progress.total);
-    if (tenth > latest) console.error(progressText(progress, what));
-    latest = Math.max(latest, tenth);
-  };
-}
-
-function progressText({ done, total, unit, detail }: Progress, what: string): string {
-  return `${unit} ${done} of ${total}: ${what}${detail}`;
 }

@@ -15,7 +15,19 @@ import { FEWEST_PAIRS, PairedComparison } from './statistics/paired-comparison.t
  */
 export type Ending =
   | Readonly<{ kind: 'repeats'; repeats: number }>
-  | Readonly<{ kind: 'half-width'; halfWidth: number; budgetMs: number; isBudgetGiven: boolean }>;
+  | Readonly<{
+      kind: 'half-width';
+      halfWidth: number;
+      budgetMs: number;
+      isBudgetGiven: boolean;
+      /** The time is a part of one that so many benches share; absent = 1. */
+      numBenches?: number;
+    }>;
+
+/** The ending of each of `numBenches` that share the time. */
+export function dividedEnding(ending: Ending, numBenches: number): Ending {
+  return ending.kind === 'repeats' ? ending : { ...ending, budgetMs: ending.budgetMs / numBenches, numBenches };
+}
 
 export type ScheduleOptions = Readonly<{ cells: readonly Cell[]; seed: number; ending: Ending }>;
 
@@ -50,12 +62,13 @@ export class PairSchedule {
     if (ending.kind === 'repeats' || !ending.isBudgetGiven) return;
     const pairMs = this.#planNext(0).reduce((sum, group) => sum + this.#expectedMs(group), 0);
     if (elapsedMs + pairMs <= ending.budgetMs) return;
-    const [elapsed, pair, wanted] = [elapsedMs, pairMs, elapsedMs + FEWEST_PAIRS * pairMs].map((ms) =>
-      Math.ceil(ms / 1e3),
-    );
-    const why = `${elapsed} s were start and warm-up, and a pair of each cell takes ${pair} s`;
+    const { numBenches = 1 } = ending;
+    const wantedMs = numBenches * (elapsedMs + FEWEST_PAIRS * pairMs);
+    const [elapsed, pair, wanted] = [elapsedMs, pairMs, wantedMs].map((ms) => Math.ceil(ms / 1e3));
+    const each = numBenches === 1 ? '' : `, for each of ${numBenches} values`;
+    const why = `${elapsed} s were start and warm-up, and a pair of each cell takes ${pair} s${each}`;
     const advice = `${wanted} for ${FEWEST_PAIRS} pairs, or compare fewer designs and shares (${why})`;
-    throw RoutedExpertsError.of('BAD_VALUE', '--time-budget', ending.budgetMs / 1e3, advice);
+    throw RoutedExpertsError.of('BAD_VALUE', '--time-budget', (numBenches * ending.budgetMs) / 1e3, advice);
   }
 
   /** Runs that are compared with each other, in their order; `null`: it is over. */

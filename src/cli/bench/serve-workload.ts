@@ -1,19 +1,17 @@
-/** Serves one workload through an engine of its own, and measures what that took. Verifies nothing. */
+/** Serves one workload through an engine of its own, as its client. Measures with a `RunMeter`; verifies nothing. */
 
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import type { EngineCoreOutput, FinishReason } from '../../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { RowJoiner } from '../../capture/row-joiner.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
-import type { EngineStats } from '../../engine/engine-core.ts';
 import type { DesignSession } from '../../host/design-session.ts';
 import { LiveEngine } from '../../host/live-engine.ts';
-import type { TransferCounts, WorkerLiveCounts } from '../../worker/executor.ts';
 import { Arrivals } from '../../workload/arrivals.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import type { Workload } from '../../workload/workload.ts';
 import { toEngineRequest } from '../../workload/workload.ts';
+import { RunMeter, type RunMeasures } from './measure/run-meter.ts';
 
 /** What became of one request of the workload. */
 export type ServedRequest = {
@@ -42,36 +40,19 @@ export type ServeOptions = Readonly<{
   abortAfter: readonly (number | null)[];
   /** How often lost workers are started again; absent = a loss is final. */
   maxRestarts?: number;
+  /** See `RunMeter`; absent = no. */
+  countsHeldRows?: boolean;
   /** A step is handed to the workers. */
   onBegin?: (step: SchedulerOutput) => void;
 }>;
 
-export type ServeResult = Readonly<{
-  requests: readonly ServedRequest[];
-  wallMs: number;
-  /** Of each step, in order; ms. */
-  stepMs: readonly number[];
-  /** Engine time of all steps, ms; the longest of them; and how many (request, step) pairs they handled. */
-  schedulerMs: number;
-  longestSchedulerMs: number;
-  requestSteps: number;
-  tokensComputed: number;
-  /** The longest time that the main thread's event loop did not turn, ms. */
-  eventLoopStallMs: number;
-  transfers: TransferCounts;
-  engineStats: EngineStats;
-  numRestarts: number;
-  /** After the drain. */
-  workerLiveCounts: WorkerLiveCounts;
-}>;
-
-const LOOP_RESOLUTION_MS = 1;
+export type ServeResult = RunMeasures & Readonly<{ requests: readonly ServedRequest[] }>;
 
 /**
  * Rejects with what ended the run early (DEVICE_LOST, WORKER_LOST); requests that the engine refuses end as `refused`.
  */
 export async function serveWorkload(options: ServeOptions): Promise<ServeResult> {
-  const { session, workload, maxRestarts = 0, onBegin = () => {} } = options;
+  const { session, workload, maxRestarts = 0, onBegin = () => {}, countsHeldRows = false } = options;
   const served = workload.requests.map((request, i): ServedRequest => ({
     requestId: request.requestId,
     promptTokenIds: request.promptTokenIds,
@@ -85,26 +66,18 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
   const joiners = new Map<number, RowJoiner>();
   const placeOf = new Map(served.map((request, i) => [request.requestId, i]));
   const arrivals = new Arrivals(workload, options.mode);
-  const stepMs: number[] = [];
-  let schedulerMs = 0;
-  let longestSchedulerMs = 0;
-  let requestSteps = 0;
-  let tokensComputed = 0;
   let numSubmitted = 0;
   let numInFlight = 0;
   let timer: NodeJS.Timeout | null = null;
 
+  const meter = await RunMeter.of({ session, numRequests: served.length, countsHeldRows });
   const engine = new LiveEngine(session, {
     maxRestarts,
     onOutput,
     onBegin,
     onStep: (timing) => {
       if (timing.numRequests === 0) return;
-      stepMs.push(timing.stepMs);
-      schedulerMs += timing.schedulerMs;
-      longestSchedulerMs = Math.max(longestSchedulerMs, timing.schedulerMs);
-      requestSteps += timing.numRequests;
-      tokensComputed += timing.numTokens;
+      meter.step(timing, engine);
       submitDue();
     },
   });
@@ -112,6 +85,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
   function onOutput(output: EngineCoreOutput): void {
     const place = placeOf.get(output.requestId)!;
     const request = served[place]!;
+    if (output.newTokenIds.length > 0) meter.tokensCame(place);
     for (const token of output.newTokenIds) request.outputTokenIds.push(token);
     if (output.routedExperts !== null) {
       const joiner = joiners.get(place) ?? new RowJoiner();
@@ -133,6 +107,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
   function submit(place: number): void {
     const request = workload.requests[place]!;
     numInFlight++;
+    meter.added(place);
     try {
       engine.add(toEngineRequest(request, options.optedIn[place]!));
     } catch (error) {
@@ -148,7 +123,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
   function submitDue(): void {
     // A request that is refused or aborted at once makes room for the next one: repeat until no request is due.
     for (;;) {
-      const due = arrivals.numDue(numSubmitted, performance.now() - startedAt, numInFlight);
+      const due = arrivals.numDue(numSubmitted, meter.elapsedMs, numInFlight);
       if (due === 0) break;
       for (let i = 0; i < due; i++) submit(arrivals.order[numSubmitted++]!);
     }
@@ -160,40 +135,18 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
           timer = null;
           submitDue();
         },
-        Math.max(0, nextMs - (performance.now() - startedAt)),
+        Math.max(0, nextMs - meter.elapsedMs),
       );
     }
   }
 
-  const before = engine.transferCounts();
-  const loopDelay = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS });
-  const startedAt = performance.now();
-  loopDelay.enable();
   try {
+    meter.start();
     submitDue();
     await engine.ended();
+    return { requests: served, ...(await meter.measures(engine)) };
   } finally {
-    loopDelay.disable();
+    meter.close();
     if (timer !== null) clearTimeout(timer);
   }
-  const wallMs = performance.now() - startedAt;
-  const after = engine.transferCounts();
-  return {
-    requests: served,
-    wallMs,
-    stepMs,
-    schedulerMs,
-    longestSchedulerMs,
-    requestSteps,
-    tokensComputed,
-    eventLoopStallMs: Math.max(0, loopDelay.max / 1e6 - LOOP_RESOLUTION_MS),
-    transfers: {
-      deviceToHost: after.deviceToHost - before.deviceToHost,
-      captureDeviceToHost: after.captureDeviceToHost - before.captureDeviceToHost,
-      acrossThreads: after.acrossThreads - before.acrossThreads,
-    },
-    engineStats: engine.stats(),
-    numRestarts: engine.workers.numRestarts,
-    workerLiveCounts: await engine.workerLiveCounts(),
-  };
 }

@@ -3,7 +3,6 @@
  */
 
 import type {
-  DeviceKind,
   DesignReference,
   EngineConfig,
   ModelConfig,
@@ -11,19 +10,22 @@ import type {
   RouterKernels,
   WorkerFault,
 } from '../../contract/config.ts';
+import { RoutedExpertsError } from '../../contract/errors.ts';
 import { validateEngineConfig } from '../../engine/engine-config.ts';
-import { listDevices } from '../../kernels/device/open-device.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import { readTrace } from '../../workload/traces/read-trace.ts';
 import type { Workload } from '../../workload/workload.ts';
 import { workloadTotals } from '../../workload/workload.ts';
 import { findWorkload } from '../../workload/workloads.ts';
+import type { LayersXK } from './flags/model-flags.ts';
+import type { DeviceFlags } from './bench-device.ts';
 import type { Ending } from './pair-schedule.ts';
+import type { Sweep } from './flags/sweep.ts';
 
 /**
  * What is not asked for is sized to the device: a GPU gets a large model's decode step and vLLM's token budget; a
  * software adapter, where ballast burns a core and a token costs a tenth of a millisecond, gets steps that two cores do
- * in a few milliseconds.
+ * in a few milliseconds; the clock gets steps whose answers one core computes in less than the time of the step.
  */
 export const DEFAULTS = {
   gpu: {
@@ -34,6 +36,15 @@ export const DEFAULTS = {
     halfWidth: 0.01,
     timeBudgetS: 900,
     clockWarmUpMs: 3000,
+  },
+  clock: {
+    ballastMs: 0,
+    maxNumBatchedTokens: 128,
+    concurrency: 16,
+    chat: { requests: 32, lengthScale: 0.6 },
+    halfWidth: 0.02,
+    timeBudgetS: 110,
+    clockWarmUpMs: 0,
   },
   software: {
     ballastMs: 2,
@@ -51,14 +62,12 @@ const TRACE_REPEATS = 1;
 
 export type Defaults = (typeof DEFAULTS)[keyof typeof DEFAULTS];
 
-export type Flags = {
+export type Flags = DeviceFlags & {
   design: DesignReference[];
   optIn: number[];
   repeats?: number;
   timeBudget?: number;
   model: string;
-  device: DeviceKind;
-  adapter?: string;
   workload: string;
   trace?: string;
   requests?: number;
@@ -68,7 +77,6 @@ export type Flags = {
   concurrency?: number;
   openLoop?: boolean;
   abortShare: number;
-  ballastMs?: number;
   gateWidth: number;
   queueDepth: number;
   ranks: number;
@@ -94,6 +102,10 @@ export type Flags = {
   stepTimeout: number;
   seed: number;
   json?: string;
+  csv?: string;
+  promptLength?: number;
+  layersXK?: LayersXK;
+  sweep?: Sweep;
 };
 
 /**
@@ -111,20 +123,18 @@ export function endingOf(
   return { kind: 'half-width', halfWidth: defaults.halfWidth, budgetMs, isBudgetGiven: timeBudget !== undefined };
 }
 
-export async function isSoftwareAdapter(adapter: string | null): Promise<boolean> {
-  const devices = (await listDevices()).filter((device) => device.kind === 'webgpu');
-  const wanted = devices.find(({ description }) => description.toLowerCase().includes((adapter ?? '').toLowerCase()));
-  return wanted?.isSoftware ?? true;
-}
-
 export function makeWorkload(
   flags: Flags,
   defaults: Defaults,
   model: ModelConfig,
   maxNumBatchedTokens: number,
 ): Workload {
-  const { seed, requests } = flags;
+  const { seed, requests, promptLength } = flags;
   const { vocabSize } = model;
+  if (promptLength !== undefined && (flags.trace !== undefined || flags.workload !== 'fixed')) {
+    const wanted = 'none, or --workload fixed: the prompts of others have lengths of their own';
+    throw RoutedExpertsError.of('BAD_VALUE', '--prompt-length', promptLength, wanted);
+  }
   if (flags.trace !== undefined) {
     const { scaleLengths, speedup } = flags;
     return readTrace(flags.trace, { seed, vocabSize, requests, scaleLengths, speedup });
@@ -134,7 +144,8 @@ export function makeWorkload(
     sizes.requests ??= defaults.chat.requests;
     sizes.lengthScale ??= defaults.chat.lengthScale;
   }
-  return findWorkload(flags.workload).generate({ seed, vocabSize, ...sizes, maxNumBatchedTokens });
+  const options = { seed, vocabSize, ...sizes, maxNumBatchedTokens, promptTokens: promptLength };
+  return findWorkload(flags.workload).generate(options);
 }
 
 export function faultOf({ loseDeviceAt, killWorkerAt, hangWorkerAt, faultRank: rank }: Flags): WorkerFault | null {

@@ -25,10 +25,13 @@ const RUNNABLE_TOLD = 0.25;
 
 export function warningsOf({ cells, comparisons, offRates, load, numCpus }: WarningsOptions): string[] {
   const warnings: string[] = [];
-  if (load !== null && (load.busyShare > BUSY_SHARE_TOLD || load.runnable > RUNNABLE_TOLD * numCpus)) {
+  if (load !== null && load.busyShare > BUSY_SHARE_TOLD) {
+    warnings.push(`other load: other processes took ${percent(load.busyShare)} of the time of ${numCpus} processors`);
+  }
+  if (load !== null && load.runnable > RUNNABLE_TOLD * numCpus) {
     warnings.push(
-      `other load: other processes took ${percent(load.busyShare)} of the time of ${numCpus} processors, ` +
-        `and ${load.runnable.toFixed(1)} of their threads ran or waited for one`,
+      `run queue: between the runs ${load.runnable.toFixed(1)} threads of other processes ran or waited ` +
+        `for one of ${numCpus} processors`,
     );
   }
   if (load !== null && load.stolenShare > STOLEN_SHARE_TOLD) {

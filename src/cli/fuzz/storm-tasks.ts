@@ -1,5 +1,6 @@
 /** The shards of `fuzz` and `matrix`: a range of seeds of one design each. */
 
+import { setFlagsFromString } from 'node:v8';
 import { Piscina } from 'piscina';
 import type { CampaignOptions, CampaignPart } from '../../sim/campaign.ts';
 import { moduleBeside } from '../../worker/module-beside.ts';
@@ -47,6 +48,8 @@ export const numViolations = (part: CampaignPart): number => part.violations.len
 
 /** Runs ranges of seeds on threads. */
 export function openStormThreads(jobs: number): TaskRunner<StormTask, CampaignPart> {
+  // Storms live short: most of them are over before a young generation of this size is full.
+  setFlagsFromString('--min-semi-space-size=16');
   const filename = moduleBeside(import.meta.url, 'seeds.worker').href;
   const pool = new Piscina({ filename, minThreads: jobs, maxThreads: jobs, recordTiming: false });
   return { run: (task) => pool.run(task) as Promise<CampaignPart>, close: () => pool.destroy() };

@@ -90,6 +90,14 @@ export class ForwardPass {
   static async create(device: Device, options: ForwardPassOptions): Promise<ForwardPass> {
     const { ballastMs } = options;
     if (!(ballastMs >= 0)) throw RoutedExpertsError.of('BAD_VALUE', 'ballastMs', ballastMs, 'milliseconds ≥ 0');
+    if (ballastMs > 0 && device.info.kind === 'clock') {
+      throw RoutedExpertsError.of(
+        'BAD_VALUE',
+        'ballastMs',
+        ballastMs,
+        '0 with device clock, which has a step time instead',
+      );
+    }
     const { shape, kernels, buffers, planned, forRows } = prepare(device, options);
     const bind = ({ kernel, bindTo }: Planned): Promise<BoundKernel> => device.bind(kernel, bindTo);
     const [bound, rowKernels] = await Promise.all([Promise.all(planned.map(bind)), Promise.all(forRows.map(bind))]);
@@ -120,6 +128,7 @@ export class ForwardPass {
 
   /** Records the pass over what was uploaded last. `sizes`: the `StepInput` itself will do. */
   record(commands: CommandRecorder, sizes: StepSizes): void {
+    commands.beginPass?.(sizes.numTokens);
     for (const { bound, grid, chunk } of this.#steps) {
       const numTokens = chunk === null ? sizes.numTokens : Math.min(chunk.size, sizes.numTokens - chunk.start);
       if (chunk !== null && numTokens <= 0) continue;

@@ -2,9 +2,9 @@
  * Stands between the engine and a design's engine half, and checks the calls and the copies of the half (L5, L6, L9).
  *
  * The copy meter tells how much the half copies. Inside the scheduler's step the half may copy the rows that the step
- * brought, each once, and nothing else. When a cached block is evicted, it may move rows, in total no more than ever
- * came. Rows that come with KV are copied between two steps. At a request's end it may join the rows of a block that
- * was computed in parts, one block for each preemption.
+ * brought, each twice (to memory of its own, and from there to its place), and nothing else. When a cached block is
+ * evicted, it may move rows, in total no more than ever came. Rows that come with KV are copied between two steps. At a
+ * request's end it may join the rows of a block that was computed in parts, one block for each preemption.
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
@@ -126,7 +126,7 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     const numRows = output.routedExpertDeltas?.numRows ?? 0;
     const numBytes = numRows * this.#bytesPerRow;
     this.#movableBytes += numBytes;
-    this.#copying(numBytes, () => this.#half.onStepOutput(output, live));
+    this.#copying(2 * numBytes, () => this.#half.onStepOutput(output, live));
     const numTokens = this.#tokensOfStep.get(output.stepId) ?? 0;
     this.#tokensOfStep.delete(output.stepId);
     if (numRows > numTokens) {

@@ -14,7 +14,9 @@ import { RequestKind, type SchedulerOutput } from '../../contract/scheduler-outp
 import type { Judge } from './judge.ts';
 
 type FollowedBlock = Readonly<{
-  key: string;
+  /** Its hash: words of `hashes` from `at` on. */
+  hashes: Uint32Array;
+  at: number;
   /** The request that computed it. */
   owner: number;
   /** The block has no rows before this position; `null`: it is not known which rows it has. */
@@ -29,7 +31,8 @@ export class FollowedBlocks {
   /** The design keeps rows with these blocks. */
   readonly #keepsRows: boolean;
   readonly #byId: Map<number, FollowedBlock> = new Map();
-  readonly #byKey: Map<string, FollowedBlock[]> = new Map();
+  /** By the first word of their hash, those of one hash and those that share no more than that word. */
+  readonly #byWord: Map<number, FollowedBlock[]> = new Map();
   /** Requests for which KV is or was loaded. */
   readonly #loading: Set<number> = new Set();
   #numPlans = 0;
@@ -66,14 +69,14 @@ export class FollowedBlocks {
       return;
     }
     this.#byId.delete(blockId);
-    const copies = this.#byKey.get(block.key)!;
-    if (copies.length > 1) copies.splice(copies.indexOf(block), 1);
-    else this.#byKey.delete(block.key);
+    const alike = this.#byWord.get(block.hashes[block.at]!)!;
+    if (alike.length > 1) alike.splice(alike.indexOf(block), 1);
+    else this.#byWord.delete(block.hashes[block.at]!);
   }
 
   onCacheReset(): void {
     this.#byId.clear();
-    this.#byKey.clear();
+    this.#byWord.clear();
   }
 
   /** A plan was made: checks the blocks that its requests were admitted with. */
@@ -98,9 +101,11 @@ export class FollowedBlocks {
       const from = Math.max(request.routedExpertsPromptStart, i * this.#blockSize);
       const hit = i < numHits ? this.#byId.get(request.blockIds[i]!) : undefined;
       if (i < numHits && (i < firstWanted || (hit !== undefined && (hit.rowsFrom ?? from) <= from))) continue;
-      const copies = this.#byKey.get(keyOf(request, i)) ?? [];
-      const isShared = copies.some(({ rowsFrom, owner, numPlans }) => {
-        if (numPlans === this.#numPlans && later.has(owner)) return false;
+      const { blockHashes, blockHashWords } = request;
+      const alike = this.#byWord.get(blockHashes[i * blockHashWords]!) ?? [];
+      const isShared = alike.some((block) => {
+        const { rowsFrom, owner, numPlans } = block;
+        if (!hasHash(block, request, i) || (numPlans === this.#numPlans && later.has(owner))) return false;
         return i < firstWanted || (rowsFrom !== null && rowsFrom <= from);
       });
       if (!isShared) continue;
@@ -116,14 +121,21 @@ export class FollowedBlocks {
       this.#judge.wrong('L9', `block ${id} was given other tokens, and its eviction was not told`);
       this.onBlockEvicted(id);
     }
-    const block = { key: keyOf(request, ordinal), owner: request.index, rowsFrom, numPlans: this.#numPlans };
+    const { blockHashes: hashes, blockHashWords, index: owner } = request;
+    const at = ordinal * blockHashWords;
+    const block = { hashes, at, owner, rowsFrom, numPlans: this.#numPlans };
     this.#byId.set(id, block);
-    const copies = this.#byKey.get(block.key);
-    if (copies === undefined) this.#byKey.set(block.key, [block]);
-    else copies.push(block);
+    const alike = this.#byWord.get(hashes[at]!);
+    if (alike === undefined) this.#byWord.set(hashes[at]!, [block]);
+    else alike.push(block);
   }
 }
 
-function keyOf({ blockHashes, blockHashWords }: CaptureRequest, ordinal: number): string {
-  return blockHashes.subarray(ordinal * blockHashWords, (ordinal + 1) * blockHashWords).join();
+/** Whether the block has the hash of the request's block `ordinal`. */
+function hasHash({ hashes, at }: FollowedBlock, request: CaptureRequest, ordinal: number): boolean {
+  const { blockHashes, blockHashWords } = request;
+  for (let i = 0; i < blockHashWords; i += 1) {
+    if (hashes[at + i] !== blockHashes[ordinal * blockHashWords + i]) return false;
+  }
+  return true;
 }

@@ -64,8 +64,8 @@ export class Ledger {
     this.#slotPositions = new Int32Array(numSlots).fill(NOTHING);
     this.#slotEpochs = new Int32Array(numSlots);
     this.#slotSteps = new Int32Array(numSlots).fill(NOTHING);
-    this.#slotSalts = Array<null>(numSlots).fill(null);
-    this.#slotRows = Array<null>(hasEpochs ? numSlots : 0).fill(null);
+    this.#slotSalts = Array<null>(numSlots);
+    this.#slotRows = Array<null>(hasEpochs ? numSlots : 0);
   }
 
   /** The device is gone, and all KV with it. */
@@ -201,7 +201,8 @@ export class Ledger {
     }
     if (!isJoining) return;
     const data = plan.newRequests.find(({ index }) => index === request.index)!;
-    request.chain = Array.from(data.tokenIds.subarray(0, data.numTokens));
+    request.chain = [];
+    for (let p = 0; p < data.numTokens; p += 1) request.chain.push(data.tokenIds[p]!);
     const numHits = plan.numComputedTokens[i]!;
     for (let position = 0; position < numHits; position += 1) {
       const slot = this.#slotOf(request, position);

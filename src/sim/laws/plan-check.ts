@@ -99,6 +99,8 @@ export class PlanCheck {
       );
     }
     this.#takeBegunLoads();
+    const outputs: null[] = [];
+    for (let rank = 0; rank < numRanks; rank += 1) outputs.push(null);
     return {
       stepId: plan.stepId,
       plan,
@@ -106,7 +108,7 @@ export class PlanCheck {
       entries,
       numWantedTokens,
       isExecuted: false,
-      outputs: Array<null>(numRanks).fill(null),
+      outputs,
       numArrived: 0,
     };
   }
@@ -133,7 +135,7 @@ export class PlanCheck {
    */
   #takeBegunLoads(): void {
     for (const { request, view, from } of this.#begunLoads) this.#takeBegunLoad(request, view, from);
-    this.#begunLoads.length = 0;
+    if (this.#begunLoads.length > 0) this.#begunLoads.length = 0;
   }
 
   #takeBegunLoad(request: TrackedRequest, view: CaptureRequest, from: number): void {
@@ -362,16 +364,17 @@ export class PlanCheck {
     this.#dropBlocks(request);
     request.state = 'preempted';
     if (request.numLoaded > 0) this.#marks.add('preempted after its KV was loaded');
-    const entries = flights.flatMap((flight) =>
-      flight.entries.filter((entry) => entry.request === request).map((entry) => ({ flight, entry })),
-    );
-    const wasDropped = entries.some(({ entry }) => entry.isDropped);
+    const isOwn = (entry: FlightEntry): boolean => entry.request === request;
+    const wasDropped = flights.some(({ entries }) => entries.some((entry) => isOwn(entry) && entry.isDropped));
     if (wasDropped && !isDropping) this.#marks.add('preempted again while dropped output is on its way');
     const drops = isDropping || wasDropped;
-    for (const { flight, entry } of entries) {
-      entry.isStale = true;
-      entry.isDropped = drops;
-      if (drops) forbidStep(request, flight.stepId);
+    for (const { entries, stepId } of flights) {
+      for (const entry of entries) {
+        if (!isOwn(entry)) continue;
+        entry.isStale = true;
+        entry.isDropped = drops;
+        if (drops) forbidStep(request, stepId);
+      }
     }
   }
 

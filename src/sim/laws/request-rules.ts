@@ -40,7 +40,7 @@ export function describeRequest({ prompt, maxTokens, rows, rowsFrom, eos, stops 
 export function engineRequest(spec: ScenarioRequest, arrivalTime: number): EngineRequest {
   return {
     requestId: spec.id,
-    promptTokenIds: Uint32Array.from(spec.prompt),
+    promptTokenIds: new Uint32Array(spec.prompt),
     sampling: {
       maxTokens: spec.maxTokens,
       minTokens: spec.minTokens,

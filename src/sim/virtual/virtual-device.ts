@@ -25,10 +25,10 @@ export class VirtualBuffer implements DeviceBuffer {
   readonly usage: BufferUsage;
   readonly words: Uint32Array<ArrayBuffer>;
 
-  constructor(label: string, byteLength: number, usage: BufferUsage) {
+  constructor(label: string, words: Uint32Array<ArrayBuffer>, usage: BufferUsage) {
     this.label = label;
     this.usage = usage;
-    this.words = new Uint32Array(Math.ceil(byteLength / 4));
+    this.words = words;
   }
 
   get byteLength(): number {
@@ -41,7 +41,7 @@ export class VirtualBuffer implements DeviceBuffer {
 type VirtualBound = BoundKernel & Readonly<{ words: readonly Uint32Array[] }>;
 
 type Command =
-  | Readonly<{ kind: 'write'; target: VirtualBuffer; at: number; data: Uint32Array }>
+  | Readonly<{ kind: 'write'; target: VirtualBuffer; at: number; from: number; words: number }>
   | Readonly<{ kind: 'dispatch'; bound: VirtualBound }>
   | Readonly<{ kind: 'copy'; source: VirtualBuffer; from: number; target: VirtualBuffer; at: number; words: number }>
   | Readonly<{ kind: 'end' }>;
@@ -55,12 +55,20 @@ const INFO: DeviceInfo = {
   hasTimestamps: false,
   maxStorageBufferBytes: 2 ** 31,
 };
+/** Holds all buffers of most storms. */
+const MEMORY_WORDS = 1024;
 const ONE_WORKGROUP = [1, 1, 1] as const;
 
 export class VirtualDevice implements Device, CommandRecorder {
   readonly info: DeviceInfo = INFO;
+  /** Where the next buffers go, at its end. */
+  #memory = new ArrayBuffer(0);
+  #numWordsLeft = 0;
   #queue: Command[] = [];
   #head = 0;
+  /** The data of writes that are queued, one behind the other. */
+  #written = new Uint32Array(128);
+  #numWritten = 0;
   #isRecording = false;
 
   get lost(): never {
@@ -68,7 +76,18 @@ export class VirtualDevice implements Device, CommandRecorder {
   }
 
   createBuffer(label: string, byteLength: number, usage: BufferUsage): VirtualBuffer {
-    return new VirtualBuffer(label, byteLength, usage);
+    return new VirtualBuffer(label, this.#allocate(Math.ceil(byteLength / 4)), usage);
+  }
+
+  /** One piece of memory for many buffers: a short run makes more of them than steps. */
+  #allocate(numWords: number): Uint32Array<ArrayBuffer> {
+    if (numWords > this.#numWordsLeft) {
+      this.#memory = new ArrayBuffer(4 * Math.max(numWords, MEMORY_WORDS));
+      this.#numWordsLeft = this.#memory.byteLength / 4;
+    }
+    const from = this.#memory.byteLength - 4 * this.#numWordsLeft;
+    this.#numWordsLeft -= numWords;
+    return new Uint32Array(this.#memory, from, numWords);
   }
 
   bindNow(kernel: Kernel, buffers: readonly DeviceBuffer[]): BoundKernel {
@@ -78,7 +97,16 @@ export class VirtualDevice implements Device, CommandRecorder {
   /** The data is taken here; it is in the buffer once the commands before it have run. */
   write(buffer: DeviceBuffer, byteOffset: number, data: Uint32Array): void {
     requireRange(buffer, byteOffset, data.byteLength);
-    this.#queue.push({ kind: 'write', target: buffer as VirtualBuffer, at: byteOffset / 4, data: data.slice() });
+    const words = data.length;
+    const from = this.#numWritten;
+    this.#numWritten += words;
+    if (this.#numWritten > this.#written.length) {
+      const grown = new Uint32Array(2 * this.#numWritten);
+      grown.set(this.#written);
+      this.#written = grown;
+    }
+    copyWords(data, 0, this.#written, from, words);
+    this.#queue.push({ kind: 'write', target: buffer as VirtualBuffer, at: byteOffset / 4, from, words });
   }
 
   /**
@@ -124,18 +152,38 @@ export class VirtualDevice implements Device, CommandRecorder {
         throw RoutedExpertsError.of('INVARIANT', 'the virtual device ran more than was submitted');
       this.#head += 1;
       if (command.kind === 'end') break;
-      run(command);
+      this.#run(command);
     }
     if (this.#head === queue.length) {
-      queue.length = 0;
+      this.#queue = [];
       this.#head = 0;
+      this.#numWritten = 0;
+    }
+  }
+
+  #run(command: Command): void {
+    switch (command.kind) {
+      case 'write':
+        copyWords(this.#written, command.from, command.target.words, command.at, command.words);
+        return;
+      case 'dispatch':
+        command.bound.kernel.reference(command.bound.words, ONE_WORKGROUP);
+        return;
+      case 'copy':
+        copyWords(command.source.words, command.from, command.target.words, command.at, command.words);
+        return;
+      case 'end':
+        return;
+      default:
+        command satisfies never;
     }
   }
 
   /** Returns a view of the first bytes of a readback buffer. Valid until the device runs on. */
   view(buffer: DeviceBuffer, byteLength: number): Uint8Array {
     requireRange(buffer, 0, byteLength);
-    return new Uint8Array((buffer as VirtualBuffer).words.buffer, 0, byteLength);
+    const { words } = buffer as VirtualBuffer;
+    return new Uint8Array(words.buffer, words.byteOffset, byteLength);
   }
 
   bind(): never {
@@ -160,25 +208,9 @@ export class VirtualDevice implements Device, CommandRecorder {
   }
 }
 
-function run(command: Command): void {
-  switch (command.kind) {
-    case 'write':
-      command.target.words.set(command.data, command.at);
-      return;
-    case 'dispatch':
-      command.bound.kernel.reference(command.bound.words, ONE_WORKGROUP);
-      return;
-    case 'copy': {
-      const { source, from, target, at, words } = command;
-      // A loop: these copies are of a few words, which is less than a view costs.
-      for (let i = 0; i < words; i += 1) target.words[at + i] = source.words[from + i]!;
-      return;
-    }
-    case 'end':
-      return;
-    default:
-      command satisfies never;
-  }
+/** A loop: these copies are of a few words, which is less than a view costs. */
+function copyWords(source: Uint32Array, from: number, target: Uint32Array, at: number, words: number): void {
+  for (let i = 0; i < words; i += 1) target[at + i] = source[from + i]!;
 }
 
 function requireRange(buffer: DeviceBuffer, byteOffset: number, byteLength: number): void {

@@ -13,6 +13,7 @@ import type { BlockingReads, DeviceRange, WorkerStep } from '../../contract/capt
 import type { Device, DeviceBuffer } from '../../contract/device.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
+import type { ForwardPass } from '../../kernels/model/forward-pass.ts';
 import { KvBlocks } from './kv-blocks.ts';
 import { ReadbackRing } from './readback-ring.ts';
 import type { StepFrame } from './step-frame.ts';
@@ -68,6 +69,11 @@ export type PipelineOptions = StepRunnerOptions &
   }>;
 
 export class StepPipeline<Task extends WorkerTask> {
+  /**
+   * Bytes of the device's buffers that capture needs: the ids of all layers, the packed rows, their places in the ring,
+   * and the target of blocking reads. 0 without capture: most of them are there, but nothing needs them.
+   */
+  readonly captureBufferBytes: number;
   readonly #device: Device;
   readonly #steps: StepRunner;
   readonly #reads: BlockingReads | null;
@@ -98,6 +104,7 @@ export class StepPipeline<Task extends WorkerTask> {
     this.#kv = new KvBlocks(device, forward.kvKeys, engine.blockSize);
     const stagingBytes = forward.routedExperts.byteLength;
     this.#staging = this.#reads === null ? null : device.createBuffer('staging', stagingBytes, 'readback');
+    this.captureBufferBytes = capture === null ? 0 : captureBufferBytes(forward, ringDepth, this.#staging);
     this.#oneAtATime = this.#reads !== null || engine.numSpeculativeTokens > 0;
     this.#actions = actions;
   }
@@ -284,4 +291,15 @@ export class StepPipeline<Task extends WorkerTask> {
     if (this.#turnHolder === task) this.#turnHolder = null;
     this.#actions.onEnd(task, end);
   }
+}
+
+function captureBufferBytes({ rows }: ForwardPass, ringDepth: number, staging: DeviceBuffer | null): number {
+  if (rows === null) return 0;
+  const { routedExperts, pack } = rows;
+  return (
+    routedExperts.byteLength +
+    pack.rows.byteLength +
+    (1 + ringDepth) * pack.packed.byteLength +
+    (staging?.byteLength ?? 0)
+  );
 }

@@ -32,6 +32,8 @@ export class StepRunner {
   readonly #input: StepInput;
   readonly #batch: PersistentBatch;
   readonly #frames: StepFrames;
+  /** For each batch slot the request of the step being prepared: its place in the scheduler's step, or −1. */
+  readonly #placeOfSlot: Int32Array;
 
   constructor({ engine, device, forward, capture }: StepRunnerOptions) {
     this.#engine = engine;
@@ -41,6 +43,7 @@ export class StepRunner {
     this.#input = new StepInput(forward.shape);
     this.#batch = new PersistentBatch(engine, forward.shape.maxBlocksPerSeq);
     this.#frames = new StepFrames(engine);
+    this.#placeOfSlot = new Int32Array(engine.maxNumSeqs).fill(-1);
   }
 
   /** Requests that the worker remembers. */
@@ -94,8 +97,7 @@ export class StepRunner {
     const counts = new Uint32Array(n);
     const sampledOffsets = new Uint32Array(n + 1);
     const sampledTokenIds = new Uint32Array(n * (numSpeculativeTokens + 1));
-    const draftOffsets = new Uint32Array(n + 1);
-    const draftTokenIds = new Uint32Array(n * numSpeculativeTokens);
+    const drafts = numSpeculativeTokens > 0 && !asyncScheduling ? newDrafts(n, numSpeculativeTokens) : null;
     let numSampled = 0;
     let numDrafts = 0;
     for (let i = 0; i < n; i++) {
@@ -106,11 +108,12 @@ export class StepRunner {
       sampledOffsets[i + 1] = numSampled;
       const refused = step.draftCounts[i]! + 1 - count;
       if (count > 0 && refused > 0) this.#batch.rollBack(step.requestIndices[i]!, refused);
+      if (drafts === null) continue;
       const draftsAt = sampledLayout.draftsAt(i);
       for (let t = 0; t < (count > 0 ? numSpeculativeTokens : 0); t++) {
-        draftTokenIds[numDrafts++] = words[draftsAt + t]!;
+        drafts.tokenIds[numDrafts++] = words[draftsAt + t]!;
       }
-      draftOffsets[i + 1] = numDrafts;
+      drafts.offsets[i + 1] = numDrafts;
     }
     const rows = rowBytes > 0 ? bytes.subarray(sampledBytes, sampledBytes + rowBytes) : null;
     const output: ModelRunnerOutput = {
@@ -119,7 +122,7 @@ export class StepRunner {
       requestIndices: step.requestIndices.slice(0, n),
       sampledTokenIds,
       sampledOffsets,
-      drafts: numSpeculativeTokens > 0 && !asyncScheduling ? { tokenIds: draftTokenIds, offsets: draftOffsets } : null,
+      drafts,
       routedExpertDeltas: this.#capture?.collect(step, rows, counts) ?? null,
     };
     this.#frames.give(frame);
@@ -135,9 +138,14 @@ export class StepRunner {
     this.#batch.admit(step, (batchSlot, blockOrdinal, blockId) =>
       input.addTableUpdate(batchSlot, blockOrdinal, blockId),
     );
-    const entries = Array.from({ length: n }, (_, i) => this.#batch.get(step.requestIndices[i]!));
-    for (let i = 0; i < n; i++) order[i] = i;
-    order.subarray(0, n).sort((a, b) => entries[a]!.slot - entries[b]!.slot);
+    const places = this.#placeOfSlot;
+    for (let i = 0; i < n; i++) places[this.#batch.get(step.requestIndices[i]!).slot] = i;
+    for (let slot = 0, i = 0; i < n && slot < places.length; slot++) {
+      const place = places[slot]!;
+      if (place < 0) continue;
+      places[slot] = -1;
+      order[i++] = place;
+    }
 
     out.stepId = step.stepId;
     out.numRequests = n;
@@ -147,15 +155,16 @@ export class StepRunner {
     out.firstRow = rowsOfRank(SINGLE_RANK, { numRowsSeen: numTokens, rowsPerRank: [numTokens], numTokens }).firstRow;
     // Read when the step's results arrive, and the engine's array is reused by then.
     out.captureMetadata = step.captureMetadata?.slice() ?? null;
-    for (let i = 0; i < n; i++) this.#addRequest(step, order[i]!, entries[order[i]!]!, frame, i);
+    for (let i = 0; i < n; i++) this.#addRequest(step, order[i]!, frame, i);
     input.end();
     this.#forward.upload(input);
     // A half may read it when the results arrive; the step input belongs to the next step by then.
     out.slotMapping.set(input.slotMapping.subarray(0, numTokens));
   }
 
-  #addRequest(step: SchedulerOutput, position: number, entry: BatchEntry, { step: out }: StepFrame, i: number): void {
+  #addRequest(step: SchedulerOutput, position: number, { step: out }: StepFrame, i: number): void {
     const input = this.#input;
+    const entry = this.#batch.get(step.requestIndices[position]!);
     const { data } = entry;
     const count = step.numScheduledTokens[position]!;
     const firstDraft = step.draftOffsets[position]!;
@@ -193,6 +202,10 @@ export class StepRunner {
     const isOptimistic = this.#engine.numSpeculativeTokens > 0 && this.#engine.asyncScheduling;
     return isOptimistic ? entry.numComputedTokens : step.numComputedTokens[position]!;
   }
+}
+
+function newDrafts(numRequests: number, mostDrafts: number): NonNullable<ModelRunnerOutput['drafts']> {
+  return { tokenIds: new Uint32Array(numRequests * mostDrafts), offsets: new Uint32Array(numRequests + 1) };
 }
 
 /** The output of a step that runs nothing. */

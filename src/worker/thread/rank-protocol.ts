@@ -7,6 +7,7 @@ import type { WorkerFault } from '../../contract/config.ts';
 import type { ErrorCode } from '../../contract/errors.ts';
 import type { DeviceInfo } from '../../contract/device.ts';
 import type { WorkerLiveCounts } from '../executor.ts';
+import type { RankUsage } from './rank-usage.ts';
 
 export type RankTask =
   | Readonly<{ kind: 'start' }>
@@ -19,6 +20,8 @@ export type RankTask =
       returnedRows: readonly ArrayBuffer[];
     }>
   | Readonly<{ kind: 'counts' }>
+  /** Measuring begins with the first of these. */
+  | Readonly<{ kind: 'take-usage' }>
   | Readonly<{ kind: 'arm-fault'; fault: WorkerFault }>
   | Readonly<{ kind: 'read-kv'; blockIds: Uint32Array }>
   | Readonly<{ kind: 'write-kv'; blockIds: Uint32Array; keys: Uint32Array }>
@@ -42,6 +45,8 @@ export type RankReply =
       /** Buffers that left with replies and have not come back. */
       numLent: number;
     }>
+  /** Since the last of these. */
+  | Readonly<{ kind: 'usage'; usage: RankUsage }>
   | Readonly<{ kind: 'fault-armed' }>
   | Readonly<{ kind: 'kv'; keys: Uint32Array<ArrayBuffer> }>
   | Readonly<{ kind: 'kv-written' }>

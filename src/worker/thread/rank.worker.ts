@@ -16,6 +16,7 @@ import { FaultInjector } from '../fault-injector.ts';
 import { ModelRunner } from '../model-runner.ts';
 import { outputMessageLength, writeOutputMessage } from './output-message.ts';
 import type { LossNotice, RankReply, RankTask } from './rank-protocol.ts';
+import { RankMeter } from './rank-usage.ts';
 import { kernelsOf } from '../router-kinds.ts';
 import { readStepMessage } from './step-message.ts';
 
@@ -30,6 +31,9 @@ class RankWorker {
   readonly faults: FaultInjector;
   /** Buffers that left with replies and have not come back. */
   numLent = 0;
+  /** Of those, the bytes that hold rows. */
+  #lentRowBytes = 0;
+  #meter: RankMeter | null = null;
   readonly #words: BytePool = new BytePool(IDLE_WORDS);
 
   private constructor(device: Device, runner: ModelRunner) {
@@ -44,7 +48,7 @@ class RankWorker {
   }
 
   static async start(): Promise<RankWorker> {
-    const device = await openDevice(config.device, config.adapter);
+    const device = await openDevice(config.device, config.adapter, config.clockTimes);
     try {
       const design = await loadDesign(config.design);
       const runner = await ModelRunner.create(device, config, kernelsOf(config), design, designResources(config));
@@ -57,7 +61,10 @@ class RankWorker {
 
   async execute(task: RankTask & { kind: 'execute' }): Promise<RankReply & { kind: 'output' }> {
     for (const words of task.returnedWords) this.#words.give(words);
-    for (const rows of task.returnedRows) this.runner.recycle(rows);
+    for (const rows of task.returnedRows) {
+      this.#lentRowBytes -= rows.byteLength;
+      this.runner.recycle(rows);
+    }
     this.numLent -= task.returnedWords.length + task.returnedRows.length;
     const step = readStepMessage(new Uint32Array(task.message));
     const fault = this.faults.onStep(step.stepId);
@@ -67,7 +74,15 @@ class RankWorker {
     writeOutputMessage(output, new Uint32Array(words));
     const rows = (output.routedExpertDeltas?.rows.buffer as ArrayBuffer | undefined) ?? null;
     this.numLent += rows === null ? 1 : 2;
+    this.#lentRowBytes += rows?.byteLength ?? 0;
+    this.#meter?.afterStep(step.totalNumScheduledTokens, this.#lentRowBytes, () => this.runner.captureCounts());
     return { kind: 'output', message: task.message, words, rows, readbackBytes: this.runner.readbackBytes() };
+  }
+
+  async takeUsage(): Promise<RankReply & { kind: 'usage' }> {
+    this.#meter ??= new RankMeter(config.model);
+    const usage = await this.#meter.take(this.runner.captureBufferBytes, this.runner.captureCounts());
+    return { kind: 'usage', usage: { ...usage, deadlines: this.device.takeDeadlines?.() ?? null } };
   }
 }
 
@@ -109,6 +124,7 @@ async function replyTo(task: RankTask): Promise<RankReply> {
   if (worker === null) throw RoutedExpertsError.of('INVARIANT', `${task.kind} before start`);
   const { runner, faults, numLent } = worker;
   if (task.kind === 'counts') return { kind: 'counts', counts: runner.liveCounts(), numLent };
+  if (task.kind === 'take-usage') return worker.takeUsage();
   if (task.kind === 'arm-fault') {
     faults.arm(task.fault);
     return { kind: 'fault-armed' };

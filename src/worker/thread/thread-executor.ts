@@ -12,6 +12,7 @@ import { outputMessageLength, readOutputMessage } from './output-message.ts';
 import { requireAgreement } from '../pipeline/rank-agreement.ts';
 import type { ExecuteReply, RankReply, RankTask } from './rank-protocol.ts';
 import { RankThread } from './rank-thread.ts';
+import { sumOfUsage, type RankUsage } from './rank-usage.ts';
 import { stepMessageLength, writeStepMessage } from './step-message.ts';
 
 /** Idle buffers kept for step messages: those in flight, and as many again. */
@@ -141,6 +142,12 @@ export class ThreadExecutor implements Executor {
       lentBuffers: a.lentBuffers + b.lentBuffers,
       capture: { requests: a.capture.requests + b.capture.requests, bytes: a.capture.bytes + b.capture.bytes },
     }));
+  }
+
+  /** What all ranks have used since the last call; the first one begins to measure. Rejects if they are gone. */
+  async takeUsage(): Promise<RankUsage> {
+    const replies = await all(this.#ranks.map((rank) => ask(rank, { kind: 'take-usage' }, 'usage')));
+    return sumOfUsage(replies.map(({ usage }) => usage));
   }
 
   /** For tests: something goes wrong in a worker that runs. */

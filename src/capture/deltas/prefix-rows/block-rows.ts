@@ -18,9 +18,10 @@ import type { RowRun } from './row-run.ts';
  * under way. A block has no run if no request asked for its rows. Where the step that was to fill a block is taken
  * back, the scheduler takes the hash back with it, and the run goes as in an eviction.
  *
- * Memory: a run is released as a whole. When at most half of its blocks are still cached, each stretch of them gets a
- * run of its own. So at most twice as much is kept as can be hit, except for runs whose rows are still under way. At
- * least as many blocks were evicted as are copied.
+ * Memory: a run is released as a whole. When a block is evicted and at most half of the run's blocks are still cached,
+ * each stretch of them gets a run of its own. So at most twice as much is kept as can be hit, except for runs whose
+ * rows are still under way, and for the room in the last run of a table (`TableRows`). At least as many blocks were
+ * evicted, or were room, as are copied.
  */
 export class BlockRows {
   readonly #blockSize: number;
@@ -37,7 +38,7 @@ export class BlockRows {
     let attached = this.#byRun.get(run);
     if (attached === undefined) {
       const numBlocks = (run.to - run.from) / this.#blockSize;
-      attached = { run, blockIds: Array.from({ length: numBlocks }, () => NONE), numAttached: 0 };
+      attached = { run, blockIds: Array<number>(numBlocks).fill(NONE), numAttached: 0 };
       this.#byRun.set(run, attached);
     }
     attached.blockIds[i - run.from / this.#blockSize] = blockId;
@@ -69,12 +70,6 @@ export class BlockRows {
 
   get runs(): Iterable<RowRun> {
     return this.#byRun.keys();
-  }
-
-  get byteLength(): number {
-    let bytes = 0;
-    for (const run of this.#byRun.keys()) bytes += run.byteLength;
-    return bytes;
   }
 
   /** Gives each stretch of blocks that are left a run of its own. Waits while their rows are under way. */

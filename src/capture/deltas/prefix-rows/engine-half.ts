@@ -20,35 +20,41 @@ import type { FinishReason } from '../../../contract/engine-core-output.ts';
 import type { ModelRunnerOutput } from '../../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../../contract/request.ts';
 import type { RoutedRows } from '../../../contract/routed-rows.ts';
-import type { SchedulerOutput } from '../../../contract/scheduler-output.ts';
+import { RequestKind, type SchedulerOutput } from '../../../contract/scheduler-output.ts';
+import { PayloadRows } from '../../payload-rows.ts';
 import { presentPieces } from '../../routed-rows.ts';
 import type { RowShape } from '../../row-shape.ts';
-import { rowShape, viewRows } from '../../row-shape.ts';
+import { rowShape } from '../../row-shape.ts';
 import { SpanReader } from '../../spans.ts';
 import type { PrefixRowsPolicy } from '../prefix-rows.ts';
 import { BlockRows } from './block-rows.ts';
 import { RowAccumulator } from './row-accumulator.ts';
-import type { RowRun } from './row-run.ts';
 import type { TableRows } from './table-rows.ts';
 
-/** The tables for which a step in flight computes rows, by request index. */
-type StepInFlight = { stepId: number; readonly tables: Map<number, TableRows> };
+/** What a request that is over leaves behind: steps up to this one may compute rows for blocks that others have hit. */
+type EndedRequest = Readonly<{ accumulator: RowAccumulator; lastStepId: number }>;
 
 export class PrefixRowsEngineHalf implements CaptureEngineHalf {
   readonly design = 'deltas';
   readonly #shape: RowShape;
   readonly #blockSize: number;
   readonly #policy: PrefixRowsPolicy;
+  readonly #payload: PayloadRows;
   readonly #accumulators: Map<number, RowAccumulator> = new Map();
   readonly #blocks: BlockRows;
-  readonly #inFlight: StepInFlight[] = [];
-  readonly #spareSteps: StepInFlight[] = [];
+  /** How often memory was counted. */
+  #numCounts = 0;
+  /** Steps whose output has not come, oldest first. */
+  readonly #inFlight: number[] = [];
+  /** In the order in which they ended. */
+  readonly #ended: Map<number, EndedRequest> = new Map();
 
   constructor(model: ModelConfig, engine: EngineConfig, policy: PrefixRowsPolicy) {
     this.#shape = rowShape(model);
     this.#blockSize = engine.blockSize;
     this.#blocks = new BlockRows(engine.blockSize);
     this.#policy = policy;
+    this.#payload = new PayloadRows(this.#shape);
   }
 
   wants(request: CaptureRequest): boolean {
@@ -96,10 +102,10 @@ export class PrefixRowsEngineHalf implements CaptureEngineHalf {
   onExternalKv(request: CaptureRequest, from: number, to: number, rows: RoutedRows | null): void {
     const table = this.#table(request);
     let known = Math.max(from, request.routedExpertsPromptStart);
-    for (const { position, count, chunk, row } of rows === null ? [] : presentPieces(rows, known, to)) {
-      if (known < position) table.leaveOut(known, position);
-      table.write(position, count, chunk, row);
-      known = position + count;
+    for (const piece of rows === null ? [] : presentPieces(rows, known, to)) {
+      if (known < piece.position) table.leaveOut(known, piece.position);
+      table.write(piece.position, piece.count, piece.rows);
+      known = piece.position + piece.count;
     }
     if (known < to) table.leaveOut(known, to);
     if (!this.#policy.keeps) return;
@@ -109,15 +115,13 @@ export class PrefixRowsEngineHalf implements CaptureEngineHalf {
     }
   }
 
-  onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[]): void {
-    const record = this.#spareSteps.pop() ?? { stepId: 0, tables: new Map() };
-    record.stepId = step.stepId;
-    for (const request of requests) {
-      const table = this.#table(request);
-      table.isScheduled = true;
-      record.tables.set(request.index, table);
+  onScheduled(step: SchedulerOutput, requests: readonly CaptureRequest[], stepPositions: readonly number[]): void {
+    const { stepId, kinds } = step;
+    for (let i = 0; i < requests.length; i++) {
+      // A running request goes on with the table of its admission.
+      if (kinds[stepPositions[i]!] !== RequestKind.running) this.#table(requests[i]!).firstStepId = stepId;
     }
-    this.#inFlight.push(record);
+    this.#inFlight.push(stepId);
   }
 
   /**
@@ -125,28 +129,32 @@ export class PrefixRowsEngineHalf implements CaptureEngineHalf {
    * has ended or lost its blocks, because other requests may have hit these blocks.
    */
   onStepOutput(output: ModelRunnerOutput, live: (requestIndex: number) => CaptureRequest | null): void {
-    const step = this.#inFlight.shift();
-    if (step?.stepId !== output.stepId) {
-      const what = `the output of step ${output.stepId} came in place of step ${step?.stepId}`;
+    const { stepId, routedExpertDeltas: deltas } = output;
+    const expected = this.#inFlight.shift();
+    if (stepId !== expected) {
+      const what = `the output of step ${stepId} came in place of step ${expected}`;
       throw RoutedExpertsError.of('INVARIANT', what);
     }
-    const deltas = output.routedExpertDeltas;
     if (deltas !== null) {
-      const rows = viewRows(this.#shape, deltas.rows, deltas.numRows);
+      this.#payload.load(deltas);
       for (const span = new SpanReader(deltas); span.next();) {
-        const { requestIndex, position } = span;
-        const table = step.tables.get(requestIndex);
+        const { requestIndex, position, count } = span;
+        const accumulator = this.#accumulators.get(requestIndex);
+        const table = (accumulator ?? this.#ended.get(requestIndex)?.accumulator)?.tableOf(stepId);
         if (table === undefined) {
           throw RoutedExpertsError.of('INVARIANT', `rows of request ${requestIndex}, which wants none`);
         }
-        table.write(position, span.count, rows, span.row);
+        table.write(position, count, this.#payload.rows(span.row, count));
         // Not live but not released: a cache reset threw the output away, and with it what the request attended to
         // (L9).
         if (live(requestIndex) !== null) table.hasOutput = true;
-        else if (this.#accumulators.has(requestIndex)) table.disown(position);
+        else if (accumulator !== undefined) table.disown(position);
       }
     }
-    this.#spare(step);
+    for (const [requestIndex, { lastStepId }] of this.#ended) {
+      if (lastStepId > stepId) break;
+      this.#ended.delete(requestIndex);
+    }
   }
 
   take(request: CaptureRequest, _numNewTokens: number, finishReason: FinishReason | null): RoutedRows | null {
@@ -160,6 +168,11 @@ export class PrefixRowsEngineHalf implements CaptureEngineHalf {
   }
 
   release(request: CaptureRequest): void {
+    const accumulator = this.#accumulators.get(request.index);
+    const lastStepId = this.#inFlight.at(-1);
+    if (accumulator !== undefined && lastStepId !== undefined) {
+      this.#ended.set(request.index, { accumulator, lastStepId });
+    }
     this.#accumulators.delete(request.index);
   }
 
@@ -172,20 +185,19 @@ export class PrefixRowsEngineHalf implements CaptureEngineHalf {
   }
 
   onStepsLost(): void {
-    for (const step of this.#inFlight.splice(0)) this.#spare(step);
+    this.#inFlight.length = 0;
+    this.#ended.clear();
   }
 
   /** Counts runs: O(live tokens / block size). */
   liveCounts(): CaptureLiveCounts {
-    const runs: Set<RowRun> = new Set();
-    for (const accumulator of this.#accumulators.values()) accumulator.collectRuns(runs);
-    for (const { tables } of this.#inFlight) {
-      for (const table of tables.values()) for (const run of table.runs) if (run) runs.add(run);
-    }
-    for (const run of this.#blocks.runs) runs.delete(run);
+    const count = ++this.#numCounts;
+    let cachedBytes = 0;
+    for (const run of this.#blocks.runs) cachedBytes += run.bytesOnce(count);
     let bytes = 0;
-    for (const run of runs) bytes += run.byteLength;
-    return { requests: this.#accumulators.size, bytes, cachedBytes: this.#blocks.byteLength };
+    for (const accumulator of this.#accumulators.values()) bytes += accumulator.bytesOnce(count);
+    for (const { accumulator } of this.#ended.values()) bytes += accumulator.bytesOnce(count);
+    return { requests: this.#accumulators.size, bytes, cachedBytes };
   }
 
   #accumulator(request: CaptureRequest): RowAccumulator {
@@ -204,10 +216,5 @@ export class PrefixRowsEngineHalf implements CaptureEngineHalf {
 
   #table(request: CaptureRequest): TableRows {
     return this.#accumulator(request).table(request.numTokens);
-  }
-
-  #spare(step: StepInFlight): void {
-    step.tables.clear();
-    this.#spareSteps.push(step);
   }
 }

@@ -33,6 +33,8 @@ export class RowAccumulator {
   readonly #promptStart: number;
   #table: TableRows;
   #isOpen = true;
+  /** Tables before it for which steps in flight may compute rows, oldest first. */
+  readonly #tablesBefore: TableRows[] = [];
   #earlier: HeldRows[] = [];
 
   constructor(shape: RowShape, blockSize: number, promptStart: number) {
@@ -51,14 +53,30 @@ export class RowAccumulator {
     const end = numTokens - 1;
     const numBlocks = Math.ceil(Math.max(0, end) / this.#blockSize);
     this.#earlier = Array.from({ length: numBlocks }, (_, i) => this.#block(i, end, Infinity));
+    this.#tablesBefore.push(this.#table);
     this.#table = new TableRows(this.#shape, this.#blockSize, this.#promptStart);
     this.#isOpen = true;
     return this.#table;
   }
 
+  /** The table for which the step computes rows. Steps come in their order: tables before it are let go. */
+  tableOf(stepId: number): TableRows {
+    const before = this.#tablesBefore;
+    if (before.length === 0) return this.#table;
+    if (stepId >= this.#table.firstStepId) {
+      before.length = 0;
+      return this.#table;
+    }
+    before.splice(
+      0,
+      before.findLastIndex(({ firstStepId }) => firstStepId <= stepId),
+    );
+    return before[0]!;
+  }
+
   /** The request loses its blocks. */
   closeTable(): void {
-    if (this.#table.isScheduled) this.#isOpen = false;
+    if (this.#table.firstStepId < Infinity) this.#isOpen = false;
     else this.#forgetTable();
   }
 
@@ -68,7 +86,7 @@ export class RowAccumulator {
    * not in it. The memory is shared.
    */
   take(start: number, end: number): RoutedRows {
-    if (!this.#table.isScheduled) this.#forgetTable();
+    if (this.#table.firstStepId === Infinity) this.#forgetTable();
     const { arrivedEnd, hasOutput } = this.#table;
     // Before the table's first output even hit blocks may be waiting for rows: the list is put together at once.
     let list: ChunkList | null = hasOutput ? null : this.#chunkList(start, end, Infinity);
@@ -84,10 +102,12 @@ export class RowAccumulator {
     };
   }
 
-  /** Adds every run that the request holds to `runs`. */
-  collectRuns(runs: Set<RowRun>): void {
-    for (const run of this.#table.runs) if (run) runs.add(run);
-    for (const held of this.#earlier) for (const { run } of held) runs.add(run);
+  /** Bytes of the runs that the request holds and that the count `count` has not met. */
+  bytesOnce(count: number): number {
+    let bytes = this.#table.bytesOnce(count);
+    for (const table of this.#tablesBefore) bytes += table.bytesOnce(count);
+    for (const held of this.#earlier) for (const { run } of held) bytes += run.bytesOnce(count);
+    return bytes;
   }
 
   /** The rows of KV that no pass of the request was to read are not its own (L9). */

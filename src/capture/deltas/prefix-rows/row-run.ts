@@ -26,6 +26,7 @@ export class RowRun {
   #end: number;
   /** `[to − from, L, K]`, from the first row on. */
   #rows: RowArray | null = null;
+  #lastCount = 0;
 
   constructor(shape: RowShape, { from, to, first }: RunPositions) {
     this.#shape = shape;
@@ -43,6 +44,13 @@ export class RowRun {
     return this.#rows === null ? 0 : (this.to - this.from) * this.#shape.bytesPerRow;
   }
 
+  /** Its bytes when the count `count` meets it first, 0 after that: a run has many holders. Counts begin at 1. */
+  bytesOnce(count: number): number {
+    if (this.#lastCount === count) return 0;
+    this.#lastCount = count;
+    return this.byteLength;
+  }
+
   /** The rows `[from, to)`, a view; `null` before the first row. Those outside `[first, end)` are undefined. */
   rows(from: number, to: number): RowArray | null {
     if (this.#rows === null) return null;
@@ -50,21 +58,16 @@ export class RowRun {
     return this.#rows.subarray((from - this.from) * width, (to - this.from) * width);
   }
 
-  /**
-   * The next `count` rows, copied from row `sourceRow` of `source` on. Throws INVARIANT unless `position` is the next
-   * one.
-   */
-  write(position: number, count: number, source: RowArray, sourceRow: number): void {
+  /** The next `count` rows, which are copied. Throws INVARIANT unless `position` is the next one. */
+  write(position: number, count: number, rows: RowArray): void {
     if (position !== this.#end || position + count > this.to) {
       throw RoutedExpertsError.of(
         'INVARIANT',
         `rows [${position}, ${position + count}) arrived where [${this.#end}, ${this.to}) were due`,
       );
     }
-    const width = this.#shape.entriesPerRow;
     this.#rows ??= allocateRows(this.#shape, this.to - this.from);
-    const rows = source.subarray(sourceRow * width, (sourceRow + count) * width);
-    this.#rows.set(rows, (position - this.from) * width);
+    this.#rows.set(rows, (position - this.from) * this.#shape.entriesPerRow);
     this.#end = position + count;
   }
 
@@ -72,7 +75,7 @@ export class RowRun {
   copy(from: number, to: number): RowRun {
     const first = Math.max(from, this.first);
     const copy = new RowRun(this.#shape, { from, to, first });
-    if (first < to) copy.write(first, to - first, this.rows(first, to)!, 0);
+    if (first < to) copy.write(first, to - first, this.rows(first, to)!);
     return copy;
   }
 }

@@ -11,6 +11,12 @@ import { RowRun } from './row-run.ts';
 const RUN_BYTES = 64 * 1024;
 
 /**
+ * A decode fills a block in many steps, and to get memory for one block takes as long as to copy its rows: a run has
+ * room for so many blocks, and for no more than lie before it.
+ */
+const BLOCKS_AHEAD = 4;
+
+/**
  *     block table    [ 5 ][ 9 ][ 2 ][ 7 ]
  *     runs           [ p ][ p ][ q ][ q ]      p: of hit blocks, shared, or `null` if the block has no rows
  *                                              q: computed here
@@ -25,8 +31,8 @@ export class TableRows {
   readonly #blockSize: number;
   readonly #blocksPerRun: number;
   readonly #promptStart: number;
-  /** A step was scheduled that reads what the table's blocks hold. */
-  isScheduled = false;
+  /** The first step that was scheduled to read what the table's blocks hold. */
+  firstStepId: number = Infinity;
   /** An output of the table has reached its owner. */
   hasOutput = false;
   /** Rows computed for the table have arrived up to here. */
@@ -45,6 +51,13 @@ export class TableRows {
     return Math.min((i + 1) * this.#blockSize, Math.max(i * this.#blockSize, this.#promptStart));
   }
 
+  /** Bytes of the runs that the count `count` has not met. */
+  bytesOnce(count: number): number {
+    let bytes = 0;
+    for (const run of this.runs) if (run !== null) bytes += run.bytesOnce(count);
+    return bytes;
+  }
+
   /** The blocks `[first, end)` are computed here: those that have no run get one. */
   reserve(first: number, end: number): void {
     const { runs } = this;
@@ -55,7 +68,8 @@ export class TableRows {
         continue;
       }
       const start = i;
-      const most = Math.min(end, start + this.#blocksPerRun);
+      const ahead = start + Math.min(start, BLOCKS_AHEAD);
+      const most = Math.min(Math.max(end, ahead), start + this.#blocksPerRun);
       while (i < most && !runs[i]) i++;
       const from = start * this.#blockSize;
       const to = i * this.#blockSize;
@@ -76,7 +90,10 @@ export class TableRows {
    */
   leaveOut(from: number, to: number): void {
     const size = this.#blockSize;
-    for (let i = Math.floor(from / size); i * size < to; i++) {
+    const first = Math.floor(from / size);
+    // Behind it there is at most room in the run of a block before.
+    if (this.runs.length > first) this.runs.length = first;
+    for (let i = first; i * size < to; i++) {
       const positions = { from: i * size, to: (i + 1) * size, first: Math.max(this.firstWanted(i), to) };
       this.hit(i, positions.first < positions.to ? new RowRun(this.#shape, positions) : null);
     }
@@ -95,16 +112,24 @@ export class TableRows {
     return Math.min(this.runs[i]?.end ?? 0, (i + 1) * this.#blockSize, this.#ownEnd, end);
   }
 
-  /** Copies `count` rows of `source`, from its row `sourceRow` on, to the positions from `position` on: O(count). */
-  write(position: number, count: number, source: RowArray, sourceRow: number): void {
+  /** Copies `count` rows to the positions from `position` on: O(count). */
+  write(position: number, count: number, rows: RowArray): void {
     const end = position + count;
-    this.reserve(Math.floor(position / this.#blockSize), Math.ceil(end / this.#blockSize));
+    this.arrivedEnd = end;
+    const first = Math.floor(position / this.#blockSize);
+    const firstRun = this.runs[first];
+    if (firstRun && end <= firstRun.to) {
+      firstRun.write(position, count, rows);
+      return;
+    }
+    this.reserve(first, Math.ceil(end / this.#blockSize));
     for (let at = position; at < end;) {
       const run = this.runs[Math.floor(at / this.#blockSize)]!;
-      const segment = Math.min(end, run.to) - at;
-      run.write(at, segment, source, sourceRow + at - position);
-      at += segment;
+      const to = Math.min(end, run.to);
+      const width = this.#shape.entriesPerRow;
+      const ofRun = to - at === count ? rows : rows.subarray((at - position) * width, (to - position) * width);
+      run.write(at, to - at, ofRun);
+      at = to;
     }
-    this.arrivedEnd = end;
   }
 }

@@ -27,7 +27,9 @@ export class Selector {
   /** Writes the K ids of a row of choices to `ids` from `at` on. */
   select(choices: Int32Array, ids: Uint32Array | Uint16Array | Uint8Array, at: number): void {
     const { numExperts, topK, groups } = this.#selection;
-    const best = this.#best.fill(LOWEST);
+    const best = this.#best;
+    // A loop: K is small, and `fill` leaves compiled code.
+    for (let k = 0; k < topK; k++) best[k] = LOWEST;
     const last = topK - 1;
     const numGroups = groups?.count ?? 1;
     const groupSize = numExperts / numGroups;

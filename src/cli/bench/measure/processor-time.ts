@@ -1,7 +1,7 @@
 /** What the machine's processors do, from `/proc/stat` (proc_stat(5)). */
 
 import { readFileSync } from 'node:fs';
-import type { LoadSample } from './statistics/other-load.ts';
+import type { LoadSample } from '../statistics/other-load.ts';
 
 /** USER_HZ, which is 100 on every architecture that Node runs on. */
 const TICK_MS = 10;

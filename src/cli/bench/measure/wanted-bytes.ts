@@ -1,8 +1,8 @@
 /** Counts the rows of opted-in requests on their way to the workers: the most that may leave the devices (L5). */
 
-import type { ModelConfig } from '../../contract/config.ts';
-import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
-import { packedBytes } from '../../kernels/model/kernel-shape.ts';
+import type { ModelConfig } from '../../../contract/config.ts';
+import type { SchedulerOutput } from '../../../contract/scheduler-output.ts';
+import { packedBytes } from '../../../kernels/model/kernel-shape.ts';
 
 export class WantedBytes {
   readonly #model: ModelConfig;

@@ -1,9 +1,9 @@
 /** A bench that replays a recording: `--routing replay --recording FILE`. */
 
-import type { ModelConfig } from '../../contract/config.ts';
-import { RoutedExpertsError } from '../../contract/errors.ts';
-import type { RecordedRouting } from '../../contract/recorded-routing.ts';
-import { readRecording } from '../../workload/traces/read-trace.ts';
+import type { ModelConfig } from '../../../contract/config.ts';
+import { RoutedExpertsError } from '../../../contract/errors.ts';
+import type { RecordedRouting } from '../../../contract/recorded-routing.ts';
+import { readRecording } from '../../../workload/traces/read-trace.ts';
 
 /**
  * The recording that the flags ask for, or `null`. Throws BAD_VALUE for one flag without the other, BAD_FILE for a bad

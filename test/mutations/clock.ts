@@ -1,0 +1,74 @@
+/** What makes the time of the clock device believable, and keeps it apart from a GPU's. */
+
+import type { SourceMutation } from './source-mutation.ts';
+
+const room = 'src/kernels/device';
+const clockTest = { test: 'test/kernels/queue-clock.unit.test.ts' };
+const choiceTest = { test: 'test/cli/bench-device.unit.test.ts' };
+
+export const clockMutations: readonly SourceMutation[] = [
+  {
+    name: 'clock-steps-overlap',
+    defect: 'a step begins when it is handed in, beside the one ahead of it',
+    file: `${room}/queue-clock.ts`,
+    find: 'Math.max(this.#freeAt, submittedAt) + passMs',
+    replace: 'submittedAt + passMs',
+    killedBy: clockTest,
+  },
+  {
+    name: 'clock-copies-for-nothing',
+    defect: 'rows leave the device in no time',
+    file: `${room}/queue-clock.ts`,
+    find: 'const copyMs = readbackBytes / (copyGBPerS * 1e6);',
+    replace: 'const copyMs = readbackBytes / (copyGBPerS * 1e9);',
+    killedBy: clockTest,
+  },
+  {
+    name: 'clock-overruns-not-counted',
+    defect: 'a deadline that was missed counts as kept',
+    file: `${room}/queue-clock.ts`,
+    find: 'overrun: overrun + (isOverrun ? 1 : 0),',
+    replace: 'overrun,',
+    killedBy: clockTest,
+  },
+  {
+    name: 'clock-read-too-early',
+    defect: 'a read ends at the last tick of a timer before its deadline',
+    file: `${room}/clock-device.ts`,
+    find: '      this.#sleepUntil(deadline);\n      this.#clock',
+    replace: '      this.#clock',
+    killedBy: clockTest,
+  },
+  {
+    name: 'clock-blocking-read-lets-the-thread-go-on',
+    defect: 'a design that blocks costs no more than one that does not',
+    file: `${room}/clock-device.ts`,
+    find: 'if (blocksThread) this.#sleepUntil(deadline);',
+    replace: 'void blocksThread;',
+    killedBy: clockTest,
+  },
+  {
+    name: 'clock-pass-not-announced',
+    defect: 'the forward pass does not say that it begins, and takes no time',
+    file: 'src/kernels/model/forward-pass.ts',
+    find: 'commands.beginPass?.(sizes.numTokens);',
+    replace: '',
+    killedBy: clockTest,
+  },
+  {
+    name: 'bench-auto-takes-software-for-a-gpu',
+    defect: 'without a GPU, figures are of the software adapter',
+    file: 'src/cli/bench/bench-device.ts',
+    find: 'const isGpu = found !== undefined && !found.isSoftware;',
+    replace: 'const isGpu = found !== undefined;',
+    killedBy: choiceTest,
+  },
+  {
+    name: 'bench-auto-without-shaders',
+    defect: 'without a GPU, no shader runs at all',
+    file: 'src/cli/bench/bench-device.ts',
+    find: 'checksShaders: found !== undefined };',
+    replace: 'checksShaders: false };',
+    killedBy: choiceTest,
+  },
+];
