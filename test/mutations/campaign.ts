@@ -138,7 +138,7 @@ export const campaignMutations: readonly SourceMutation[] = [
     name: 'queue-failed-shard-waited-for',
     defect: 'a campaign waits for a shard that failed for good',
     file: `${room}/queue/run-on-queue.ts`,
-    find: 'if (failure !== null && !isTriedAgain) {',
+    find: 'if (failure !== null && !this.#isFirstRound) {',
     replace: 'if (failure !== null && failure.shard < 0) {',
     killedBy: queue,
   },

@@ -198,8 +198,9 @@ describe.skipIf(redisBinary === null)('on a queue', () => {
   test('a Redis that is lost for good ends both, and the campaign goes on later', async () => {
     const url = await startRedis(true);
     const worker = await startWorker(url, '--patience', '1');
-    const campaign = runHere('fuzz', '--queue', url, '--seeds', '501', '--patience', '2');
-    await untilKept(0);
+    const campaign = runHere('fuzz', '--queue', url, '--seeds', '2000', '--patience', '2');
+    // The file is begun when the queue is there.
+    await vi.waitFor(() => expect(existsSync(join('out', 'campaigns'))).toBe(true), { timeout: 60_000, interval: 20 });
     await redis!.stop();
     expect(await worker.ended()).toBe(2);
     expect(worker.stderr).toContain('gone for 1 s');

@@ -57,6 +57,10 @@ class QueuedShards<Task, Result> {
   readonly #queue: Queue<ShardJob>;
   /** Shards that were put into the queue, as far as Redis remembers. */
   readonly #put: Set<number> = new Set();
+  #putAt: number = performance.now();
+  #lookedAt = -Infinity;
+  /** In which what failed when this campaign ran before is tried again. */
+  #isFirstRound = true;
   #workers = 'no worker';
   /** Of the last command that failed. */
   #problem = '';
@@ -75,39 +79,45 @@ class QueuedShards<Task, Result> {
 
   async untilDone(): Promise<void> {
     const { campaign, signal } = this.#run;
-    const { id, patience } = this.#to;
-    let [newsAt, noticeAt, putAt] = [performance.now(), -Infinity, performance.now()];
-    let numTaken = 0;
-    // What failed when this campaign ran before is tried again.
-    let isTriedAgain = true;
+    const { id, patience, server } = this.#to;
+    let newsAt = performance.now();
     while (!campaign.isComplete && !signal.aborted) {
-      const now = performance.now();
-      try {
-        if (now - noticeAt > NOTICE_MS) {
-          await this.#lookAround();
-          noticeAt = now;
-        }
-        if (now - putAt > PUT_AGAIN_MS) {
-          this.#put.clear();
-          putAt = now;
-        }
-        const failure = await this.#takeFailures();
-        if (failure !== null && !isTriedAgain) {
-          throw RoutedExpertsError.of('SHARD_FAILED', id, failure.shard, failure.reason);
-        }
-        isTriedAgain = false;
-        numTaken = await this.#takeResults();
-        if (numTaken > 0) newsAt = performance.now();
-        if (!campaign.isComplete) await this.#putShards();
-      } catch (error) {
-        if (error instanceof RoutedExpertsError) throw error;
-        this.#problem = (error as Error).message;
-        this.#put.clear();
-      }
+      // A command to a server that is gone would only wait.
+      const numTaken = server.lostForMs > 0 ? 0 : await this.#goRound();
+      if (numTaken > 0) newsAt = performance.now();
       if (performance.now() - newsAt > 1000 * patience) {
         throw RoutedExpertsError.of('CAMPAIGN_STANDS', id, patience, this.#whyItStands());
       }
       if (numTaken < MOST_RESULTS) await sleep(POLL_MS);
+    }
+  }
+
+  /** Does all that is to be done at the queue. Resolves with the number of results that came. */
+  async #goRound(): Promise<number> {
+    const { campaign } = this.#run;
+    const now = performance.now();
+    try {
+      if (now - this.#lookedAt > NOTICE_MS) {
+        await this.#lookAround();
+        this.#lookedAt = now;
+      }
+      if (now - this.#putAt > PUT_AGAIN_MS) {
+        this.#put.clear();
+        this.#putAt = now;
+      }
+      const failure = await this.#takeFailures();
+      if (failure !== null && !this.#isFirstRound) {
+        throw RoutedExpertsError.of('SHARD_FAILED', this.#to.id, failure.shard, failure.reason);
+      }
+      this.#isFirstRound = false;
+      const numTaken = await this.#takeResults();
+      if (!campaign.isComplete) await this.#putShards();
+      return numTaken;
+    } catch (error) {
+      if (error instanceof RoutedExpertsError) throw error;
+      this.#problem = (error as Error).message;
+      this.#put.clear();
+      return 0;
     }
   }
 
@@ -185,14 +195,13 @@ class QueuedShards<Task, Result> {
 
   /** Takes shards back that no worker has begun. */
   async close(): Promise<void> {
-    if (this.#to.server.lostForMs === 0) {
-      try {
-        await Promise.all([...this.#put].map((shard) => this.#queue.remove(jobId(this.#to.id, shard))));
-        await this.#to.server.takeNoticeAway('campaign', this.#to.id);
-      } catch {
-        // The server is gone. A worker may run some for nobody.
-      }
+    if (this.#to.server.lostForMs > 0) {
+      // There is nobody to take leave of. Workers may run some shards for nobody.
+      this.#queue.disconnect().catch(() => undefined);
+      return;
     }
+    await Promise.all([...this.#put].map((shard) => this.#queue.remove(jobId(this.#to.id, shard))));
+    await this.#to.server.takeNoticeAway('campaign', this.#to.id);
     await this.#queue.close();
   }
 }
