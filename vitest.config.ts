@@ -37,7 +37,14 @@ const config: ViteUserConfig = defineConfig({
     projects: [
       // These files leave nothing behind: they share a process, which loads what they test once.
       { test: { name: 'unit', include: ['test/**/*.unit.test.ts'], experimental, isolate: false } },
-      { test: { name: 'contract', include: ['test/**/*.contract.test.ts'], experimental } },
+      {
+        test: {
+          name: 'contract',
+          include: ['test/**/*.contract.test.ts'],
+          experimental,
+          setupFiles: ['test/rest-between-looks.ts'],
+        },
+      },
       { test: { name: 'wgsl', include: ['test/**/*.wgsl.test.ts'], experimental } },
       {
         test: { name: 'integration', include: ['test/**/*.integration.test.ts'], experimental, testTimeout: 120_000 },

@@ -22,6 +22,9 @@ const ROOMS = {
   sim: ['contract', 'engine', 'kernels', 'capture', 'worker/pipeline', 'handover', 'workload', 'rows'],
   host: ['contract', 'engine', 'kernels', 'capture', 'worker', 'handover'],
   serve: ['contract', 'engine', 'kernels', 'capture', 'worker', 'handover', 'host', 'rows', 'workload'],
+  'cli/campaign/core': ['contract'],
+  // What runs a campaign knows no kind of campaign.
+  'cli/campaign': ['contract', 'cli/environment.ts', 'cli/options.ts', 'cli/signals.ts'],
   cli: null,
   entries: null,
 };
@@ -42,6 +45,7 @@ const WITHOUT_NODE = [
   'kernels/model',
   'kernels/router',
   'entries',
+  'cli/campaign/core',
 ];
 const WITH_NODE = ['capture/shm-flock', 'rows/files'];
 
@@ -49,6 +53,8 @@ const WITH_NODE = ['capture/shm-flock', 'rows/files'];
 const PLATFORM = {
   webgpu: ['kernels/device'],
   piscina: ['worker', 'cli'],
+  bullmq: ['cli/campaign/queue'],
+  ioredis: ['cli/campaign/queue'],
   koffi: ['capture/shm-flock', 'kernels/device', 'cli'],
 };
 

@@ -31,7 +31,7 @@ export function describeEnvironment(device: DeviceInfo): Environment {
   const processors = cpus();
   return {
     version: packageVersion(ROOT) ?? 'unknown',
-    commit: commit(),
+    commit: checkoutCommit(),
     node: process.version,
     packages: Object.fromEntries(measuredPackages.map((name) => [name, dependencyVersion(name) ?? 'absent'])),
     os: `${platform()} ${release()}`,
@@ -62,8 +62,11 @@ function dependencyVersion(name: string): string | null {
   return found.find((version) => version !== null) ?? null;
 }
 
-/** `null` outside of a checkout: a package may lie in the repository of another project. */
-function commit(): string | null {
+/**
+ * With `+changes` behind it if the tree is not clean. `null` outside of a checkout: a package may lie in the repository
+ * of another project.
+ */
+export function checkoutCommit(): string | null {
   if (!existsSync(join(ROOT, '.git'))) return null;
   try {
     const hash = git('rev-parse', '--short=12', 'HEAD');

@@ -16,6 +16,8 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   conformance: async () => (await import('./conformance.ts')).conformanceCommand,
   fuzz: async () => (await import('./fuzz.ts')).fuzzCommand(),
   matrix: async () => (await import('./matrix.ts')).matrixCommand(),
+  work: async () => (await import('./work.ts')).workCommand(),
+  merge: async () => (await import('./merge.ts')).mergeCommand(),
   kernels: async () => (await import('./kernels/command.ts')).kernelsCommand(),
   serve: async () => (await import('./serve.ts')).serveCommand(),
   proxy: async () => (await import('./proxy.ts')).proxyCommand(),

@@ -50,6 +50,13 @@ const messages = {
   CANNOT_LISTEN: (address: string, problem: string) =>
     `cannot listen on ${address}: ${problem}; choose another --host or --port`,
   ENGINE_DEAD: (reason: string) => `the engine has stopped: ${reason}; start another`,
+  NO_QUEUE: (address: string, problem: string) => `no queue at ${address}: ${problem} (docs/campaigns.md)`,
+  SHARD_FAILED: (campaign: string, shard: number, problem: string): string =>
+    `campaign ${campaign}: shard ${shard} failed: ${problem}; repair that, then resume it by its id`,
+  SHARD_DIFFERS: (shard: number): string =>
+    `shard ${shard} ran twice and has two results (L10); run its seeds with fuzz --twice on each of the machines`,
+  CAMPAIGN_STANDS: (campaign: string, seconds: number, problem: string): string =>
+    `campaign ${campaign}: no shard has come back for ${seconds} s (--patience): ${problem}; then resume it by its id`,
   INVARIANT: (what: string) => `internal invariant broken: ${what}; please report it with the command and seed`,
 } as const;
 

@@ -1,5 +1,6 @@
 import { batchQueueMutations } from './batch-queue.ts';
 import { benchMutations } from './bench.ts';
+import { campaignMutations } from './campaign.ts';
 import { captureMutations } from './capture.ts';
 import { clockMutations } from './clock.ts';
 import { libraryMutations } from './library.ts';
@@ -18,6 +19,7 @@ import { workersMutations } from './workers.ts';
 export const allMutations: readonly SourceMutation[] = [
   ...batchQueueMutations,
   ...benchMutations,
+  ...campaignMutations,
   ...captureMutations,
   ...clockMutations,
   ...libraryMutations,

@@ -1,4 +1,4 @@
-/** What makes the time of the clock device believable, and keeps it apart from a GPU's. */
+/** What makes the time of the clock device believable and keeps it apart from a GPU's; how a device is waited for. */
 
 import type { SourceMutation } from './source-mutation.ts';
 
@@ -70,5 +70,21 @@ export const clockMutations: readonly SourceMutation[] = [
     find: 'checksShaders: found !== undefined };',
     replace: 'checksShaders: false };',
     killedBy: choiceTest,
+  },
+  {
+    name: 'device-never-rests',
+    defect: 'a thread that waits for its device burns a core, and fills its heap with what it has to finalize',
+    file: `${room}/polling.ts`,
+    find: 'if (performance.now() > busyUntil) Atomics.wait(asleep, 0, 0, REST_MS);',
+    replace: '',
+    killedBy: { test: 'test/kernels/polling.unit.test.ts' },
+  },
+  {
+    name: 'device-rests-at-once',
+    defect: 'a step of a tenth of a millisecond is looked for after twice that time',
+    file: `${room}/polling.ts`,
+    find: 'if (performance.now() > busyUntil) Atomics',
+    replace: 'Atomics',
+    killedBy: { test: 'test/kernels/polling.unit.test.ts' },
   },
 ];

@@ -1,27 +1,26 @@
-/** The options that `fuzz` and `matrix` share, and the bar that both show while they run. */
+/** The options that `fuzz` and `matrix` share. */
 
 import { availableParallelism } from 'node:os';
-import { SingleBar } from 'cli-progress';
 import type { Command } from 'commander';
 import { findTestedDesign } from '../../sim/mutants/mutants.ts';
 import { testedDesignNames } from '../../sim/tested-design.ts';
 import { isDesignModule } from '../../worker/design-module.ts';
+import { withRunFlags, type RunFlags } from '../campaign/run-flags.ts';
 import { list, whole } from '../options.ts';
 import { loadDesigns } from './loaded-designs.ts';
 
-export type CampaignFlags = {
+export type CampaignFlags = RunFlags & {
   seeds: number;
   from: number;
   seed?: number;
   design: string[];
-  jobs: number;
   json?: boolean;
 };
 
 type Texts = Readonly<{ seeds: string; defaultSeeds: number; seed: string; defaultDesigns: readonly string[] }>;
 
 export function withCampaignFlags(command: Command, { seeds, defaultSeeds, seed, defaultDesigns }: Texts): Command {
-  return command
+  command
     .option('--seeds <n>', seeds, whole(1, 10_000_000), defaultSeeds)
     .option('--from <seed>', 'first seed; 0x and a commit id draws fresh ones', whole(0), 1)
     .option('--seed <seed>', seed, whole(0))
@@ -33,6 +32,7 @@ export function withCampaignFlags(command: Command, { seeds, defaultSeeds, seed,
     )
     .option('--jobs <n>', 'threads', whole(1, 256), availableParallelism())
     .option('--json', 'print the result as JSON');
+  return withRunFlags(command);
 }
 
 /** The tested designs that `--design` names, loaded. Rejects with BAD_DESIGN. */
@@ -40,23 +40,6 @@ export async function designsOf({ design }: Pick<CampaignFlags, 'design'>): Prom
   const own = design.filter(isDesignModule);
   await loadDesigns(own);
   return design.includes('all') ? [...testedDesignNames, ...own] : design;
-}
-
-/** A bar of `total` scenarios on a terminal; elsewhere nothing. */
-export function progressBar(total: number): Readonly<{ add: (scenarios: number) => void; stop: () => void }> {
-  if (!process.stderr.isTTY) return { add: () => undefined, stop: () => undefined };
-  const format = '{bar} {value}/{total} scenarios, {rate}/s';
-  const bar = new SingleBar({ format, stream: process.stderr, clearOnComplete: true });
-  const startedAt = performance.now();
-  let done = 0;
-  bar.start(total, 0, { rate: 0 });
-  return {
-    add: (scenarios) => {
-      done += scenarios;
-      bar.update(done, { rate: Math.round((1000 * done) / (performance.now() - startedAt)) });
-    },
-    stop: () => bar.stop(),
-  };
 }
 
 function knownTestedDesign(name: string): string {

@@ -40,9 +40,10 @@ export type FuzzReport = Readonly<{
   pd: boolean;
   scenarios: number;
   steps: number;
-  seconds: number;
-  scenariosPerSecond: number;
-  stepsPerSecond: number;
+  /** Null, and so are the rates: parts were put together, and no clock ran along. */
+  seconds: number | null;
+  scenariosPerSecond: number | null;
+  stepsPerSecond: number | null;
   designs: readonly Readonly<{
     design: string;
     /** Of all event logs; the same on every machine. */
@@ -106,7 +107,12 @@ export function renderReport(report: FuzzReport, parts: readonly CampaignPart[])
     'scenarios that went where it hurts:',
     ...marks,
     ...report.thinPaths.map(showThinPath),
-    `${report.scenarios} scenarios, ${report.steps} steps in ${report.seconds.toFixed(1)} s: ` +
-      `${Math.round(report.scenariosPerSecond)} scenarios/s, ${Math.round(report.stepsPerSecond)} steps/s`,
+    `${report.scenarios} scenarios, ${report.steps} steps${showRates(report)}`,
   ].join('\n');
+}
+
+function showRates({ seconds, scenariosPerSecond, stepsPerSecond }: FuzzReport): string {
+  if (seconds === null) return '';
+  const [scenarios, steps] = [scenariosPerSecond, stepsPerSecond].map((rate) => Math.round(rate ?? 0));
+  return ` in ${seconds.toFixed(1)} s: ${scenarios} scenarios/s, ${steps} steps/s`;
 }

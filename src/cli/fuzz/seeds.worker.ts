@@ -1,11 +1,12 @@
 /** Thread entry of `fuzz` and `matrix`: a range of seeds of one design a task. */
 
-import { runSeeds, type CampaignOptions, type CampaignPart } from '../../sim/campaign.ts';
+import { runSeeds, type CampaignPart } from '../../sim/campaign.ts';
 import { loadDesigns, loadedDesign } from './loaded-designs.ts';
+import { checkDigest } from './module-digests.ts';
+import type { StormTask } from './storm-tasks.ts';
 
-export type SeedsTask = Readonly<{ design: string; from: number; to: number; options: CampaignOptions }>;
-
-export default async function runTask({ design, from, to, options }: SeedsTask): Promise<CampaignPart> {
+export default async function runTask({ design, digest, from, to, options }: StormTask): Promise<CampaignPart> {
+  if (digest !== null) checkDigest(design, digest);
   await loadDesigns([design]);
   return runSeeds(loadedDesign(design), { from, to, ...options });
 }

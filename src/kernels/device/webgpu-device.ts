@@ -17,6 +17,7 @@ import { RoutedExpertsError } from '../../contract/errors.ts';
 import { DESTROYED } from './cpu-device.ts';
 import { readShader } from './shader-files.ts';
 import { TimestampQueries } from './timestamp-queries.ts';
+import { lookOften } from './polling.ts';
 import { BufferUsage, MapMode, ShaderStage } from './webgpu-flags.ts';
 import { WebGpuRecorder } from './webgpu-recorder.ts';
 import { WebGpuBound, WebGpuBuffer } from './webgpu-resources.ts';
@@ -114,6 +115,7 @@ export class WebGpuDevice implements Device {
 
   async #read<T>(buffer: GPUBuffer, byteLength: number, consume: (bytes: Uint8Array) => T): Promise<T> {
     this.#requireAlive();
+    lookOften();
     try {
       await buffer.mapAsync(MapMode.READ, 0, byteLength);
     } catch (error) {

@@ -10,6 +10,7 @@ import type { WorkerConfig } from '../../contract/config.ts';
 import type { Device } from '../../contract/device.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { openDevice } from '../../kernels/device/open-device.ts';
+import { restBetweenLooks } from '../../kernels/device/polling.ts';
 import { loadDesign } from '../design-module.ts';
 import { designResources } from '../design-resources.ts';
 import { FaultInjector } from '../fault-injector.ts';
@@ -48,6 +49,7 @@ class RankWorker {
   }
 
   static async start(): Promise<RankWorker> {
+    if (config.device === 'webgpu') restBetweenLooks();
     const device = await openDevice(config.device, config.adapter, config.clockTimes);
     try {
       const design = await loadDesign(config.design);

@@ -1,0 +1,103 @@
+/** The campaign of `fuzz`: designs through storms, and what is told of the laws that they broke. */
+
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { mergeParts, scenarioOf, type CampaignPart, type SeedViolation } from '../../sim/campaign.ts';
+import { writeCase } from '../../sim/case-file.ts';
+import { reportRun } from '../../sim/run-report.ts';
+import { shrink } from '../../sim/shrink.ts';
+import type { CampaignKind, ReportFlags } from '../campaign/core/kind.ts';
+import { loadedDesign } from './loaded-designs.ts';
+import { loadSameDesigns, type ModuleDigests } from './module-digests.ts';
+import { exitCodeOf, EXIT, firstOfEachLaw, renderReport, thinPathsOf, type FuzzReport } from './report.ts';
+import { numStorms, numViolations, openStormThreads, stormSeries, type StormTask } from './storm-tasks.ts';
+
+export type FuzzDescription = Readonly<{
+  kind: 'fuzz';
+  designs: readonly string[];
+  modules: ModuleDigests;
+  from: number;
+  seeds: number;
+  pd: boolean;
+  twice: boolean;
+}>;
+
+/** Where shrunk failures go. */
+export const CASE_FOLDER = 'out/fuzz';
+
+/** Violations of a campaign that are shrunk and told, the first of each law; of the others the seeds are listed. */
+const MOST_REPORTS = 5;
+
+export const fuzzKind: CampaignKind<FuzzDescription, StormTask, CampaignPart> = {
+  name: 'fuzz',
+  seriesOf: ({ seeds, pd, twice, ...storms }) =>
+    stormSeries({ ...storms, numSeeds: seeds, options: { pd, twice, stopAfter: 0 } }),
+  sizeOf: numStorms,
+  numViolations,
+  openRunner: openStormThreads,
+  checkHere: ({ designs, modules }) => loadSameDesigns(designs, modules),
+  report: ({ description, results, seconds, flags }) =>
+    report(description, results.map(mergeParts), { ...flags, seconds }),
+};
+
+function report(
+  { seeds, from, pd }: FuzzDescription,
+  parts: readonly CampaignPart[],
+  { json, save = CASE_FOLDER, seconds }: ReportFlags & Readonly<{ seconds: number | null }>,
+): void {
+  const found = parts.flatMap(({ violations }) => violations);
+  const told = new Set(firstOfEachLaw(found).slice(0, MOST_REPORTS));
+  const violations = found.map((violation) => ({
+    ...violation,
+    ...(told.has(violation) ? saveCase(violation, { save, pd }) : { story: [], file: null }),
+  }));
+  const scenarios = parts.reduce((sum, part) => sum + part.scenarios, 0);
+  const steps = parts.reduce((sum, part) => sum + part.steps, 0);
+  const result: FuzzReport = {
+    seeds,
+    from,
+    pd,
+    scenarios,
+    steps,
+    seconds,
+    scenariosPerSecond: seconds === null ? null : scenarios / seconds,
+    stepsPerSecond: seconds === null ? null : steps / seconds,
+    designs: parts.map(({ design, hash, declared, marks }) => ({ design, hash, declared, marks })),
+    violations,
+    thinPaths: thinPathsOf(parts, pd),
+  };
+  process.exitCode = exitCodeOf(found) || (result.thinPaths.length > 0 ? EXIT.thin : 0);
+  if (json === true) {
+    process.stdout.write(`${JSON.stringify(result)}\n`);
+    return;
+  }
+  for (const { design, seed, law, what, story, file } of violations) {
+    if (file === null) continue;
+    process.stdout.write(`${design}, seed ${seed}: ${law}: ${what}\n`);
+    process.stdout.write(
+      `${story.map((line) => `    ${line}`).join('\n')}\n    replay: routed-experts fuzz --replay ${file}\n\n`,
+    );
+  }
+  process.stdout.write(`${renderReport(result, parts)}\n`);
+}
+
+/** Shrinks a failing seed, tells what is left, and saves it. */
+function saveCase(
+  violation: SeedViolation,
+  { save, pd }: Readonly<{ save: string; pd: boolean }>,
+): { story: string[]; file: string | null } {
+  const tested = loadedDesign(violation.design);
+  const shrunk = shrink(scenarioOf(violation.seed, tested, { pd }), tested);
+  // Two runs that differ (L10) may well agree now: there is nothing to shrink.
+  if (shrunk === null) return { story: [], file: null };
+  const { scenario } = shrunk;
+  const { law, message } = shrunk.violation;
+  const name = violation.design.replace(/^[^\w]+/, '').replaceAll(/[^\w.-]+/g, '-');
+  const file = join(save, `${name}-${law}-${pd ? 'pd-' : ''}${violation.seed}.json`);
+  mkdirSync(save, { recursive: true });
+  writeFileSync(
+    file,
+    writeCase({ design: violation.design, law, note: `seed ${violation.seed}: ${message}`, scenario }),
+  );
+  return { story: reportRun(scenario, tested), file };
+}
