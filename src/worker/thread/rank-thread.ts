@@ -5,6 +5,7 @@ import type { WorkerConfig } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { abandon } from './abandoned-threads.ts';
 import { isLoss } from '../pipeline/loss.ts';
+import { settlesWithin } from '../settles-within.ts';
 import { moduleBeside } from '../module-beside.ts';
 import type { LossNotice, RankReply, RankTask } from './rank-protocol.ts';
 
@@ -182,12 +183,4 @@ export class RankThread {
     this.fail(loss);
     this.#options.onLost(loss);
   }
-}
-
-async function settlesWithin(ms: number, work: Promise<unknown>): Promise<boolean> {
-  const { promise: tooLong, resolve } = Promise.withResolvers<false>();
-  const timer = setTimeout(() => resolve(false), ms);
-  const settled = await Promise.race([work.then(() => true), tooLong]);
-  clearTimeout(timer);
-  return settled;
 }

@@ -5,6 +5,7 @@ import type { DesignReference } from '../../../contract/config.ts';
 import type { DeviceInfo } from '../../../contract/device.ts';
 import { RoutedExpertsError } from '../../../contract/errors.ts';
 import type { SessionConfig } from '../../../host/design-session.ts';
+import { settlesWithin } from '../../../worker/settles-within.ts';
 import { moduleBeside } from '../../../worker/module-beside.ts';
 import { isLoss } from '../../../worker/pipeline/loss.ts';
 import { RankGrid } from '../../../worker/pipeline/lockstep/rank-grid.ts';
@@ -138,12 +139,4 @@ async function all<T>(asks: readonly Promise<T>[]): Promise<T[]> {
   if (failures.length === 0) return Promise.all(asks);
   await settlesWithin(FAIL_TIMEOUT_MS, settled);
   throw failures.find(isLoss) ?? failures[0];
-}
-
-async function settlesWithin(ms: number, work: Promise<unknown>): Promise<boolean> {
-  const { promise: tooLong, resolve } = Promise.withResolvers<false>();
-  const timer = setTimeout(() => resolve(false), ms);
-  const settled = await Promise.race([work.then(() => true), tooLong]);
-  clearTimeout(timer);
-  return settled;
 }
