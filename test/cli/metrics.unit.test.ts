@@ -5,6 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { designNames } from '../../src/capture/designs.ts';
 import { cellName, planCells } from '../../src/cli/bench/plan.ts';
 import type { CellReport } from '../../src/cli/bench/report/cell-report.ts';
+import type { RankReport, Spread } from '../../src/cli/bench/report/rank-report.ts';
 import { toCsv } from '../../src/cli/bench/report/csv.ts';
 import { METRICS } from '../../src/cli/bench/report/metrics.ts';
 import { legend, metricsHelp, metricsTable, TERMINAL_COLUMNS, wrapped } from '../../src/cli/bench/report/terminal.ts';
@@ -137,6 +138,14 @@ describe('legend and help', () => {
   });
 });
 
+function spread(p50: number): Spread {
+  return { p50, p99: 4 * p50, max: 9 * p50 };
+}
+
+function rank(number: number, wait: number, lastShare: number): RankReport {
+  return { rank: number, stepMs: spread(10), waitMs: spread(wait), lastShare };
+}
+
 describe('CSV', () => {
   test('a line for each cell, with a name and a unit for each column', () => {
     const text = toCsv(cells.map((cell) => ({ before: [], cell: report(cell) })));
@@ -157,6 +166,15 @@ describe('CSV', () => {
     const names = Object.keys(rows[0]!);
     expect(text.split('\r\n')).toHaveLength(cells.length + 2);
     expect(text.split('\r\n')[0]!.split(',')).toHaveLength(names.length);
+  });
+
+  test('of ranks in lockstep the longest wait and the straggler; nothing of others', () => {
+    const ranks = [rank(0, 2, 0.2), rank(1, 0.1, 0.7), rank(2, 3, 0.1)];
+    const rows = [report({ ranks }), report({})].map((cell) => ({ before: [], cell }));
+    expect(read(toCsv(rows))).toMatchObject([
+      { rank_wait_p50_ms: '3', rank_wait_p99_ms: '12', straggler_rank: '1', straggler_share: '0.7' },
+      { rank_wait_p50_ms: '', rank_wait_p99_ms: '', straggler_rank: '', straggler_share: '' },
+    ]);
   });
 
   test('what RFC 4180 wants quoted is quoted; what is not a number is empty', () => {
