@@ -71,7 +71,7 @@ function ranksText(
 
 function endingText(ending: Ending): string {
   if (ending.kind === 'repeats') return `${ending.repeats} ${ending.repeats === 1 ? 'repeat' : 'repeats'}`;
-  return `pairs until ± ${(100 * ending.halfWidth).toFixed(0)} %, at most ${ending.budgetMs / 1000} s`;
+  return `pairs until ± ${(100 * ending.halfWidth).toFixed(0)} %, at most ${Math.round(ending.budgetMs / 100) / 10} s`;
 }
 
 function footer(result: BenchResult, reports: readonly CellReport[]): string {
