@@ -3,7 +3,6 @@ import type { SourceMutation } from './source-mutation.ts';
 const loss = { test: 'test/worker/worker-loss.integration.test.ts' };
 const ranks = { test: 'test/worker/ranks.integration.test.ts' };
 const kvLoss = { test: 'test/serve/kv-worker-loss.integration.test.ts' };
-const pdLoss = { test: 'test/serve/pd-worker-loss.integration.test.ts' };
 
 export const workersMutations: readonly SourceMutation[] = [
   {
@@ -13,7 +12,7 @@ export const workersMutations: readonly SourceMutation[] = [
     file: 'src/worker/thread/rank-thread.ts',
     find: "this.#pool.on('error', (error: Error) => this.#lose(error.message));",
     replace: '',
-    killedBy: pdLoss,
+    killedBy: loss,
   },
   {
     name: 'executor-keeps-engines',

@@ -1,6 +1,7 @@
 // Whatever becomes of a worker thread is one event for its executor (L8): everything in flight rejects, the driver
 // hears of it while idle, new workers take over, and no process ends.
 
+import { Piscina } from 'piscina';
 import { describe, expect, test } from 'vitest';
 import type { Server } from '../../src/serve/server.ts';
 import { closeAfterTest, expectNothingLeft, startServer } from '../serve/helpers.ts';
@@ -53,4 +54,22 @@ test('workers lost while the server closes are not started again, and it closes'
   await inject(server, { kind: 'exit-thread', afterMs: 0 });
   await closed;
   expect(server.host.engine.workers.numRestarts).toBe(0);
+});
+
+test('an error of the thread pool is a loss: a reply without a thread, which piscina reports so', async () => {
+  const pools: Set<Piscina> = new Set();
+  const { on } = Piscina.prototype;
+  Piscina.prototype.on = function (this: Piscina, ...args: Parameters<typeof on>): Piscina {
+    pools.add(this);
+    return on.apply(this, args) as Piscina;
+  } as typeof on;
+  try {
+    const server = closeAfterTest(await startServer({ host: { maxRestarts: 100 } }));
+    const [pool] = pools;
+    expect(pool!.emit('error', new Error('Unexpected message from Worker'))).toBe(true);
+    await restarted(server, 1);
+    expect(server.host.engine.workers.lastLoss).toContain('Unexpected message from Worker');
+  } finally {
+    Piscina.prototype.on = on;
+  }
 });
