@@ -2,7 +2,7 @@
 // hears of it while idle, new workers take over, and no process ends.
 
 import { Piscina } from 'piscina';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import type { Server } from '../../src/serve/server.ts';
 import { closeAfterTest, expectNothingLeft, startServer } from '../serve/helpers.ts';
 import { promptOf } from '../serve/pd-helpers.ts';
@@ -58,11 +58,10 @@ test('workers lost while the server closes are not started again, and it closes'
 
 test('an error of the thread pool is a loss: a reply without a thread, which piscina reports so', async () => {
   const pools: Set<Piscina> = new Set();
-  const { on } = Piscina.prototype;
-  Piscina.prototype.on = function (this: Piscina, ...args: Parameters<typeof on>): Piscina {
+  const listening = vi.spyOn(Piscina.prototype, 'on').mockImplementation(function (this: Piscina, event, listener) {
     pools.add(this);
-    return on.apply(this, args) as Piscina;
-  } as typeof on;
+    return this.addListener(event, listener);
+  });
   try {
     const server = closeAfterTest(await startServer({ host: { maxRestarts: 100 } }));
     const [pool] = pools;
@@ -70,6 +69,6 @@ test('an error of the thread pool is a loss: a reply without a thread, which pis
     await restarted(server, 1);
     expect(server.host.engine.workers.lastLoss).toContain('Unexpected message from Worker');
   } finally {
-    Piscina.prototype.on = on;
+    listening.mockRestore();
   }
 });
