@@ -241,4 +241,12 @@ export const captureMutations: readonly SourceMutation[] = [
     replace: '',
     killedBy: { test: 'test/sim/virtual-lock.unit.test.ts' },
   },
+  {
+    name: 'room-counts-as-evicted',
+    defect: 'blocks of a run whose rows never came pay for moving rows that did: some are moved again and again',
+    file: 'src/capture/deltas/prefix-rows/block-rows.ts',
+    find: 'attached.numCached * 2 <= this.#numStanding(attached.run)',
+    replace: 'attached.numCached * 2 <= attached.blockIds.length',
+    killedBy: { command: ['fuzz', '--seeds', '1', '--from', '60163704', '--jobs', '1'] },
+  },
 ];

@@ -18,10 +18,10 @@ import type { RowRun } from './row-run.ts';
  * under way. A block has no run if no request asked for its rows. Where the step that was to fill a block is taken
  * back, the scheduler takes the hash back with it, and the run goes as in an eviction.
  *
- * Memory: a run is released as a whole. When a block is evicted and at most half of the run's blocks are still cached,
- * each stretch of them gets a run of its own. So at most twice as much is kept as can be hit, except for runs whose
- * rows are still under way, and for the room in the last run of a table (`TableRows`). At least as many blocks were
- * evicted, or were room, as are copied.
+ * Memory: a run is released as a whole. When a block is evicted and at most half of the blocks whose rows stand are
+ * still cached, each stretch of them gets a run of its own. So at most twice as much is kept as can be hit, except for
+ * runs whose rows are still under way, and for the room in the last run of a table (`TableRows`). At least as many
+ * blocks with rows were evicted as are copied: in all no more rows are moved than ever came.
  */
 export class BlockRows {
   readonly #blockSize: number;
@@ -38,11 +38,11 @@ export class BlockRows {
     let attached = this.#byRun.get(run);
     if (attached === undefined) {
       const numBlocks = (run.to - run.from) / this.#blockSize;
-      attached = { run, blockIds: Array<number>(numBlocks).fill(NONE), numAttached: 0 };
+      attached = { run, blockIds: Array<number>(numBlocks).fill(NONE), numCached: 0 };
       this.#byRun.set(run, attached);
     }
     attached.blockIds[i - run.from / this.#blockSize] = blockId;
-    attached.numAttached++;
+    attached.numCached++;
     while (this.#byBlock.length <= blockId) this.#byBlock.push(null);
     this.#byBlock[blockId] = attached;
   }
@@ -57,9 +57,9 @@ export class BlockRows {
     if (!attached) return;
     this.#byBlock[blockId] = null;
     attached.blockIds[attached.blockIds.indexOf(blockId)] = NONE;
-    attached.numAttached--;
-    if (attached.numAttached === 0) this.#byRun.delete(attached.run);
-    else if (attached.numAttached * 2 <= attached.blockIds.length) this.#thin(attached);
+    attached.numCached--;
+    if (attached.numCached === 0) this.#byRun.delete(attached.run);
+    else if (attached.numCached * 2 <= this.#numStanding(attached.run)) this.#thin(attached);
   }
 
   /** Every block lost its hash. */
@@ -70,6 +70,11 @@ export class BlockRows {
 
   get runs(): Iterable<RowRun> {
     return this.#byRun.keys();
+  }
+
+  /** Blocks of the run that have all rows that will ever come. */
+  #numStanding({ first, end }: RowRun): number {
+    return Math.floor((end - first) / this.#blockSize);
   }
 
   /** Gives each stretch of blocks that are left a run of its own. Waits while their rows are under way. */
@@ -92,4 +97,4 @@ export class BlockRows {
 const NONE = -1;
 
 /** A run, the cached block of each of its places, and how many of these there are. */
-type AttachedRun = { run: RowRun; blockIds: number[]; numAttached: number };
+type AttachedRun = { run: RowRun; blockIds: number[]; numCached: number };
