@@ -13,7 +13,7 @@ import type {
 } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { engineConfig } from '../host/engine-options.ts';
-import { DEFAULT_CLOCK_TIMES, parseStepTime, type StepTime } from '../kernels/device/clock-times.ts';
+import { DEFAULT_CLOCK_TIMES, parseStepTime, type StepTime } from '../kernels/device/clock/clock-times.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../kernels/model/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../kernels/model/model-presets.ts';
 import type { HttpLimits, ServeConfig } from '../serve/serve-config.ts';

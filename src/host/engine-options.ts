@@ -12,7 +12,7 @@ import type {
 import { prefixRowsByName } from '../capture/deltas/prefix-rows.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
-import { DEFAULT_CLOCK_TIMES } from '../kernels/device/clock-times.ts';
+import { DEFAULT_CLOCK_TIMES } from '../kernels/device/clock/clock-times.ts';
 import { modelPreset } from '../kernels/model/model-presets.ts';
 import { ROUTER_KERNELS } from '../kernels/model/route/engine-router.ts';
 import { designReference } from '../worker/design-module.ts';

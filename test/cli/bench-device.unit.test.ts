@@ -4,7 +4,7 @@
 import { describe, expect, test } from 'vitest';
 import type { DeviceInfo } from '../../src/contract/device.ts';
 import { benchDevice, type DeviceFlags } from '../../src/cli/bench/bench-device.ts';
-import { DEFAULT_CLOCK_TIMES } from '../../src/kernels/device/clock-times.ts';
+import { DEFAULT_CLOCK_TIMES } from '../../src/kernels/device/clock/clock-times.ts';
 
 const adapter = (description: string, isSoftware: boolean): DeviceInfo => ({
   kind: 'webgpu',

@@ -2,7 +2,7 @@
 
 import { expect, test } from 'vitest';
 import { checkFaultRank, collectiveTimeoutOf, ranksPerEngine } from '../../src/cli/bench/flags/lockstep-flags.ts';
-import { DEFAULT_CLOCK_TIMES } from '../../src/kernels/device/clock-times.ts';
+import { DEFAULT_CLOCK_TIMES } from '../../src/kernels/device/clock/clock-times.ts';
 
 const onClock = { clockTimes: DEFAULT_CLOCK_TIMES, ballastMs: 0, maxNumBatchedTokens: 1000 };
 const onGpu = { clockTimes: null, ballastMs: 10, maxNumBatchedTokens: 2048 };

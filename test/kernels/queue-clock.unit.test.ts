@@ -3,9 +3,9 @@
 
 import { describe, expect, test } from 'vitest';
 import type { ClockTimes } from '../../src/contract/config.ts';
-import { ClockDevice } from '../../src/kernels/device/clock-device.ts';
-import { DEFAULT_CLOCK_TIMES, parseStepTime, stepTimeText } from '../../src/kernels/device/clock-times.ts';
-import { QueueClock } from '../../src/kernels/device/queue-clock.ts';
+import { ClockDevice } from '../../src/kernels/device/clock/clock-device.ts';
+import { DEFAULT_CLOCK_TIMES, parseStepTime, stepTimeText } from '../../src/kernels/device/clock/clock-times.ts';
+import { QueueClock } from '../../src/kernels/device/clock/queue-clock.ts';
 import { wgslKernels } from '../../src/kernels/model/wgsl-kernels.ts';
 import { engineConfig, model } from './harness.ts';
 import { ToyEngine } from './toy-engine.ts';

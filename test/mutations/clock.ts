@@ -10,7 +10,7 @@ export const clockMutations: readonly SourceMutation[] = [
   {
     name: 'clock-steps-overlap',
     defect: 'a step begins when it is handed in, beside the one ahead of it',
-    file: `${room}/queue-clock.ts`,
+    file: `${room}/clock/queue-clock.ts`,
     find: 'Math.max(this.#freeAt, submittedAt) + passMs',
     replace: 'submittedAt + passMs',
     killedBy: clockTest,
@@ -18,7 +18,7 @@ export const clockMutations: readonly SourceMutation[] = [
   {
     name: 'clock-copies-for-nothing',
     defect: 'rows leave the device in no time',
-    file: `${room}/queue-clock.ts`,
+    file: `${room}/clock/queue-clock.ts`,
     find: 'const copyMs = readbackBytes / (copyGBPerS * 1e6);',
     replace: 'const copyMs = readbackBytes / (copyGBPerS * 1e9);',
     killedBy: clockTest,
@@ -26,7 +26,7 @@ export const clockMutations: readonly SourceMutation[] = [
   {
     name: 'clock-overruns-not-counted',
     defect: 'a deadline that was missed counts as kept',
-    file: `${room}/queue-clock.ts`,
+    file: `${room}/clock/queue-clock.ts`,
     find: 'overrun: overrun + (isOverrun ? 1 : 0),',
     replace: 'overrun,',
     killedBy: clockTest,
@@ -34,7 +34,7 @@ export const clockMutations: readonly SourceMutation[] = [
   {
     name: 'clock-read-too-early',
     defect: 'a read ends at the last tick of a timer before its deadline',
-    file: `${room}/clock-device.ts`,
+    file: `${room}/clock/clock-device.ts`,
     find: '      this.#sleepUntil(deadline);\n      this.#clock',
     replace: '      this.#clock',
     killedBy: clockTest,
@@ -42,7 +42,7 @@ export const clockMutations: readonly SourceMutation[] = [
   {
     name: 'clock-blocking-read-lets-the-thread-go-on',
     defect: 'a design that blocks costs no more than one that does not',
-    file: `${room}/clock-device.ts`,
+    file: `${room}/clock/clock-device.ts`,
     find: 'if (blocksThread) this.#sleepUntil(deadline);',
     replace: 'void blocksThread;',
     killedBy: clockTest,

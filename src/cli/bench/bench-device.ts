@@ -2,7 +2,7 @@
 
 import type { ClockTimes, DeviceKind } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
-import { DEFAULT_CLOCK_TIMES, stepTimeText, type StepTime } from '../../kernels/device/clock-times.ts';
+import { DEFAULT_CLOCK_TIMES, stepTimeText, type StepTime } from '../../kernels/device/clock/clock-times.ts';
 import { listDevices } from '../../kernels/device/open-device.ts';
 
 /** `auto`: the best GPU; without one the clock, and the software adapter for a check of the shaders. */

@@ -10,7 +10,7 @@ import {
 } from '../../capture/deltas/prefix-rows.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../../kernels/model/kernel-shape.ts';
 import { DEFAULT_MODEL, MODEL_NAMES } from '../../kernels/model/model-presets.ts';
-import { DEFAULT_CLOCK_TIMES, parseStepTime, stepTimeText } from '../../kernels/device/clock-times.ts';
+import { DEFAULT_CLOCK_TIMES, parseStepTime, stepTimeText } from '../../kernels/device/clock/clock-times.ts';
 import { workloadNames, workloads } from '../../workload/workloads.ts';
 import { designReference } from '../../worker/design-module.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread/thread-executor.ts';

@@ -2,8 +2,8 @@
 
 import type { ClockTimes, DeviceKind } from '../../contract/config.ts';
 import type { Device, DeviceInfo } from '../../contract/device.ts';
-import { ClockDevice } from './clock-device.ts';
-import { DEFAULT_CLOCK_TIMES } from './clock-times.ts';
+import { ClockDevice } from './clock/clock-device.ts';
+import { DEFAULT_CLOCK_TIMES } from './clock/clock-times.ts';
 import { CpuDevice } from './cpu-device.ts';
 import { listAdapters, openAdapter } from './gpu.ts';
 import { hasSelectLayer, hostGpus, selectGpu, type HostGpu } from './host-gpus.ts';

@@ -99,8 +99,6 @@ export class PlanCheck {
       );
     }
     this.#takeBegunLoads();
-    const outputs: null[] = [];
-    for (let rank = 0; rank < numRanks; rank += 1) outputs.push(null);
     return {
       stepId: plan.stepId,
       plan,
@@ -108,7 +106,7 @@ export class PlanCheck {
       entries,
       numWantedTokens,
       isExecuted: false,
-      outputs,
+      outputs: Array<null>(numRanks).fill(null),
       numArrived: 0,
     };
   }
@@ -135,7 +133,7 @@ export class PlanCheck {
    */
   #takeBegunLoads(): void {
     for (const { request, view, from } of this.#begunLoads) this.#takeBegunLoad(request, view, from);
-    if (this.#begunLoads.length > 0) this.#begunLoads.length = 0;
+    this.#begunLoads.length = 0;
   }
 
   #takeBegunLoad(request: TrackedRequest, view: CaptureRequest, from: number): void {

@@ -1,7 +1,7 @@
 /** When the submissions of a queue end whose time is modelled. It knows no clock: it is told what time it is. */
 
-import type { ClockTimes } from '../../contract/config.ts';
-import type { DeadlineCounts } from '../../contract/device.ts';
+import type { ClockTimes } from '../../../contract/config.ts';
+import type { DeadlineCounts } from '../../../contract/device.ts';
 
 /** `passTokens`: of its forward pass, `null` without one. `readbackBytes`: what it copies to the host. */
 export type Submission = Readonly<{ submittedAt: number; passTokens: number | null; readbackBytes: number }>;

@@ -3,7 +3,7 @@
  * read says a clock, as if a GPU had computed them. In between the thread sleeps and no core is burnt.
  */
 
-import type { ClockTimes } from '../../contract/config.ts';
+import type { ClockTimes } from '../../../contract/config.ts';
 import type {
   BoundKernel,
   BufferUsage,
@@ -14,10 +14,10 @@ import type {
   DeviceInfo,
   Kernel,
   ReadOptions,
-} from '../../contract/device.ts';
-import { RoutedExpertsError } from '../../contract/errors.ts';
+} from '../../../contract/device.ts';
+import { RoutedExpertsError } from '../../../contract/errors.ts';
 import { stepTimeText } from './clock-times.ts';
-import { CpuDevice } from './cpu-device.ts';
+import { CpuDevice } from '../cpu-device.ts';
 import { QueueClock } from './queue-clock.ts';
 
 /** The rest of a wait, which a timer of the event loop would overshoot. */

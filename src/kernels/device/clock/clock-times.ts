@@ -1,7 +1,7 @@
 /** What each thing takes on the `clock` device, and how that is written. */
 
-import type { ClockTimes } from '../../contract/config.ts';
-import { RoutedExpertsError } from '../../contract/errors.ts';
+import type { ClockTimes } from '../../../contract/config.ts';
+import { RoutedExpertsError } from '../../../contract/errors.ts';
 
 /**
  * Near gpt-oss-120b on one H100. A step of 4 decodes takes 7.8 ms: 511 tokens/s for 4 requests at once
