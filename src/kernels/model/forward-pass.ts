@@ -194,7 +194,7 @@ function prepare(
     ...routing.planned,
     wholeStep(kernels.sample, sampleBuffers),
   ];
-  const hasRows = captures && (router.kind === 'modular' || kernels.expand !== undefined);
+  const hasRows = captures && (router.kind === 'modular' || Boolean(kernels.expand));
   const rowBuffers = hasRows ? createRowBuffers(device, model, shape, router) : null;
   const owned = [...Object.values(b), ...routing.owned, ...Object.values(rowBuffers ?? {})];
   const forRows = rowBuffers === null ? [] : plannedForRows(kernels, b, rowBuffers);
