@@ -199,14 +199,14 @@ describe.skipIf(redisBinary === null)('on a queue', () => {
     const main = join(other, 'src', 'cli', 'main.ts');
     const refusing = new CliProcess(['work', '--queue', url, '--jobs', '1'], { cwd: folder, main });
     await refusing.says('takes shards');
-    const campaign = runHere('fuzz', '--queue', url, '--seeds', '10', '--patience', '5');
+    const campaign = runHere('fuzz', '--queue', url, '--seeds', '10', '--patience', '3');
     await refusing.says('refuses campaign fuzz-');
     refusing.signal('SIGTERM');
     expect(await refusing.ended()).toBe(0);
     expect(refusing.stderr).toContain('ran 0 shards');
     const { code, stderr } = await campaign;
     expect(code).toBe(2);
-    expect(stderr).toMatch(/no shard has come back for 5 s .* no workers of version .*; start "routed-experts work /);
+    expect(stderr).toMatch(/no shard has come back for 3 s .* no workers of version .*; start "routed-experts work /);
   });
 
   test('a worker without the module of a design fails the campaign, and says what is missing', async () => {
