@@ -155,7 +155,7 @@ export const campaignMutations: readonly SourceMutation[] = [
     name: 'queue-silent',
     defect: 'a command waits for a server that never replies',
     file: `${room}/queue/queue-server.ts`,
-    find: '      commandTimeout: COMMAND_MS,\n',
+    find: '      commandTimeout: replyMs,\n',
     replace: '',
     killedBy: noQueue,
   },
