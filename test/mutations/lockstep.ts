@@ -236,6 +236,14 @@ export const lockstepMutations: readonly SourceMutation[] = [
     killedBy: { test: 'test/worker/lockstep/dispatch.unit.test.ts' },
   },
   {
+    name: 'shards-only-for-those-who-ask',
+    defect: 'a design that keeps the rows of all requests keeps none of those that nobody asked for, and does not know',
+    file: 'src/worker/pipeline/step-runner.ts',
+    find: 'this.#place.capturesAll || ',
+    replace: '',
+    killedBy: { test: 'test/worker/lockstep/dispatch.unit.test.ts' },
+  },
+  {
     name: 'shards-hook-sees-all',
     defect: 'the router of a rank routes all rows of its engine, and the hook sees them',
     file: 'src/kernels/model/forward-pass.ts',

@@ -58,12 +58,16 @@ class TestedEngine {
     }
     const tested = new TestedEngine(new EngineCore(engine, design.engineHalf(model, engine, resources)), ranks);
     for (const [i, [promptLength, maxTokens]] of LENGTHS[number]!.entries())
-      tested.#add(number, i, promptLength, maxTokens);
+      tested.add(20 * i + 100 * number, [promptLength, maxTokens], true);
     return tested;
   }
 
   get hasWork(): boolean {
     return this.requests.some(({ finishReason }) => finishReason === null);
+  }
+
+  get numPrefixHitTokens(): number {
+    return this.#core.stats().numPrefixHitTokens;
   }
 
   /** A pass: with the engine's own step, or a dummy where it has none. */
@@ -91,39 +95,42 @@ class TestedEngine {
     for (const rank of this.#ranks) await rank.close();
   }
 
-  #add(number: number, i: number, promptLength: number, maxTokens: number): void {
-    const requestId = `${number}-${i}`;
-    const promptTokenIds = Uint32Array.from({ length: promptLength }, (_, p) => 100 * number + 20 * i + p);
+  add(firstToken: number, [promptLength, maxTokens]: readonly [number, number], optedIn: boolean): void {
+    const requestId = `${this.requests.length}-${firstToken}`;
+    const promptTokenIds = Uint32Array.from({ length: promptLength }, (_, p) => firstToken + p);
     const sampling = {
       maxTokens,
       minTokens: 0,
       eosTokenId: null,
       stopTokenIds: [],
-      returnRoutedExperts: true,
+      returnRoutedExperts: optedIn,
       routedExpertsPromptStart: 0,
     };
     this.#core.addRequest({ requestId, promptTokenIds, sampling, priority: 0, arrivalTime: 0, cacheSalt: null });
     this.#joiners.set(requestId, new RowJoiner());
-    const asked = { requestId, promptTokenIds, optedIn: true, mostOutputTokens: maxTokens };
+    const asked = { requestId, promptTokenIds, optedIn, mostOutputTokens: maxTokens };
     this.requests.push({ ...asked, outputTokenIds: [], finishReason: null, refusal: null, rows: null });
   }
 }
 
 type Layout = Readonly<{ design: DesignName; dispatch: Dispatch; numEngines: number; numRanks: number }>;
 
-/** Serves the requests of so many engines, and checks each row of each. */
-async function serveAll({ design, dispatch, numEngines, numRanks }: Layout): Promise<readonly string[]> {
+function startAll({ design, dispatch, numEngines, numRanks }: Layout): Promise<TestedEngine[]> {
   const grid = new RankGrid({ dataParallel: numEngines, pipelineParallel: 1, tensorParallel: numRanks });
   const shardWords = mostShardWords({ engine, model, numRanks });
   const lockstep = newLockstep(grid, { collectiveTimeoutMs: 5000, dispatch, shardWords });
   const common = { numRanks, model, engine, design, device: 'cpu', adapter: null, queueDepth: 1 } as const;
   const rest = { ballastMs: 0, sharedMemory: null, fault: null };
-  const lengths = LENGTHS.slice(0, numEngines);
-  const engines = await Promise.all(
-    lengths.map((_, number) =>
+  return Promise.all(
+    LENGTHS.slice(0, numEngines).map((_, number) =>
       TestedEngine.start(number, { ...common, ...rest, lockstep: { ...lockstep, engine: number } }),
     ),
   );
+}
+
+/** Serves the requests of so many engines, and checks each row of each. */
+async function serveAll(layout: Layout): Promise<readonly string[]> {
+  const engines = await startAll(layout);
   const kinds: string[] = [];
   for (let pass = 0; pass < 40 && engines.some(({ hasWork }) => hasWork); pass++) {
     kinds.push((await Promise.all(engines.map((each) => each.pass()))).join());
@@ -131,7 +138,8 @@ async function serveAll({ design, dispatch, numEngines, numRanks }: Layout): Pro
   await Promise.all(engines.map((each) => each.close()));
   const verification = new Verifier(model).verify(engines.flatMap(({ requests }) => requests));
   expect(verification).toMatchObject({ wrongTokens: 0, rowsMismatched: 0, rowsMissing: 0, firstProblem: null });
-  const numRows = lengths.flat().reduce((sum, [prompt, output]) => sum + prompt + output - 1, 0);
+  const lengths = LENGTHS.slice(0, layout.numEngines).flat();
+  const numRows = lengths.reduce((sum, [prompt, output]) => sum + prompt + output - 1, 0);
   expect(verification.rowsVerified).toBe(numRows);
   return kinds;
 }
@@ -152,6 +160,20 @@ test.each(names.flatMap((design) => [2, 4].map((numRanks) => [design, numRanks] 
     await serveAll({ design, dispatch: 'modular-shards', numEngines: 1, numRanks });
   },
 );
+
+test('rows that nobody asked for are gathered for a design that keeps them: a later request hits their blocks', async () => {
+  const [tested] = await startAll({ design: 'shm-flock', dispatch: 'modular-shards', numEngines: 1, numRanks: 2 });
+  const serve = async (optedIn: boolean): Promise<void> => {
+    tested!.add(40, [11, 2], optedIn);
+    for (let pass = 0; pass < 40 && tested!.hasWork; pass++) await tested!.pass();
+  };
+  await serve(false);
+  await serve(true);
+  const { rowsVerified, rowsMismatched } = new Verifier(model).verify(tested!.requests.slice(-1));
+  expect({ rowsVerified, rowsMismatched }).toEqual({ rowsVerified: 12, rowsMismatched: 0 });
+  expect(tested!.numPrefixHitTokens).toBeGreaterThan(0);
+  await tested!.close();
+});
 
 test('a router of shards sees its own rows alone: ⌈n / ranks⌉ of them, from 0 on', async () => {
   const device = new CpuDevice();
