@@ -161,14 +161,17 @@ test.each(names.flatMap((design) => [2, 4].map((numRanks) => [design, numRanks] 
   },
 );
 
-test('rows that nobody asked for are gathered for a design that keeps them: a later request hits their blocks', async () => {
+test('rows that nobody asked for are gathered for a design that keeps them, and a later request has them', async () => {
   const [tested] = await startAll({ design: 'shm-flock', dispatch: 'modular-shards', numEngines: 1, numRanks: 2 });
-  const serve = async (optedIn: boolean): Promise<void> => {
-    tested!.add(40, [11, 2], optedIn);
+  const drain = async (): Promise<void> => {
     for (let pass = 0; pass < 40 && tested!.hasWork; pass++) await tested!.pass();
   };
-  await serve(false);
-  await serve(true);
+  // No step of the first request has one beside it that asks.
+  for (const optedIn of [false, true]) {
+    await drain();
+    tested!.add(40, [11, 2], optedIn);
+  }
+  await drain();
   const { rowsVerified, rowsMismatched } = new Verifier(model).verify(tested!.requests.slice(-1));
   expect({ rowsVerified, rowsMismatched }).toEqual({ rowsVerified: 12, rowsMismatched: 0 });
   expect(tested!.numPrefixHitTokens).toBeGreaterThan(0);
