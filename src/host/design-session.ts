@@ -9,6 +9,7 @@ import { createSharedRows, sharedRowsBytes } from '../capture/shm-flock/posix-sh
 import type { SharedRows } from '../capture/shm-flock/shared-rows.ts';
 import type { CaptureEngineHalf } from '../contract/capture.ts';
 import type { DesignReference, PrefixRows } from '../contract/config.ts';
+import type { KvOffloadOptions } from './kv-tier/offload-options.ts';
 import { prepareAdapters } from '../kernels/device/open-device.ts';
 import { loadDesign } from '../worker/design-module.ts';
 import { sharedMemoryName } from '../worker/design-resources.ts';
@@ -21,6 +22,8 @@ export type SessionConfig = Omit<ThreadExecutorConfig, 'design' | 'sharedMemory'
   Readonly<{
     /** Policy of `deltas`; absent = its default. */
     prefixRows?: PrefixRows;
+    /** Where KV blocks go that the prefix cache gives up; absent = nowhere. */
+    kvOffload?: KvOffloadOptions;
     /**
      * The ranks run in lockstep, and none waits for the others for longer than this, in ms; absent = they do not,
      * unless `lockstep` names the group of several engines that they are in.

@@ -142,6 +142,12 @@ export function benchCommand(): Command {
     .option('--block-size <n>', 'tokens per KV block', whole(1, 65_536), 16)
     .option('--num-blocks <n>', 'KV blocks (default: enough that nothing is preempted)', whole(2, 2 ** 24))
     .option(
+      '--kv-offload-blocks <n>',
+      'KV blocks kept in host memory when the pool gives them up',
+      whole(0, 2 ** 24),
+      0,
+    )
+    .option(
       '--max-num-seqs <n>',
       'requests running at once (default: the concurrency, 256 in an open loop)',
       whole(1, 65_535),
