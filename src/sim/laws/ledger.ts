@@ -26,6 +26,16 @@ const NOTHING = -1;
 
 type Ledgered = Readonly<{ scenario: Scenario; router: Router; judge: Judge; marks: Set<Mark> }>;
 
+/** What the slots of a block hold. */
+export type SlotContents = Readonly<{
+  tokens: readonly number[];
+  positions: readonly number[];
+  epochs: readonly number[];
+  salts: readonly (string | null)[];
+  /** With epochs. */
+  rows: readonly (Uint16Array | null)[];
+}>;
+
 /** What a forward pass left on the device, and the step as the worker ran it. */
 export type ExecutedStep = Readonly<{
   step: WorkerStep;
@@ -155,11 +165,44 @@ export class Ledger {
     return { from, to, epochs, rows };
   }
 
-  /** KV of another engine has been written to the request's blocks. */
+  /** What a block of the device holds, to be kept outside of it. */
+  contentsOf(blockId: number): SlotContents {
+    const { blockSize } = this.#engine;
+    const [from, to] = [blockId * blockSize, (blockId + 1) * blockSize];
+    return {
+      tokens: Array.from(this.#slotTokens.subarray(from, to)),
+      positions: Array.from(this.#slotPositions.subarray(from, to)),
+      epochs: Array.from(this.#slotEpochs.subarray(from, to)),
+      salts: this.#slotSalts.slice(from, to),
+      rows: this.#hasEpochs ? this.#slotRows.slice(from, to) : [],
+    };
+  }
+
+  /**
+   * Returns blocks that were kept outside the device as the KV of the request from position `from` on. It must be KV of
+   * the request's own tokens (L9). `null`: nobody knows what a block holds.
+   */
+  kvOf(request: TrackedRequest, from: number, blocks: readonly (SlotContents | null)[]): LoadedKv {
+    const { blockSize } = this.#engine;
+    for (const [i, block] of blocks.entries()) {
+      for (let s = 0; s < blockSize; s += 1) {
+        const position = from + i * blockSize + s;
+        const isOwn = block?.positions[s] === position && block.tokens[s] === request.tokens[position];
+        if (isOwn && block.salts[s] === request.spec.salt) continue;
+        const held = block === null ? 'nothing' : `token ${block.tokens[s]} at position ${block.positions[s]}`;
+        this.#judge.wrong('L9', `a block came back for position ${position} of ${request.name}, and holds ${held}`);
+      }
+    }
+    const epochs = blocks.flatMap((block) => block?.epochs ?? []);
+    const rows = blocks.flatMap((block) => (block?.rows ?? []) as Uint16Array[]);
+    return { from, to: from + blocks.length * blockSize, epochs, rows };
+  }
+
+  /** KV from elsewhere has been written to the request's blocks. */
   writeKv(request: TrackedRequest, blocks: readonly number[], kv: LoadedKv): void {
     for (let position = kv.from; position < kv.to; position += 1) {
       const slot = this.#slotIn(blocks, position);
-      this.#slotTokens[slot] = request.spec.prompt[position]!;
+      this.#slotTokens[slot] = request.tokens[position]!;
       this.#slotPositions[slot] = position;
       this.#slotEpochs[slot] = kv.epochs[position - kv.from]!;
       this.#slotSalts[slot] = request.spec.salt;

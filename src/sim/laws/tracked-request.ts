@@ -51,6 +51,8 @@ export class TrackedRequest {
   /** The caller's view: prompt and delivered tokens. */
   readonly tokens: number[];
   state: TrackedState = 'waiting';
+  /** The workers have known it before. */
+  wasPreempted = false;
   finish: FinishReason | null = null;
   /** Whether it held blocks when it ended. */
   endedWithBlocks = false;
