@@ -1,6 +1,7 @@
 /** The storm of a seed, with KV that goes to host memory and files and comes back. */
 
 import { Draw, drawScenario } from '../draw-scenario.ts';
+import type { Fault } from '../fault.ts';
 import type { Scenario } from '../scenario.ts';
 import type { CopyTiming, OffloadScenario, VirtualFiles } from './offload-scenario.ts';
 
@@ -19,23 +20,28 @@ export function drawOffloadScenario(seed: number): Scenario {
     files: draw.chance(0.5) ? drawFiles(draw) : null,
   };
   const isTight = draw.chance(0.7);
-  const hasEpochs = draw.chance(0.4);
+  const hasEpochs = draw.chance(0.5);
   const repeats = draw.chance(0.7) ? draw.int(1, 2) : 0;
   const span = draw.pick([1000, 3000, 8000]);
+  const abortShare = draw.chance(0.3) ? draw.pick([0.2, 0.5]) : 0;
   const requests = [...base.requests];
+  const aborts: Fault[] = [];
   // Prompts come again, when others have taken their blocks: first those without rows, then those with, and the other
   // way round.
   for (let round = 1; round <= repeats; round += 1) {
     for (const [i, request] of base.requests.entries()) {
       if (request.prompt.length === 0) continue;
       const rows = draw.chance(0.3) ? !request.rows : request.rows;
-      requests.push({ ...request, id: `r${i}/${round}`, at: request.at + round * span, rows });
+      const [id, at] = [`r${i}/${round}`, request.at + round * span];
+      requests.push({ ...request, id, at, rows });
+      if (draw.chance(abortShare)) aborts.push({ when: { at: at + draw.int(1, 400) }, kind: 'abort', ids: [id] });
     }
   }
   return {
     ...base,
     hasEpochs,
     requests,
+    faults: [...base.faults, ...aborts],
     engine: {
       ...base.engine,
       enablePrefixCaching: base.engine.enablePrefixCaching || draw.chance(0.9),

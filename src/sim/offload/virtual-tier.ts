@@ -46,6 +46,8 @@ export class VirtualTier implements KvConnector {
   /** By load. */
   readonly #written: Map<number, LoadedKv> = new Map();
   readonly #blockSize: number;
+  /** A load was written since the last one began. */
+  #isWriting = false;
   /** The cache is reset once more, to see what is left. */
   #isEnding = false;
   #world: World | null = null;
@@ -63,7 +65,10 @@ export class VirtualTier implements KvConnector {
       { capacity, mostCopies, blockSize: engine.blockSize, rowShape: rowShape(model) },
       {
         readKv: (copy) => this.#readKv(copy),
-        writeKv: (load) => this.#soon(() => this.#writeKv(load)),
+        writeKv: (load) => {
+          this.#isWriting = true;
+          this.#soon(() => this.#writeKv(load));
+        },
         finishLoad: (load, outcome) => this.#finishLoad(load, outcome),
       },
       this.#files,
@@ -85,7 +90,9 @@ export class VirtualTier implements KvConnector {
     const request = this.#world!.request(load.loadId);
     if (request.wasPreempted) marks.add('preempted request loads its blocks back');
     this.#world!.onLoadBegun(load, this.#views.get(load.requestId)!);
+    this.#isWriting = false;
     this.#tier.startLoad(load);
+    if (!this.#isWriting) marks.add('block found while it was on its way');
   }
 
   keepsBlocks(): boolean {
