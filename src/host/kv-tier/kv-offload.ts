@@ -28,7 +28,13 @@ export type TierProblem = 'open' | 'write' | 'read';
 
 /** What a tier holds and has done. */
 export type OffloadStats = TierCounts &
-  Readonly<{ hostBlocks: number; files: (FileCounts & Readonly<{ blocks: number }>) | null }>;
+  Readonly<{
+    hostBlocks: number;
+    /** `null`: there are none, or the folder cannot be used. */
+    files: (FileCounts & Readonly<{ blocks: number }>) | null;
+    /** Times that the folder or a file could not be used. */
+    fileProblems: number;
+  }>;
 
 /** Tasks beyond those that a rank has places for would hold up steps. */
 const MOST_WRITES = 2;
@@ -101,7 +107,8 @@ export class KvOffload implements KvConnector {
   stats(): OffloadStats {
     const files = this.#files;
     const { blocks: hostBlocks } = this.#tier.liveCounts();
-    return { ...this.#tier.counts, hostBlocks, files: files && { ...files.counts, blocks: files.size } };
+    const fileProblems = (files?.counts.problems ?? 0) + (this.#told.has('open') ? 1 : 0);
+    return { ...this.#tier.counts, hostBlocks, files: files && { ...files.counts, blocks: files.size }, fileProblems };
   }
 
   /** Resolves when all that was to be written to files is. Never rejects. */

@@ -14,7 +14,7 @@ export type KvOffloadOptions = Readonly<{
   weightVersion: string;
 }>;
 
-export const DEFAULT_DIR_BLOCKS = 65_536;
+export const NO_OFFLOAD: KvOffloadOptions = { hostBlocks: 0, dir: null, dirBlocks: 65_536, weightVersion: '' };
 
 /** What the caller calls these options, for messages. */
 export type OffloadNames = Readonly<Record<'hostBlocks' | 'dir' | 'prefixCaching', string>>;

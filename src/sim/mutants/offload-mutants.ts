@@ -72,13 +72,14 @@ function installBelievedTooEarly(): () => void {
 function installOvertakingRead(): () => void {
   const { handKv } = Storm.prototype;
   const { accept } = VirtualRank.prototype;
-  let first: VirtualRank | null = null;
+  const firstRanks: VirtualRank[] = [];
   VirtualRank.prototype.accept = function note(this: VirtualRank, flight) {
-    if (this.number === 0) first = this;
+    if (this.number === 0) firstRanks[0] = this;
     accept.call(this, flight);
   };
   Storm.prototype.handKv = function hand(this: Storm, task: KvTask) {
-    if (task.kind === 'read-kv' && first !== null && !first.isDead) first.acceptKv(task);
+    const [first] = firstRanks;
+    if (task.kind === 'read-kv' && first?.isDead === false) first.acceptKv(task);
     else handKv.call(this, task);
   };
   return () => {

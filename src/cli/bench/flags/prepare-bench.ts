@@ -2,7 +2,7 @@
 
 import type { EngineConfig } from '../../../contract/config.ts';
 import type { SessionConfig } from '../../../host/design-session.ts';
-import { checkOffload } from '../../../host/kv-tier/offload-options.ts';
+import { checkOffload, NO_OFFLOAD } from '../../../host/kv-tier/offload-options.ts';
 import { prepareAdapters } from '../../../kernels/device/open-device.ts';
 import { gpusForRanks, type PciAddress } from '../../../kernels/device/host-gpus.ts';
 import type { LoopMode } from '../../../workload/arrivals.ts';
@@ -81,7 +81,7 @@ export async function prepareBench(flags: Flags): Promise<BenchOptions> {
 /** Without files: a run must not find what another one left. */
 function offloadOf({ kvOffloadBlocks }: Flags, engine: EngineConfig): Pick<SessionConfig, 'kvOffload'> {
   if (kvOffloadBlocks === 0) return {};
-  const kvOffload = { hostBlocks: kvOffloadBlocks, dir: null, dirBlocks: 0, weightVersion: '' };
+  const kvOffload = { ...NO_OFFLOAD, hostBlocks: kvOffloadBlocks };
   checkOffload(kvOffload, engine, OFFLOAD_FLAGS);
   return { kvOffload };
 }
