@@ -106,8 +106,7 @@ const CLOSED_MARKS: Readonly<Record<string, readonly Mark[]>> = {
   'slot-store': [...handoverMarks, ...tierRowsMarks],
   // Rows of all requests lie with the worker, and none of them comes from elsewhere.
   'block-store': [...handoverMarks, ...tierHitMarks, ...tierRowsMarks],
-  // No block has rows, and a request that wants some has no use for it.
-  'deltas/recompute': ['block loaded back for a request that wants rows', ...tierRowsMarks],
+  'deltas/recompute': tierRowsMarks,
   'deltas/computed-only': tierRowsMarks,
 };
 
