@@ -65,7 +65,7 @@ const TIER_HIT_MARKS = {
   'block loaded back for a request that wants rows': 0.03,
   'preempted request loads its blocks back': 0.01,
   'block found while it was on its way': 0.01,
-  'block read from a file': 0.02,
+  'block read from a file': 0.01,
   'file of a block not believed': 0.005,
   'blocks did not come back and were computed again': 0.01,
   'aborted while its blocks came back': 0.002,
