@@ -58,10 +58,10 @@ export const offloadMutations: readonly SourceMutation[] = [
   },
   {
     name: 'read-behind-the-next-step',
-    defect: 'evicted blocks are read when the next step is planned, behind the one that overwrites them',
-    file: tier,
-    find: '    if (this.#evicted.blocks.length === 0) return;\n',
-    replace: '    if ((this.#numPlanned += 1) % 2 === 0 || this.#evicted.blocks.length === 0) return;\n',
+    defect: 'what every other step evicts is read behind it',
+    file: 'src/engine/scheduler.ts',
+    find: '    this.requests.handovers?.onPlanned();\n',
+    replace: '    if (step.output.stepId % 2 === 0) this.requests.handovers?.onPlanned();\n',
     killedBy: storm,
   },
   {
