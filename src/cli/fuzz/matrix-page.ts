@@ -136,12 +136,7 @@ export function renderMatrix(found: {
       'machine.',
     '',
     table(
-      [
-        'design',
-        ...['scenarios', 'steps', 'hash'],
-        ...['with a prefill engine', 'steps', 'hash'],
-        ...['with KV outside', 'steps', 'hash'],
-      ],
+      'design|scenarios|steps|hash|with a prefill engine|steps|hash|with KV outside|steps|hash'.split('|'),
       parts.map((part, i) => [
         `\`${part.design}\``,
         ...[part, pdParts[i]!, offloadParts[i]!].flatMap((each) => [
