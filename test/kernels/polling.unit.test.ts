@@ -60,8 +60,8 @@ test('a thread looks seldom while no read can have ended, often when one may hav
   times.began(10);
   times.began(10.5);
   times.ended(20);
-  times.ended(40);
-  // The shortest lately took 10 ms.
+  times.ended(32);
+  // One took 10 ms; the other 12 ms, behind it.
   times.began(100);
   times.began(105);
   expect(times.restBefore(105.5)).toBe(0);
@@ -71,16 +71,19 @@ test('a thread looks seldom while no read can have ended, often when one may hav
   expect(times.restBefore(500)).toBe(0.05);
   times.ended(110);
   expect(times.restBefore(110)).toBe(1);
-  times.ended(115);
-  expect(times.restBefore(115)).toBe(0.05);
+  expect(times.restBefore(117.5)).toBeCloseTo(0.5);
+  times.ended(120);
+  expect(times.restBefore(120)).toBe(0.05);
 });
 
 test('a short read long ago is forgotten', () => {
   const times = new LookTimes();
+  let now = 0;
   for (const duration of [2, ...Array.from({ length: 8 }, () => 50)]) {
-    times.began(0);
-    times.ended(duration);
+    now += 100;
+    times.began(now);
+    times.ended(now + duration);
   }
-  times.began(100);
-  expect(times.restBefore(130)).toBe(1);
+  times.began(now + 100);
+  expect(times.restBefore(now + 130)).toBe(1);
 });
