@@ -54,7 +54,7 @@ test('just after a read has begun it does not', () => {
   }
 });
 
-test('a thread looks seldom while no read can have ended, often when one may have, and hears what is sent to it', () => {
+test('a thread looks seldom before a read can end, often when it may, and always hears what is sent to it', () => {
   const times = new LookTimes();
   expect(times.restBefore(5)).toBe(0.05);
   times.began(10);
