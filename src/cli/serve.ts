@@ -9,6 +9,7 @@ import type {
   EngineConfig,
   PrefixRows,
   RouterKernels,
+  RowsLayers,
   SchedulingPolicy,
 } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -28,7 +29,15 @@ import { requireRows } from '../worker/router-kinds.ts';
 import { routerConfig } from './router-flags.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../worker/thread/thread-executor.ts';
 import { endAtOnce, endProcess } from './end-process.ts';
-import { checkDraftFlags, finite, list, OFFLOAD_FLAGS, routerKernelsOption, whole } from './options.ts';
+import {
+  checkDraftFlags,
+  finite,
+  list,
+  OFFLOAD_FLAGS,
+  routerKernelsOption,
+  rowsLayersOption,
+  whole,
+} from './options.ts';
 import { nextSignal } from './signals.ts';
 
 /** One of the smaller published models: on a software adapter a token of a large one takes its time. */
@@ -56,6 +65,7 @@ type Flags = {
   kvOffloadDir?: string;
   kvOffloadDirBlocks: number;
   weightVersion: string;
+  rowsLayers: RowsLayers;
   ranks: number;
   queueDepth: number;
   ballastMs: number;
@@ -126,6 +136,7 @@ export function serveCommand(): Command {
     .option('--kv-offload-dir <dir>', 'keep such blocks in files, too: they outlive the server')
     .option('--kv-offload-dir-blocks <n>', 'the most of these files', whole(1, 2 ** 24), NO_OFFLOAD.dirBlocks)
     .option('--weight-version <name>', 'names the weights: blocks in files of other weights are of no use', '')
+    .addOption(rowsLayersOption())
     .option('--ranks <n>', 'worker threads, each running every step', whole(1, 16), 1)
     .option('--queue-depth <n>', 'steps in flight', whole(1, 16), 2)
     .addOption(
@@ -289,6 +300,7 @@ function toConfig(flags: Flags): ServeConfig {
       router: routerConfig(flags),
       prefixRows: flags.prefixRows,
       kvOffload: toOffload(flags, engine),
+      rowsLayers: flags.rowsLayers,
       draftAcceptanceRate: flags.draftAcceptanceRate,
       maxRestarts: flags.maxRestarts,
       stepTimeoutMs: flags.stepTimeout * 1e3,

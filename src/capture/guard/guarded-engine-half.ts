@@ -15,8 +15,8 @@ import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 import { BrokenContract, callHook, closeQuietly, countsOf, designFailed, shown } from './hook-call.ts';
-import { rowShape } from '../row-shape.ts';
 import { unwrapDeltas } from './payload.ts';
+import { rowShape, type RowShape } from '../row-shape.ts';
 import { problemOfRows } from './rows-check.ts';
 
 /** A live request that asked for rows. */
@@ -37,8 +37,8 @@ export class GuardedEngineHalf implements CaptureEngineHalf {
   /** Absent where the half has none: its absence means something. */
   readonly acceptsExternalKv?: (request: CaptureRequest, hasRows: boolean) => boolean;
   readonly onExternalKv?: (request: CaptureRequest, from: number, to: number, rows: RoutedRows | null) => void;
-  readonly #model: ModelConfig;
   readonly #blockSize: number;
+  readonly #shape: RowShape;
   readonly #needsRows: boolean;
   /** `null`: switched off, because of `#failure`. */
   #half: CaptureEngineHalf | null;
@@ -54,9 +54,9 @@ export class GuardedEngineHalf implements CaptureEngineHalf {
   ) {
     this.design = design;
     this.#half = half;
-    this.#model = model;
     this.#blockSize = blockSize;
     this.takesTierKv = half.takesTierKv === true;
+    this.#shape = rowShape(model);
     this.followsBlocks = half.followsBlocks === true;
     this.#needsRows = half.needsRows === true;
     if (half.acceptsExternalKv === undefined) return;
@@ -111,7 +111,7 @@ export class GuardedEngineHalf implements CaptureEngineHalf {
       // Before `rows` is looked at: a promise has no fields.
       if (rows instanceof Promise) return rows;
       const to = request.numTokens - 1;
-      const due = { shape: this.#model, from: asking.rowsEnd, dtype: asking.dtype, to };
+      const due = { shape: this.#shape, from: asking.rowsEnd, dtype: asking.dtype, to };
       const problem = problemOfRows(rows, { ...due, isLast: finishReason !== null && finishReason !== 'error' });
       if (problem !== null) throw new BrokenContract(problem);
       if (rows === null) return null;
@@ -142,7 +142,7 @@ export class GuardedEngineHalf implements CaptureEngineHalf {
   evictedRows(blockId: number): EvictedRows | null {
     const rows = this.#ofAll('evictedRows', null, (half) => half.evictedRows?.(blockId) ?? null);
     if (rows === null) return null;
-    const { entriesPerRow, dtype } = rowShape(this.#model);
+    const { entriesPerRow, dtype } = this.#shape;
     const length = this.#blockSize * entriesPerRow;
     const read = (): ReturnType<EvictedRows['read']> =>
       this.#ofAll('evictedRows', null, () => {

@@ -20,21 +20,12 @@ import type { Mark } from '../coverage.ts';
 import type { Flight, FlightEntry } from '../flight.ts';
 import type { Scenario } from '../scenario.ts';
 import type { Judge } from './judge.ts';
+import type { SlotContents } from './slot-contents.ts';
 import { Flag, type LoadedKv, type RowOfStep, type TrackedRequest } from './tracked-request.ts';
 
 const NOTHING = -1;
 
 type Ledgered = Readonly<{ scenario: Scenario; router: Router; judge: Judge; marks: Set<Mark> }>;
-
-/** What the slots of a block hold. */
-export type SlotContents = Readonly<{
-  tokens: readonly number[];
-  positions: readonly number[];
-  epochs: readonly number[];
-  salts: readonly (string | null)[];
-  /** With epochs. */
-  rows: readonly (Uint16Array | null)[];
-}>;
 
 /** What a forward pass left on the device, and the step as the worker ran it. */
 export type ExecutedStep = Readonly<{
@@ -176,26 +167,6 @@ export class Ledger {
       salts: this.#slotSalts.slice(from, to),
       rows: this.#hasEpochs ? this.#slotRows.slice(from, to) : [],
     };
-  }
-
-  /**
-   * Returns blocks that were kept outside the device as the KV of the request from position `from` on. It must be KV of
-   * the request's own tokens (L9). `null`: nobody knows what a block holds.
-   */
-  kvOf(request: TrackedRequest, from: number, blocks: readonly (SlotContents | null)[]): LoadedKv {
-    const { blockSize } = this.#engine;
-    for (const [i, block] of blocks.entries()) {
-      for (let s = 0; s < blockSize; s += 1) {
-        const position = from + i * blockSize + s;
-        const isOwn = block?.positions[s] === position && block.tokens[s] === request.tokens[position];
-        if (isOwn && block.salts[s] === request.spec.salt) continue;
-        const held = block === null ? 'nothing' : `token ${block.tokens[s]} at position ${block.positions[s]}`;
-        this.#judge.wrong('L9', `a block came back for position ${position} of ${request.name}, and holds ${held}`);
-      }
-    }
-    const epochs = blocks.flatMap((block) => block?.epochs ?? []);
-    const rows = blocks.flatMap((block) => (block?.rows ?? []) as Uint16Array[]);
-    return { from, to: from + blocks.length * blockSize, epochs, rows };
   }
 
   /** KV from elsewhere has been written to the request's blocks. */

@@ -209,7 +209,7 @@ export class PlanCheck {
     this.#marks.add('loaded KV given back');
     this.#forgetLoad(request);
     this.#dropBlocks(request);
-    request.state = stateBeforeLoad(request);
+    request.state = request.stateWithoutBlocks;
   }
 
   #forgetLoad(request: TrackedRequest): void {
@@ -244,7 +244,7 @@ export class PlanCheck {
     request.isKept = false;
     if (request.isAlive) {
       this.#forgetLoad(request);
-      request.state = stateBeforeLoad(request);
+      request.state = request.stateWithoutBlocks;
     } else this.#withKv.delete(request);
   }
 
@@ -388,10 +388,6 @@ export class PlanCheck {
     this.#holders[id]! -= 1;
     if (this.#holders[id] === 0) this.#numHeld -= 1;
   }
-}
-
-function stateBeforeLoad({ wasPreempted }: TrackedRequest): 'waiting' | 'preempted' {
-  return wasPreempted ? 'preempted' : 'waiting';
 }
 
 /** Forbids the rows that a step computed for the request: no delivered token attended to their KV. */

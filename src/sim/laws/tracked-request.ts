@@ -102,6 +102,10 @@ export class TrackedRequest {
     return this.finish === null;
   }
 
+  get stateWithoutBlocks(): 'waiting' | 'preempted' {
+    return this.wasPreempted ? 'preempted' : 'waiting';
+  }
+
   /** From the beginning of its load until it is admitted. */
   get waitsWithBlocks(): boolean {
     return this.state === 'loading' || this.state === 'loaded';

@@ -15,8 +15,8 @@ import { KvTier, type TierCopy, type TierLoad } from '../../handover/tier/kv-tie
 import type { TierBlock } from '../../handover/tier/tier-block.ts';
 import { random, type Random } from '../../workload/random.ts';
 import type { Mark } from '../coverage.ts';
-import type { SlotContents } from '../laws/ledger.ts';
 import type { Judge } from '../laws/judge.ts';
+import { kvOf, type SlotContents } from '../laws/slot-contents.ts';
 import type { LoadedKv } from '../laws/tracked-request.ts';
 import type { Storm } from '../storm.ts';
 import { Phase, type Clock } from '../virtual/event-heap.ts';
@@ -210,17 +210,14 @@ export class VirtualTier implements KvConnector {
   }
 
   #writeKv(load: TierLoad): void {
-    const { offload } = this.#around;
+    const { judge, offload } = this.#around;
     if (!this.#tier.isUnderWay(load)) return;
     const { ledger, scenario } = this.#world!;
     const { loadId, blockIds } = load.load;
     const request = this.#world!.request(loadId);
     const { blocks } = request;
-    const kv = ledger.kvOf(
-      request,
-      load.load.from,
-      load.blocks.map((block) => this.#contentsOf(block)),
-    );
+    const kept = load.blocks.map((block) => this.#contentsOf(block));
+    const kv = kvOf(request, { from: load.load.from, blocks: kept, blockSize: this.#blockSize, judge });
     this.#written.set(loadId, kv);
     const fails = this.#copies.nextFloat() < offload.failedCopyShare;
     let numLeft = scenario.numRanks;

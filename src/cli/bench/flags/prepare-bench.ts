@@ -70,6 +70,7 @@ export async function prepareBench(flags: Flags): Promise<BenchOptions> {
       ...(collectiveTimeoutMs === null ? {} : { collectiveTimeoutMs }),
       prefixRows: flags.prefixRows,
       ...offloadOf(flags, engine),
+      rowsLayers: flags.rowsLayers,
       shmFlock: { save: flags.shmSave, read: flags.shmRead },
       draftAcceptanceRate: flags.draftAcceptanceRate,
       router,
