@@ -99,7 +99,11 @@ test('blocks in files outlive the engine, for the same weights only', async () =
 });
 
 test.each<readonly [string, (bytes: Buffer, other: Buffer, i: number) => Uint8Array, RegExp]>([
-  ['corrupt', (bytes) => bytes.fill(bytes.at(-40)! ^ 1, -40, -39), /is a miss: it is corrupt: its checksum is wrong/],
+  [
+    'corrupt',
+    (bytes) => bytes.fill(bytes.at(-40)! ^ 1, bytes.length - 40, bytes.length - 39),
+    /is a miss: it is corrupt: its checksum is wrong/,
+  ],
   ['cut short, or another block', (bytes, other, i) => (i % 2 ? bytes.subarray(0, 99) : other), /is a miss: it /],
 ])('a file that is %s is a miss, told once', async (_, spoil, message) => {
   const dir = folder();

@@ -128,12 +128,4 @@ export const offloadMutations: readonly SourceMutation[] = [
     replace: "blockSize: engine.blockSize, weightVersion: '', epoch",
     killedBy: folder,
   },
-  {
-    name: 'files-lost-at-the-end',
-    defect: 'an engine that is closed does not wait for its files',
-    file: 'src/host/live-engine.ts',
-    find: '    await this.#offload?.settled();\n',
-    replace: '',
-    killedBy: folder,
-  },
 ];
