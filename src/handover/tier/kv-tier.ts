@@ -180,13 +180,12 @@ export class KvTier {
     const words = 2 * this.#options.blockSize;
     for (const [i, block] of copy.blocks.entries()) {
       block.keys = keys.slice(i * words, (i + 1) * words);
-      block.settleRows();
       this.counts.blocksSaved += 1;
-      this.counts.bytesToHost += block.byteLength;
+      this.counts.bytesToHost += block.keys.byteLength;
       this.#unsettled.add(block);
-      this.#arrive(block);
     }
     this.#settle();
+    for (const block of copy.blocks) this.#arrive(block);
   }
 
   /** The blocks of a copy could not be read. */
@@ -299,7 +298,7 @@ export class KvTier {
   /** Blocks go to files once they have their rows. Those whose rows never come stay in host memory only. */
   #settle(): void {
     for (const block of this.#unsettled) {
-      block.settleRows();
+      this.counts.bytesToHost += block.settleRows();
       if (block.lacksRows) {
         if (this.#host.get(block.hash) !== block) this.#unsettled.delete(block);
         continue;
@@ -316,7 +315,7 @@ export class KvTier {
     const chunks: (RowArray | null)[] = [];
     const missing: PositionRange[] = [];
     for (const [i, block] of blocks.entries()) {
-      block.settleRows();
+      this.counts.bytesToHost += block.settleRows();
       const from = load.from + i * blockSize;
       const to = from + blockSize;
       chunks.push(block.rows?.chunk ?? null);

@@ -43,12 +43,16 @@ export class TierBlock {
     return this.rowsOffset <= offset && (this.#evicted === null || this.#evicted.read() !== null);
   }
 
-  /** Keeps a copy of the rows, once they stand: a view would keep its neighbours' memory, too. */
-  settleRows(): void {
+  /**
+   * Keeps a copy of the rows, once they stand: a view would keep its neighbours' memory, too. Returns how many bytes it
+   * has copied.
+   */
+  settleRows(): number {
     const chunk = this.#evicted?.read() ?? null;
-    if (chunk === null) return;
+    if (chunk === null) return 0;
     this.rows = { offset: this.rowsOffset, chunk: chunk.slice() };
     this.#evicted = null;
+    return chunk.byteLength;
   }
 
   get byteLength(): number {

@@ -117,11 +117,9 @@ export class KvOffload implements KvConnector {
   }
 
   async #readKv(copy: TierCopy): Promise<void> {
-    try {
-      this.#tier.keysRead(copy, await this.#engine.readKv(copy.blockIds));
-    } catch {
-      this.#tier.notRead(copy);
-    }
+    const keys = await this.#engine.readKv(copy.blockIds).catch(() => null);
+    if (keys === null) this.#tier.notRead(copy);
+    else this.#tier.keysRead(copy, keys);
   }
 
   /** Called in the scheduler's step: the keys are put together after it (L6). */
@@ -137,14 +135,14 @@ export class KvOffload implements KvConnector {
     // The blocks of a load whose workers were lost may be another request's.
     if (this.#tier.isUnderWay(load)) {
       this.#numWriting++;
-      try {
-        await this.#engine.writeKv(load.load.blockIds, this.#keysOf(load));
-        this.#tier.written(load);
-      } catch {
-        this.#tier.notWritten(load);
-      } finally {
-        this.#numWriting--;
-      }
+      const writing = this.#engine.writeKv(load.load.blockIds, this.#keysOf(load));
+      const isWritten = await writing.then(
+        () => true,
+        () => false,
+      );
+      this.#numWriting--;
+      if (isWritten) this.#tier.written(load);
+      else this.#tier.notWritten(load);
     }
     await this.#writeNext();
   }

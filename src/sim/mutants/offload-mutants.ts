@@ -45,11 +45,12 @@ function installRowsByHash(): () => void {
   const { settleRows } = TierBlock.prototype;
   const first = new Map<string, TierRows>();
   TierBlock.prototype.settleRows = function settle(this: TierBlock) {
-    settleRows.call(this);
-    if (this.rows === null) return;
+    const bytes = settleRows.call(this);
+    if (this.rows === null) return bytes;
     const known = first.get(this.hash);
     if (known === undefined) first.set(this.hash, this.rows);
     else if (known.offset <= this.rows.offset) this.rows = known;
+    return bytes;
   };
   return () => {
     TierBlock.prototype.settleRows = settleRows;
