@@ -1,8 +1,9 @@
-/** How much KV is kept outside the device, and where. */
+/** Options of KV that is kept outside the device, and what names its files. */
 
 import type { EngineConfig, ModelConfig } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 
+/** Where KV blocks go that the prefix cache gives up. */
 export type KvOffloadOptions = Readonly<{
   /** Blocks in host memory; 0 = nothing is kept outside the device. */
   hostBlocks: number;
