@@ -74,9 +74,10 @@ export class ModelRunner {
     const drafts = draftAcceptanceRate === undefined ? {} : { draftAcceptanceRate };
     const place = placeOf(config);
     const room = place === null ? engine : roomForAll(engine, place);
-    const forward = await ForwardPass.create(device, { model, engine: room, ballastMs, ...drafts, kernels });
+    const captures = design.name !== 'off';
+    const forward = await ForwardPass.create(device, { model, engine: room, ballastMs, ...drafts, captures, kernels });
     const { slotMapping, rows } = forward;
-    if (rows === null && design.name !== 'off') throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design.name);
+    if (rows === null && captures) throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design.name);
     const capture =
       rows === null ? null : design.workerHalf({ rank, device, model, engine, slotMapping, ...rows }, resources);
     const lockstep = config.lockstep === undefined ? null : new LockstepMember(config.lockstep, rank, numRanks);

@@ -32,6 +32,8 @@ export type ForwardPassOptions = Readonly<{
   ballastMs: number;
   /** How likely a draft is right, in [0, 1]; absent = `DRAFT_ACCEPTANCE_RATE`. */
   draftAcceptanceRate?: number;
+  /** Without, nothing is allocated for rows on their way to the host, and `rows` is `null` (L5); absent = with. */
+  captures?: boolean;
   kernels: KernelSetFactory;
 }>;
 
@@ -53,7 +55,7 @@ export class ForwardPass {
   readonly kvKeys: DeviceBuffer;
   /** One record per request, see sampled-layout.ts. Read back `sampledLayout.byteLength(numRequests)` bytes. */
   readonly sampled: DeviceBuffer;
-  /** For capture. `null`: the router writes no rows anywhere, and nothing can be captured. */
+  /** For capture. `null`: nothing captures, or the router writes no rows anywhere. */
   readonly rows: RowSource | null;
 
   readonly #device: Device;
@@ -64,8 +66,7 @@ export class ForwardPass {
 
   private constructor(
     device: Device,
-    shape: KernelShape,
-    buffers: Buffers,
+    { shape, buffers, owned }: Plan,
     steps: readonly BoundStep[],
     rows: RowSource | null,
     ballast: Ballast | null,
@@ -81,7 +82,7 @@ export class ForwardPass {
     this.expertOutput = buffers.expertOutput;
     this.rows = rows;
     this.#stepInput = buffers.stepInput;
-    this.#owned = Object.values(buffers).flat();
+    this.#owned = owned;
     this.#steps = steps;
     this.#ballast = ballast;
   }
@@ -98,12 +99,13 @@ export class ForwardPass {
         '0 with device clock, which has a step time instead',
       );
     }
-    const { shape, kernels, buffers, planned, forRows } = prepare(device, options);
+    const plan = prepare(device, options);
+    const { kernels, planned, forRows } = plan;
     const bind = ({ kernel, bindTo }: Planned): Promise<BoundKernel> => device.bind(kernel, bindTo);
     const [bound, rowKernels] = await Promise.all([Promise.all(planned.map(bind)), Promise.all(forRows.map(bind))]);
     const ballast = ballastMs > 0 ? await Ballast.create(device, kernels.ballast, ballastMs) : null;
     const steps = planned.map((step, i) => ({ ...step, bound: bound[i]! }));
-    return new ForwardPass(device, shape, buffers, steps, rowsOf(kernels, buffers, rowKernels), ballast);
+    return new ForwardPass(device, plan, steps, rowsOf(plan, rowKernels), ballast);
   }
 
   /** `create` without promises and ballast, for a device that binds at once. */
@@ -111,10 +113,10 @@ export class ForwardPass {
     device: Device & Readonly<{ bindNow: (kernel: Kernel, buffers: readonly DeviceBuffer[]) => BoundKernel }>,
     options: Omit<ForwardPassOptions, 'ballastMs'>,
   ): ForwardPass {
-    const { shape, kernels, buffers, planned, forRows } = prepare(device, options);
+    const plan = prepare(device, options);
     const bind = ({ kernel, bindTo }: Planned): BoundKernel => device.bindNow(kernel, bindTo);
-    const steps = planned.map((step) => ({ ...step, bound: bind(step) }));
-    return new ForwardPass(device, shape, buffers, steps, rowsOf(kernels, buffers, forRows.map(bind)), null);
+    const steps = plan.planned.map((step) => ({ ...step, bound: bind(step) }));
+    return new ForwardPass(device, plan, steps, rowsOf(plan, plan.forRows.map(bind)), null);
   }
 
   /**
@@ -159,20 +161,23 @@ type PlannedStep = Planned & Readonly<{ grid: StepKernel['grid']; chunk: Chunk }
 type Plan = Readonly<{
   shape: KernelShape;
   kernels: KernelSet;
-  buffers: Buffers;
+  buffers: StepBuffers;
+  /** `null`: see `ForwardPass.rows`. */
+  rowBuffers: RowBuffers | null;
+  owned: readonly DeviceBuffer[];
   planned: readonly PlannedStep[];
   forRows: readonly Planned[];
 }>;
 
 function prepare(
   device: Device,
-  { model, engine, draftAcceptanceRate, kernels: factory }: Omit<ForwardPassOptions, 'ballastMs'>,
+  { model, engine, draftAcceptanceRate, captures = true, kernels: factory }: Omit<ForwardPassOptions, 'ballastMs'>,
 ): Plan {
   const shape = kernelShape(model, engine, draftAcceptanceRate);
   const kernels = factory(model, shape, device.info);
   const weights = kernels.gateWeights();
   const router = kernels.router ?? MODULAR;
-  const b = createBuffers(device, model, shape, weights.length, router);
+  const b = createBuffers(device, shape, weights.length, router);
   device.write(b.gateWeights, 0, weights);
   const sampleBuffers = [b.stepInput, b.hidden, b.sampled, b.lastTokens];
   // A sampler that replays a recording reads it where the router does.
@@ -189,14 +194,24 @@ function prepare(
     ...routing.planned,
     wholeStep(kernels.sample, sampleBuffers),
   ];
-  const forRows: Planned[] = [];
-  if (router.kind === 'modular')
-    forRows.push({ kernel: kernels.pack, bindTo: [b.routedExperts, b.packRows, b.packed] });
-  if (kernels.expand) {
-    forRows.push({ kernel: kernels.pack, bindTo: [b.routingReplayOut, b.packRows, b.packed] });
-    forRows.push({ kernel: kernels.expand.kernel, bindTo: [b.routingReplayOut, b.stepInput, b.expandedRows] });
-  }
-  return { shape, kernels, buffers: { ...b, chunks: routing.owned }, planned, forRows };
+  const hasRows = captures && (router.kind === 'modular' || Boolean(kernels.expand));
+  const rowBuffers = hasRows ? createRowBuffers(device, model, shape, router) : null;
+  const owned = [...Object.values(b), ...routing.owned, ...Object.values(rowBuffers ?? {})];
+  const forRows = rowBuffers === null ? [] : plannedForRows(kernels, b, rowBuffers);
+  return { shape, kernels, buffers: b, rowBuffers, owned, planned, forRows };
+}
+
+/** `pack`; and `expand`, of a monolithic router. */
+function plannedForRows(
+  { pack, expand }: KernelSet,
+  b: StepBuffers,
+  { packRows, packed, expandedRows }: RowBuffers,
+): Planned[] {
+  if (!expand) return [{ kernel: pack, bindTo: [b.routedExperts, packRows, packed] }];
+  return [
+    { kernel: pack, bindTo: [b.routingReplayOut, packRows, packed] },
+    { kernel: expand.kernel, bindTo: [b.routingReplayOut, b.stepInput, expandedRows] },
+  ];
 }
 
 /** A kernel that takes all of a step. */
@@ -235,14 +250,14 @@ function routerOutputs(router: RouterConfig, b: StepBuffers): DeviceBuffer[] {
 }
 
 /** A design reads ids where the router writes them: packed straight from there, or, whole, as a modular router's. */
-function rowsOf(kernels: KernelSet, b: Buffers, bound: readonly BoundKernel[]): RowSource | null {
+function rowsOf({ kernels, buffers, rowBuffers }: Plan, bound: readonly BoundKernel[]): RowSource | null {
+  if (rowBuffers === null) return null;
   const [packBound, expandBound] = bound;
-  if (packBound === undefined) return null;
-  const pack = { bound: packBound, rows: b.packRows, packed: b.packed };
+  const pack = { bound: packBound!, rows: rowBuffers.packRows, packed: rowBuffers.packed };
   const { expand } = kernels;
-  if (!expand) return { routedExperts: b.routedExperts, pack };
+  if (!expand) return { routedExperts: buffers.routedExperts, pack };
   return {
-    routedExperts: b.expandedRows,
+    routedExperts: rowBuffers.expandedRows,
     pack,
     recordRows: (commands, numTokens) => {
       const [x, y] = expand.grid({ numTokens, numRequests: 0, numTableUpdates: 0 });
@@ -254,18 +269,12 @@ function rowsOf(kernels: KernelSet, b: Buffers, bound: readonly BoundKernel[]): 
 type BoundStep = PlannedStep & Readonly<{ bound: BoundKernel }>;
 
 type StepBuffers = ReturnType<typeof createBuffers>;
-type Buffers = StepBuffers & Readonly<{ chunks: readonly DeviceBuffer[] }>;
+type RowBuffers = ReturnType<typeof createRowBuffers>;
 
 /** Words of a buffer that this router never touches. */
 const UNUSED = 1;
 
-function createBuffers(
-  device: Device,
-  model: ModelConfig,
-  shape: KernelShape,
-  weightWords: number,
-  router: RouterConfig,
-) {
+function createBuffers(device: Device, shape: KernelShape, weightWords: number, router: RouterConfig) {
   const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, 4 * words, 'storage');
   const { maxNumBatchedTokens, maxNumSeqs, numLayers, topK } = shape;
   const isMonolithic = router.kind === 'monolithic';
@@ -281,9 +290,18 @@ function createBuffers(
     routedExperts: storage('routedExperts', maxNumBatchedTokens * numLayers * topK),
     expertOutput: storage('expertOutput', isMonolithic ? maxNumBatchedTokens * numLayers : UNUSED),
     routingReplayOut: storage('routingReplayOut', hasReplay ? routingReplayWords(shape, maxNumBatchedTokens) : UNUSED),
-    expandedRows: storage('expandedRows', hasReplay ? maxNumBatchedTokens * numLayers * topK : UNUSED),
     sampled: storage('sampled', maxNumSeqs * new SampledLayout(shape.numSpeculativeTokens).stride),
+  };
+}
+
+/** For rows on their way from the router to the host. */
+function createRowBuffers(device: Device, model: ModelConfig, shape: KernelShape, router: RouterConfig) {
+  const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, 4 * words, 'storage');
+  const { maxNumBatchedTokens, numLayers, topK } = shape;
+  const isExpanded = router.kind === 'monolithic';
+  return {
     packRows: storage('packRows', 1 + maxNumBatchedTokens),
     packed: storage('packed', packedBytes(model, maxNumBatchedTokens) / 4),
+    expandedRows: storage('expandedRows', isExpanded ? maxNumBatchedTokens * numLayers * topK : UNUSED),
   };
 }
