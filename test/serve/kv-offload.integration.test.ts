@@ -37,3 +37,22 @@ test('a server that is started again returns rows of the KV that the one before 
   expect(valueOf('routed_experts:offload_from_host_bytes_total')).toBe(10 * 4 * (8 + 4));
   await expectNothingLeft(server);
 });
+
+test('workers that are lost as KV goes to host memory, and as it comes back, cost nobody a row', async () => {
+  const kvOffload = { hostBlocks: 100, dir: null, dirBlocks: 1, weightVersion: '' };
+  const host = { kvOffload, numRanks: 2, maxRestarts: 2 };
+  const server = closeAfterTest(await startServer({ host, engine: { numBlocks: 20, maxModelLen: 64 } }));
+  const { engine } = server.host;
+  await engine.injectFault({ kind: 'exit-thread', rank: 0, afterKvMoves: 0 });
+  for (const prompt of [...PROMPTS, ...PROMPTS]) await cachedTokens(server, prompt);
+  expect(engine.workers.numRestarts).toBe(1);
+  // Only rank 0 is read: what the other is asked first is to write.
+  await engine.injectFault({ kind: 'lose-device', rank: 1, afterKvMoves: 0 });
+  const { loads } = engine.offloadStats()!;
+  for (const prompt of PROMPTS) await cachedTokens(server, prompt);
+  expect(engine.workers.numRestarts).toBe(2);
+  expect(engine.offloadStats()!.loads).toBeGreaterThan(loads);
+  // What lies in host memory has outlived both.
+  expect(await cachedTokens(server, PROMPTS[0]!)).toBe(40);
+  await expectNothingLeft(server);
+});
