@@ -15,7 +15,7 @@ import { workloadNames, workloads } from '../../workload/workloads.ts';
 import { designReference } from '../../worker/design-module.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread/thread-executor.ts';
 import { refuseRunFlags, withRunFlags, type RunFlags } from '../campaign/run-flags.ts';
-import { checkDraftFlags, finite, list, routerKernelsOption, whole } from '../options.ts';
+import { checkDraftFlags, finite, list, routerKernelsOption, rowsLayersOption, whole } from '../options.ts';
 import { runBench } from './bench.ts';
 import { parseLayersXK } from './flags/model-flags.ts';
 import { prepareBench } from './flags/prepare-bench.ts';
@@ -142,6 +142,12 @@ export function benchCommand(): Command {
     .option('--block-size <n>', 'tokens per KV block', whole(1, 65_536), 16)
     .option('--num-blocks <n>', 'KV blocks (default: enough that nothing is preempted)', whole(2, 2 ** 24))
     .option(
+      '--kv-offload-blocks <n>',
+      'KV blocks kept in host memory when the pool gives them up',
+      whole(0, 2 ** 24),
+      0,
+    )
+    .option(
       '--max-num-seqs <n>',
       'requests running at once (default: the concurrency, 256 in an open loop)',
       whole(1, 65_535),
@@ -160,6 +166,7 @@ export function benchCommand(): Command {
       prefixRowsByName,
       DEFAULT_PREFIX_ROWS,
     )
+    .addOption(rowsLayersOption())
     .option('--no-shm-save', 'shm-flock: the workers save no rows, and all of them are missing')
     .option('--no-shm-read', 'shm-flock: the scheduler reads no rows, and all of them are missing')
     .addOption(
