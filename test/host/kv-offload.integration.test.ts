@@ -3,10 +3,10 @@
  * are misses, told once.
  */
 
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, onTestFinished, test, vi } from 'vitest';
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest';
 import { createEngine, toArray, type Engine, type EngineOptions, type KvOffloadOptions } from '../../src/index.ts';
 import { modelPreset } from '../../src/kernels/model/model-presets.ts';
 import { oracle } from '../../src/kernels/model/oracle.ts';
@@ -15,17 +15,20 @@ const MODEL = modelPreset('tiny');
 const [FIRST, SECOND, THIRD] = [3, 5, 7].map((step) => Array.from({ length: 41 }, (_, i) => (i * step + 1) % 97));
 const ROWS = { maxTokens: 4, returnRoutedExperts: true } as const;
 
-async function smallEngine(
-  kvOffload: Partial<KvOffloadOptions>,
-  options: Partial<EngineOptions> = {},
-): Promise<Engine> {
-  const engine = await createEngine({
+function smallOptions(kvOffload: Partial<KvOffloadOptions>): EngineOptions {
+  return {
     model: 'tiny',
     device: 'cpu',
     engine: { blockSize: 4, maxModelLen: 64, numBlocks: 20 },
     kvOffload: { hostBlocks: 100, ...kvOffload },
-    ...options,
-  });
+  };
+}
+
+async function smallEngine(
+  kvOffload: Partial<KvOffloadOptions>,
+  options: Partial<EngineOptions> = {},
+): Promise<Engine> {
+  const engine = await createEngine({ ...smallOptions(kvOffload), ...options });
   onTestFinished(() => engine.close());
   return engine;
 }
@@ -47,12 +50,23 @@ function folder(): string {
   return dir;
 }
 
-/** Leaves blocks of the first prompt in the folder. */
-async function filled(dir: string): Promise<void> {
-  const engine = await smallEngine({ dir });
+let whole = '';
+
+beforeAll(async () => {
+  whole = mkdtempSync(join(tmpdir(), 'kv-offload-'));
+  const engine = await createEngine(smallOptions({ dir: whole }));
   for (const prompt of [FIRST!, SECOND!, THIRD!]) expect(await loadedTokens(engine, prompt)).toBe(0);
   await engine.close();
   expect(engine.offloadStats()!.files!.writes).toBeGreaterThan(0);
+});
+
+afterAll(() => rmSync(whole, { recursive: true }));
+
+/** A folder in which an engine has left the blocks of the first prompt. */
+function filledFolder(): string {
+  const dir = folder();
+  cpSync(whole, dir, { recursive: true });
+  return dir;
 }
 
 function hearsStderr(): string[] {
@@ -90,8 +104,7 @@ test('a reset of the prefix cache takes the blocks outside the device along', as
 });
 
 test('blocks in files outlive the engine, for the same weights only', async () => {
-  const dir = folder();
-  await filled(dir);
+  const dir = filledFolder();
   const lines = hearsStderr();
   expect(await loadedTokens(await smallEngine({ dir, weightVersion: 'step 2' }), FIRST!)).toBe(0);
   expect(await loadedTokens(await smallEngine({ dir }), FIRST!)).toBeGreaterThan(0);
@@ -106,8 +119,7 @@ test.each<readonly [string, (bytes: Buffer, other: Buffer, i: number) => Uint8Ar
   ],
   ['cut short, or another block', (bytes, other, i) => (i % 2 ? bytes.subarray(0, 99) : other), /is a miss: it /],
 ])('a file that is %s is a miss, told once', async (_, spoil, message) => {
-  const dir = folder();
-  await filled(dir);
+  const dir = filledFolder();
   const files = readdirSync(dir).map((name) => join(dir, name));
   const last = readFileSync(files.at(-1)!);
   for (const [i, file] of files.slice(0, -1).entries()) writeFileSync(file, spoil(readFileSync(file), last, i));

@@ -11,13 +11,12 @@
  * A block that is on its way can be found: a load waits for it. Only blocks that are there are written to the device.
  */
 
-import { routedRows } from '../../capture/routed-rows.ts';
-import type { RowArray, RowShape } from '../../capture/row-shape.ts';
+import type { RowShape } from '../../capture/row-shape.ts';
 import type { EvictedBlock, ExternalKv, KvLoad, KvLoadOutcome, PrefixQuestion } from '../../contract/kv-connector.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
-import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
 import type { FileBlocks, FileEntry } from './file-blocks.ts';
 import { HostBlocks } from './host-blocks.ts';
+import { loadedRows } from './loaded-rows.ts';
 import { TierBlock, type TierRows } from './tier-block.ts';
 
 export type TierOptions = Readonly<{
@@ -155,6 +154,7 @@ export class KvTier {
     for (const { block } of finds.toReversed()) this.#host.touch(block);
     const rowsStart = returnRoutedExperts ? routedExpertsPromptStart : null;
     this.#found = { requestId, from: numComputed, finds, rowsStart, needsRows };
+    // Rows are promised where they are needed. Elsewhere some blocks may have them.
     return finds.length === 0 ? null : { numTokens: (first + finds.length) * blockSize, hasRows: needsRows };
   }
 
@@ -211,7 +211,8 @@ export class KvTier {
     const { load } = written;
     const underWay = this.#loads.get(load.loadId);
     if (underWay === undefined || underWay !== written) return;
-    const rows = this.#rowsOf(underWay);
+    for (const block of underWay.blocks) this.counts.bytesToHost += block.settleRows();
+    const rows = loadedRows(underWay, this.#options);
     // Rows that were promised come, or the load fails: L4 leaves no third way.
     if (underWay.needsRows && rows !== null && rows.missing.length > 0) {
       this.#fail(underWay);
@@ -306,25 +307,6 @@ export class KvTier {
       this.#unsettled.delete(block);
       this.#files?.store(block);
     }
-  }
-
-  /** The rows that the request wants of its load; `null`: none. */
-  #rowsOf({ load, blocks, rowsStart }: LoadUnderWay): RoutedRows | null {
-    if (rowsStart === null || rowsStart >= load.to) return null;
-    const { blockSize, rowShape } = this.#options;
-    const chunks: (RowArray | null)[] = [];
-    const missing: PositionRange[] = [];
-    for (const [i, block] of blocks.entries()) {
-      this.counts.bytesToHost += block.settleRows();
-      const from = load.from + i * blockSize;
-      const to = from + blockSize;
-      chunks.push(block.rows?.chunk ?? null);
-      const firstWanted = Math.max(from, rowsStart);
-      const firstRow = from + (block.rows?.offset ?? blockSize);
-      if (firstWanted < Math.min(firstRow, to)) missing.push([firstWanted, Math.min(firstRow, to)]);
-    }
-    const rows = routedRows(rowShape, Math.max(rowsStart, load.from), load.to, { rowsPerChunk: blockSize, chunks });
-    return { ...rows, chunkOrigin: load.from, missing };
   }
 }
 

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import type { RowShape } from '../../capture/row-shape.ts';
 import type { FileEntry } from '../../handover/tier/file-blocks.ts';
 import type { TierBlock } from '../../handover/tier/tier-block.ts';
+import { settlesWithin } from '../../worker/settles-within.ts';
 import { blockName, decodeBlock, encodeBlock, type StoredBlock } from './block-file-format.ts';
 import type { TierIdentity } from './offload-options.ts';
 
@@ -17,6 +18,8 @@ const FILE = /^([0-9a-f]{64})-(\d+)\.kv$/;
 const UNFINISHED = /\.kv\.tmp-\d+-\d+$/;
 /** A file that nobody has finished for so long, in ms, is left by a process that is gone. */
 const UNFINISHED_AGE_MS = 600_000;
+
+const READ_TIMEOUT_MS = 10_000;
 
 export class BlockFolder {
   /** What lies there, the file used longest ago first. */
@@ -61,8 +64,14 @@ export class BlockFolder {
     await this.#syncFolder();
   }
 
-  /** The block of a file, or what is wrong with it. */
+  /** The block of a file, or what is wrong with it. A disk that stands still keeps no request waiting for ever. */
   async read(entry: FileEntry): Promise<StoredBlock | string> {
+    const reading = this.#read(entry);
+    if (await settlesWithin(READ_TIMEOUT_MS, reading)) return reading;
+    return `it could not be read within ${READ_TIMEOUT_MS / 1e3} s`;
+  }
+
+  async #read(entry: FileEntry): Promise<StoredBlock | string> {
     try {
       const { name, rowsOffset } = entry;
       const expected = { name, rowsOffset, identity: this.#identity, rowShape: this.#rowShape };

@@ -12,6 +12,7 @@ import type {
 import type { CaptureRequest } from '../../contract/request.ts';
 import { FileBlocks, type FileCounts } from '../../handover/tier/file-blocks.ts';
 import { KvTier, type TierCopy, type TierCounts, type TierLoad } from '../../handover/tier/kv-tier.ts';
+import { settlesWithin } from '../../worker/settles-within.ts';
 import type { SessionConfig } from '../design-session.ts';
 import { BlockFolder } from './block-folder.ts';
 import type { KvOffloadOptions, TierIdentity } from './offload-options.ts';
@@ -38,6 +39,7 @@ export type OffloadStats = TierCounts &
 
 /** Tasks beyond those that a rank has places for would hold up steps. */
 const MOST_WRITES = 2;
+const SETTLE_TIMEOUT_MS = 30_000;
 
 export class KvOffload implements KvConnector {
   readonly isTier = true;
@@ -111,8 +113,12 @@ export class KvOffload implements KvConnector {
     return { ...this.#tier.counts, hostBlocks, files: files && { ...files.counts, blocks: files.size }, fileProblems };
   }
 
-  /** Resolves when all that was to be written to files is. Never rejects. */
+  /** Resolves when all that was to be written to files is, or a disk stands still. Never rejects. */
   async settled(): Promise<void> {
+    await settlesWithin(SETTLE_TIMEOUT_MS, this.#drained());
+  }
+
+  async #drained(): Promise<void> {
     while (this.#pending.size > 0) await Promise.all(this.#pending);
   }
 

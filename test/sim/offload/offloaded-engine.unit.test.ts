@@ -14,7 +14,7 @@ import { shrink } from '../../../src/sim/shrink.ts';
 import { testedDesignByName, testedDesignNames } from '../../../src/sim/tested-design.ts';
 
 for (const name of testedDesignNames) {
-  const NUM_SEEDS = name === 'deltas' ? 300 : 60;
+  const NUM_SEEDS = name === 'deltas' ? 200 : 30;
   test(`${name} keeps what it promises over ${NUM_SEEDS} storms with KV outside the device`, () => {
     const tested = testedDesignByName(name);
     const { violations, declared, marks } = runSeeds(tested, {
@@ -46,7 +46,7 @@ test('the gap of stale slots excuses nothing where KV stays on the device', () =
 
 test('one seed writes one event log (L10), also if it went through a file', () => {
   const tested = testedDesignByName('deltas');
-  expect(runSeeds(tested, { from: 1, to: 41, offload: true, twice: true, stopAfter: 0 }).violations).toEqual([]);
+  expect(runSeeds(tested, { from: 1, to: 21, offload: true, twice: true, stopAfter: 0 }).violations).toEqual([]);
   for (let seed = 1; seed <= 20; seed += 1) {
     const scenario = drawOffloadScenario(seed);
     const read = parseScenario(JSON.stringify(scenario), 'scenario.json');
