@@ -310,8 +310,12 @@ export class KvTier {
   }
 }
 
+/** A hash as a key of maps: two UTF-16 units a word, which takes half the time of hexadecimal digits. */
 function hashText(hashes: Uint32Array, at: number, hashWords: number): string {
   let text = '';
-  for (let i = at; i < at + hashWords; i += 1) text += hashes[i]!.toString(16).padStart(8, '0');
+  for (let i = at; i < at + hashWords; i += 1) {
+    const word = hashes[i]!;
+    text += String.fromCharCode(word >>> 16, word & 0xffff);
+  }
   return text;
 }
