@@ -133,9 +133,10 @@ export function benchCommand(): Command {
       new Option(
         '--dispatch <kind>',
         'rows that a router sees with --data-parallel: modular = its engine’s, naive = those of all engines, ' +
-          'naive-shards = the same, padded to shards of the ranks (sequence parallelism)',
+          'naive-shards = the same, padded to shards of the ranks (sequence parallelism), modular-shards = a shard ' +
+          'of its engine’s, and an all-gather behind it',
       )
-        .choices(['modular', 'naive', 'naive-shards'])
+        .choices(['modular', 'naive', 'naive-shards', 'modular-shards'])
         .default('modular'),
     )
     .option('--block-size <n>', 'tokens per KV block', whole(1, 65_536), 16)
