@@ -174,10 +174,10 @@ export class KvTier {
     if (underWay.numComing === 0) this.#actions.writeKv(underWay);
   }
 
-  /** The blocks of a copy have been read: `[blocks, blockSize, 2]` u32. */
+  /** The blocks of a copy have been read: `[blocks, words of a block]` u32. */
   keysRead(copy: TierCopy, keys: Uint32Array): void {
     if (!this.#copies.delete(copy)) return;
-    const words = 2 * this.#options.blockSize;
+    const words = keys.length / copy.blocks.length;
     for (const [i, block] of copy.blocks.entries()) {
       block.keys = keys.slice(i * words, (i + 1) * words);
       this.counts.blocksSaved += 1;
