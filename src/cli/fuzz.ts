@@ -17,7 +17,7 @@ import { loadDesigns, loadedDesign } from './fuzz/loaded-designs.ts';
 import { digestsOf } from './fuzz/module-digests.ts';
 import { EXIT } from './fuzz/report.ts';
 
-type Flags = CampaignFlags & { pd?: boolean; twice?: boolean; replay?: string; save: string };
+type Flags = CampaignFlags & { pd?: boolean; pipeline?: boolean; twice?: boolean; replay?: string; save: string };
 
 export function fuzzCommand(): Command {
   const command = new Command('fuzz').description(
@@ -30,6 +30,7 @@ export function fuzzCommand(): Command {
     defaultDesigns: ['deltas'],
   })
     .option('--pd', 'put a prefill engine in front, behind a slow link that loses and garbles messages')
+    .option('--pipeline', 'split each model’s layers over two to four stages, which hand hidden states on')
     .option('--twice', 'run each seed twice and compare the event logs (L10)')
     .option('--replay <file>', 'run a saved case, or every case of a directory')
     .option('--save <dir>', 'where shrunk failures go', CASE_FOLDER)
@@ -57,6 +58,7 @@ async function fuzz(flags: Flags, command: Command): Promise<void> {
     from: flags.from,
     seeds: flags.seeds,
     pd: flags.pd === true,
+    pipeline: flags.pipeline === true,
     twice: flags.twice === true,
   };
   const options = {
@@ -65,6 +67,7 @@ async function fuzz(flags: Flags, command: Command): Promise<void> {
     from: ['from'],
     seeds: ['seeds'],
     pd: ['pd'],
+    pipeline: ['pipeline'],
     twice: ['twice'],
   };
   await runCampaign(fuzzKind, description, givenFields(command, options), flags);

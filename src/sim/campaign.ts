@@ -1,9 +1,10 @@
 /** Many seeds of one design: what a thread of `fuzz` and `matrix` does with its share. */
 
-import { Coverage, type Mark } from './coverage.ts';
+import { Coverage, type Mark, type StormKind } from './coverage.ts';
 import { drawScenario } from './draw-scenario.ts';
 import { EventLog } from './event-log.ts';
 import { drawPdScenario } from './pd/draw-pd-scenario.ts';
+import { drawStageScenario } from './stages/draw-stage-scenario.ts';
 import { runScenario } from './run-scenario.ts';
 import type { Scenario } from './scenario.ts';
 import type { TestedDesign } from './tested-design.ts';
@@ -43,6 +44,8 @@ export type SeedRange = Readonly<{ from: number; to: number }>;
 export type CampaignOptions = Readonly<{
   /** Whether storms have a prefill engine in front. */
   pd?: boolean;
+  /** Whether they run on a pipeline of stages. */
+  pipeline?: boolean;
   /** Whether each seed runs twice and its event logs are compared (L10). */
   twice: boolean;
   /** Stops after this many violations; 0 = never. */
@@ -51,13 +54,14 @@ export type CampaignOptions = Readonly<{
 
 /**
  * Draws the storm of a seed. It has a prefill engine in front with `pd`, and for a mutant that is a defect of two
- * engines.
+ * engines; it runs on stages with `pipeline`, and for a mutant that is a defect of these.
  */
 export function scenarioOf(
   seed: number,
   { mutation }: TestedDesign,
-  { pd = false }: Readonly<{ pd?: boolean | undefined }>,
+  { pd = false, pipeline = false }: StormKind,
 ): Scenario {
+  if (pipeline || mutation.inPipeline === true) return drawStageScenario(seed);
   return pd || mutation.inPd === true ? drawPdScenario(seed) : drawScenario(seed);
 }
 

@@ -50,9 +50,32 @@ const HANDOVER_MARKS = {
   'decode workers lost in the middle of a load': 0.0005,
 } as const;
 
-export type Mark = keyof typeof ENGINE_MARKS | keyof typeof PROXY_MARKS | keyof typeof HANDOVER_MARKS;
+/** Paths that need a pipeline of stages. */
+const STAGE_MARKS = {
+  'stages at work on different steps': 0.2,
+  'hidden states before their step': 0.02,
+  'outputs in another order than the ranks': 0.05,
+  'a stage without a router': 0.1,
+  'a stage behind the first lost': 0.02,
+  'workers lost between stages': 0.01,
+} as const;
 
-const LEAST_SHARES: Readonly<Record<Mark, number>> = { ...ENGINE_MARKS, ...PROXY_MARKS, ...HANDOVER_MARKS };
+/** Paths of drafts and of asynchronous scheduling, neither of which there is with stages. */
+const NEVER_STAGED: readonly Mark[] = [
+  'spec rejection across a block boundary',
+  'drafts cut by the model length',
+  'drafts verified after a step without the request',
+];
+
+export type Mark =
+  keyof typeof ENGINE_MARKS | keyof typeof PROXY_MARKS | keyof typeof HANDOVER_MARKS | keyof typeof STAGE_MARKS;
+
+const LEAST_SHARES: Readonly<Record<Mark, number>> = {
+  ...ENGINE_MARKS,
+  ...PROXY_MARKS,
+  ...HANDOVER_MARKS,
+  ...STAGE_MARKS,
+};
 export const ALL_MARKS = Object.keys(LEAST_SHARES) as readonly Mark[];
 const handoverMarks = Object.keys(HANDOVER_MARKS) as readonly Mark[];
 
@@ -78,21 +101,25 @@ export type RareMark = Readonly<{ mark: Mark; count: number; due: number }>;
 
 export type MarkCounts = Readonly<Record<Mark, number>>;
 
-/** Returns the marks that a campaign can reach. `pd`: its storms have a prefill engine in front. */
-export function marksOf(pd: boolean): readonly Mark[] {
-  return pd ? ALL_MARKS : (Object.keys(ENGINE_MARKS) as readonly Mark[]);
+/** What storms have around the engine: a prefill engine in front, or stages of a pipeline. */
+export type StormKind = Readonly<{ pd?: boolean | undefined; pipeline?: boolean | undefined }>;
+
+/** Returns the marks that a campaign can reach. */
+export function marksOf({ pd = false, pipeline = false }: StormKind): readonly Mark[] {
+  const ofEngine = Object.keys(ENGINE_MARKS) as readonly Mark[];
+  if (pipeline) {
+    return [...ofEngine.filter((mark) => !NEVER_STAGED.includes(mark)), ...(Object.keys(STAGE_MARKS) as Mark[])];
+  }
+  return pd ? [...ofEngine, ...(Object.keys(PROXY_MARKS) as Mark[]), ...handoverMarks] : ofEngine;
 }
 
 /** Returns the paths that a campaign over `scenarios` storms of a design should have taken more often. */
-export function rareMarks(campaign: {
-  design: string;
-  pd: boolean;
-  scenarios: number;
-  counts: MarkCounts;
-}): RareMark[] {
-  const { design, pd, scenarios, counts } = campaign;
+export function rareMarks(
+  campaign: StormKind & Readonly<{ design: string; scenarios: number; counts: MarkCounts }>,
+): RareMark[] {
+  const { design, scenarios, counts } = campaign;
   const closed = closedMarks(design);
-  return marksOf(pd)
+  return marksOf(campaign)
     .filter((mark) => !closed.includes(mark))
     .map((mark) => ({ mark, count: counts[mark], due: Math.floor(scenarios * LEAST_SHARES[mark]) }))
     .filter(({ count, due }) => count < due);

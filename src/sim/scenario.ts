@@ -9,6 +9,7 @@ import { checkModel } from '../kernels/model/kernel-shape.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
 import { FAULT_KINDS, type Fault } from './fault.ts';
 import { checkPdScenario, type PdScenario } from './pd/pd-scenario.ts';
+import { checkStageScenario, type StageScenario } from './stages/stage-scenario.ts';
 
 /** A request of a storm, and when it comes. */
 export type ScenarioRequest = Readonly<{
@@ -56,6 +57,7 @@ export type Scenario = Readonly<{
   queueDepth: number;
   /** Readback buffers of a rank. */
   ringDepth: number;
+  /** Of each stage. */
   numRanks: number;
   maxRestarts: number;
   /** Each forward pass folds its epoch into keys and rows, so that a row tells which pass computed it. */
@@ -67,6 +69,8 @@ export type Scenario = Readonly<{
   faults: readonly Fault[];
   /** A prefill engine in front: `engine` and `faults` are those of the decode engine. Absent: one engine does both. */
   pd?: PdScenario;
+  /** A pipeline of stages. Absent: each rank has all layers. */
+  stages?: StageScenario;
 }>;
 
 const LIMIT = { requests: 10_000, faults: 10_000, prompt: 1_000_000 } as const;
@@ -115,6 +119,7 @@ export function parseScenario(text: string, file: string): Scenario {
   }
   checkModel(model);
   validateEngineConfig(engine);
+  if (scenario.stages !== undefined) checkStageScenario(scenario, bad);
   if (scenario.pd !== undefined) checkPdScenario(scenario.pd, engine, bad);
   return scenario;
 }

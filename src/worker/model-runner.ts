@@ -10,14 +10,8 @@ import type { Design, DesignResources } from '../capture/designs.ts';
 import { ForwardPass } from '../kernels/model/forward-pass.ts';
 import type { KernelSetFactory } from '../kernels/model/kernel-set.ts';
 import type { WorkerLiveCounts } from './executor.ts';
-import {
-  StepPipeline,
-  type ComingPass,
-  type EndedPass,
-  type PendingMap,
-  type TaskEnd,
-  type WorkerTask,
-} from './pipeline/step-pipeline.ts';
+import { StepPipeline } from './pipeline/step-pipeline.ts';
+import type { ComingPass, EndedPass, PendingMap, TaskEnd, WorkerTask } from './pipeline/step-tasks.ts';
 import { DUMMY_STEP } from './pipeline/lockstep/activity-board.ts';
 import { roomForAll, type HookPlace } from './pipeline/dispatched-rows.ts';
 import type { RankPasses } from './pipeline/lockstep/pass-times.ts';

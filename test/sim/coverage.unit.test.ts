@@ -13,26 +13,27 @@ const part = (scenarios: number, change: Partial<Record<Mark, number>>, design: 
 
 test('every mark of a large campaign is due, and is named where too few scenarios reached it', () => {
   for (const mark of ALL_MARKS) {
-    const [thin, ...others] = thinPathsOf([part(COVERAGE_SCENARIOS, { [mark]: 0 })], true);
+    const kind = marksOf({ pd: true }).includes(mark) ? { pd: true } : { pipeline: true };
+    const [thin, ...others] = thinPathsOf([part(COVERAGE_SCENARIOS, { [mark]: 0 })], kind);
     expect(others).toEqual([]);
     expect(thin).toMatchObject({ design: 'deltas', mark, count: 0 });
     expect(thin!.due).toBeGreaterThan(0);
-    expect(thinPathsOf([part(COVERAGE_SCENARIOS, { [mark]: thin!.due - 1 })], true)).toHaveLength(1);
-    expect(thinPathsOf([part(COVERAGE_SCENARIOS, { [mark]: thin!.due })], true)).toEqual([]);
+    expect(thinPathsOf([part(COVERAGE_SCENARIOS, { [mark]: thin!.due - 1 })], { pd: true })).toHaveLength(1);
+    expect(thinPathsOf([part(COVERAGE_SCENARIOS, { [mark]: thin!.due })], { pd: true })).toEqual([]);
   }
 });
 
 test('paths between two engines are not due where there is one', () => {
   const none = Object.fromEntries(ALL_MARKS.map((mark) => [mark, 0]));
-  const thin = thinPathsOf([part(COVERAGE_SCENARIOS, none)], false).map(({ mark }) => mark);
-  expect(thin).toEqual(marksOf(false));
+  const thin = thinPathsOf([part(COVERAGE_SCENARIOS, none)], {}).map(({ mark }) => mark);
+  expect(thin).toEqual(marksOf({}));
   expect(thin).not.toContain('KV loaded');
 });
 
 test('a path that a design cannot take is not due', () => {
-  expect(thinPathsOf([part(COVERAGE_SCENARIOS, { 'ring full': 0 }, 'shm-flock')], false)).toEqual([]);
+  expect(thinPathsOf([part(COVERAGE_SCENARIOS, { 'ring full': 0 }, 'shm-flock')], {})).toEqual([]);
 });
 
 test('a small campaign says nothing', () => {
-  expect(thinPathsOf([part(COVERAGE_SCENARIOS - 1, { 'ring full': 0 })], false)).toEqual([]);
+  expect(thinPathsOf([part(COVERAGE_SCENARIOS - 1, { 'ring full': 0 })], {})).toEqual([]);
 });

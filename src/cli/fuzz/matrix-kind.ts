@@ -73,7 +73,7 @@ function report(description: MatrixDescription, all: readonly CampaignPart[], fl
   for (const name of survivors) process.stderr.write(`mutant "${name}" survived ${MUTANT_SEEDS} seeds\n`);
   const missed = mutations.filter((mutation) => !mutation.killed).map(({ name }) => name);
   for (const name of missed) process.stderr.write(`mutation "${name}" survived its test\n`);
-  const thinPaths = [...thinPathsOf(parts, false), ...thinPathsOf(pdParts, true)];
+  const thinPaths = [...thinPathsOf(parts, {}), ...thinPathsOf(pdParts, { pd: true })];
   for (const path of thinPaths) process.stderr.write(`${showThinPath(path)}\n`);
   process.exitCode =
     exitCodeOf([...parts, ...pdParts].flatMap(({ violations }) => violations)) ||

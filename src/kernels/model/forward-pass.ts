@@ -6,6 +6,8 @@
  *                      │ kvKeys        │ hidden  │ choices │ routedExperts   │ sampled, lastTokens
  *                      └ blockTable    └────────►┴────────►┴────────────────►┘
  *
+ * Of a pipeline all stages but the first fold what they received into `hidden`, behind `attend`. Only the last samples.
+ *
  * It is one command buffer, behind which capture adds itself. Gate and router take turns, a chunk of tokens at a time;
  * or the router makes its own logits. A monolithic router puts out the sums of the experts' work instead of ids, and
  * ids to `routing_replay_out` if it has it.
@@ -33,7 +35,19 @@ export type ForwardPassOptions = Readonly<{
   /** How likely a draft is right, in [0, 1]; absent = `DRAFT_ACCEPTANCE_RATE`. */
   draftAcceptanceRate?: number;
   kernels: KernelSetFactory;
+  /** Absent: the pass is of all layers. `model` has those of the stage. */
+  stage?: StageEnds;
 }>;
+
+/** What stands around a pipeline stage. */
+export type StageEnds = Readonly<{
+  /** Hidden states come from the stage before. */
+  receives: boolean;
+  /** Hidden states go to the stage behind, and nothing is sampled here. */
+  sends: boolean;
+}>;
+
+const WHOLE: StageEnds = { receives: false, sends: false };
 
 /** Where the rows of a pass can be had. */
 export type RowSource = Pick<CaptureWorkerContext, 'routedExperts' | 'pack' | 'recordRows'>;
@@ -53,25 +67,28 @@ export class ForwardPass {
   readonly kvKeys: DeviceBuffer;
   /** One record per request, see sampled-layout.ts. Read back `sampledLayout.byteLength(numRequests)` bytes. */
   readonly sampled: DeviceBuffer;
-  /** For capture. `null`: the router writes no rows anywhere, and nothing can be captured. */
+  /** For capture. `null`: the router writes no rows anywhere, or there is none, and nothing can be captured. */
   readonly rows: RowSource | null;
+  readonly stage: StageEnds;
 
   readonly #device: Device;
   readonly #stepInput: DeviceBuffer;
+  /** `[maxNumBatchedTokens, 2]` u32: hidden states that the stage before sent. */
+  readonly #received: DeviceBuffer;
   readonly #owned: readonly DeviceBuffer[];
   readonly #steps: readonly BoundStep[];
   readonly #ballast: Ballast | null;
 
   private constructor(
     device: Device,
-    shape: KernelShape,
-    buffers: Buffers,
+    { shape, buffers, stage }: Pick<Plan, 'shape' | 'buffers' | 'stage'>,
     steps: readonly BoundStep[],
     rows: RowSource | null,
     ballast: Ballast | null,
   ) {
     this.#device = device;
     this.shape = shape;
+    this.stage = stage;
     this.sampledLayout = new SampledLayout(shape.numSpeculativeTokens);
     this.routedExperts = buffers.routedExperts;
     this.slotMapping = buffers.slotMapping;
@@ -81,6 +98,7 @@ export class ForwardPass {
     this.expertOutput = buffers.expertOutput;
     this.rows = rows;
     this.#stepInput = buffers.stepInput;
+    this.#received = buffers.received;
     this.#owned = Object.values(buffers).flat();
     this.#steps = steps;
     this.#ballast = ballast;
@@ -98,12 +116,13 @@ export class ForwardPass {
         '0 with device clock, which has a step time instead',
       );
     }
-    const { shape, kernels, buffers, planned, forRows } = prepare(device, options);
+    const plan = prepare(device, options);
+    const { kernels, buffers, planned, forRows } = plan;
     const bind = ({ kernel, bindTo }: Planned): Promise<BoundKernel> => device.bind(kernel, bindTo);
     const [bound, rowKernels] = await Promise.all([Promise.all(planned.map(bind)), Promise.all(forRows.map(bind))]);
     const ballast = ballastMs > 0 ? await Ballast.create(device, kernels.ballast, ballastMs) : null;
     const steps = planned.map((step, i) => ({ ...step, bound: bound[i]! }));
-    return new ForwardPass(device, shape, buffers, steps, rowsOf(kernels, buffers, rowKernels), ballast);
+    return new ForwardPass(device, plan, steps, rowsOf(kernels, buffers, rowKernels), ballast);
   }
 
   /** `create` without promises and ballast, for a device that binds at once. */
@@ -111,10 +130,11 @@ export class ForwardPass {
     device: Device & Readonly<{ bindNow: (kernel: Kernel, buffers: readonly DeviceBuffer[]) => BoundKernel }>,
     options: Omit<ForwardPassOptions, 'ballastMs'>,
   ): ForwardPass {
-    const { shape, kernels, buffers, planned, forRows } = prepare(device, options);
+    const plan = prepare(device, options);
+    const { kernels, buffers, planned, forRows } = plan;
     const bind = ({ kernel, bindTo }: Planned): BoundKernel => device.bindNow(kernel, bindTo);
     const steps = planned.map((step) => ({ ...step, bound: bind(step) }));
-    return new ForwardPass(device, shape, buffers, steps, rowsOf(kernels, buffers, forRows.map(bind)), null);
+    return new ForwardPass(device, plan, steps, rowsOf(kernels, buffers, forRows.map(bind)), null);
   }
 
   /**
@@ -124,6 +144,11 @@ export class ForwardPass {
   upload(input: StepInput): void {
     this.#device.write(this.#stepInput, 0, input.words.subarray(0, input.numWords));
     this.#device.write(this.slotMapping, 0, input.slotMapping.subarray(0, input.numTokens));
+  }
+
+  /** Sends the hidden states of a step, `[numTokens, 2]`, as the stage before made them. Taken before this returns. */
+  receive(hidden: Uint32Array): void {
+    this.#device.write(this.#received, 0, hidden);
   }
 
   /**
@@ -157,6 +182,7 @@ type PlannedStep = Planned & Readonly<{ grid: StepKernel['grid']; chunk: Chunk }
 
 /** `planned`: the kernels of a pass, in their order. `forRows`: `pack` and `expand`, as far as there are rows. */
 type Plan = Readonly<{
+  stage: StageEnds;
   shape: KernelShape;
   kernels: KernelSet;
   buffers: Buffers;
@@ -166,37 +192,42 @@ type Plan = Readonly<{
 
 function prepare(
   device: Device,
-  { model, engine, draftAcceptanceRate, kernels: factory }: Omit<ForwardPassOptions, 'ballastMs'>,
+  { model, engine, draftAcceptanceRate, kernels: factory, stage = WHOLE }: Omit<ForwardPassOptions, 'ballastMs'>,
 ): Plan {
   const shape = kernelShape(model, engine, draftAcceptanceRate);
   const kernels = factory(model, shape, device.info);
   const weights = kernels.gateWeights();
   const router = kernels.router ?? MODULAR;
-  const b = createBuffers(device, model, shape, weights.length, router);
+  const b = createBuffers(device, model, shape, weights.length, router, stage);
   device.write(b.gateWeights, 0, weights);
   const sampleBuffers = [b.stepInput, b.hidden, b.sampled, b.lastTokens];
   // A sampler that replays a recording reads it where the router does.
   if (kernels.sample.kernel.bindings.length > sampleBuffers.length) sampleBuffers.push(b.gateWeights);
-  const routing = kernels.gate
-    ? planChunks(device, kernels.gate, kernels.route, shape, b)
-    : {
-        planned: [wholeStep(kernels.route, [b.stepInput, b.hidden, b.gateWeights, ...routerOutputs(router, b)])],
-        owned: [],
-      };
+  const hasRouter = shape.numLayers > 0;
+  const routing = !hasRouter
+    ? { planned: [], owned: [] }
+    : kernels.gate
+      ? planChunks(device, kernels.gate, kernels.route, shape, b)
+      : {
+          planned: [wholeStep(kernels.route, [b.stepInput, b.hidden, b.gateWeights, ...routerOutputs(router, b)])],
+          owned: [],
+        };
   const planned = [
     wholeStep(kernels.attendWrite, [b.stepInput, b.slotMapping, b.lastTokens, b.kvKeys, b.blockTable]),
     wholeStep(kernels.attend, [b.stepInput, b.kvKeys, b.blockTable, b.hidden]),
+    ...(stage.receives ? [wholeStep(kernels.fold, [b.stepInput, b.received, b.hidden])] : []),
     ...routing.planned,
-    wholeStep(kernels.sample, sampleBuffers),
+    ...(stage.sends ? [] : [wholeStep(kernels.sample, sampleBuffers)]),
   ];
   const forRows: Planned[] = [];
+  if (!hasRouter) return { stage, shape, kernels, buffers: { ...b, chunks: [] }, planned, forRows };
   if (router.kind === 'modular')
     forRows.push({ kernel: kernels.pack, bindTo: [b.routedExperts, b.packRows, b.packed] });
   if (kernels.expand) {
     forRows.push({ kernel: kernels.pack, bindTo: [b.routingReplayOut, b.packRows, b.packed] });
     forRows.push({ kernel: kernels.expand.kernel, bindTo: [b.routingReplayOut, b.stepInput, b.expandedRows] });
   }
-  return { shape, kernels, buffers: { ...b, chunks: routing.owned }, planned, forRows };
+  return { stage, shape, kernels, buffers: { ...b, chunks: routing.owned }, planned, forRows };
 }
 
 /** A kernel that takes all of a step. */
@@ -265,8 +296,10 @@ function createBuffers(
   shape: KernelShape,
   weightWords: number,
   router: RouterConfig,
+  stage: StageEnds,
 ) {
-  const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, 4 * words, 'storage');
+  const storage = (label: string, words: number): DeviceBuffer =>
+    device.createBuffer(label, 4 * Math.max(UNUSED, words), 'storage');
   const { maxNumBatchedTokens, maxNumSeqs, numLayers, topK } = shape;
   const isMonolithic = router.kind === 'monolithic';
   const hasReplay = isMonolithic && router.hasRoutingReplay;
@@ -277,6 +310,7 @@ function createBuffers(
     kvKeys: storage('kvKeys', 2 * shape.numSlots),
     blockTable: storage('blockTable', maxNumSeqs * shape.maxBlocksPerSeq),
     hidden: storage('hidden', 4 * maxNumBatchedTokens),
+    received: storage('received', stage.receives ? 2 * maxNumBatchedTokens : UNUSED),
     gateWeights: storage('gateWeights', weightWords),
     routedExperts: storage('routedExperts', maxNumBatchedTokens * numLayers * topK),
     expertOutput: storage('expertOutput', isMonolithic ? maxNumBatchedTokens * numLayers : UNUSED),

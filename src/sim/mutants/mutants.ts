@@ -25,6 +25,7 @@ import {
 import type { Mutant } from './mutant.ts';
 import { prefixMutants } from './prefix-mutants.ts';
 import { pdMutants } from './pd-mutants.ts';
+import { stageMutants } from './stage-mutants.ts';
 import { scheduleMutants } from './schedule-mutants.ts';
 import {
   CountsPadding,
@@ -232,6 +233,7 @@ export const mutants: readonly Mutant[] = [
   ...pdMutants,
   ...scheduleMutants,
   ...captureMutants,
+  ...stageMutants,
 ];
 
 /** Not a mutant: the half that two mutants are made of, without the defect. It must survive. */

@@ -18,7 +18,7 @@ export type StepFrame = {
   /** Before the step's own, as the router sees them: rows of other engines, and the input's requests that hold them. */
   rowsBefore: number;
   firstOrdinal: number;
-  /** Bytes of the step's results: sampled tokens, then rows. */
+  /** Bytes of the step's results: sampled tokens, or of a stage that sends them on hidden states, then rows. */
   sampledBytes: number;
   rowBytes: number;
 };
