@@ -3,6 +3,7 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
+import { requireStages } from '../capture/designs.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { scenarioOf } from '../sim/campaign.ts';
 import { readCase, type SavedCase } from '../sim/case-file.ts';
@@ -49,8 +50,19 @@ export function fuzzCommand(): Command {
     });
 }
 
-async function fuzz(flags: Flags, command: Command): Promise<void> {
+/** Throws BAD_VALUE for two kinds of storm at once, and STAGES_REFUSED for a design that does not go with stages. */
+async function designsFor(flags: Flags): Promise<readonly string[]> {
   const designs = await designsOf(flags);
+  if (flags.pipeline !== true) return designs;
+  if (flags.pd === true) {
+    throw RoutedExpertsError.of('BAD_VALUE', '--pd', true, 'one of --pd and --pipeline: the KV of a stage stays there');
+  }
+  for (const name of designs) requireStages(loadedDesign(name).design);
+  return designs;
+}
+
+async function fuzz(flags: Flags, command: Command): Promise<void> {
+  const designs = await designsFor(flags);
   const description: FuzzDescription = {
     kind: 'fuzz',
     designs,
@@ -74,7 +86,7 @@ async function fuzz(flags: Flags, command: Command): Promise<void> {
 }
 
 async function reportSeed(seed: number, flags: Flags): Promise<void> {
-  const told = (await designsOf(flags)).map((name) => {
+  const told = (await designsFor(flags)).map((name) => {
     const tested = loadedDesign(name);
     const scenario = scenarioOf(seed, tested, flags);
     return { name, scenario, story: reportRun(scenario, tested), result: runScenario(scenario, tested) };

@@ -14,6 +14,7 @@ import type {
 } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { engineConfig } from '../host/engine-options.ts';
+import { pipelineSettings } from '../host/pipeline-options.ts';
 import { DEFAULT_CLOCK_TIMES, parseStepTime, type StepTime } from '../kernels/device/clock/clock-times.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../kernels/model/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../kernels/model/model-presets.ts';
@@ -29,6 +30,7 @@ import { routerConfig } from './router-flags.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../worker/thread/thread-executor.ts';
 import { endAtOnce, endProcess } from './end-process.ts';
 import { checkDraftFlags, finite, list, routerKernelsOption, rowsLayersOption, whole } from './options.ts';
+import { pipelineOf, pipelineParallelOption, pipelineSplitOption } from './options.ts';
 import { nextSignal } from './signals.ts';
 
 /** One of the smaller published models: on a software adapter a token of a large one takes its time. */
@@ -54,7 +56,9 @@ type Flags = {
   prefixRows: PrefixRows;
   rowsLayers: RowsLayers;
   ranks: number;
-  queueDepth: number;
+  queueDepth?: number;
+  pipelineParallel?: number;
+  pipelineSplit?: number[];
   ballastMs: number;
   router: 'modular' | 'monolithic';
   routingReplay: boolean;
@@ -116,7 +120,9 @@ export function serveCommand(): Command {
     )
     .addOption(rowsLayersOption())
     .option('--ranks <n>', 'worker threads, each running every step', whole(1, 16), 1)
-    .option('--queue-depth <n>', 'steps in flight', whole(1, 16), 2)
+    .addOption(pipelineParallelOption())
+    .addOption(pipelineSplitOption())
+    .option('--queue-depth <n>', 'steps in flight (default: 2, or one for each stage)', whole(1, 16))
     .addOption(
       new Option('--router <kind>', 'modular, or gate, selection and expert work in one kernel')
         .choices(['modular', 'monolithic'])
@@ -256,16 +262,21 @@ function toConfig(flags: Flags): ServeConfig {
     stallMs: flags.stallTimeout * 1e3,
     maxConcurrent: flags.maxConcurrent,
   };
+  const model = modelPreset(flags.model);
+  const { scheduling, ...pipeline } = pipelineSettings(model, pipelineOf(flags));
+  if (pipeline.pipelineSplit !== undefined && (flags.kvPort !== undefined || flags.role !== undefined)) {
+    const wanted = '1 with --role and --kv-port: the KV of a stage is not handed to other servers';
+    throw RoutedExpertsError.of('BAD_VALUE', '--pipeline-parallel', pipeline.pipelineSplit.length, wanted);
+  }
   return {
     engine: {
       design: flags.design,
-      model: modelPreset(flags.model),
-      engine: toEngineConfig(flags),
+      model,
+      engine: toEngineConfig(flags, scheduling),
       device: flags.device,
       adapter: flags.adapter ?? null,
       ...(flags.stepTime === undefined ? {} : { clockTimes: { ...DEFAULT_CLOCK_TIMES, ...flags.stepTime } }),
-      numRanks: flags.ranks,
-      queueDepth: flags.queueDepth,
+      ...pipeline,
       ballastMs: flags.ballastMs,
       router: routerConfig(flags),
       prefixRows: flags.prefixRows,
@@ -305,9 +316,10 @@ function toKvOptions(flags: Flags): KvExchangeOptions | null {
   };
 }
 
-function toEngineConfig(flags: Flags): EngineConfig {
+function toEngineConfig(flags: Flags, scheduling: Partial<EngineConfig>): EngineConfig {
   const { numBlocks } = flags;
   const given = {
+    ...scheduling,
     blockSize: flags.blockSize,
     ...(numBlocks === undefined ? {} : { numBlocks }),
     maxNumSeqs: flags.maxNumSeqs,
@@ -318,5 +330,5 @@ function toEngineConfig(flags: Flags): EngineConfig {
     numSpeculativeTokens: flags.numSpeculativeTokens,
   };
   const names = { numBlocks: '--num-blocks', maxModelLen: '--max-model-len' };
-  return engineConfig(given, { queueDepth: flags.queueDepth, names });
+  return engineConfig(given, names);
 }
