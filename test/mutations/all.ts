@@ -13,6 +13,7 @@ import { pipelineMutations } from './pipeline.ts';
 import { prefixMutations } from './prefix.ts';
 import { scheduleMutations } from './schedule.ts';
 import { serveMutations } from './serve.ts';
+import { stageMutations } from './stages.ts';
 import type { SourceMutation } from './source-mutation.ts';
 import { workersMutations } from './workers.ts';
 
@@ -32,5 +33,6 @@ export const allMutations: readonly SourceMutation[] = [
   ...prefixMutations,
   ...scheduleMutations,
   ...serveMutations,
+  ...stageMutations,
   ...workersMutations,
 ];

@@ -18,8 +18,8 @@ test('every mark of a large campaign is due, and is named where too few scenario
     expect(others).toEqual([]);
     expect(thin).toMatchObject({ design: 'deltas', mark, count: 0 });
     expect(thin!.due).toBeGreaterThan(0);
-    expect(thinPathsOf([part(COVERAGE_SCENARIOS, { [mark]: thin!.due - 1 })], { pd: true })).toHaveLength(1);
-    expect(thinPathsOf([part(COVERAGE_SCENARIOS, { [mark]: thin!.due })], { pd: true })).toEqual([]);
+    expect(thinPathsOf([part(COVERAGE_SCENARIOS, { [mark]: thin!.due - 1 })], kind)).toHaveLength(1);
+    expect(thinPathsOf([part(COVERAGE_SCENARIOS, { [mark]: thin!.due })], kind)).toEqual([]);
   }
 });
 
