@@ -1,4 +1,4 @@
-/** A pipeline of stages in the test's own thread: a model runner for each, on the cpu device, and links between them. */
+/** A pipeline of stages in the test's own thread: a model runner for each, on the cpu device, and the links. */
 
 import { designByName } from '../../../src/capture/designs.ts';
 import type { EngineConfig, ModelConfig, WorkerConfig } from '../../../src/contract/config.ts';

@@ -99,10 +99,10 @@ test('a part that did not come at all leaves every row missing; where none came,
   expect(join(null, null, null)).toBeNull();
 });
 
-describe('refused', () => {
-  const refused = (...outputs: ModelRunnerOutput[]): unknown =>
-    expect(() => new StageJoiner(model, stages).join(outputs)).toThrow(expect.objectContaining({ code: 'INVARIANT' }));
+const refused = (...outputs: ModelRunnerOutput[]): unknown =>
+  expect(() => new StageJoiner(model, stages).join(outputs)).toThrow(expect.objectContaining({ code: 'INVARIANT' }));
 
+describe('refused', () => {
   test('a part that comes twice, and one of no stage', () => {
     const [first, last] = [partOf(1, spans), partOf(2, spans)];
     refused(outputOf(first), outputOf(first), outputOf(last));

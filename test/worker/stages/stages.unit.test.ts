@@ -18,6 +18,8 @@ const grouped: ModelConfig = { ...modelPreset('tiny-grouped'), numLayers: 4 };
 const prompts = Array.from({ length: 5 }, (_, i) => Array.from({ length: 9 + 7 * i }, (__, p) => (p * (i + 3)) % 97));
 const serving = { prompts, maxTokens: 6, engine: { maxNumBatchedTokens: 24, numBlocks: 40 } };
 
+const tokensOf = (served: readonly Served[]): number[][] => served.map(({ tokens }) => tokens);
+
 function expectOracle(model: ModelConfig, served: readonly Served[]): void {
   for (const [i, { tokens, rows }] of served.entries()) {
     const all = [...prompts[i]!, ...tokens];
@@ -60,7 +62,6 @@ test.each([0, 1])('a wrong block table of stage %i alone changes tokens, and row
   const right = await serveOnStages(grouped, [2, 2], serving);
   const kernelsOf = (stage: number): KernelSetFactory => (stage === broken ? missesChanges : wgslKernels);
   const wrong = await serveOnStages(grouped, [2, 2], { ...serving, kernelsOf });
-  const tokensOf = (served: readonly Served[]): number[][] => served.map(({ tokens }) => tokens);
   expect(tokensOf(wrong)).not.toEqual(tokensOf(right));
   const half = (grouped.numLayers * grouped.topK) / 2;
   const columns = (served: readonly Served[], from: number): number[][] =>
