@@ -78,11 +78,12 @@ export class ModelRunner {
     const drafts = draftAcceptanceRate === undefined ? {} : { draftAcceptanceRate };
     const place = placeOf(config);
     const room = place === null ? engine : roomForAll(engine, place);
-    const forward = await ForwardPass.create(device, { model, engine: room, ballastMs, ...drafts, kernels, ...stage });
+    const captures = design.name !== 'off';
+    const options = { model, engine: room, ballastMs, ...drafts, captures, kernels, ...stage };
+    const forward = await ForwardPass.create(device, options);
     const { slotMapping, rows } = forward;
     const isRouted = model.numLayers > 0;
-    if (rows === null && isRouted && design.name !== 'off')
-      throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design.name);
+    if (rows === null && captures && isRouted) throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design.name);
     const capture =
       rows === null ? null : design.workerHalf({ rank, device, model, engine, slotMapping, ...rows }, resources);
     const lockstep = config.lockstep === undefined ? null : new LockstepMember(config.lockstep, rank, numRanks);

@@ -34,6 +34,8 @@ export type ForwardPassOptions = Readonly<{
   ballastMs: number;
   /** How likely a draft is right, in [0, 1]; absent = `DRAFT_ACCEPTANCE_RATE`. */
   draftAcceptanceRate?: number;
+  /** Without, nothing is allocated for rows on their way to the host, and `rows` is `null` (L5); absent = with. */
+  captures?: boolean;
   kernels: KernelSetFactory;
   /** Absent: the pass is of all layers. `model` has those of the stage. */
   stage?: StageEnds;
@@ -67,7 +69,7 @@ export class ForwardPass {
   readonly kvKeys: DeviceBuffer;
   /** One record per request, see sampled-layout.ts. Read back `sampledLayout.byteLength(numRequests)` bytes. */
   readonly sampled: DeviceBuffer;
-  /** For capture. `null`: the router writes no rows anywhere, or there is none, and nothing can be captured. */
+  /** For capture. `null`: nothing captures, there is no router, or it writes no rows anywhere. */
   readonly rows: RowSource | null;
   readonly stage: StageEnds;
 
@@ -81,7 +83,7 @@ export class ForwardPass {
 
   private constructor(
     device: Device,
-    { shape, buffers, stage }: Pick<Plan, 'shape' | 'buffers' | 'stage'>,
+    { shape, buffers, owned, stage }: Plan,
     steps: readonly BoundStep[],
     rows: RowSource | null,
     ballast: Ballast | null,
@@ -99,7 +101,7 @@ export class ForwardPass {
     this.rows = rows;
     this.#stepInput = buffers.stepInput;
     this.#received = buffers.received;
-    this.#owned = Object.values(buffers).flat();
+    this.#owned = owned;
     this.#steps = steps;
     this.#ballast = ballast;
   }
@@ -117,12 +119,12 @@ export class ForwardPass {
       );
     }
     const plan = prepare(device, options);
-    const { kernels, buffers, planned, forRows } = plan;
+    const { kernels, planned, forRows } = plan;
     const bind = ({ kernel, bindTo }: Planned): Promise<BoundKernel> => device.bind(kernel, bindTo);
     const [bound, rowKernels] = await Promise.all([Promise.all(planned.map(bind)), Promise.all(forRows.map(bind))]);
     const ballast = ballastMs > 0 ? await Ballast.create(device, kernels.ballast, ballastMs) : null;
     const steps = planned.map((step, i) => ({ ...step, bound: bound[i]! }));
-    return new ForwardPass(device, plan, steps, rowsOf(kernels, buffers, rowKernels), ballast);
+    return new ForwardPass(device, plan, steps, rowsOf(plan, rowKernels), ballast);
   }
 
   /** `create` without promises and ballast, for a device that binds at once. */
@@ -131,10 +133,9 @@ export class ForwardPass {
     options: Omit<ForwardPassOptions, 'ballastMs'>,
   ): ForwardPass {
     const plan = prepare(device, options);
-    const { kernels, buffers, planned, forRows } = plan;
     const bind = ({ kernel, bindTo }: Planned): BoundKernel => device.bindNow(kernel, bindTo);
-    const steps = planned.map((step) => ({ ...step, bound: bind(step) }));
-    return new ForwardPass(device, plan, steps, rowsOf(kernels, buffers, forRows.map(bind)), null);
+    const steps = plan.planned.map((step) => ({ ...step, bound: bind(step) }));
+    return new ForwardPass(device, plan, steps, rowsOf(plan, plan.forRows.map(bind)), null);
   }
 
   /**
@@ -185,20 +186,30 @@ type Plan = Readonly<{
   stage: StageEnds;
   shape: KernelShape;
   kernels: KernelSet;
-  buffers: Buffers;
+  buffers: StepBuffers;
+  /** `null`: see `ForwardPass.rows`. */
+  rowBuffers: RowBuffers | null;
+  owned: readonly DeviceBuffer[];
   planned: readonly PlannedStep[];
   forRows: readonly Planned[];
 }>;
 
 function prepare(
   device: Device,
-  { model, engine, draftAcceptanceRate, kernels: factory, stage = WHOLE }: Omit<ForwardPassOptions, 'ballastMs'>,
+  {
+    model,
+    engine,
+    draftAcceptanceRate,
+    captures = true,
+    kernels: factory,
+    stage = WHOLE,
+  }: Omit<ForwardPassOptions, 'ballastMs'>,
 ): Plan {
   const shape = kernelShape(model, engine, draftAcceptanceRate);
   const kernels = factory(model, shape, device.info);
   const weights = kernels.gateWeights();
   const router = kernels.router ?? MODULAR;
-  const b = createBuffers(device, model, shape, weights.length, router, stage);
+  const b = createBuffers(device, { shape, router, stage, weightWords: weights.length });
   device.write(b.gateWeights, 0, weights);
   const sampleBuffers = [b.stepInput, b.hidden, b.sampled, b.lastTokens];
   // A sampler that replays a recording reads it where the router does.
@@ -219,15 +230,24 @@ function prepare(
     ...routing.planned,
     ...(stage.sends ? [] : [wholeStep(kernels.sample, sampleBuffers)]),
   ];
-  const forRows: Planned[] = [];
-  if (!hasRouter) return { stage, shape, kernels, buffers: { ...b, chunks: [] }, planned, forRows };
-  if (router.kind === 'modular')
-    forRows.push({ kernel: kernels.pack, bindTo: [b.routedExperts, b.packRows, b.packed] });
-  if (kernels.expand) {
-    forRows.push({ kernel: kernels.pack, bindTo: [b.routingReplayOut, b.packRows, b.packed] });
-    forRows.push({ kernel: kernels.expand.kernel, bindTo: [b.routingReplayOut, b.stepInput, b.expandedRows] });
-  }
-  return { stage, shape, kernels, buffers: { ...b, chunks: routing.owned }, planned, forRows };
+  const hasRows = captures && hasRouter && (router.kind === 'modular' || Boolean(kernels.expand));
+  const rowBuffers = hasRows ? createRowBuffers(device, model, shape, router) : null;
+  const owned = [...Object.values(b), ...routing.owned, ...Object.values(rowBuffers ?? {})];
+  const forRows = rowBuffers === null ? [] : plannedForRows(kernels, b, rowBuffers);
+  return { stage, shape, kernels, buffers: b, rowBuffers, owned, planned, forRows };
+}
+
+/** `pack`; and `expand`, of a monolithic router. */
+function plannedForRows(
+  { pack, expand }: KernelSet,
+  b: StepBuffers,
+  { packRows, packed, expandedRows }: RowBuffers,
+): Planned[] {
+  if (!expand) return [{ kernel: pack, bindTo: [b.routedExperts, packRows, packed] }];
+  return [
+    { kernel: pack, bindTo: [b.routingReplayOut, packRows, packed] },
+    { kernel: expand.kernel, bindTo: [b.routingReplayOut, b.stepInput, expandedRows] },
+  ];
 }
 
 /** A kernel that takes all of a step. */
@@ -266,14 +286,14 @@ function routerOutputs(router: RouterConfig, b: StepBuffers): DeviceBuffer[] {
 }
 
 /** A design reads ids where the router writes them: packed straight from there, or, whole, as a modular router's. */
-function rowsOf(kernels: KernelSet, b: Buffers, bound: readonly BoundKernel[]): RowSource | null {
+function rowsOf({ kernels, buffers, rowBuffers }: Plan, bound: readonly BoundKernel[]): RowSource | null {
+  if (rowBuffers === null) return null;
   const [packBound, expandBound] = bound;
-  if (packBound === undefined) return null;
-  const pack = { bound: packBound, rows: b.packRows, packed: b.packed };
+  const pack = { bound: packBound!, rows: rowBuffers.packRows, packed: rowBuffers.packed };
   const { expand } = kernels;
-  if (!expand) return { routedExperts: b.routedExperts, pack };
+  if (!expand) return { routedExperts: buffers.routedExperts, pack };
   return {
-    routedExperts: b.expandedRows,
+    routedExperts: rowBuffers.expandedRows,
     pack,
     recordRows: (commands, numTokens) => {
       const [x, y] = expand.grid({ numTokens, numRequests: 0, numTableUpdates: 0 });
@@ -285,18 +305,14 @@ function rowsOf(kernels: KernelSet, b: Buffers, bound: readonly BoundKernel[]): 
 type BoundStep = PlannedStep & Readonly<{ bound: BoundKernel }>;
 
 type StepBuffers = ReturnType<typeof createBuffers>;
-type Buffers = StepBuffers & Readonly<{ chunks: readonly DeviceBuffer[] }>;
+type RowBuffers = ReturnType<typeof createRowBuffers>;
 
 /** Words of a buffer that this router never touches. */
 const UNUSED = 1;
 
 function createBuffers(
   device: Device,
-  model: ModelConfig,
-  shape: KernelShape,
-  weightWords: number,
-  router: RouterConfig,
-  stage: StageEnds,
+  { shape, router, stage, weightWords }: Pick<Plan, 'shape' | 'stage'> & { router: RouterConfig; weightWords: number },
 ) {
   const storage = (label: string, words: number): DeviceBuffer =>
     device.createBuffer(label, 4 * Math.max(UNUSED, words), 'storage');
@@ -315,9 +331,18 @@ function createBuffers(
     routedExperts: storage('routedExperts', maxNumBatchedTokens * numLayers * topK),
     expertOutput: storage('expertOutput', isMonolithic ? maxNumBatchedTokens * numLayers : UNUSED),
     routingReplayOut: storage('routingReplayOut', hasReplay ? routingReplayWords(shape, maxNumBatchedTokens) : UNUSED),
-    expandedRows: storage('expandedRows', hasReplay ? maxNumBatchedTokens * numLayers * topK : UNUSED),
     sampled: storage('sampled', maxNumSeqs * new SampledLayout(shape.numSpeculativeTokens).stride),
+  };
+}
+
+/** For rows on their way from the router to the host. */
+function createRowBuffers(device: Device, model: ModelConfig, shape: KernelShape, router: RouterConfig) {
+  const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, 4 * words, 'storage');
+  const { maxNumBatchedTokens, numLayers, topK } = shape;
+  const isExpanded = router.kind === 'monolithic';
+  return {
     packRows: storage('packRows', 1 + maxNumBatchedTokens),
     packed: storage('packed', packedBytes(model, maxNumBatchedTokens) / 4),
+    expandedRows: storage('expandedRows', isExpanded ? maxNumBatchedTokens * numLayers * topK : UNUSED),
   };
 }

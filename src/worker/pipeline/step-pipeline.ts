@@ -36,7 +36,7 @@ export type PipelineOptions = StepRunnerOptions &
 export class StepPipeline<Task extends WorkerTask> {
   /**
    * Bytes of the device's buffers that capture needs: the ids of all layers, the packed rows, their places in the ring,
-   * and the target of blocking reads. 0 without capture: most of them are there, but nothing needs them.
+   * and the target of blocking reads. 0 without capture: the ids are there, but nothing needs them.
    */
   readonly captureBufferBytes: number;
   readonly #device: Device;
