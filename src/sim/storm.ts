@@ -6,6 +6,7 @@
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import { BatchQueue } from '../worker/pipeline/batch-queue.ts';
+import { StageLinks } from '../worker/pipeline/stages/stage-links.ts';
 import { StageJoiner } from '../worker/pipeline/stages/stage-joiner.ts';
 import { rankDifference } from '../worker/pipeline/rank-agreement.ts';
 import { Phase, type Clock } from './virtual/event-heap.ts';
@@ -35,6 +36,10 @@ export class Storm implements RankEvents {
   #ranks: VirtualRank[] = [];
   /** Of a pipeline: puts the parts of its stages together. */
   readonly #joiner: StageJoiner | null;
+  /** Of the ranks that live. */
+  links: StageLinks | null = null;
+  /** When the last hidden states of a rank reach the next stage. */
+  readonly #handedOverAt: WeakMap<VirtualRank, number> = new WeakMap();
   #updateIsPlanned = false;
   #fillIsPlanned = false;
   #acceptedAt = 0;
@@ -139,11 +144,15 @@ export class Storm implements RankEvents {
     });
   }
 
-  /** The rank of the same number in the next stage takes them. */
-  onHidden(rank: VirtualRank, flight: Flight, hidden: Uint32Array): void {
+  /** The rank of the same number in the next stage takes them, in the order of the steps. */
+  onHidden(rank: VirtualRank, send: () => void): void {
     const next = this.#ranks[rank.number + this.#scenario.numRanks]!;
-    this.#clock.plan(this.#clock.now + this.#durations.handOver(), Phase.wire, () => {
-      if (!next.isDead) next.receive(flight, hidden);
+    const at = Math.max(this.#handedOverAt.get(rank) ?? 0, this.#clock.now + this.#durations.handOver());
+    this.#handedOverAt.set(rank, at);
+    this.#clock.plan(at, Phase.wire, () => {
+      if (next.isDead) return;
+      send();
+      next.look();
     });
   }
 
@@ -153,6 +162,13 @@ export class Storm implements RankEvents {
   }
 
   #startRanks(): void {
+    const { engine, numRanks, queueDepth, stages } = this.#scenario;
+    if (stages !== undefined) {
+      const { maxNumBatchedTokens } = engine;
+      const numStages = stages.split.length;
+      const sizes = { tensorParallel: numRanks, numStages, depth: queueDepth, maxNumBatchedTokens };
+      this.links = new StageLinks(sizes, new Int32Array(StageLinks.numWords(sizes)));
+    }
     this.#ranks = Array.from(
       { length: countRanks(this.#scenario) },
       (_, i) => new VirtualRank(i, this.#world, this.#tested, this.#durations, this),

@@ -9,6 +9,7 @@ import type { ModelConfig } from '../../contract/config.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import { ForwardPass } from '../../kernels/model/forward-pass.ts';
 import { packedBytes } from '../../kernels/model/kernel-shape.ts';
+import type { LinkEnd, StageLinks } from '../../worker/pipeline/stages/stage-links.ts';
 import { StepPipeline } from '../../worker/pipeline/step-pipeline.ts';
 import type { ComingPass, PendingMap, Submission, TaskEnd } from '../../worker/pipeline/step-tasks.ts';
 import { Phase } from './event-heap.ts';
@@ -20,10 +21,12 @@ import { VirtualDevice, type VirtualBuffer } from './virtual-device.ts';
 import type { World } from '../world.ts';
 
 export type RankEvents = Readonly<{
+  /** `null`: each rank has all layers. */
+  links: StageLinks | null;
   /** The step has reached a phase on this rank. May kill the rank. */
   onPhase: (rank: VirtualRank, flight: Flight, phase: 'submitted' | 'executed' | 'mapped') => void;
-  /** The hidden states of a step are to go to the rank of the next stage. */
-  onHidden: (rank: VirtualRank, flight: Flight, hidden: Uint32Array) => void;
+  /** The hidden states of a step are to be sent to the rank of the next stage. */
+  onHidden: (rank: VirtualRank, send: () => void) => void;
   onOutput: (rank: VirtualRank, flight: Flight, output: ModelRunnerOutput) => void;
 }>;
 
@@ -43,8 +46,8 @@ type StepTask = Readonly<{ kind: 'step'; step: Flight['plan']; epoch: number; fl
 type RankTask = StepTask | KvTask;
 
 /** Only steps have hidden states. */
-function flightOf(task: RankTask): Flight {
-  return (task as StepTask).flight;
+function stepIdOf(task: RankTask): number {
+  return (task as StepTask).step.stepId;
 }
 
 /** A submission that has not run, and the maps that wait for it. */
@@ -65,8 +68,9 @@ export class VirtualRank {
   readonly #rowsOut: Set<ArrayBufferLike> = new Set();
   /** The thread stands still until this tick, because a slow process holds the lock that its half asked for. */
   #standsUntil = 0;
-  /** Hidden states that came before the step could begin, and the step that waits for its own. */
-  readonly #hidden: Map<Flight, Uint32Array> = new Map();
+  /** Of a stage that another stands before: where its hidden states come, and the step that waits for them. */
+  readonly #reader: LinkEnd | null;
+  readonly #sender: LinkEnd | null;
   #due: ComingPass<RankTask> | null = null;
   #deviceFreeAt = 0;
   #mappedAt = 0;
@@ -81,6 +85,8 @@ export class VirtualRank {
     const stage = world.stages?.[this.stage] ?? null;
     const model = stage?.model ?? world.scenario.model;
     const ends = stage?.ends ?? null;
+    this.#sender = events.links?.sender(this.stage, number % numRanks) ?? null;
+    this.#reader = events.links?.reader(this.stage, number % numRanks) ?? null;
     this.#world = world;
     this.#durations = durations;
     this.#events = events;
@@ -105,7 +111,7 @@ export class VirtualRank {
         onSubmitted: (submission) => this.#onSubmitted(submission),
         onMap: (map) => this.#onMap(map),
         ...(ends?.receives ? { onHiddenDue: (pass) => this.#onHiddenDue(pass) } : {}),
-        ...(ends?.sends ? { onHidden: ({ task, hidden }) => events.onHidden(this, flightOf(task), hidden) } : {}),
+        ...(ends?.sends ? { onHidden: ({ task, hidden }) => this.#onHidden(stepIdOf(task), hidden) } : {}),
         onEnd: (task, end) => this.#onEnd(task, end),
       },
     );
@@ -118,14 +124,15 @@ export class VirtualRank {
     this.#pump();
   }
 
-  /** The hidden states of a step have come from the stage before. */
-  receive(flight: Flight, hidden: Uint32Array): void {
+  /** Hidden states have come from the stage before. */
+  look(): void {
     const due = this.#due;
-    if (due === null || flightOf(due.task) !== flight) {
+    if (due === null) {
       this.#world.marks.add('hidden states before their step');
-      this.#hidden.set(flight, hidden);
       return;
     }
+    const hidden = this.#reader!.take(stepIdOf(due.task));
+    if (hidden === null) return;
     this.#due = null;
     this.#pipeline.hiddenCame(due, hidden);
     this.#pump();
@@ -151,7 +158,7 @@ export class VirtualRank {
     const { numEntries, numRingSlotsInUse } = this.#pipeline;
     if (numEntries > 0) judge.wrong('L7', `the worker remembers ${numEntries} requests`);
     if (numRingSlotsInUse > 0) judge.wrong('L7', `${numRingSlotsInUse} ring slots are held`);
-    if (this.#hidden.size > 0) judge.wrong('L7', `${this.#hidden.size} steps have hidden states that nobody took`);
+    if (this.#reader?.isEmpty === false) judge.wrong('L7', 'hidden states of a step were left to nobody');
     if (this.#rowsOut.size > 0) {
       judge.wrong('L7', `${this.#rowsOut.size} buffers of rows never came back to rank ${this.number}`);
     }
@@ -173,14 +180,16 @@ export class VirtualRank {
     return half !== null && mutation.workerHalf ? mutation.workerHalf(half, context) : half;
   }
 
-  /** The step goes on at once, or when `receive` is called. */
+  #onHidden(stepId: number, hidden: Uint32Array): void {
+    this.#events.onHidden(this, () => this.#sender!.send(stepId, hidden));
+  }
+
+  /** The step goes on at once, or when its hidden states have come. */
   #onHiddenDue(pass: ComingPass<RankTask>): void {
-    const flight = flightOf(pass.task);
     this.#due = pass;
-    const hidden = this.#hidden.get(flight);
-    if (hidden === undefined) return;
-    this.#hidden.delete(flight);
-    this.#plan(0, Phase.worker, () => this.receive(flight, hidden));
+    this.#plan(0, Phase.worker, () => {
+      if (this.#due !== null) this.look();
+    });
   }
 
   /** Begins the tasks that can begin; the step after a submitted one begins a little later. */

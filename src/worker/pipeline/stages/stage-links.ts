@@ -89,6 +89,11 @@ export class LinkEnd {
 
   static readonly EMPTY: number = State.empty;
 
+  /** Nothing has come for the next step. */
+  get isEmpty(): boolean {
+    return Atomics.load(this.words, this.stateWord) === State.empty;
+  }
+
   /**
    * Leaves `hidden` for the reader; its state word is to be notified. Throws INVARIANT if the place has not been read.
    */
