@@ -59,8 +59,8 @@ export const stageMutations: readonly SourceMutation[] = [
     name: 'lost-part-unnoticed',
     defect: 'rows that a stage did not deliver are not said to be missing',
     file: 'src/worker/pipeline/stages/stage-joiner.ts',
-    find: 'return isWhole ? deltas : { ...deltas, missing: missingSpans(all, deltas) };',
-    replace: 'return isWhole ? deltas : { ...deltas };',
+    find: 'return { ...deltas, missing: missingSpans(all, deltas) };',
+    replace: 'missingSpans(all, deltas); return deltas;',
     killedBy: JOINER,
   },
   {

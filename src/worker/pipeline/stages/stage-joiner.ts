@@ -8,22 +8,8 @@ import type { ModelConfig } from '../../../contract/config.ts';
 import { RoutedExpertsError } from '../../../contract/errors.ts';
 import type { ModelRunnerOutput, RoutedExpertDeltas } from '../../../contract/model-runner-output.ts';
 import { requireSameStep } from '../rank-agreement.ts';
+import { RowPart, type RowSpan } from './row-part.ts';
 import type { Stage } from './stage-plan.ts';
-
-/** Rows `[position, position + count)` of a request, from row `row` of its part on. */
-type Span = { readonly position: number; readonly count: number; readonly row: number };
-
-/** The rows of one stage in one step. */
-type Part = Readonly<{
-  rows: Uint8Array;
-  numRows: number;
-  /** Of its ids in a row of the model. */
-  byteOffset: number;
-  rowBytes: number;
-  /** By request. */
-  spans: ReadonlyMap<number, readonly Span[]>;
-  numSpans: number;
-}>;
 
 /**
  *     row of the model          │ stage 0    │ stage 1         │ stage 2 │
@@ -63,83 +49,60 @@ export class StageJoiner {
   }
 
   #joinRows(stepId: number, outputs: readonly ModelRunnerOutput[]): RoutedExpertDeltas | null {
-    const parts = new Map<number, Part>();
+    const parts = new Map<number, RowPart>();
     for (const { routedExpertDeltas: deltas } of outputs) if (deltas !== null) this.#addPart(parts, deltas, stepId);
     if (parts.size === 0) return null;
-    const all = this.#stages.map(({ firstLayer }) => parts.get(firstLayer) ?? NO_PART);
+    const all = this.#stages.map(({ firstLayer }) => parts.get(firstLayer) ?? RowPart.none());
     const first = all[0]!;
     const joined = new Uint8Array(this.#buffers.take(first.numRows * this.#rowBytes));
+    // Stages run the same requests in the same order: nothing but a defect makes their parts differ.
+    if (all.every((part) => part.hasRowsOf(first))) {
+      for (const part of all) part.copyRows(0, first.numRows, joined, { to: 0, bytesPerRow: this.#rowBytes });
+      return { rows: joined, numRows: first.numRows, index: first.copyIndex(), indexLength: first.indexLength };
+    }
     // A span that is joined begins where one of a part begins, or behind one.
-    const spans = new SpanWriter(2 * all.reduce((sum, { numSpans }) => sum + numSpans, 0));
+    const spans = new SpanWriter((2 * all.reduce((sum, { indexLength }) => sum + indexLength, 0)) / SPAN_LENGTH);
     for (const [request, ofFirst] of first.spans) {
       for (const span of ofFirst) this.#joinSpan({ request, span, all, joined, spans });
     }
     const deltas = spans.deltas(joined);
-    const isWhole = all.every(({ numRows }) => numRows === spans.numRows);
-    return isWhole ? deltas : { ...deltas, missing: missingSpans(all, deltas) };
+    return { ...deltas, missing: missingSpans(all, deltas) };
   }
 
-  #addPart(parts: Map<number, Part>, deltas: RoutedExpertDeltas, stepId: number): void {
-    const { firstLayer = 0, rows, numRows, indexLength } = deltas;
+  #addPart(parts: Map<number, RowPart>, deltas: RoutedExpertDeltas, stepId: number): void {
+    const { firstLayer = 0 } = deltas;
     const stage = this.#stages.find((each) => each.firstLayer === firstLayer);
     if (stage === undefined || parts.has(firstLayer)) {
       const what = stage === undefined ? 'of which no stage begins there' : 'which came twice';
       throw RoutedExpertsError.of('INVARIANT', `rows from layer ${firstLayer} on in step ${stepId}, ${what}`);
     }
-    const spans = new Map<number, Span[]>();
-    for (const span = new SpanReader(deltas); span.next();) {
-      const { requestIndex, position, count, row } = span;
-      const ofRequest = spans.get(requestIndex);
-      if (ofRequest === undefined) spans.set(requestIndex, [{ position, count, row }]);
-      else ofRequest.push({ position, count, row });
-    }
     const byteOffset = firstLayer * this.#bytesPerLayer;
-    const rowBytes = stage.numLayers * this.#bytesPerLayer;
-    parts.set(firstLayer, { rows, numRows, byteOffset, rowBytes, spans, numSpans: indexLength / SPAN_LENGTH });
+    parts.set(firstLayer, new RowPart(deltas, { byteOffset, rowBytes: stage.numLayers * this.#bytesPerLayer }));
   }
 
   /** Joins the rows of a span of the first part, as far as all parts have them. */
   #joinSpan({ request, span, all, joined, spans }: SpanToJoin): void {
     const end = span.position + span.count;
     for (let position = span.position; position < end;) {
-      // As far as each part has rows from here on in one span.
-      let to = end;
-      let isWhole = true;
-      const places = all.map((part) => {
-        const found = spanAt(part, request, position);
-        if (found === null) isWhole = false;
-        else to = Math.min(to, found.position + found.count);
-        return found === null ? -1 : found.row + position - found.position;
-      });
-      if (!isWhole) {
+      const found = all.map((part) => part.spanAt(request, position));
+      if (found.includes(null)) {
         position += 1;
         continue;
       }
-      for (const [i, part] of all.entries()) this.#copy(part, places[i]!, to - position, joined, spans.numRows);
+      // As far as each part has rows from here on in one span.
+      const to = Math.min(end, ...found.map((each) => each!.position + each!.count));
+      const place = { to: spans.numRows, bytesPerRow: this.#rowBytes };
+      for (const [i, part] of all.entries()) {
+        part.copyRows(found[i]!.row + position - found[i]!.position, to - position, joined, place);
+      }
       spans.add(request, position, to - position);
       position = to;
     }
   }
-
-  #copy({ rows, rowBytes, byteOffset }: Part, row: number, count: number, joined: Uint8Array, to: number): void {
-    for (let i = 0; i < count; i++) {
-      const from = (row + i) * rowBytes;
-      joined.set(rows.subarray(from, from + rowBytes), (to + i) * this.#rowBytes + byteOffset);
-    }
-  }
 }
 
-const NO_PART: Part = {
-  rows: new Uint8Array(0),
-  numRows: 0,
-  byteOffset: 0,
-  rowBytes: 0,
-  spans: new Map(),
-  numSpans: 0,
-};
-
 /** Rows that some parts have, and that were not joined since others have not. */
-function missingSpans(all: readonly Part[], joined: RoutedExpertDeltas): Uint32Array {
+function missingSpans(all: readonly RowPart[], joined: RoutedExpertDeltas): Uint32Array {
   const known = new Map<number, PositionRanges>();
   const rangesOf = (request: number): PositionRanges => {
     const ranges = known.get(request) ?? new PositionRanges();
@@ -165,13 +128,8 @@ function missingSpans(all: readonly Part[], joined: RoutedExpertDeltas): Uint32A
 
 type SpanToJoin = Readonly<{
   request: number;
-  span: Span;
-  all: readonly Part[];
+  span: RowSpan;
+  all: readonly RowPart[];
   joined: Uint8Array;
   spans: SpanWriter;
 }>;
-
-/** The span that has the row, or `null`. */
-function spanAt({ spans }: Part, request: number, position: number): Span | null {
-  return spans.get(request)?.find((span) => position >= span.position && position < span.position + span.count) ?? null;
-}
