@@ -131,17 +131,22 @@ function requirePipeline(config: SessionConfig, design: Design): void {
   const { pipelineSplit, engine, lockstep, collectiveTimeoutMs, routing } = config;
   const numStages = pipelineSplit?.length ?? 1;
   if ((engine.pipelineParallelSize ?? 1) !== numStages) {
-    throw RoutedExpertsError.of('BAD_VALUE', 'pipelineSplit', pipelineSplit?.join(','), 'layers for each stage');
+    throw RoutedExpertsError.of(
+      'BAD_VALUE',
+      '--pipeline-split (pipelineSplit)',
+      pipelineSplit?.join(','),
+      'layers for each stage',
+    );
   }
   if (pipelineSplit === undefined) return;
   requireStages(design);
   if (lockstep !== undefined || collectiveTimeoutMs !== undefined) {
     const wanted = '1 with ranks in lockstep and with data-parallel engines: a barrier is of all layers';
-    throw RoutedExpertsError.of('BAD_VALUE', 'pipelineParallel', numStages, wanted);
+    throw RoutedExpertsError.of('BAD_VALUE', '--pipeline-parallel (pipelineParallel)', numStages, wanted);
   }
   if (routing?.kind === 'replay') {
     const wanted = '1 with a recording, whose rows have all layers';
-    throw RoutedExpertsError.of('BAD_VALUE', 'pipelineParallel', numStages, wanted);
+    throw RoutedExpertsError.of('BAD_VALUE', '--pipeline-parallel (pipelineParallel)', numStages, wanted);
   }
 }
 

@@ -141,7 +141,12 @@ function checkedPipeline({ pipelineParallel, pipelineSplit, numRanks, queueDepth
   const whole = { queueDepth, numRanks, pipelineParallel };
   for (const [name, value] of Object.entries(whole)) if (value !== undefined) requireWhole(name, value, 1, 16);
   if (pipelineSplit !== undefined && !Array.isArray(pipelineSplit))
-    throw RoutedExpertsError.of('BAD_VALUE', 'pipelineSplit', pipelineSplit, 'a list of the layers of each stage');
+    throw RoutedExpertsError.of(
+      'BAD_VALUE',
+      '--pipeline-split (pipelineSplit)',
+      pipelineSplit,
+      'a list of the layers of each stage',
+    );
   return { ...whole, pipelineSplit };
 }
 

@@ -37,12 +37,14 @@ export function pipelineSettings(model: ModelConfig, options: PipelineOptions): 
   }
   const split = pipelineSplit ?? evenSplit(model, pipelineParallel);
   if (split.length !== pipelineParallel) {
-    throw bad('pipelineSplit', split.join(','), `layers for each of ${pipelineParallel} stages`);
+    throw bad('--pipeline-split (pipelineSplit)', split.join(','), `layers for each of ${pipelineParallel} stages`);
   }
   stagesOf(model, split);
   const { numRanks = split.length, queueDepth = split.length } = options;
-  if (numRanks % split.length !== 0) throw bad('numRanks', numRanks, `a multiple of the ${split.length} stages`);
-  if (queueDepth > split.length) throw bad('queueDepth', queueDepth, `at most ${split.length}, a step for each stage`);
+  if (numRanks % split.length !== 0)
+    throw bad('--ranks (numRanks)', numRanks, `a multiple of the ${split.length} stages`);
+  if (queueDepth > split.length)
+    throw bad('--queue-depth (queueDepth)', queueDepth, `at most ${split.length}, a step for each stage`);
   return {
     numRanks,
     queueDepth,

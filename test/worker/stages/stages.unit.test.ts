@@ -113,8 +113,10 @@ describe('the plan', () => {
   });
 
   test('more stages than layers, an empty stage and layers left over are refused', () => {
-    expect(() => evenSplit(dense, 7)).toThrow('pipelineParallel is 7; give stages in [1, 6]');
-    expect(() => stagesOf(dense, [0, 6])).toThrow('pipelineSplit is 0,6; give layers of each stage, 1 at least');
+    expect(() => evenSplit(dense, 7)).toThrow('--pipeline-parallel (pipelineParallel) is 7; give stages in [1, 6]');
+    expect(() => stagesOf(dense, [0, 6])).toThrow(
+      '--pipeline-split (pipelineSplit) is 0,6; give layers of each stage, 1 at least',
+    );
     expect(() => stagesOf(dense, [3, 2])).toThrow('together the 6 of tiny-dense');
   });
 });

@@ -32,7 +32,7 @@ export function evenSplit(model: ModelConfig, numStages: number): number[] {
   const numLayers = countModelLayers(model);
   if (!Number.isInteger(numStages) || numStages < 1 || numStages > numLayers) {
     const wanted = `stages in [1, ${numLayers}], the layers of ${model.name}`;
-    throw RoutedExpertsError.of('BAD_VALUE', 'pipelineParallel', numStages, wanted);
+    throw RoutedExpertsError.of('BAD_VALUE', '--pipeline-parallel (pipelineParallel)', numStages, wanted);
   }
   const split = Array<number>(numStages).fill(Math.floor(numLayers / numStages));
   for (let i = 0; i < numLayers % numStages; i++) split[numStages - 2 - i]! += 1;
@@ -45,7 +45,7 @@ export function stagesOf(model: ModelConfig, split: readonly number[]): readonly
   const sum = split.reduce((layers, count) => layers + count, 0);
   if (!split.every((count) => Number.isInteger(count) && count >= 1) || sum !== numLayers) {
     const wanted = `layers of each stage, 1 at least, together the ${numLayers} of ${model.name}`;
-    throw RoutedExpertsError.of('BAD_VALUE', 'pipelineSplit', split.join(','), wanted);
+    throw RoutedExpertsError.of('BAD_VALUE', '--pipeline-split (pipelineSplit)', split.join(','), wanted);
   }
   const routers = routerLayers(model);
   const { denseLayers: _, ...routed } = model;
