@@ -2,7 +2,7 @@
 
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { requireStages } from '../capture/designs.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { scenarioOf } from '../sim/campaign.ts';
@@ -18,7 +18,14 @@ import { loadDesigns, loadedDesign } from './fuzz/loaded-designs.ts';
 import { digestsOf } from './fuzz/module-digests.ts';
 import { EXIT } from './fuzz/report.ts';
 
-type Flags = CampaignFlags & { pd?: boolean; pipeline?: boolean; twice?: boolean; replay?: string; save: string };
+type Flags = CampaignFlags & {
+  pd?: boolean;
+  offload?: boolean;
+  pipeline?: boolean;
+  twice?: boolean;
+  replay?: string;
+  save: string;
+};
 
 export function fuzzCommand(): Command {
   const command = new Command('fuzz').description(
@@ -31,7 +38,18 @@ export function fuzzCommand(): Command {
     defaultDesigns: ['deltas'],
   })
     .option('--pd', 'put a prefill engine in front, behind a slow link that loses and garbles messages')
-    .option('--pipeline', 'split each model’s layers over two to four stages, which hand hidden states on')
+    .addOption(
+      new Option(
+        '--offload',
+        'keep evicted KV in host memory and in files; copies are slow or fail, and files are not always believed',
+      ).conflicts('pd'),
+    )
+    .addOption(
+      new Option(
+        '--pipeline',
+        'split each model’s layers over two to four stages, which hand hidden states on',
+      ).conflicts(['pd', 'offload']),
+    )
     .option('--twice', 'run each seed twice and compare the event logs (L10)')
     .option('--replay <file>', 'run a saved case, or every case of a directory')
     .option('--save <dir>', 'where shrunk failures go', CASE_FOLDER)
@@ -70,7 +88,8 @@ async function fuzz(flags: Flags, command: Command): Promise<void> {
     from: flags.from,
     seeds: flags.seeds,
     pd: flags.pd === true,
-    pipeline: flags.pipeline === true,
+    ...(flags.offload === true ? { offload: true as const } : {}),
+    ...(flags.pipeline === true ? { pipeline: true as const } : {}),
     twice: flags.twice === true,
   };
   const options = {
@@ -79,6 +98,7 @@ async function fuzz(flags: Flags, command: Command): Promise<void> {
     from: ['from'],
     seeds: ['seeds'],
     pd: ['pd'],
+    offload: ['offload'],
     pipeline: ['pipeline'],
     twice: ['twice'],
   };

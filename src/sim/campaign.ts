@@ -1,8 +1,9 @@
 /** Many seeds of one design: what a thread of `fuzz` and `matrix` does with its share. */
 
-import { Coverage, type Mark, type StormKind } from './coverage.ts';
+import { Coverage, type Beside, type Mark } from './coverage.ts';
 import { drawScenario } from './draw-scenario.ts';
 import { EventLog } from './event-log.ts';
+import { drawOffloadScenario } from './offload/draw-offload-scenario.ts';
 import { drawPdScenario } from './pd/draw-pd-scenario.ts';
 import { drawStageScenario } from './stages/draw-stage-scenario.ts';
 import { runScenario } from './run-scenario.ts';
@@ -44,7 +45,9 @@ export type SeedRange = Readonly<{ from: number; to: number }>;
 export type CampaignOptions = Readonly<{
   /** Whether storms have a prefill engine in front. */
   pd?: boolean;
-  /** Whether they run on a pipeline of stages. */
+  /** Whether KV is kept outside the device. Not with `pd`. */
+  offload?: boolean;
+  /** Whether they run on a pipeline of stages. With neither. */
   pipeline?: boolean;
   /** Whether each seed runs twice and its event logs are compared (L10). */
   twice: boolean;
@@ -53,16 +56,13 @@ export type CampaignOptions = Readonly<{
 }>;
 
 /**
- * Draws the storm of a seed. It has a prefill engine in front with `pd`, and for a mutant that is a defect of two
- * engines; it runs on stages with `pipeline`, and for a mutant that is a defect of these.
+ * Draws the storm of a seed. It has what the campaign asks for beside the engine, and for a mutant what its defect
+ * needs.
  */
-export function scenarioOf(
-  seed: number,
-  { mutation }: TestedDesign,
-  { pd = false, pipeline = false }: StormKind,
-): Scenario {
-  if (pipeline || mutation.inPipeline === true) return drawStageScenario(seed);
-  return pd || mutation.inPd === true ? drawPdScenario(seed) : drawScenario(seed);
+export function scenarioOf(seed: number, { mutation }: TestedDesign, { pd, offload, pipeline }: Beside): Scenario {
+  if (pipeline === true || mutation.inPipeline === true) return drawStageScenario(seed);
+  if (pd === true || mutation.inPd === true) return drawPdScenario(seed);
+  return offload === true || mutation.inOffload === true ? drawOffloadScenario(seed) : drawScenario(seed);
 }
 
 /** Runs a range of seeds. */

@@ -8,6 +8,7 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 import { checkModel } from '../kernels/model/kernel-shape.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
 import { FAULT_KINDS, type Fault } from './fault.ts';
+import { checkOffloadScenario, type OffloadScenario } from './offload/offload-scenario.ts';
 import { checkPdScenario, type PdScenario } from './pd/pd-scenario.ts';
 import { checkStageScenario, type StageScenario } from './stages/stage-scenario.ts';
 
@@ -69,6 +70,8 @@ export type Scenario = Readonly<{
   faults: readonly Fault[];
   /** A prefill engine in front: `engine` and `faults` are those of the decode engine. Absent: one engine does both. */
   pd?: PdScenario;
+  /** Evicted KV goes to host memory and files, and comes back. Absent: it is gone. Not with `pd`. */
+  offload?: OffloadScenario;
   /** A pipeline of stages. Absent: each rank has all layers. */
   stages?: StageScenario;
 }>;
@@ -121,5 +124,7 @@ export function parseScenario(text: string, file: string): Scenario {
   validateEngineConfig(engine);
   if (scenario.stages !== undefined) checkStageScenario(scenario, bad);
   if (scenario.pd !== undefined) checkPdScenario(scenario.pd, engine, bad);
+  if (scenario.offload !== undefined) checkOffloadScenario(scenario.offload, bad);
+  if (scenario.offload !== undefined && scenario.pd !== undefined) throw bad('has both "offload" and "pd"');
   return scenario;
 }

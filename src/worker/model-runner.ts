@@ -76,10 +76,11 @@ export class ModelRunner {
     const { model, ends } = member?.stage ?? { model: config.model, ends: undefined };
     const stage = ends === undefined ? {} : { stage: ends };
     const drafts = draftAcceptanceRate === undefined ? {} : { draftAcceptanceRate };
-    const place = placeOf(config);
+    const place = placeOf(config, design);
+    const shard = place?.dispatch === 'modular-shards' ? { shard: { index: rank, count: numRanks } } : {};
     const room = place === null ? engine : roomForAll(engine, place);
     const captures = design.name !== 'off';
-    const options = { model, engine: room, ballastMs, ...drafts, captures, kernels, ...stage };
+    const options = { model, engine: room, ballastMs, ...drafts, ...shard, captures, kernels, ...stage };
     const forward = await ForwardPass.create(device, options);
     const { slotMapping, rows } = forward;
     const isRouted = model.numLayers > 0;
@@ -204,8 +205,9 @@ export class ModelRunner {
 
   async #endPass(pass: EndedPass<RunnerTask>, lockstep: LockstepMember): Promise<void> {
     try {
-      await lockstep.passEnded(pass.flight.frame.step.stepId, pass.task.acceptedAt);
-      this.#pipeline.passReleased(pass);
+      const { flight, task, shard } = pass;
+      const gathered = await lockstep.passEnded(flight.frame.step.stepId, task.acceptedAt, shard);
+      this.#pipeline.passReleased(pass, gathered);
     } catch (error) {
       this.#pipeline.passFailed(pass, error);
     }
@@ -240,15 +242,16 @@ function stepIdOf(task: RunnerTask): number {
 type RunnerTask = WorkerTask &
   Readonly<{ acceptedAt: number; resolve: (end: TaskEnd) => void; reject: (error: unknown) => void }>;
 
-/** `null`: there are no other engines. */
-function placeOf({ lockstep, numRanks }: WorkerConfig): HookPlace | null {
-  if (lockstep === undefined || lockstep.numEngines === 1) return null;
+/** `null`: there are no other engines, and no shards. */
+function placeOf({ lockstep, numRanks }: WorkerConfig, { gaps }: Design): HookPlace | null {
+  if (lockstep === undefined) return null;
   const { numEngines, engine, dispatch = 'modular' } = lockstep;
+  if (numEngines === 1 && dispatch !== 'modular-shards') return null;
   const ranks = {
     dataParallelRank: engine,
     dataParallelSize: numEngines,
     tensorParallelSize: numRanks,
-    isSequenceParallel: dispatch === 'naive-shards',
+    isSequenceParallel: dispatch === 'naive-shards' || dispatch === 'modular-shards',
   };
-  return { ranks, dispatch };
+  return { ranks, dispatch, capturesAll: gaps.some(({ law }) => law === 'L5') };
 }

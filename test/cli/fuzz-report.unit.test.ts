@@ -41,6 +41,7 @@ function render(part: Pick<CampaignPart, 'scenarios' | 'violations'>, seeds: num
     from: 1,
     pd: false,
     pipeline: false,
+    offload: false,
     scenarios: part.scenarios,
     steps: 0,
     seconds: 1,

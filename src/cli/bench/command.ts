@@ -135,13 +135,20 @@ export function benchCommand(): Command {
       new Option(
         '--dispatch <kind>',
         'rows that a router sees with --data-parallel: modular = its engine’s, naive = those of all engines, ' +
-          'naive-shards = the same, padded to shards of the ranks (sequence parallelism)',
+          'naive-shards = the same, padded to shards of the ranks (sequence parallelism), modular-shards = a shard ' +
+          'of its engine’s, and an all-gather behind it',
       )
-        .choices(['modular', 'naive', 'naive-shards'])
+        .choices(['modular', 'naive', 'naive-shards', 'modular-shards'])
         .default('modular'),
     )
     .option('--block-size <n>', 'tokens per KV block', whole(1, 65_536), 16)
     .option('--num-blocks <n>', 'KV blocks (default: enough that nothing is preempted)', whole(2, 2 ** 24))
+    .option(
+      '--kv-offload-blocks <n>',
+      'KV blocks kept in host memory when the pool gives them up',
+      whole(0, 2 ** 24),
+      0,
+    )
     .option(
       '--max-num-seqs <n>',
       'requests running at once (default: the concurrency, 256 in an open loop)',

@@ -10,7 +10,7 @@ import type { DataParallel } from './engines/bench-engines.ts';
 import type { Ending } from './pair-schedule.ts';
 import { cellName } from './plan.ts';
 import { sumOfDeadlines } from '../../worker/thread/rank-usage.ts';
-import { percentiles, reportCells, type CellReport, type Percentiles } from './report/cell-report.ts';
+import { hitShare, percentiles, reportCells, type CellReport, type Percentiles } from './report/cell-report.ts';
 import { deadlineLines } from './report/deadline-lines.ts';
 import { rankReports, ranksTable, type RankReport } from './report/rank-report.ts';
 import { legend, metricsTable, wrapped } from './report/terminal.ts';
@@ -120,6 +120,15 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string {
     lines.push(
       `${cellName(result.cells[i]!)}, prefix rows ${policy}: ${hitsText(report)}, ` +
         `${bytes(cached)} of rows kept with cached blocks`,
+    );
+  });
+  reports.forEach((report, i) => {
+    const { offload } = report;
+    if (offload === null) return;
+    lines.push(
+      `${cellName(result.cells[i]!)}, host memory: ${bytes(offload.bytesToHost)} to it and ` +
+        `${bytes(offload.bytesFromHost)} back, ${Math.round(offload.loadedTokens)} tokens loaded; hit rate ` +
+        `${(100 * hitShare(report)).toFixed(1)} % with the prefix cache`,
     );
   });
   return [...lines, ...notes(result)].map((line) => wrapped(line, '  ')).join('\n');

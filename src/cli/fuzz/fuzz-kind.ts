@@ -3,6 +3,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { mergeParts, scenarioOf, type CampaignPart, type SeedViolation } from '../../sim/campaign.ts';
+import type { Beside } from '../../sim/coverage.ts';
 import { writeCase } from '../../sim/case-file.ts';
 import { reportRun } from '../../sim/run-report.ts';
 import { shrink } from '../../sim/shrink.ts';
@@ -19,7 +20,10 @@ export type FuzzDescription = Readonly<{
   from: number;
   seeds: number;
   pd: boolean;
-  pipeline: boolean;
+  /** Absent in campaigns without it. */
+  offload?: boolean;
+  /** Absent in campaigns without it. */
+  pipeline?: boolean;
   twice: boolean;
 }>;
 
@@ -31,8 +35,10 @@ const MOST_REPORTS = 5;
 
 export const fuzzKind: CampaignKind<FuzzDescription, StormTask, CampaignPart> = {
   name: 'fuzz',
-  seriesOf: ({ seeds, pd, pipeline, twice, ...storms }) =>
-    stormSeries({ ...storms, numSeeds: seeds, options: { pd, pipeline, twice, stopAfter: 0 } }),
+  seriesOf: ({ seeds, pd, offload, pipeline, twice, ...storms }) => {
+    const beside = { ...(offload === true ? { offload } : {}), ...(pipeline === true ? { pipeline } : {}) };
+    return stormSeries({ ...storms, numSeeds: seeds, options: { pd, ...beside, twice, stopAfter: 0 } });
+  },
   sizeOf: numStorms,
   numViolations,
   openRunner: openStormThreads,
@@ -42,15 +48,16 @@ export const fuzzKind: CampaignKind<FuzzDescription, StormTask, CampaignPart> = 
 };
 
 function report(
-  { seeds, from, pd, pipeline }: FuzzDescription,
+  { seeds, from, pd, offload = false, pipeline = false }: FuzzDescription,
   parts: readonly CampaignPart[],
   { json, save = CASE_FOLDER, seconds }: ReportFlags & Readonly<{ seconds: number | null }>,
 ): void {
+  const beside = { pd, offload, pipeline };
   const found = parts.flatMap(({ violations }) => violations);
   const told = new Set(firstOfEachLaw(found).slice(0, MOST_REPORTS));
   const violations = found.map((violation) => ({
     ...violation,
-    ...(told.has(violation) ? saveCase(violation, { save, pd, pipeline }) : { story: [], file: null }),
+    ...(told.has(violation) ? saveCase(violation, { save, beside }) : { story: [], file: null }),
   }));
   const scenarios = parts.reduce((sum, part) => sum + part.scenarios, 0);
   const steps = parts.reduce((sum, part) => sum + part.steps, 0);
@@ -58,6 +65,7 @@ function report(
     seeds,
     from,
     pd,
+    offload,
     pipeline,
     scenarios,
     steps,
@@ -66,7 +74,7 @@ function report(
     stepsPerSecond: seconds === null ? null : steps / seconds,
     designs: parts.map(({ design, hash, declared, marks }) => ({ design, hash, declared, marks })),
     violations,
-    thinPaths: thinPathsOf(parts, { pd, pipeline }),
+    thinPaths: thinPathsOf(parts, beside),
   };
   process.exitCode = exitCodeOf(found) || (result.thinPaths.length > 0 ? EXIT.thin : 0);
   if (json === true) {
@@ -86,16 +94,17 @@ function report(
 /** Shrinks a failing seed, tells what is left, and saves it. */
 function saveCase(
   violation: SeedViolation,
-  { save, pd, pipeline }: Readonly<{ save: string; pd: boolean; pipeline: boolean }>,
+  { save, beside }: Readonly<{ save: string; beside: Beside }>,
 ): { story: string[]; file: string | null } {
   const tested = loadedDesign(violation.design);
-  const shrunk = shrink(scenarioOf(violation.seed, tested, { pd, pipeline }), tested);
+  const shrunk = shrink(scenarioOf(violation.seed, tested, beside), tested);
   // Two runs that differ (L10) may well agree now: there is nothing to shrink.
   if (shrunk === null) return { story: [], file: null };
   const { scenario } = shrunk;
   const { law, message } = shrunk.violation;
   const name = violation.design.replace(/^[^\w]+/, '').replaceAll(/[^\w.-]+/g, '-');
-  const file = join(save, `${name}-${law}-${pd ? 'pd-' : pipeline ? 'pipeline-' : ''}${violation.seed}.json`);
+  const kind = beside.pd ? 'pd-' : beside.offload ? 'offload-' : beside.pipeline ? 'pipeline-' : '';
+  const file = join(save, `${name}-${law}-${kind}${violation.seed}.json`);
   mkdirSync(save, { recursive: true });
   writeFileSync(
     file,

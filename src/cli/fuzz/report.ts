@@ -2,7 +2,7 @@
 
 import Table from 'cli-table3';
 import type { CampaignPart, SeedViolation } from '../../sim/campaign.ts';
-import { COVERAGE_SCENARIOS, marksOf, rareMarks, type RareMark, type StormKind } from '../../sim/coverage.ts';
+import { COVERAGE_SCENARIOS, marksOf, rareMarks, type Beside, type RareMark } from '../../sim/coverage.ts';
 import { LAWS } from '../../sim/laws/violation.ts';
 import { loadedDesign } from './loaded-designs.ts';
 
@@ -13,10 +13,10 @@ export const EXIT = { wrong: 1, stall: 3, crash: 4, thin: 5 } as const;
 export type ThinPath = RareMark & Readonly<{ design: string }>;
 
 /** The paths that campaigns large enough to say so took too rarely: such a campaign proves less than it seems to. */
-export function thinPathsOf(parts: readonly CampaignPart[], kind: StormKind): ThinPath[] {
+export function thinPathsOf(parts: readonly CampaignPart[], beside: Beside): ThinPath[] {
   return parts.flatMap(({ design, scenarios, marks: counts }) => {
     if (scenarios < COVERAGE_SCENARIOS) return [];
-    const rare = rareMarks({ ...kind, design: loadedDesign(design).design.name, scenarios, counts });
+    const rare = rareMarks({ tested: loadedDesign(design).name, beside, scenarios, counts });
     return rare.map((each) => ({ design, ...each }));
   });
 }
@@ -38,6 +38,8 @@ export type FuzzReport = Readonly<{
   from: number;
   /** With a prefill engine in front. */
   pd: boolean;
+  /** With KV kept outside the device. */
+  offload: boolean;
   /** On a pipeline of stages. */
   pipeline: boolean;
   scenarios: number;

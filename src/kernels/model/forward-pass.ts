@@ -23,6 +23,7 @@ import type { KernelShape } from './kernel-shape.ts';
 import { kernelShape, packedBytes } from './kernel-shape.ts';
 import { routingReplayWords } from './routing-replay/routing-replay.ts';
 import { MODULAR } from './route/engine-router.ts';
+import { RouterShard, type ShardPlace } from './router-shard.ts';
 import { SampledLayout } from './sample/sampled-layout.ts';
 import type { StepInput } from './step-input.ts';
 import { stepInputWords } from './step-input.ts';
@@ -36,6 +37,8 @@ export type ForwardPassOptions = Readonly<{
   draftAcceptanceRate?: number;
   /** Without, nothing is allocated for rows on their way to the host, and `rows` is `null` (L5); absent = with. */
   captures?: boolean;
+  /** The router, a modular one, takes this shard of the rows alone; absent = all of them. */
+  shard?: ShardPlace;
   kernels: KernelSetFactory;
   /** Absent: the pass is of all layers. `model` has those of the stage. */
   stage?: StageEnds;
@@ -72,6 +75,8 @@ export class ForwardPass {
   /** For capture. `null`: nothing captures, there is no router, or it writes no rows anywhere. */
   readonly rows: RowSource | null;
   readonly stage: StageEnds;
+  /** `null`: the router takes all rows, and writes `routedExperts` itself. */
+  readonly shard: RouterShard | null;
 
   readonly #device: Device;
   readonly #stepInput: DeviceBuffer;
@@ -83,7 +88,7 @@ export class ForwardPass {
 
   private constructor(
     device: Device,
-    { shape, buffers, owned, stage }: Plan,
+    { shape, buffers, owned, stage, shard }: Plan,
     steps: readonly BoundStep[],
     rows: RowSource | null,
     ballast: Ballast | null,
@@ -99,6 +104,7 @@ export class ForwardPass {
     this.sampled = buffers.sampled;
     this.expertOutput = buffers.expertOutput;
     this.rows = rows;
+    this.shard = shard;
     this.#stepInput = buffers.stepInput;
     this.#received = buffers.received;
     this.#owned = owned;
@@ -145,6 +151,7 @@ export class ForwardPass {
   upload(input: StepInput): void {
     this.#device.write(this.#stepInput, 0, input.words.subarray(0, input.numWords));
     this.#device.write(this.slotMapping, 0, input.slotMapping.subarray(0, input.numTokens));
+    this.shard?.upload(input);
   }
 
   /** Sends the hidden states of a step, `[numTokens, 2]`, as the stage before made them. Taken before this returns. */
@@ -158,10 +165,15 @@ export class ForwardPass {
    */
   record(commands: CommandRecorder, sizes: StepSizes, ownTokens: number = sizes.numTokens): void {
     commands.beginPass?.(ownTokens);
-    for (const { bound, grid, chunk } of this.#steps) {
-      const numTokens = chunk === null ? sizes.numTokens : Math.min(chunk.size, sizes.numTokens - chunk.start);
+    let hasShard = false;
+    for (const { bound, grid, chunk, routes } of this.#steps) {
+      const shard = routes ? this.shard : null;
+      if (shard !== null && !hasShard) shard.record(commands, this.hidden, sizes.numTokens);
+      hasShard ||= shard !== null;
+      const numRows = shard?.rowsOf(sizes.numTokens) ?? sizes.numTokens;
+      const numTokens = chunk === null ? numRows : Math.min(chunk.size, numRows - chunk.start);
       if (chunk !== null && numTokens <= 0) continue;
-      const [x, y] = grid(chunk === null ? sizes : { ...sizes, numTokens });
+      const [x, y] = grid(numTokens === sizes.numTokens ? sizes : { ...sizes, numTokens });
       commands.dispatch(bound, x, y);
     }
     this.#ballast?.record(commands);
@@ -179,7 +191,8 @@ type Planned = Readonly<{ kernel: Kernel; bindTo: readonly DeviceBuffer[] }>;
 /** Tokens of a step that a kernel takes: at most `size` from `start` on; `null` = all. */
 type Chunk = Readonly<{ start: number; size: number }> | null;
 
-type PlannedStep = Planned & Readonly<{ grid: StepKernel['grid']; chunk: Chunk }>;
+/** `routes`: it is of gate or router. */
+type PlannedStep = Planned & Readonly<{ grid: StepKernel['grid']; chunk: Chunk; routes: boolean }>;
 
 /** `planned`: the kernels of a pass, in their order. `forRows`: `pack` and `expand`, as far as there are rows. */
 type Plan = Readonly<{
@@ -189,22 +202,14 @@ type Plan = Readonly<{
   buffers: StepBuffers;
   /** `null`: see `ForwardPass.rows`. */
   rowBuffers: RowBuffers | null;
+  shard: RouterShard | null;
   owned: readonly DeviceBuffer[];
   planned: readonly PlannedStep[];
   forRows: readonly Planned[];
 }>;
 
-function prepare(
-  device: Device,
-  {
-    model,
-    engine,
-    draftAcceptanceRate,
-    captures = true,
-    kernels: factory,
-    stage = WHOLE,
-  }: Omit<ForwardPassOptions, 'ballastMs'>,
-): Plan {
+function prepare(device: Device, options: Omit<ForwardPassOptions, 'ballastMs'>): Plan {
+  const { model, engine, draftAcceptanceRate, captures = true, kernels: factory, stage = WHOLE } = options;
   const shape = kernelShape(model, engine, draftAcceptanceRate);
   const kernels = factory(model, shape, device.info);
   const weights = kernels.gateWeights();
@@ -215,14 +220,15 @@ function prepare(
   // A sampler that replays a recording reads it where the router does.
   if (kernels.sample.kernel.bindings.length > sampleBuffers.length) sampleBuffers.push(b.gateWeights);
   const hasRouter = shape.numLayers > 0;
+  const shard = options.shard === undefined ? null : new RouterShard(device, shape, options.shard);
+  const { stepInput, hidden, routedExperts } = shard ?? b;
+  const seen = { ...b, stepInput, hidden, routedExperts };
+  const fusedBuffers = [seen.stepInput, seen.hidden, b.gateWeights, ...routerOutputs(router, seen)];
   const routing = !hasRouter
     ? { planned: [], owned: [] }
     : kernels.gate
-      ? planChunks(device, kernels.gate, kernels.route, shape, b)
-      : {
-          planned: [wholeStep(kernels.route, [b.stepInput, b.hidden, b.gateWeights, ...routerOutputs(router, b)])],
-          owned: [],
-        };
+      ? planChunks(device, kernels.gate, kernels.route, shape, seen)
+      : { planned: [{ ...wholeStep(kernels.route, fusedBuffers), routes: true }], owned: [] };
   const planned = [
     wholeStep(kernels.attendWrite, [b.stepInput, b.slotMapping, b.lastTokens, b.kvKeys, b.blockTable]),
     wholeStep(kernels.attend, [b.stepInput, b.kvKeys, b.blockTable, b.hidden]),
@@ -232,9 +238,9 @@ function prepare(
   ];
   const hasRows = captures && hasRouter && (router.kind === 'modular' || Boolean(kernels.expand));
   const rowBuffers = hasRows ? createRowBuffers(device, model, shape, router) : null;
-  const owned = [...Object.values(b), ...routing.owned, ...Object.values(rowBuffers ?? {})];
+  const owned = [...Object.values(b), ...routing.owned, ...Object.values(rowBuffers ?? {}), ...(shard?.buffers ?? [])];
   const forRows = rowBuffers === null ? [] : plannedForRows(kernels, b, rowBuffers);
-  return { stage, shape, kernels, buffers: b, rowBuffers, owned, planned, forRows };
+  return { stage, shape, kernels, buffers: b, rowBuffers, shard, owned, planned, forRows };
 }
 
 /** `pack`; and `expand`, of a monolithic router. */
@@ -252,7 +258,7 @@ function plannedForRows(
 
 /** A kernel that takes all of a step. */
 function wholeStep({ kernel, grid }: StepKernel, bindTo: readonly DeviceBuffer[]): PlannedStep {
-  return { kernel, grid, bindTo, chunk: null };
+  return { kernel, grid, bindTo, chunk: null, routes: false };
 }
 
 /** Gate and router for each chunk of the largest step. All chunks share the memory of their choices. */
@@ -272,10 +278,10 @@ function planChunks(
     const params = device.createBuffer('routerParams', 8, 'storage');
     device.write(params, 0, Uint32Array.of(0, start * numLayers));
     owned.push(params);
-    const chunk = { start, size };
+    const part = { chunk: { start, size }, routes: true };
     const gateBuffers = [b.stepInput, b.hidden, b.gateWeights, params, choices];
-    planned.push({ kernel: gate.kernel, grid: gate.grid, bindTo: gateBuffers, chunk });
-    planned.push({ kernel: route.kernel, grid: route.grid, bindTo: [params, choices, b.routedExperts], chunk });
+    planned.push({ kernel: gate.kernel, grid: gate.grid, bindTo: gateBuffers, ...part });
+    planned.push({ kernel: route.kernel, grid: route.grid, bindTo: [params, choices, b.routedExperts], ...part });
   }
   return { planned, owned };
 }

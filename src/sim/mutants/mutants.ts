@@ -23,6 +23,7 @@ import {
   ZerosForMissing,
 } from './engine-mutants.ts';
 import type { Mutant } from './mutant.ts';
+import { offloadMutants } from './offload-mutants.ts';
 import { prefixMutants } from './prefix-mutants.ts';
 import { pdMutants } from './pd-mutants.ts';
 import { stageMutants } from './stage-mutants.ts';
@@ -233,6 +234,7 @@ export const mutants: readonly Mutant[] = [
   ...pdMutants,
   ...scheduleMutants,
   ...captureMutants,
+  ...offloadMutants,
   ...stageMutants,
 ];
 

@@ -176,9 +176,13 @@ export class StepPipeline<Task extends WorkerTask> {
       });
   }
 
-  /** All ranks have run their passes: the step goes on with the next `advance`. */
-  passReleased({ task, flight }: EndedPass<Task>): void {
-    this.#goOn = () => this.#attempt(task, flight.slot, () => this.#afterPass(task, flight));
+  /** All ranks have run their passes: the step goes on with the next `advance`. `gathered`: the shards of all. */
+  passReleased({ task, flight }: EndedPass<Task>, gathered: Uint32Array | null = null): void {
+    this.#goOn = () =>
+      this.#attempt(task, flight.slot, () => {
+        if (gathered !== null) this.#submitRows(task, flight, gathered);
+        this.#afterPass(task, flight);
+      });
   }
 
   /** Other ranks were waited for in vain, and the step fails. */
@@ -231,7 +235,13 @@ export class StepPipeline<Task extends WorkerTask> {
     this.#captureBytesRead += frame.rowBytes;
     this.#actions.onSubmitted({ task, kind: 'forward', step: frame.step, captureBytes: frame.rowBytes });
     if (this.#actions.onPassEnd === undefined) this.#afterPass(task, flight);
-    else this.#map({ task, kind: 'pass', buffer: slot, byteLength: frame.sampledBytes, flight });
+    else this.#map({ task, kind: 'pass', ...this.#steps.endOfPass(frame, slot), flight });
+  }
+
+  #submitRows(task: Task, { frame, slot }: StepInFlight, gathered: Uint32Array): void {
+    this.#steps.takeGathered(frame, gathered, slot);
+    this.#captureBytesRead += frame.rowBytes;
+    this.#actions.onSubmitted({ task, kind: 'read', step: frame.step, captureBytes: frame.rowBytes });
   }
 
   #afterPass(task: Task, flight: StepInFlight): void {
@@ -296,7 +306,7 @@ export class StepPipeline<Task extends WorkerTask> {
         this.#readyStep = { task, flight };
         return;
       case 'pass':
-        this.#actions.onPassEnd!({ task, flight });
+        this.#actions.onPassEnd!({ task, flight, shard: frame.shardRows > 0 ? shardOf(bytes) : null });
         return;
       case 'after':
         this.#reads!.takeAfter(frame.step, bytes);
@@ -333,4 +343,8 @@ function captureBufferBytes({ rows }: ForwardPass, ringDepth: number, staging: D
     (1 + ringDepth) * pack.packed.byteLength +
     (staging?.byteLength ?? 0)
   );
+}
+
+function shardOf(bytes: Uint8Array): Uint32Array {
+  return new Uint32Array(bytes.slice().buffer);
 }

@@ -53,8 +53,11 @@ export type ComingPass<Task> = Readonly<{ task: Task; slot: DeviceBuffer; numRow
 /** Hidden states of a step that a stage sends on: `[numTokens, 2]` u32. */
 export type SentHidden<Task> = Readonly<{ task: Task; hidden: Uint32Array<ArrayBuffer> }>;
 
-/** A step or dummy whose forward pass has run, and which waits for the passes of other ranks. */
-export type EndedPass<Task> = Readonly<{ task: Task; flight: StepInFlight }>;
+/**
+ * A step or dummy whose forward pass has run, and which waits for the passes of other ranks. `shard`: the rows that
+ * this rank has routed, which the ranks of its engine bring together; `null`: all of them, or nobody wants them.
+ */
+export type EndedPass<Task> = Readonly<{ task: Task; flight: StepInFlight; shard: Uint32Array | null }>;
 
 /** What the pipeline asks of its driver. None of these may call the pipeline back before it has returned. */
 export type PipelineActions<Task> = Readonly<{
