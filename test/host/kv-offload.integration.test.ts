@@ -164,3 +164,17 @@ test('options that cannot be are refused by name', async () => {
   const engine = { enablePrefixCaching: false };
   await expect(smallEngine({}, { engine })).rejects.toThrow('give 0 without engine.enablePrefixCaching');
 });
+
+test('on two pipeline stages the keys of both come back, from host memory and from files of two stages', async () => {
+  const dir = folder();
+  const stages = { pipelineParallel: 2 } as const;
+  const engine = await smallEngine({ dir }, stages);
+  for (const prompt of [FIRST!, SECOND!, THIRD!]) expect(await loadedTokens(engine, prompt)).toBe(0);
+  expect(await loadedTokens(engine, FIRST!)).toBe(40);
+  await engine.close();
+  const again = await smallEngine({ dir }, stages);
+  expect(await loadedTokens(again, FIRST!)).toBe(40);
+  // What one stage wrote is another file's name.
+  const alone = await smallEngine({ dir });
+  expect(await loadedTokens(alone, FIRST!)).toBe(0);
+});

@@ -174,7 +174,7 @@ export class KvTier {
     if (underWay.numComing === 0) this.#actions.writeKv(underWay);
   }
 
-  /** The blocks of a copy have been read: `[blocks, words of a block]` u32. */
+  /** The blocks of a copy have been read: `[blocks, stages, blockSize, 2]` u32. */
   keysRead(copy: TierCopy, keys: Uint32Array): void {
     if (!this.#copies.delete(copy)) return;
     const words = keys.length / copy.blocks.length;

@@ -216,7 +216,7 @@ function identityOf(
   { model, engine, routing }: Pick<SessionConfig, 'model' | 'engine' | 'routing'>,
 ): TierIdentity {
   const epoch = routing === undefined || routing.kind === 'deterministic' ? 0 : epochOf(routing);
-  return { model, blockSize: engine.blockSize, weightVersion, epoch, stage: [0, 1] };
+  return { model, blockSize: engine.blockSize, weightVersion, epoch, numStages: engine.pipelineParallelSize ?? 1 };
 }
 
 function epochOf(routing: NonNullable<SessionConfig['routing']>): TierIdentity['epoch'] {
