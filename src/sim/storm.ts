@@ -7,6 +7,7 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import { BatchQueue } from '../worker/pipeline/batch-queue.ts';
 import { rankDifference } from '../worker/pipeline/rank-agreement.ts';
+import { EngineThread } from './virtual/engine-thread.ts';
 import { Phase, type Clock } from './virtual/event-heap.ts';
 import type { Flight } from './flight.ts';
 import { VirtualDurations } from './virtual/virtual-durations.ts';
@@ -30,14 +31,9 @@ export class Storm implements RankEvents {
   readonly #clock: Clock;
   readonly #faultsByStep: Map<number, Fault[]> = new Map();
   readonly #queue: BatchQueue<Flight>;
+  readonly #thread: EngineThread;
   #ranks: VirtualRank[] = [];
-  #updateIsPlanned = false;
-  #fillIsPlanned = false;
   #acceptedAt = 0;
-  /**
-   * The engine's thread stands still until this tick, because a slow process holds the lock that its step asked for.
-   */
-  #standsUntil = 0;
   #numSteps = 0;
   #numKills = 0;
   #progressSeen = 0;
@@ -53,6 +49,12 @@ export class Storm implements RankEvents {
     this.#durations = new VirtualDurations(clock, world.scenario);
     const { queueDepth, maxRestarts } = world.scenario;
     this.#queue = new BatchQueue({ engine: world, queueDepth, maxRestarts });
+    this.#thread = new EngineThread(this.#queue, clock, this.#durations, {
+      standsUntil: () => this.#lockedUntil(),
+      onBegun: (flight) => this.#onBegun(flight),
+      onFinished: (flight) => this.#recycle(flight),
+      onUpdated: ({ stepId }) => this.#reach(stepId, 'updated'),
+    });
     for (const fault of world.scenario.faults) {
       const { when } = fault;
       if ('at' in when) clock.plan(when.at, Phase.client, () => this.#strike(fault));
@@ -77,7 +79,7 @@ export class Storm implements RankEvents {
 
   /** A client hands in a request. */
   arrive(request: ScenarioRequest): void {
-    if (this.#isOver || this.#waits(Phase.client, () => this.arrive(request))) return;
+    if (this.#isOver || this.#thread.waits(Phase.client, () => this.arrive(request))) return;
     this.#world.add(request, this.#clock.now);
     this.wakeUp();
   }
@@ -128,7 +130,7 @@ export class Storm implements RankEvents {
       if (flight.numArrived < this.#scenario.numRanks) return;
       this.#compareRanks(flight);
       this.#queue.arrived(flight, flight.outputs[0]!);
-      this.#reachAndUpdate(flight.stepId, 'arrived');
+      this.#thread.takeInAfter(() => this.#reach(flight.stepId, 'arrived'));
     });
   }
 
@@ -150,24 +152,14 @@ export class Storm implements RankEvents {
 
   /** The engine may have work. */
   wakeUp(): void {
-    if (this.#fillIsPlanned || !this.#queue.canBegin) return;
-    this.#fillIsPlanned = true;
-    this.#clock.plan(this.#clock.now + this.#durations.engine(), Phase.begin, () => this.#fill());
+    this.#thread.wakeUp();
   }
 
-  /** Begins one step if there is room for it in the queue, and looks again a little later. */
-  #fill(): void {
-    if (this.#waits(Phase.begin, () => this.#fill())) return;
-    this.#fillIsPlanned = false;
-    if (!this.#queue.canBegin) return;
-    const flight = this.#queue.begin();
-    this.#noteWait();
-    if (flight === null) return;
+  #onBegun(flight: Flight): void {
     this.#numSteps += 1;
     this.#countProgress();
     for (const rank of this.#ranks) this.#send(() => rank.accept(flight), rank);
     this.#reach(flight.stepId, 'begun');
-    this.wakeUp();
   }
 
   /** Steps that bring no request nearer to its end are no progress, however many there are. */
@@ -183,21 +175,7 @@ export class Storm implements RankEvents {
     world.judge.stall('L8', `${STEPS_WITHOUT_PROGRESS} steps ran, and no request came nearer to its end`);
   }
 
-  /** An output that has arrived wakes the engine's thread, whatever a fault of this moment makes of the step. */
-  #reachAndUpdate(stepId: number, phase: StepPhase): void {
-    const isDue = this.#queue.canFinish;
-    this.#reach(stepId, phase);
-    if (!isDue || this.#updateIsPlanned) return;
-    this.#updateIsPlanned = true;
-    this.#clock.plan(this.#clock.now + this.#durations.update(), Phase.update, () => this.#update());
-  }
-
-  #update(): void {
-    if (this.#waits(Phase.update, () => this.#update())) return;
-    this.#updateIsPlanned = false;
-    if (!this.#queue.canFinish) return;
-    const { outputs, stepId } = this.#queue.finish()!.step;
-    this.#noteWait();
+  #recycle({ outputs }: Flight): void {
     const ranks = this.#ranks;
     const recycle = (): void => {
       for (const [i, output] of outputs.entries()) {
@@ -207,8 +185,6 @@ export class Storm implements RankEvents {
     };
     if (this.#scenario.readsAtOnce) recycle();
     else this.#unread.push(recycle);
-    this.#reachAndUpdate(stepId, 'updated');
-    this.wakeUp();
   }
 
   /** Ranks run the same model on the same tokens: they must agree. */
@@ -229,7 +205,7 @@ export class Storm implements RankEvents {
   }
 
   #strike(fault: Fault): void {
-    if (this.#isOver || this.#waits(Phase.client, () => this.#strike(fault))) return;
+    if (this.#isOver || this.#thread.waits(Phase.client, () => this.#strike(fault))) return;
     const world = this.#world;
     switch (fault.kind) {
       case 'abort':
@@ -253,22 +229,12 @@ export class Storm implements RankEvents {
     this.wakeUp();
   }
 
-  /**
-   * Returns whether the engine's thread stands still; `run` is then planned for when it goes on. Everything that
-   * happens on the thread keeps its order, faults too.
-   */
-  #waits(phase: Phase, run: () => void): boolean {
-    if (this.#clock.now >= this.#standsUntil) return false;
-    this.#clock.plan(this.#standsUntil, phase, run);
-    return true;
-  }
-
-  #noteWait(): void {
+  /** Until when a slow process holds the lock that the engine's step asked for. */
+  #lockedUntil(): number | null {
     const until = this.#world.lock.takeWait('engine');
-    if (until === null) return;
-    this.#standsUntil = until;
-    if (this.#world.log.isTracing)
+    if (until !== null && this.#world.log.isTracing)
       this.#world.say(`the engine stands still until tick ${until}, behind a slow lock holder`);
+    return until;
   }
 
   /** A rank dies, and the others are shut down. */
@@ -288,7 +254,7 @@ export class Storm implements RankEvents {
   }
 
   #respawn(): void {
-    if (this.#waits(Phase.worker, () => this.#respawn())) return;
+    if (this.#thread.waits(Phase.worker, () => this.#respawn())) return;
     this.#startRanks();
     this.#queue.restarted();
     this.wakeUp();
