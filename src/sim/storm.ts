@@ -138,7 +138,7 @@ export class Storm implements RankEvents {
     const { numRanks } = this.#scenario;
     this.#ranks = Array.from(
       { length: numRanks },
-      (_, i) => new VirtualRank(i, this.#world, this.#tested, this.#durations, this),
+      (_, i) => new VirtualRank(i, this.#world, this.#tested, { durations: this.#durations, events: this }),
     );
   }
 

@@ -69,13 +69,15 @@ export class World implements BatchedEngine<Flight> {
   readonly #side: EngineSide;
   /** The rows handed out, by request, for a side that has `onEnd`. */
   readonly #handedOut: Map<TrackedRequest, RoutedRows[]> = new Map();
+  /** Ended requests that are to be forgotten. */
+  #ended: TrackedRequest[] = [];
 
   constructor(scenario: Scenario, { tested, router, judge, log, marks }: RunContext, side: EngineSide = ALONE) {
     const { model, engine } = scenario;
     const requests = this.#requests;
     this.scenario = scenario;
     this.judge = judge;
-    this.lock = new VirtualLock(judge);
+    this.lock = side.lock ?? new VirtualLock(judge);
     this.log = log;
     this.marks = marks;
     this.#rowLength = model.numLayers * model.topK;
@@ -276,6 +278,7 @@ export class World implements BatchedEngine<Flight> {
       next += 1;
     }
     this.checkCounts();
+    if (this.#ended.length > 0) this.#forgetEnded();
     return outputs;
   }
 
@@ -303,6 +306,11 @@ export class World implements BatchedEngine<Flight> {
   /** The ids of the requests that must be live. */
   get requestIds(): readonly string[] {
     return this.#requests.filter(({ isAlive }) => isAlive).map(({ spec }) => spec.id);
+  }
+
+  /** What the engine half has copied inside the scheduler's steps. */
+  get halfCopiedBytes(): number {
+    return this.#half?.copiedBytes ?? 0;
   }
 
   get isIdle(): boolean {
@@ -340,9 +348,20 @@ export class World implements BatchedEngine<Flight> {
     this.#rows(request, output);
     if (request.spec.rows) this.#rowCheck.onEnd(request);
     if (this.#byId.get(request.spec.id) === request) this.#byId.delete(request.spec.id);
+    if (this.#side.forgetsEnded) this.#ended.push(request);
     const rows = this.#handedOut.get(request) ?? [];
     this.#handedOut.delete(request);
     this.#side.onEnd?.(request.spec, finish, rows);
+  }
+
+  #forgetEnded(): void {
+    const isInFlight = (request: TrackedRequest): boolean =>
+      this.flights.some(({ entries }) => entries.some((entry) => entry.request === request));
+    this.#ended = this.#ended.filter((request) => {
+      if (isInFlight(request)) return true;
+      request.forget();
+      return false;
+    });
   }
 
   /** Tells the ledger the prefix hits of a request that ends before its first pass has run. */

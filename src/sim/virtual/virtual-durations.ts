@@ -2,9 +2,10 @@
 
 import { random, type Random } from '../../workload/random.ts';
 import type { Clock } from './event-heap.ts';
+import type { RankDurations } from './virtual-rank.ts';
 import type { Scenario, Timing } from '../scenario.ts';
 
-export class VirtualDurations {
+export class VirtualDurations implements RankDurations {
   readonly clock: Clock;
   readonly #timing: Timing;
   readonly #passes: Random;
@@ -34,6 +35,11 @@ export class VirtualDurations {
   /** Ticks from engine to worker or back. */
   wire(): number {
     return this.#wires.below(this.#timing.wire + 1);
+  }
+
+  /** Ticks of a copy to the host that its worker waits for. */
+  read(): number {
+    return 1;
   }
 
   /** Ticks until a step is begun. */

@@ -8,14 +8,51 @@ import type { CaptureWorkerHalf } from '../../contract/capture.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import { ForwardPass } from '../../kernels/model/forward-pass.ts';
 import { packedBytes } from '../../kernels/model/kernel-shape.ts';
-import { StepPipeline, type PendingMap, type Submission, type TaskEnd } from '../../worker/pipeline/step-pipeline.ts';
-import { Phase } from './event-heap.ts';
+import { roomForAll, type HookPlace } from '../../worker/pipeline/dispatched-rows.ts';
+import { DUMMY_STEP } from '../../worker/pipeline/lockstep/activity-board.ts';
+import {
+  StepPipeline,
+  type ComingPass,
+  type EndedPass,
+  type PendingMap,
+  type PipelineActions,
+  type Submission,
+  type TaskEnd,
+} from '../../worker/pipeline/step-pipeline.ts';
+import { Phase, type Clock } from './event-heap.ts';
 import type { Flight } from '../flight.ts';
-import type { VirtualDurations } from './virtual-durations.ts';
 import { simKernels } from './sim-kernels.ts';
 import type { TestedDesign } from '../tested-design.ts';
 import { VirtualDevice, type VirtualBuffer } from './virtual-device.ts';
 import type { World } from '../world.ts';
+
+/** What takes how long on a rank, in ticks. */
+export interface RankDurations {
+  readonly clock: Clock;
+  /** A forward pass over so many tokens, with its copies to the host. */
+  pass(numTokens: number, captureBytes: number): number;
+  /** A copy to the host alone, which the worker waits for. */
+  read(byteLength: number): number;
+  /** From the end of a submission until its results can be read. */
+  map(kind: PendingMap<never>['kind']): number;
+  /** Between two steps of a worker. */
+  host(): number;
+}
+
+/** Other ranks whose passes end with this one's. `goOn` is called later, never inside the call. */
+export type RankLockstep = Readonly<{
+  place: HookPlace;
+  /** The rank comes to a pass; it goes on with the rows of each engine's pass. Absent: there are no other engines. */
+  passComes?: (
+    rank: VirtualRank,
+    stepId: number,
+    numRows: number,
+    goOn: (rowsOfEngines: readonly number[]) => void,
+  ) => void;
+  passBegins: (rank: VirtualRank, stepId: number) => void;
+  passEnded: (rank: VirtualRank, stepId: number, goOn: () => void) => void;
+  stepEnded: (rank: VirtualRank, stepId: number) => void;
+}>;
 
 export type RankEvents = Readonly<{
   /** The step has reached a phase on this rank. May kill the rank. */
@@ -36,7 +73,11 @@ export type KvTask = Readonly<{ blockIds: Uint32Array }> &
   );
 
 type StepTask = Readonly<{ kind: 'step'; step: Flight['plan']; epoch: number; flight: Flight }>;
-type RankTask = StepTask | KvTask;
+type DummyTask = Readonly<{ kind: 'dummy' }>;
+type RankTask = StepTask | DummyTask | KvTask;
+
+/** `lockstep`: absent = the rank ends its passes alone. */
+export type RankSurroundings = Readonly<{ durations: RankDurations; events: RankEvents; lockstep?: RankLockstep }>;
 
 /** A submission that has not run, and the maps that wait for it. */
 type Fence = { onExecuted: () => void; readonly maps: PendingMap<RankTask>[] };
@@ -45,8 +86,9 @@ export class VirtualRank {
   readonly number: number;
   isDead = false;
   readonly #world: World;
-  readonly #durations: VirtualDurations;
+  readonly #durations: RankDurations;
   readonly #events: RankEvents;
+  readonly #lockstep: RankLockstep | null;
   readonly #device: VirtualDevice = new VirtualDevice();
   readonly #forward: ForwardPass;
   readonly #half: CaptureWorkerHalf | null;
@@ -60,26 +102,37 @@ export class VirtualRank {
   /** The last submission, until it has run. */
   #lastFence: Fence | null = null;
 
-  constructor(number: number, world: World, tested: TestedDesign, durations: VirtualDurations, events: RankEvents) {
+  constructor(number: number, world: World, tested: TestedDesign, surroundings: RankSurroundings) {
     const { model, engine, ringDepth } = world.scenario;
+    const { durations, events, lockstep } = surroundings;
     const { mutation, design } = tested;
     this.number = number;
     this.#world = world;
     this.#durations = durations;
     this.#events = events;
+    this.#lockstep = lockstep ?? null;
+    const room = lockstep === undefined ? engine : roomForAll(engine, lockstep.place);
     const device = this.#device;
     const kernels: typeof simKernels = (m, shape, info) => {
       const set = simKernels(m, shape, info);
       return mutation.kernels === undefined ? set : mutation.kernels(set, m);
     };
-    this.#forward = ForwardPass.assemble(device, { model, engine, kernels });
+    this.#forward = ForwardPass.assemble(device, { model, engine: room, kernels });
     const { slotMapping, rows } = this.#forward;
     const context = { rank: number, device, model, engine, slotMapping, ...rows! };
     const half = design.workerHalf(context, { sharedRows: () => world.sharedRows('worker') });
     this.#half = half !== null && mutation.workerHalf ? mutation.workerHalf(half, context) : half;
     this.#pipeline = new StepPipeline<RankTask>(
-      { engine, device, forward: this.#forward, capture: this.#half, ringDepth },
       {
+        engine,
+        device,
+        forward: this.#forward,
+        capture: this.#half,
+        ringDepth,
+        ...(lockstep && { place: lockstep.place }),
+      },
+      {
+        ...(lockstep === undefined ? {} : this.#meetings(lockstep)),
         onSubmitted: (submission) => this.#onSubmitted(submission),
         onMap: (map) => this.#onMap(map),
         onEnd: (task, end) => this.#onEnd(task, end),
@@ -88,9 +141,25 @@ export class VirtualRank {
     if (this.#half?.blockingReads) world.judge.wrong('L6', `${design.name} makes blocking reads in every step`);
   }
 
+  /** Whether its half reads in a way that blocks. */
+  get blocks(): boolean {
+    return this.#half?.blockingReads !== undefined;
+  }
+
+  /** Bytes that it has read back for capture. */
+  get captureBytes(): number {
+    return this.#pipeline.readbackBytes.capture;
+  }
+
   /** A step arrives; steps arrive in order. */
   accept(flight: Flight): void {
     this.#pipeline.accept({ kind: 'step', step: flight.plan, epoch: flight.epoch, flight });
+    this.#pump();
+  }
+
+  /** Other engines run a pass, and this rank's has none of its own. */
+  acceptDummy(): void {
+    this.#pipeline.accept({ kind: 'dummy' });
     this.#pump();
   }
 
@@ -126,6 +195,22 @@ export class VirtualRank {
     this.#half?.close?.();
   }
 
+  #meetings({ passComes, passEnded }: RankLockstep): Pick<PipelineActions<RankTask>, 'onPassComes' | 'onPassEnd'> {
+    const goOn = (run: () => void): void => {
+      if (this.isDead) return;
+      run();
+      this.#pump();
+    };
+    const onPassEnd = (pass: EndedPass<RankTask>): void =>
+      passEnded(this, pass.flight.frame.step.stepId, () => goOn(() => this.#pipeline.passReleased(pass)));
+    if (passComes === undefined) return { onPassEnd };
+    const onPassComes = (pass: ComingPass<RankTask>): void => {
+      const stepId = pass.task.kind === 'step' ? pass.task.flight.stepId : DUMMY_STEP;
+      passComes(this, stepId, pass.numRows, (rows) => goOn(() => this.#pipeline.passSized(pass, rows)));
+    };
+    return { onPassEnd, onPassComes };
+  }
+
   /** Begins the tasks that can begin; the step after a submitted one begins a little later. */
   #pump(): void {
     if (this.#stands(Phase.worker, () => this.#pump())) return;
@@ -140,7 +225,11 @@ export class VirtualRank {
     if (this.#pipeline.isRingFull) this.#world.marks.add('ring full');
   }
 
-  #onSubmitted({ task, kind, step, captureBytes }: Submission<RankTask>): void {
+  #onSubmitted({ task, kind, step, firstOrdinal, captureBytes }: Submission<RankTask>): void {
+    if (task.kind === 'dummy') {
+      this.#submitted(this.#durations.pass(step!.numTokens, 0), () => undefined);
+      return;
+    }
     if (task.kind !== 'step') {
       this.#submitted(1, task.onExecuted);
       return;
@@ -148,18 +237,18 @@ export class VirtualRank {
     const { flight } = task;
     this.#checkCopied(flight, captureBytes);
     if (kind === 'read') {
-      this.#submitted(1, () => undefined);
+      this.#submitted(this.#durations.read(captureBytes), () => undefined);
       return;
     }
     this.#events.onPhase(this, flight, 'submitted');
     if (this.isDead) return;
-    this.#submitted(this.#durations.pass(), () => {
+    this.#submitted(this.#durations.pass(step!.numTokens, captureBytes), () => {
       if (this.number === 0) {
         const { routedExperts, sampled, sampledLayout } = this.#forward;
         this.#world.ledger.onExecuted(flight, {
           step: step!,
           routed: (routedExperts as VirtualBuffer).words,
-          sampled: (sampled as VirtualBuffer).words,
+          sampled: (sampled as VirtualBuffer).words.subarray(firstOrdinal * sampledLayout.stride),
           layout: sampledLayout,
         });
       }
@@ -182,12 +271,13 @@ export class VirtualRank {
 
   #onMap(map: PendingMap<RankTask>): void {
     if (this.isDead) return;
+    if (map.kind === 'before' || map.kind === 'pass') this.#lockstep?.passBegins(this, map.flight.frame.step.stepId);
     if (this.#lastFence === null) this.#planMap(map);
     else this.#lastFence.maps.push(map);
   }
 
   #planMap(map: PendingMap<RankTask>): void {
-    this.#mappedAt = Math.max(this.#mappedAt, this.#durations.clock.now + this.#durations.map());
+    this.#mappedAt = Math.max(this.#mappedAt, this.#durations.clock.now + this.#durations.map(map.kind));
     this.#planAt(this.#mappedAt, Phase.map, () => this.#mapped(map));
   }
 
@@ -233,12 +323,15 @@ export class VirtualRank {
         const { flight } = task as StepTask;
         const rows = end.output.routedExpertDeltas?.rows;
         if (rows !== undefined) this.#rowsOut.add(rows.buffer);
-        if (flight.plan.numRequests > 0) this.#events.onPhase(this, flight, 'mapped');
+        if (flight.plan.numRequests > 0) {
+          this.#lockstep?.stepEnded(this, flight.stepId);
+          this.#events.onPhase(this, flight, 'mapped');
+        }
         if (!this.isDead) this.#events.onOutput(this, flight, end.output);
         return;
       }
-      // An engine that is alone owes nobody a pass.
       case 'dummy-run':
+        this.#lockstep?.stepEnded(this, DUMMY_STEP);
         return;
       default:
         end satisfies never;

@@ -54,6 +54,8 @@ export type Submission<Task> = Readonly<{
   kind: 'forward' | 'read';
   /** The step as the capture half sees it; `null` for KV. */
   step: WorkerStep | null;
+  /** Requests before the step's own in what the pass samples: those that hold rows of other engines. */
+  firstOrdinal: number;
   /** Bytes that this submission copies towards the host for capture. */
   captureBytes: number;
 }>;
@@ -274,7 +276,7 @@ export class StepPipeline<Task extends WorkerTask> {
     this.#steps.submit(frame, slot);
     this.#resultBytesRead += frame.sampledBytes;
     this.#captureBytesRead += frame.rowBytes;
-    this.#actions.onSubmitted({ task, kind: 'forward', step: frame.step, captureBytes: frame.rowBytes });
+    this.#actions.onSubmitted({ task, kind: 'forward', ...ofStep(frame), captureBytes: frame.rowBytes });
     if (this.#actions.onPassEnd === undefined) this.#afterPass(task, flight);
     else this.#map({ task, kind: 'pass', buffer: slot, byteLength: frame.sampledBytes, flight });
   }
@@ -302,7 +304,7 @@ export class StepPipeline<Task extends WorkerTask> {
     const { buffer, byteOffset, byteLength } = range;
     this.#device.submit((commands) => commands.copy(buffer, byteOffset ?? 0, staging, 0, byteLength));
     this.#captureBytesRead += byteLength;
-    this.#actions.onSubmitted({ task, kind: 'read', step: flight.frame.step, captureBytes: byteLength });
+    this.#actions.onSubmitted({ task, kind: 'read', ...ofStep(flight.frame), captureBytes: byteLength });
     this.#map({ task, kind, buffer: staging, byteLength, flight });
   }
 
@@ -312,7 +314,7 @@ export class StepPipeline<Task extends WorkerTask> {
       return;
     }
     const buffer = this.#kv.copyOut(blockIds);
-    this.#actions.onSubmitted({ task, kind: 'read', step: null, captureBytes: 0 });
+    this.#actions.onSubmitted({ task, kind: 'read', step: null, firstOrdinal: 0, captureBytes: 0 });
     this.#map({ task, kind: 'kv', buffer, byteLength: buffer.byteLength, flight: null });
   }
 
@@ -366,6 +368,10 @@ export class StepPipeline<Task extends WorkerTask> {
     if (this.#turnHolder === task) this.#turnHolder = null;
     this.#actions.onEnd(task, end);
   }
+}
+
+function ofStep({ step, firstOrdinal }: StepFrame): Readonly<{ step: WorkerStep; firstOrdinal: number }> {
+  return { step, firstOrdinal };
 }
 
 function captureBufferBytes({ rows }: ForwardPass, ringDepth: number, staging: DeviceBuffer | null): number {

@@ -1,0 +1,235 @@
+/**
+ * A cluster in virtual time: engines, their ranks, and what they share. Knows no clock but its own, in ticks of 1 µs.
+ *
+ *     clients ─▶ ClusterEngine × M ─steps─▶ VirtualRank, TimingRank × N ─▶ VirtualLockstep: sizes, passes, watchdog
+ *                 │ World: core, ledger, laws   │ pipeline, worker half, device
+ *                 └──────── TimedLock ──────────┘
+ */
+
+import { RoutedExpertsError } from '../../contract/errors.ts';
+import { EventLog } from '../event-log.ts';
+import { installCopyMeter } from '../laws/copy-meter.ts';
+import type { Judge } from '../laws/judge.ts';
+import type { LawName, Violation } from '../laws/violation.ts';
+import { verdict } from '../run-scenario.ts';
+import { EventHeap, Phase } from '../virtual/event-heap.ts';
+import { routerOf } from '../virtual/sim-kernels.ts';
+import type { RankPasses } from '../../worker/pipeline/lockstep/pass-times.ts';
+import { ClusterEngine, type EngineCounts } from './cluster-engine.ts';
+import { checkCluster, gridOf, type ClusterOptions } from './cluster-options.ts';
+import type { LockFile } from './timed-lock.ts';
+import { VirtualLockstep } from './virtual-lockstep.ts';
+
+/** The group stood still: after so many µs of virtual time, with the report of what waits for what. */
+export type ClusterStall = Readonly<{ at: number; report: string }>;
+
+export type NodeTraffic = Readonly<{
+  deviceToHost: number;
+  hostToEngine: number;
+  toClients: number;
+  /** The experts' all-to-all with other nodes. */
+  exchange: number;
+}>;
+
+export type ClusterResult = Readonly<{
+  violation: Violation | null;
+  /** The engine whose law is broken. */
+  brokenEngine: number | null;
+  stall: ClusterStall | null;
+  /** How often each law was broken that the design gives up. */
+  declared: ReadonlyMap<LawName, number>;
+  counts: EngineCounts & Readonly<{ sent: number }>;
+  /** µs of virtual time over which tokens and passes were counted. */
+  measured: number;
+  /** Of each rank, behind the warm-up. */
+  passes: readonly RankPasses[];
+  nodes: readonly NodeTraffic[];
+  numPasses: number;
+  numEvents: number;
+  /** Of the event logs of all engines and of the passes of the group. */
+  hash: string;
+  lines: readonly string[];
+}>;
+
+/** More events than any cluster within the limits makes: a run that reaches them never ends. */
+const MOST_EVENTS = 4e9;
+
+export class VirtualCluster {
+  readonly #options: ClusterOptions;
+  readonly #heap: EventHeap = new EventHeap();
+  readonly #log: EventLog;
+  readonly #logs: readonly EventLog[];
+  readonly #lockstep: VirtualLockstep;
+  readonly #engines: ClusterEngine[] = [];
+  #numPasses = 0;
+  #numEvents = 0;
+  #stall: ClusterStall | null = null;
+  #violation: Violation | null = null;
+  #brokenEngine: number | null = null;
+  #isOver = false;
+
+  /** `tracedEngine`: whose events are told in lines. Throws BAD_VALUE. */
+  constructor(options: ClusterOptions, { tracedEngine = -1 }: Readonly<{ tracedEngine?: number }> = {}) {
+    checkCluster(options);
+    const { numEngines, numNodes, model, collectiveTimeout, warmUp, duration, faults } = options;
+    const clock = this.#heap;
+    this.#options = options;
+    this.#log = new EventLog(false);
+    this.#logs = Array.from({ length: numEngines }, (_, engine) => new EventLog(engine === tracedEngine));
+    this.#lockstep = new VirtualLockstep({
+      grid: gridOf(options),
+      clock,
+      collectiveTimeout,
+      warmUp,
+      onReleased: ({ pass, lastRank }) => this.#onReleased(pass, lastRank),
+      onStall: (report) => this.#onStall(report),
+    });
+    const nodeFiles = Array.from({ length: numNodes }, (): LockFile => ({ freeAt: 0 }));
+    const files: LockFile[][] = nodeFiles.map(() => []);
+    const router = routerOf(model);
+    for (const [engine, log] of this.#logs.entries()) {
+      const node = Math.floor((engine * numNodes) / numEngines);
+      const lockFile = options.lock === 'node' ? nodeFiles[node]! : { freeAt: 0 };
+      files[node]!.push(lockFile);
+      this.#engines.push(
+        new ClusterEngine({
+          engine,
+          node,
+          cluster: options,
+          router,
+          clock,
+          log,
+          lockstep: this.#lockstep,
+          lockFile,
+          announce: () => this.#announce(engine),
+        }),
+      );
+    }
+    for (const engine of this.#engines) clock.plan(0, Phase.client, () => engine.start());
+    for (const engine of this.#engines) clock.plan(duration, Phase.client, () => engine.stop());
+    for (const fault of faults) {
+      if (fault.kind === 'dead-rank') clock.plan(fault.at, Phase.client, () => this.#kill(fault.rank));
+      if (fault.kind === 'held-lock') {
+        clock.plan(fault.at, Phase.client, () => {
+          for (const file of files[fault.node]!) file.freeAt = Math.max(file.freeAt, clock.now + fault.duration);
+        });
+      }
+    }
+  }
+
+  /** µs of virtual time. */
+  get now(): number {
+    return this.#heap.now;
+  }
+
+  /** Runs so many events, or to the end; returns whether there are more. Never throws for what the tested code does. */
+  run(numEvents: number): boolean {
+    const uninstall = this.#options.tested.mutation.install?.();
+    const uninstallMeter = installCopyMeter();
+    try {
+      for (let i = 0; i < numEvents && !this.#isOver; i += 1) {
+        this.#numEvents += 1;
+        if (this.#numEvents > MOST_EVENTS) {
+          this.#engines[0]!.judge.stall('L8', `${MOST_EVENTS} events did not bring the run to its end`);
+        }
+        if (this.#heap.runNext()) continue;
+        this.#isOver = true;
+        for (const engine of this.#engines) this.#blaming(engine, () => engine.checkEnd());
+      }
+    } catch (error) {
+      this.#isOver = true;
+      const judge = this.#brokenJudge(error);
+      this.#violation = verdict(error, judge);
+    } finally {
+      uninstallMeter();
+      uninstall?.();
+    }
+    return !this.#isOver;
+  }
+
+  /** Behind the end. */
+  result(): ClusterResult {
+    const { numNodes, duration, warmUp } = this.#options;
+    const counts = this.#engines.map((engine) => ({ ...engine.counts, sent: engine.numSent }));
+    const total = counts.reduce((a, b) => addUp(a, b));
+    const end = this.#stall === null ? duration : Math.min(duration, this.#stall.at);
+    const declared = new Map<LawName, number>();
+    for (const { judge } of this.#engines) {
+      for (const [law, count] of judge.declared) declared.set(law, (declared.get(law) ?? 0) + count);
+    }
+    const log = new EventLog(false);
+    for (const { hash } of [this.#log, ...this.#logs]) {
+      log.word(Number.parseInt(hash.slice(0, 8), 16));
+      log.word(Number.parseInt(hash.slice(8), 16));
+    }
+    return {
+      violation: this.#violation,
+      brokenEngine: this.#brokenEngine,
+      stall: this.#stall,
+      declared,
+      counts: total,
+      measured: Math.max(0, end - warmUp),
+      passes: this.#lockstep.takePasses(),
+      nodes: Array.from({ length: numNodes }, (_, node) => trafficOf(this.#engines.filter((e) => e.node === node))),
+      numPasses: this.#numPasses,
+      numEvents: this.#numEvents,
+      hash: log.hash,
+      lines: this.#logs.flatMap(({ lines }) => lines),
+    };
+  }
+
+  #onReleased(pass: number, lastRank: number): void {
+    this.#numPasses += 1;
+    this.#log.word(pass);
+    this.#log.word(lastRank);
+    this.#log.word(this.#heap.now | 0);
+    this.#log.word(Math.floor(this.#heap.now / 2 ** 32));
+  }
+
+  #onStall(report: string): void {
+    const { collectiveTimeout } = this.#options;
+    this.#stall = { at: this.#heap.now, report };
+    const error = RoutedExpertsError.of('COLLECTIVE_TIMEOUT', collectiveTimeout / 1e3, report);
+    for (const engine of this.#engines) this.#blaming(engine, () => engine.fail(error));
+  }
+
+  /** The others hear of it behind this event. */
+  #announce(by: number): void {
+    this.#heap.plan(this.#heap.now, Phase.begin, () => {
+      for (const engine of this.#engines) if (engine.engine !== by) engine.onGroupEvent();
+    });
+  }
+
+  #kill(rank: number): void {
+    const { tensorParallel } = this.#options;
+    this.#engines[Math.floor(rank / tensorParallel)]!.killRank(rank % tensorParallel);
+  }
+
+  #blaming(engine: ClusterEngine, run: () => void): void {
+    this.#brokenEngine = engine.engine;
+    run();
+    this.#brokenEngine = null;
+  }
+
+  /** An event tells nothing of its engine; a judge that has thrown does. */
+  #brokenJudge(error: unknown): Judge {
+    const engines = this.#engines;
+    const broken = engines[this.#brokenEngine ?? -1] ?? engines.find(({ judge }) => judge.thrown === error);
+    this.#brokenEngine = broken?.engine ?? null;
+    return (broken ?? engines[0]!).judge;
+  }
+}
+
+function addUp<T extends Readonly<Record<string, number>>>(a: T, b: T): T {
+  return Object.fromEntries(Object.keys(a).map((key) => [key, a[key]! + b[key]!])) as T;
+}
+
+function trafficOf(engines: readonly ClusterEngine[]): NodeTraffic {
+  const sum = (of: (engine: ClusterEngine) => number): number => engines.reduce((total, each) => total + of(each), 0);
+  return {
+    deviceToHost: sum((engine) => engine.deviceToHost),
+    hostToEngine: sum(({ counts }) => counts.hostToEngine),
+    toClients: sum(({ counts }) => counts.toClients),
+    exchange: sum(({ counts }) => counts.exchange),
+  };
+}
