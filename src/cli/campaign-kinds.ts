@@ -5,6 +5,7 @@ import type { AnyKind } from './campaign/core/kind.ts';
 
 const kinds: Readonly<Record<string, () => Promise<AnyKind>>> = {
   fuzz: async () => (await import('./fuzz/fuzz-kind.ts')).fuzzKind,
+  cluster: async () => (await import('./cluster/cluster-kind.ts')).clusterKind,
   matrix: async () => (await import('./fuzz/matrix-kind.ts')).matrixKind,
 };
 

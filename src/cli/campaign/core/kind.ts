@@ -13,7 +13,13 @@ export type TaskRunner<Task, Result> = Readonly<{
 export type Description = Readonly<{ kind: string }>;
 
 /** What a report may be given on the command line. */
-export type ReportFlags = Readonly<{ json?: boolean; save?: string; out?: string; mutations?: string }>;
+export type ReportFlags = Readonly<{
+  json?: boolean;
+  csv?: string;
+  save?: string;
+  out?: string;
+  mutations?: string;
+}>;
 
 /** Tasks and results go through JSON, too. A task is one shard: what is hashed is never cut. */
 export type CampaignKind<Described extends Description, Task, Result> = Readonly<{
