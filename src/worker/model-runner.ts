@@ -188,7 +188,7 @@ export class ModelRunner {
 
   async #endPass(pass: EndedPass<RunnerTask>, lockstep: LockstepMember): Promise<void> {
     try {
-      await lockstep.passEnded(pass.flight.frame.step.stepId, pass.task.acceptedAt);
+      await lockstep.passEnded(pass.flight.frame.step, pass.task.acceptedAt);
       this.#pipeline.passReleased(pass);
     } catch (error) {
       this.#pipeline.passFailed(pass, error);

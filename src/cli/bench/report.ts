@@ -12,6 +12,7 @@ import { sumOfDeadlines } from '../../worker/thread/rank-usage.ts';
 import { percentiles, reportCells, type CellReport } from './report/cell-report.ts';
 import { deadlineLines } from './report/deadline-lines.ts';
 import { rankReports, ranksTable } from './report/rank-report.ts';
+import { measuredCosts } from './report/measured-costs.ts';
 import { legend, metricsTable, wrapped } from './report/terminal.ts';
 
 export function renderTable(result: BenchResult): string {
@@ -32,7 +33,8 @@ export function toJson(result: BenchResult): unknown {
     const waits = { ttftMs: percentiles(served.ttftMs), itlMs: percentiles(served.itlMs) };
     return { ...run, served: { ...served, ...waits, ranks: rankReports([{ ...run, served }]) } };
   });
-  return { ...rest, seed: options.seed, options, cells: reportCells(result), runs: summed };
+  const costs = measuredCosts(result);
+  return { ...rest, seed: options.seed, options, cells: reportCells(result), runs: summed, costs };
 }
 
 type Headlined = Readonly<{

@@ -96,6 +96,7 @@ export function cellOf(flags: ClusterFlags, design: string): ClusterCell {
     numEngines,
     tensorParallel,
     numNodes: flags.nodes ?? nodesOf(numRanks, numEngines),
+    served: null,
     concurrency: flags.concurrency,
     gap: flags.gap,
     optInShare: flags.optIn,

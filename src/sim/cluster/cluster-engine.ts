@@ -93,6 +93,8 @@ export class ClusterEngine implements BatchedEngine<Flight>, RankEvents {
   readonly #acceptedAt: number[];
   /** When the steps came that a real rank has not ended, oldest first. */
   readonly #acceptTimes: number[][];
+  /** When the last output was taken in. */
+  lastOutputAt = 0;
   #isClosed = false;
   #hasDrained = false;
   #dummiesArePlanned = false;
@@ -176,6 +178,7 @@ export class ClusterEngine implements BatchedEngine<Flight>, RankEvents {
   finishStep(output: ModelRunnerOutput): readonly EngineCoreOutput[] {
     this.counts.hostToEngine += (output.routedExpertDeltas?.numRows ?? 0) * this.#bytesPerRow;
     const outputs = this.#world.finishStep(output);
+    this.lastOutputAt = this.#options.clock.now;
     if (this.#isWarm) for (const { newTokenIds } of outputs) this.counts.tokens += newTokenIds.length;
     return outputs;
   }
@@ -274,8 +277,8 @@ export class ClusterEngine implements BatchedEngine<Flight>, RankEvents {
           passComes: (_, stepId, numRows, goOn) => lockstep.passComes(rank, stepId, numRows, goOn),
         }),
         passBegins: (_, stepId) => lockstep.note(rank, 'pass', stepId),
-        passEnded: (_, stepId, goOn) =>
-          lockstep.passEnded(rank, { stepId, acceptedAt: this.#acceptTimes[number]!.shift()! }, goOn),
+        passEnded: (_, { stepId, numTokens }, goOn) =>
+          lockstep.passEnded(rank, { stepId, numTokens, acceptedAt: this.#acceptTimes[number]!.shift()! }, goOn),
         stepEnded: (_, stepId) => lockstep.stepEnded(rank, stepId),
       },
     });
@@ -284,7 +287,9 @@ export class ClusterEngine implements BatchedEngine<Flight>, RankEvents {
   #arrive(isFirst: boolean): void {
     const { clock } = this.#options;
     if (this.#isClosed || this.#thread.waits(Phase.client, () => this.#arrive(isFirst))) return;
-    this.#world.add(this.#clients.next(clock.now, isFirst), clock.now);
+    const request = this.#clients.next(clock.now, isFirst);
+    if (request !== null) this.#world.add(request, clock.now);
+    if (this.#clients.isDone) this.#queue.stop();
     this.#wakeUp();
   }
 

@@ -1,6 +1,6 @@
 /** A virtual cluster as data, and what one must be. */
 
-import type { Dispatch, ModelConfig } from '../../contract/config.ts';
+import type { Dispatch, EngineConfig, ModelConfig } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { RankGrid } from '../../worker/pipeline/lockstep/rank-grid.ts';
 import type { TestedDesign } from '../tested-design.ts';
@@ -9,6 +9,12 @@ import type { ClusterCosts } from './costs.ts';
 
 /** In tokens, both ends included. */
 export type Lengths = Readonly<{ from: number; to: number }>;
+
+/** Requests that were served for real, to be served again; request i goes to engine i modulo their number. */
+export type ServedBefore = Readonly<{
+  engine: EngineConfig;
+  requests: readonly Readonly<{ prompt: readonly number[]; maxTokens: number }>[];
+}>;
 
 /** Times in µs of virtual time. */
 export type ClusterOptions = Readonly<{
@@ -19,6 +25,8 @@ export type ClusterOptions = Readonly<{
   tensorParallel: number;
   /** Engines are spread over them alike. */
   numNodes: number;
+  /** `null`: clients draw their requests, and send them as long as the run lasts. */
+  served: ServedBefore | null;
   /** Requests in flight in each engine; a client whose request has ended waits for `gap`, and sends another. */
   concurrency: number;
   gap: number;
@@ -86,7 +94,7 @@ export function checkCluster(options: ClusterOptions): void {
     throw bad('--collective-timeout', collectiveTimeout / 1e6, `more than ${step}`);
   }
   const shortest = passUs(costs, 1);
-  if (numRanks * (duration / shortest) > MOST_RANK_PASSES) {
+  if (options.served === null && numRanks * (duration / shortest) > MOST_RANK_PASSES) {
     const most = Math.floor((MOST_RANK_PASSES / numRanks) * (shortest / 1e6));
     throw bad('--duration', `${duration / 1e6}s`, `at most ${most}s with ${numRanks} ranks and such steps`);
   }

@@ -106,7 +106,9 @@ export class VirtualCluster {
       );
     }
     for (const engine of this.#engines) clock.plan(0, Phase.client, () => engine.start());
-    for (const engine of this.#engines) clock.plan(duration, Phase.client, () => engine.stop());
+    if (options.served === null) {
+      for (const engine of this.#engines) clock.plan(duration, Phase.client, () => engine.stop());
+    }
     for (const fault of faults) {
       if (fault.kind === 'dead-rank') clock.plan(fault.at, Phase.client, () => this.#kill(fault.rank));
       if (fault.kind === 'held-lock') {
@@ -149,10 +151,11 @@ export class VirtualCluster {
 
   /** Behind the end. */
   result(): ClusterResult {
-    const { numNodes, duration, warmUp } = this.#options;
+    const { numNodes, duration, warmUp, served } = this.#options;
     const counts = this.#engines.map((engine) => ({ ...engine.counts, sent: engine.numSent }));
     const total = counts.reduce((a, b) => addUp(a, b));
-    const end = this.#stall === null ? duration : Math.min(duration, this.#stall.at);
+    const due = served === null ? duration : Math.max(...this.#engines.map(({ lastOutputAt }) => lastOutputAt));
+    const end = this.#stall === null ? due : Math.min(due, this.#stall.at);
     const declared = new Map<LawName, number>();
     for (const { judge } of this.#engines) {
       for (const [law, count] of judge.declared) declared.set(law, (declared.get(law) ?? 0) + count);

@@ -16,6 +16,8 @@ export type ClusterCosts = Readonly<{
   hookPerRowUs: number;
   /** A copy from the device to the host: until it can be read, and its bandwidth. */
   readLatencyUs: number;
+  /** The same for a copy that the worker's thread waits for. */
+  blockingReadUs: number;
   readGBPerS: number;
   /** `shm-flock`: to open and take the lock; to save a row under it; to read one. */
   lockUs: number;
@@ -49,6 +51,7 @@ export const DEFAULT_COSTS: ClusterCosts = {
   pass: { fixedUs: 7600, perTokenUs: 60, restUs: [0, 20, 40, 60, 90, 130, 170, 220, 300, 500, 2500] },
   hookPerRowUs: 0.01,
   readLatencyUs: 40,
+  blockingReadUs: 60,
   readGBPerS: 40,
   lockUs: 12,
   savePerRowUs: 0.6,

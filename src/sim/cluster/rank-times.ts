@@ -51,7 +51,8 @@ export class RankTimes implements RankDurations {
 
   /** The end of a pass is known with the pass itself: its time is measured so. */
   map(kind: string): number {
-    return kind === 'pass' ? 0 : Math.round(this.#costs.readLatencyUs);
+    if (kind === 'pass') return 0;
+    return Math.round(kind === 'results' ? this.#costs.readLatencyUs : this.#costs.blockingReadUs);
   }
 
   host(): number {

@@ -17,6 +17,9 @@ const US_PER_MS = 1000;
 /** Of a pass that all ranks have run. */
 export type Release = Readonly<{ pass: number; lastRank: number }>;
 
+/** Of a step that came to the rank at `acceptedAt`. */
+export type EndedPass = Readonly<{ stepId: number; numTokens: number; acceptedAt: number }>;
+
 export type LockstepOptions = Readonly<{
   grid: RankGrid;
   clock: Clock;
@@ -76,12 +79,8 @@ export class VirtualLockstep {
     this.#meet(this.group.sizes, rank, () => goOn((this.#rows ??= this.group.rowsOfEngines())));
   }
 
-  /** The rank has run the pass of a step that came to it at `acceptedAt`. */
-  passEnded(
-    rank: number,
-    { stepId, acceptedAt }: Readonly<{ stepId: number; acceptedAt: number }>,
-    goOn: () => void,
-  ): void {
+  /** The rank has run its pass. */
+  passEnded(rank: number, { stepId, numTokens, acceptedAt }: EndedPass, goOn: () => void): void {
     const { clock, warmUp } = this.#options;
     const arrivedAt = clock.now;
     this.note(rank, 'barrier', stepId);
@@ -89,6 +88,7 @@ export class VirtualLockstep {
     this.#meet(this.group.passes, rank, () => {
       this.note(rank, 'results', stepId);
       this.#times[rank]!.add({
+        numTokens,
         acceptedAt: acceptedAt / US_PER_MS,
         arrivedAt: arrivedAt / US_PER_MS,
         releasedAt: clock.now / US_PER_MS,

@@ -41,7 +41,8 @@ export function worldScenario(options: ClusterOptions, numRanks: number): Scenar
 
 /** Throws BAD_VALUE. */
 export function engineConfigOf(options: ClusterOptions): EngineConfig {
-  const { prompt, output, concurrency, queueDepth, maxNumBatchedTokens } = options;
+  const { prompt, output, concurrency, queueDepth, maxNumBatchedTokens, served } = options;
+  if (served !== null) return served.engine;
   const blockSize = 16;
   const maxModelLen = prompt.to + output.to + 1;
   const engine: EngineConfig = {

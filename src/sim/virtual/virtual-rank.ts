@@ -50,7 +50,7 @@ export type RankLockstep = Readonly<{
     goOn: (rowsOfEngines: readonly number[]) => void,
   ) => void;
   passBegins: (rank: VirtualRank, stepId: number) => void;
-  passEnded: (rank: VirtualRank, stepId: number, goOn: () => void) => void;
+  passEnded: (rank: VirtualRank, step: Readonly<{ stepId: number; numTokens: number }>, goOn: () => void) => void;
   stepEnded: (rank: VirtualRank, stepId: number) => void;
 }>;
 
@@ -202,7 +202,7 @@ export class VirtualRank {
       this.#pump();
     };
     const onPassEnd = (pass: EndedPass<RankTask>): void =>
-      passEnded(this, pass.flight.frame.step.stepId, () => goOn(() => this.#pipeline.passReleased(pass)));
+      passEnded(this, pass.flight.frame.step, () => goOn(() => this.#pipeline.passReleased(pass)));
     if (passComes === undefined) return { onPassEnd };
     const onPassComes = (pass: ComingPass<RankTask>): void => {
       const stepId = pass.task.kind === 'step' ? pass.task.flight.stepId : DUMMY_STEP;

@@ -9,6 +9,9 @@ import { PassTimes, type RankPasses } from '../pipeline/lockstep/pass-times.ts';
 import { stallReport } from '../pipeline/lockstep/stall-report.ts';
 import { groupMs, groupOf } from './shared-lockstep.ts';
 
+/** `numTokens`: those that the rank ran. */
+export type StepSize = Readonly<{ stepId: number; numTokens: number }>;
+
 /** A wait that ends before its time-out leaves a timer behind until then: long waits are made of short ones. */
 const WAIT_SLICE_MS = 1000;
 
@@ -44,15 +47,15 @@ export class LockstepMember {
   }
 
   /**
-   * The rank has run the pass of a step that came at `acceptedAt`; resolves when all ranks have run theirs. The thread
+   * The rank has run the pass of a step that came at `acceptedAt`. Resolves when all ranks have run theirs. The thread
    * goes on meanwhile. Rejects with COLLECTIVE_TIMEOUT once a rank, this one or another, has waited too long.
    */
-  async passEnded(stepId: number, acceptedAt: number): Promise<void> {
+  async passEnded({ stepId, numTokens }: StepSize, acceptedAt: number): Promise<void> {
     const arrivedAt = performance.now();
     this.#note('barrier', stepId);
     const { isLast } = await this.#meet(this.#group.passes, arrivedAt);
     this.#note('results', stepId);
-    this.#times.add({ acceptedAt, arrivedAt, releasedAt: performance.now(), isLast });
+    this.#times.add({ numTokens, acceptedAt, arrivedAt, releasedAt: performance.now(), isLast });
   }
 
   /** The step has brought its results. The next one may have begun. */
