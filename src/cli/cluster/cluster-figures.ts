@@ -2,7 +2,7 @@
 
 import type { NodeTraffic } from '../../sim/cluster/cluster.ts';
 import { VirtualCluster, type ClusterResult, type ClusterStall } from '../../sim/cluster/cluster.ts';
-import type { RankPasses } from '../../worker/pipeline/lockstep/pass-times.ts';
+import type { ClusterPasses } from '../../sim/cluster/virtual-lockstep.ts';
 import { rankReport, spread, type RankReport, type Spread } from '../bench/report/rank-report.ts';
 import { clusterOptionsOf, type ClusterCell } from './cluster-cell.ts';
 
@@ -37,6 +37,8 @@ export type ClusterFigures = Readonly<{
   stepMs: MeanSpread | null;
   slowest: Slowest | null;
   straggler: Readonly<{ rank: number; lastShare: number }> | null;
+  /** The rank that most often came alone to a pass that all others had come to. `null`: there is one engine. */
+  latecomer: Readonly<{ rank: number; lateShare: number }> | null;
   /** Of small clusters. */
   ranks: readonly RankReport[] | null;
   stall: ClusterStall | null;
@@ -63,6 +65,7 @@ export function runCell(cell: ClusterCell): ClusterFigures {
   const first = passes[0]!;
   const stepMs = first.stepMs.length === 0 ? null : meanSpread(first.stepMs);
   const most = passes.reduce((best, { numLast }, rank) => (numLast > passes[best]!.numLast ? rank : best), 0);
+  const late = passes.reduce((worst, { numLate }, rank) => (numLate > passes[worst]!.numLate ? rank : worst), 0);
   const isSmall = passes.length <= MOST_RANK_LINES && stepMs !== null;
   return {
     cell,
@@ -71,6 +74,10 @@ export function runCell(cell: ClusterCell): ClusterFigures {
     stepMs,
     slowest: stepMs === null ? null : slowestOf(passes),
     straggler: stepMs === null ? null : { rank: most, lastShare: passes[most]!.numLast / first.stepMs.length },
+    latecomer:
+      stepMs === null || cell.numEngines === 1
+        ? null
+        : { rank: late, lateShare: passes[late]!.numLate / first.stepMs.length },
     ranks: isSmall ? passes.map((each, rank) => rankReport(rank, [each])) : null,
     stall,
     broken: violation && {
@@ -100,14 +107,14 @@ function runToEnd(cluster: VirtualCluster): ClusterResult {
   return cluster.result();
 }
 
-export function slowestOf(passes: readonly RankPasses[]): Slowest {
-  const numPasses = Math.min(...passes.map(({ stepMs }) => stepMs.length));
+export function slowestOf(passes: readonly Pick<ClusterPasses, 'ownMs'>[]): Slowest {
+  const numPasses = Math.min(...passes.map(({ ownMs }) => ownMs.length));
   const own = new Float64Array(numPasses * passes.length);
   const slowest: number[] = [];
   for (let pass = 0; pass < numPasses; pass += 1) {
     let longest = 0;
-    for (const [rank, { stepMs, waitMs }] of passes.entries()) {
-      const ms = stepMs[pass]! - waitMs[pass]!;
+    for (const [rank, { ownMs }] of passes.entries()) {
+      const ms = ownMs[pass]!;
       own[pass * passes.length + rank] = ms;
       longest = Math.max(longest, ms);
     }

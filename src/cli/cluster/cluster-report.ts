@@ -108,7 +108,7 @@ function sizeText({ numEngines, tensorParallel, numNodes }: ClusterCell): string
 }
 
 function oneCluster(figures: ClusterFigures): string[] {
-  const { counts, cell, slowest, straggler, stepMs, declared, ranks } = figures;
+  const { counts, cell, slowest, straggler, latecomer, stepMs, declared, ranks } = figures;
   const lines = [
     `${cell.design}: ${figures.tokensPerSecond.toFixed(0)} tokens/s; ${figures.numPasses} passes of the group, ` +
       `${counts.steps} steps and ${counts.dummies} dummies of engines`,
@@ -120,6 +120,9 @@ function oneCluster(figures: ClusterFigures): string[] {
       clustersTable([figures]),
       LEGEND,
     );
+  }
+  if (latecomer !== null) {
+    lines.push(`late for most passes: rank ${latecomer.rank}, for ${(100 * latecomer.lateShare).toFixed(0)} % of them`);
   }
   const gaps = Object.entries(declared).map(([law, count]) => `${law} ${count}×`);
   lines.push(
@@ -190,7 +193,11 @@ function experiments(figures: readonly ClusterFigures[]): string[] {
     straggler,
     timeoutsMs: stall === null ? [] : [stall.at / 1e3],
   }));
-  return [experimentsTable(rows), ...EXPERIMENTS_LEGEND];
+  const late = figures.flatMap(({ cell, latecomer }) =>
+    latecomer === null ? [] : [`${cell.label} rank ${latecomer.rank} ${(100 * latecomer.lateShare).toFixed(0)} %`],
+  );
+  const lateText = late.length === 0 ? [] : [`late for most passes, before they begin: ${late.join(', ')}`];
+  return [experimentsTable(rows), ...lateText, ...EXPERIMENTS_LEGEND];
 }
 
 function seedsLines(figures: readonly ClusterFigures[]): string[] {
@@ -225,6 +232,8 @@ export function clusterCsv(figures: readonly ClusterFigures[]): string {
     drawn_mean_ms: ({ slowest }) => slowest?.drawn.mean ?? null,
     drawn_p99_ms: ({ slowest }) => slowest?.drawn.p99 ?? null,
     straggler: ({ straggler }) => straggler?.rank ?? null,
+    latecomer: ({ latecomer }) => latecomer?.rank ?? null,
+    latecomer_share: ({ latecomer }) => latecomer?.lateShare ?? null,
     straggler_share: ({ straggler }) => straggler?.lastShare ?? null,
     timeout_s: ({ stall }) => (stall === null ? null : stall.at / 1e6),
     rows_delivered: ({ counts }) => counts.rowsDelivered,

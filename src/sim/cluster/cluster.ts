@@ -9,16 +9,14 @@
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { EventLog } from '../event-log.ts';
 import { installCopyMeter } from '../laws/copy-meter.ts';
-import type { Judge } from '../laws/judge.ts';
 import type { LawName, Violation } from '../laws/violation.ts';
 import { verdict } from '../run-scenario.ts';
-import { EventHeap, Phase } from '../virtual/event-heap.ts';
+import { EventHeap, Phase, type Clock } from '../virtual/event-heap.ts';
 import { routerOf } from '../virtual/sim-kernels.ts';
-import type { RankPasses } from '../../worker/pipeline/lockstep/pass-times.ts';
 import { ClusterEngine, type EngineCounts } from './cluster-engine.ts';
 import { checkCluster, gridOf, type ClusterOptions } from './cluster-options.ts';
 import type { LockFile } from './timed-lock.ts';
-import { VirtualLockstep } from './virtual-lockstep.ts';
+import { VirtualLockstep, type ClusterPasses } from './virtual-lockstep.ts';
 
 /** The group stood still: after so many µs of virtual time, with the report of what waits for what. */
 export type ClusterStall = Readonly<{ at: number; report: string }>;
@@ -42,7 +40,7 @@ export type ClusterResult = Readonly<{
   /** µs of virtual time over which tokens and passes were counted. */
   measured: number;
   /** Of each rank, behind the warm-up. */
-  passes: readonly RankPasses[];
+  passes: readonly ClusterPasses[];
   nodes: readonly NodeTraffic[];
   numPasses: number;
   numEvents: number;
@@ -65,7 +63,8 @@ export class VirtualCluster {
   #numEvents = 0;
   #stall: ClusterStall | null = null;
   #violation: Violation | null = null;
-  #brokenEngine: number | null = null;
+  /** The engine whose event runs. */
+  #current = 0;
   #isOver = false;
 
   /** `tracedEngine`: whose events are told in lines. Throws BAD_VALUE. */
@@ -82,6 +81,7 @@ export class VirtualCluster {
       collectiveTimeout,
       warmUp,
       onReleased: ({ pass, lastRank }) => this.#onReleased(pass, lastRank),
+      onRank: (rank) => (this.#current = Math.floor(rank / options.tensorParallel)),
       onStall: (report) => this.#onStall(report),
     });
     const nodeFiles = Array.from({ length: numNodes }, (): LockFile => ({ freeAt: 0 }));
@@ -97,7 +97,7 @@ export class VirtualCluster {
           node,
           cluster: options,
           router,
-          clock,
+          clock: this.#clockOf(engine),
           log,
           lockstep: this.#lockstep,
           lockFile,
@@ -105,9 +105,10 @@ export class VirtualCluster {
         }),
       );
     }
-    for (const engine of this.#engines) clock.plan(0, Phase.client, () => engine.start());
-    if (options.served === null) {
-      for (const engine of this.#engines) clock.plan(duration, Phase.client, () => engine.stop());
+    for (const engine of this.#engines) {
+      const own = this.#clockOf(engine.engine);
+      own.plan(0, Phase.client, () => engine.start());
+      if (options.served === null) own.plan(duration, Phase.client, () => engine.stop());
     }
     for (const fault of faults) {
       if (fault.kind === 'dead-rank') clock.plan(fault.at, Phase.client, () => this.#kill(fault.rank));
@@ -136,12 +137,11 @@ export class VirtualCluster {
         }
         if (this.#heap.runNext()) continue;
         this.#isOver = true;
-        for (const engine of this.#engines) this.#blaming(engine, () => engine.checkEnd());
+        this.#forEach((engine) => engine.checkEnd());
       }
     } catch (error) {
       this.#isOver = true;
-      const judge = this.#brokenJudge(error);
-      this.#violation = verdict(error, judge);
+      this.#violation = verdict(error, this.#engines[this.#current]!.judge);
     } finally {
       uninstallMeter();
       uninstall?.();
@@ -167,7 +167,7 @@ export class VirtualCluster {
     }
     return {
       violation: this.#violation,
-      brokenEngine: this.#brokenEngine,
+      brokenEngine: this.#violation === null ? null : this.#current,
       stall: this.#stall,
       declared,
       counts: total,
@@ -193,13 +193,15 @@ export class VirtualCluster {
     const { collectiveTimeout } = this.#options;
     this.#stall = { at: this.#heap.now, report };
     const error = RoutedExpertsError.of('COLLECTIVE_TIMEOUT', collectiveTimeout / 1e3, report);
-    for (const engine of this.#engines) this.#blaming(engine, () => engine.fail(error));
+    this.#forEach((engine) => engine.fail(error));
   }
 
   /** The others hear of it behind this event. */
   #announce(by: number): void {
     this.#heap.plan(this.#heap.now, Phase.begin, () => {
-      for (const engine of this.#engines) if (engine.engine !== by) engine.onGroupEvent();
+      this.#forEach((engine) => {
+        if (engine.engine !== by) engine.onGroupEvent();
+      });
     });
   }
 
@@ -208,18 +210,26 @@ export class VirtualCluster {
     this.#engines[Math.floor(rank / tensorParallel)]!.killRank(rank % tensorParallel);
   }
 
-  #blaming(engine: ClusterEngine, run: () => void): void {
-    this.#brokenEngine = engine.engine;
-    run();
-    this.#brokenEngine = null;
+  #forEach(run: (engine: ClusterEngine) => void): void {
+    for (const engine of this.#engines) {
+      this.#current = engine.engine;
+      run(engine);
+    }
   }
 
-  /** An event tells nothing of its engine; a judge that has thrown does. */
-  #brokenJudge(error: unknown): Judge {
-    const engines = this.#engines;
-    const broken = engines[this.#brokenEngine ?? -1] ?? engines.find(({ judge }) => judge.thrown === error);
-    this.#brokenEngine = broken?.engine ?? null;
-    return (broken ?? engines[0]!).judge;
+  /** The clock of an engine: whatever breaks in an event that it plans is the engine's. */
+  #clockOf(engine: number): Clock {
+    const heap = this.#heap;
+    return {
+      get now() {
+        return heap.now;
+      },
+      plan: (time, phase, run) =>
+        heap.plan(time, phase, () => {
+          this.#current = engine;
+          run();
+        }),
+    };
   }
 }
 

@@ -17,6 +17,9 @@ const US_PER_MS = 1000;
 /** Of a pass that all ranks have run. */
 export type Release = Readonly<{ pass: number; lastRank: number }>;
 
+/** `ownMs`: of each pass, without a wait before or behind it. `numLate`: passes that all waited for this rank with. */
+export type ClusterPasses = RankPasses & Readonly<{ ownMs: readonly number[]; numLate: number }>;
+
 /** Of a step that came to the rank at `acceptedAt`. */
 export type EndedPass = Readonly<{ stepId: number; numTokens: number; acceptedAt: number }>;
 
@@ -27,6 +30,8 @@ export type LockstepOptions = Readonly<{
   /** Passes that are released before are not counted. */
   warmUp: number;
   onReleased: (release: Release) => void;
+  /** A rank goes on. */
+  onRank: (rank: number) => void;
   onStall: (report: string) => void;
 }>;
 
@@ -34,8 +39,16 @@ export class VirtualLockstep {
   readonly group: LockstepGroup;
   readonly #options: LockstepOptions;
   readonly #times: readonly PassTimes[];
+  /** When each rank began its pass, and what its passes took, in ms: without a wait before or behind them. */
+  readonly #beganAt: Float64Array;
+  readonly #ownMs: readonly number[][];
+  /** How often each rank alone made all others wait before a pass. */
+  readonly #numLate: Int32Array;
+  /** At `sizes`: the last two arrivals at the pass that is to come. */
+  #cameAt: readonly [number, number] = [0, 0];
+  #lastReleasedAt = 0;
   /** What waits at each barrier. */
-  readonly #waiting: Map<LockstepBarrier, (() => void)[]> = new Map();
+  readonly #waiting: Map<LockstepBarrier, Readonly<{ rank: number; goOn: () => void }>[]> = new Map();
   /** Of each engine's pass, once a rank has asked for them. */
   #rows: readonly number[] | null = null;
   /** The last to arrive at `passes`. */
@@ -46,6 +59,9 @@ export class VirtualLockstep {
     this.#options = options;
     this.group = new LockstepGroup(grid, new Int32Array(LockstepGroup.numWords(grid)));
     this.#times = Array.from({ length: grid.numRanks }, () => new PassTimes());
+    this.#beganAt = new Float64Array(grid.numRanks);
+    this.#ownMs = Array.from({ length: grid.numRanks }, () => []);
+    this.#numLate = new Int32Array(grid.numRanks);
     this.#waiting.set(this.group.sizes, []);
     this.#waiting.set(this.group.passes, []);
   }
@@ -76,13 +92,21 @@ export class VirtualLockstep {
   passComes(rank: number, stepId: number, numRows: number, goOn: (rowsOfEngines: readonly number[]) => void): void {
     this.note(rank, 'sizes', stepId);
     this.group.postRows(rank, numRows);
-    this.#meet(this.group.sizes, rank, () => goOn((this.#rows ??= this.group.rowsOfEngines())));
+    const { clock, warmUp } = this.#options;
+    this.#cameAt = [this.#cameAt[1], clock.now];
+    const isLast = this.#meet(this.group.sizes, rank, () => {
+      this.#beganAt[rank] = clock.now;
+      goOn((this.#rows ??= this.group.rowsOfEngines()));
+    });
+    // Ranks that come together are late together, and none of them alone.
+    if (isLast && this.#cameAt[1] > this.#cameAt[0] && clock.now >= warmUp) this.#numLate[rank]! += 1;
   }
 
   /** The rank has run its pass. */
   passEnded(rank: number, { stepId, numTokens, acceptedAt }: EndedPass, goOn: () => void): void {
     const { clock, warmUp } = this.#options;
     const arrivedAt = clock.now;
+    const beganAt = this.hasOtherEngines ? this.#beganAt[rank]! : Math.max(acceptedAt, this.#lastReleasedAt);
     this.note(rank, 'barrier', stepId);
     this.#lastRank = rank;
     this.#meet(this.group.passes, rank, () => {
@@ -95,6 +119,7 @@ export class VirtualLockstep {
         isLast: rank === this.#lastRank,
       });
       if (clock.now < warmUp) this.#times[rank]!.take();
+      else this.#ownMs[rank]!.push((arrivedAt - beganAt) / US_PER_MS);
       goOn();
     });
   }
@@ -105,28 +130,39 @@ export class VirtualLockstep {
   }
 
   /** Of each rank. */
-  takePasses(): readonly RankPasses[] {
-    return this.#times.map((times) => times.take());
+  takePasses(): readonly ClusterPasses[] {
+    return this.#times.map((times, rank) => ({
+      ...times.take(),
+      ownMs: this.#ownMs[rank]!,
+      numLate: this.#numLate[rank]!,
+    }));
   }
 
   get #nowMs(): number {
     return Math.round(this.#options.clock.now / US_PER_MS);
   }
 
-  /** `goOn` runs when all ranks have come, behind the event that brought the last. */
-  #meet(barrier: LockstepBarrier, rank: number, goOn: () => void): void {
-    const { clock, collectiveTimeout, onReleased } = this.#options;
+  /** `goOn` runs when all ranks have come, behind the event that brought the last. Returns whether this was it. */
+  #meet(barrier: LockstepBarrier, rank: number, goOn: () => void): boolean {
+    const { clock, collectiveTimeout, onReleased, onRank } = this.#options;
     const waiting = this.#waiting.get(barrier)!;
     const { pass, isLast } = barrier.arrive(rank);
-    waiting.push(goOn);
+    waiting.push({ rank, goOn });
     if (waiting.length === 1) clock.plan(clock.now + collectiveTimeout, Phase.begin, () => this.#watch(barrier, pass));
-    if (!isLast) return;
+    if (!isLast) return false;
     this.#waiting.set(barrier, []);
-    if (barrier === this.group.passes) onReleased({ pass, lastRank: rank });
+    if (barrier === this.group.passes) {
+      this.#lastReleasedAt = clock.now;
+      onReleased({ pass, lastRank: rank });
+    }
     clock.plan(clock.now, Phase.worker, () => {
       this.#rows = null;
-      for (const each of waiting) each();
+      for (const each of waiting) {
+        onRank(each.rank);
+        each.goOn();
+      }
     });
+    return true;
   }
 
   #watch(barrier: LockstepBarrier, pass: number): void {

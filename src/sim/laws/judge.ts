@@ -10,8 +10,6 @@ import { Violation, type LawName } from './violation.ts';
 export class Judge {
   /** How often each declared gap showed. */
   readonly declared: Map<LawName, number> = new Map();
-  /** The broken promise that ended the run. */
-  thrown: Violation | null = null;
   /** The step begun last. */
   step = -1;
   readonly #gaps: readonly DeclaredGap[];
@@ -25,13 +23,13 @@ export class Judge {
 
   /** Something is wrong. Returns if the design has given up this law, else throws. */
   wrong(law: LawName, what: string): void {
-    if (!this.#given.has(law)) throw (this.thrown = new Violation('wrong', law, this.step, what));
+    if (!this.#given.has(law)) throw new Violation('wrong', law, this.step, what);
     this.count(law);
   }
 
   /** Nothing moves any more. Throws `DeclaredStall` if the design has given up this law, else the violation. */
   stall(law: LawName, what: string): never {
-    if (!this.#given.has(law)) throw (this.thrown = new Violation('stall', law, this.step, what));
+    if (!this.#given.has(law)) throw new Violation('stall', law, this.step, what);
     this.count(law);
     throw new DeclaredStall(what);
   }
