@@ -37,27 +37,44 @@ export type ClusterCosts = Readonly<{
 }>;
 
 /**
- * - `pass`: a step near gpt-oss-120b on an H100, as `--step-time` of a bench (`kernels/device/clock/clock-times.ts`).
- *   `restUs`: see `docs/cluster.md`.
- * - reads: measured on an H200, from submission to the end of the map: 576 B take 40 µs, 16 MB 430 µs.
- * - lock, save, load: POSIX shared memory and `flock` through koffi, rows of gpt-oss-120b (576 B), two shared cores of
- *   an AMD EPYC.
- * - engine: 0.88 µs of engine time per request and step on the H200's host (docs/benchmarks.md).
- * - NIC: the line rate of 400 Gb/s InfiniBand. Latency: of one message of a kernel that sends each layer's tokens.
- * - `hiddenBytes`: 2,880 × bf16, gpt-oss-120b.
+ * What a pass of one rank took besides its modelled time, in µs, at 0, 1, 2 … 100 %: 600 passes on the device `clock`,
+ * 16 quiet cores of an Intel Xeon, Node 24.21.0. It is the host's part: messages, the step's input, threads that wake
+ * up. The modelled GPU itself has no jitter.
+ */
+// prettier-ignore
+const REST_US = [
+  97, 131, 134, 136, 137, 138, 139, 140, 141, 142, 143, 143, 144, 145, 146, 146, 147, 147, 148, 148,
+  149, 149, 150, 150, 150, 151, 151, 152, 152, 153, 153, 153, 154, 154, 154, 155, 155, 156, 156, 157,
+  157, 158, 158, 159, 159, 159, 160, 160, 160, 161, 161, 162, 162, 163, 164, 164, 165, 165, 166, 166,
+  167, 167, 168, 169, 169, 170, 172, 173, 174, 175, 176, 177, 178, 180, 182, 183, 185, 186, 188, 190,
+  191, 193, 195, 197, 198, 201, 202, 204, 208, 210, 212, 216, 223, 234, 253, 278, 303, 340, 382, 421,
+  1213,
+];
+
+/**
+ * - `pass`: near gpt-oss-120b on an H100, as the `--step-time` of a bench (`kernels/device/clock/clock-times.ts`)
+ * - reads: measured on an H200, from submission to the end of the map: 576 B take 40 µs, 16 MB 430 µs. One that blocks:
+ *   what `shm-flock` adds to a pass of one rank, on the clock of those 16 cores.
+ * - hook: 42.8 in place of 40.4 µs for 2,048 tokens on the H200 (docs/claims.md, F2)
+ * - lock, save, load: POSIX shared memory and `flock` through koffi, rows of gpt-oss-120b (576 B), on two shared cores of
+ *   an AMD EPYC
+ * - engine: 1.13 µs for a request, in each of two calls a step, on those 16 cores
+ * - NIC: InfiniBand of 400 Gb/s, "~50 GB/s" (https://github.com/deepseek-ai/DeepEP). Its latency, the messages of the
+ *   engine and the bandwidth of the engine's copies are assumptions: no measurement stands behind them.
+ * - `hiddenBytes`: 2,880 × bf16, gpt-oss-120b
  */
 export const DEFAULT_COSTS: ClusterCosts = {
-  source: 'built in (docs/cluster.md): a modelled H100, links by their data sheets',
-  pass: { fixedUs: 7600, perTokenUs: 60, restUs: [0, 20, 40, 60, 90, 130, 170, 220, 300, 500, 2500] },
-  hookPerRowUs: 0.01,
+  source: 'built in (docs/cluster.md): a modelled H100, the jitter of a 16-core Xeon, links by their data sheets',
+  pass: { fixedUs: 7600, perTokenUs: 60, restUs: REST_US },
+  hookPerRowUs: 0.0012,
   readLatencyUs: 40,
-  blockingReadUs: 60,
+  blockingReadUs: 147,
   readGBPerS: 40,
-  lockUs: 12,
-  savePerRowUs: 0.6,
-  loadPerRowUs: 0.15,
-  engineCallUs: 30,
-  enginePerRequestUs: 0.5,
+  lockUs: 6.8,
+  savePerRowUs: 0.036,
+  loadPerRowUs: 0.037,
+  engineCallUs: 0,
+  enginePerRequestUs: 1.13,
   engineCopyGBPerS: 8,
   messageUs: [20, 30, 40, 60, 100, 400],
   nicGBPerS: 50,
