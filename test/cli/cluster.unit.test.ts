@@ -61,8 +61,10 @@ describe('clusters that flags ask for', () => {
   });
 
   test('ranks that engines do not divide are refused', () => {
-    const wrong = (): unknown => cellsOf({ ...FLAGS, tensorParallel: 8, scale: [16, 12] }, NOTHING_GIVEN);
-    expect(wrong).toThrow(/--scale is 12; give numbers of ranks that 8, the ranks of an engine .* divides/);
+    const flags = { ...FLAGS, tensorParallel: 8, scale: [16, 12] };
+    expect(() => cellsOf(flags, NOTHING_GIVEN)).toThrow(
+      /--scale is 12; give numbers of ranks that 8, the ranks of an engine .* divides/,
+    );
   });
 
   test('five experiments: without the save or the read every row is missing, and no law broken', () => {

@@ -56,8 +56,8 @@ const REST_US = [
  * - reads: measured on an H200, from submission to the end of the map: 576 B take 40 µs, 16 MB 430 µs. One that blocks:
  *   what `shm-flock` adds to a pass of one rank, on the clock of those 16 cores.
  * - hook: 42.8 in place of 40.4 µs for 2,048 tokens on the H200 (docs/claims.md, F2)
- * - lock, save, load: POSIX shared memory and `flock` through koffi, rows of gpt-oss-120b (576 B), on two shared cores of
- *   an AMD EPYC
+ * - lock, save, load: POSIX shared memory and `flock` through koffi, rows of gpt-oss-120b (576 B), on two shared cores
+ *   of an AMD EPYC
  * - engine: 1.13 µs for a request, in each of two calls a step, on those 16 cores
  * - NIC: InfiniBand of 400 Gb/s, "~50 GB/s" (https://github.com/deepseek-ai/DeepEP). Its latency, the messages of the
  *   engine and the bandwidth of the engine's copies are assumptions: no measurement stands behind them.

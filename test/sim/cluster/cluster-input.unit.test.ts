@@ -45,8 +45,9 @@ test('a fault of another form is refused with the forms there are', () => {
   expect(parseFault('held-lock:1@500ms+1.5s')).toMatchObject({ node: 1, at: 500_000, duration: 1_500_000 });
 });
 
+const file = (costs: unknown): string => JSON.stringify({ costs });
+
 test('a file of costs of another form is refused, with the field', () => {
-  const file = (costs: unknown): string => JSON.stringify({ costs });
   const { pass } = DEFAULT_COSTS;
   const wrong: readonly (readonly [string, RegExp])[] = [
     ['{', /^c\.json: .*; make one with "bench --lockstep --ranks 1 --json FILE"/],

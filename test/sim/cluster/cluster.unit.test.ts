@@ -1,4 +1,4 @@
-/** A cluster in virtual time: the laws hold in each engine, ranks meet as threads do, and a group that stands says so. */
+/** A cluster in virtual time: the laws hold in each engine, ranks meet as threads do, a group that stands says so. */
 
 import { describe, expect, test } from 'vitest';
 import { designNames } from '../../../src/capture/designs.ts';
@@ -135,7 +135,7 @@ describe('the lock of shm-flock', () => {
     expect((passes[0]!.numLate + passes[2]!.numLate) / numPasses).toBeGreaterThan(0.9);
   });
 
-  test('held by another process for longer than the time-out it ends the run, and the report says who waits for it', () => {
+  test('held by another process for longer than the time-out it ends the run, and the report says so', () => {
     const { stall, violation, counts } = runCluster({ design: 'shm-flock', faults: ['held-lock:1@100ms+90s'] });
     expect(violation).toBeNull();
     expect(stall!.report).toMatch(
