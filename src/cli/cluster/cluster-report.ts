@@ -10,6 +10,7 @@ import { checkoutCommit } from '../environment.ts';
 import type { ReportFlags } from '../campaign/core/kind.ts';
 import type { ClusterCell, ClusterMode } from './cluster-cell.ts';
 import type { ClusterFigures } from './cluster-figures.ts';
+import { EventLog } from '../../sim/event-log.ts';
 import { scaleFigure } from './scale-figure.ts';
 
 type Reported = Readonly<{
@@ -54,13 +55,16 @@ export function renderClusters({ mode, figures, seconds }: Reported): string {
   const numBroken = figures.filter(({ broken }) => broken !== null).length;
   const laws = numBroken === 0 ? 'every law kept' : `${numBroken} of ${figures.length} clusters broke a law`;
   const took = seconds === null ? '' : `, in ${seconds.toFixed(1)} s`;
-  lines.push(
-    `${laws}; event log ${figures
-      .map(({ hash }) => hash)
-      .slice(0, 4)
-      .join(' ')}${took}`,
-  );
+  lines.push(`${laws}; event log ${hashOf(figures)}${took}`);
   return lines.map((line) => (line.includes('\n') ? line : wrapped(line, '  '))).join('\n');
+}
+
+/** Of one cluster its own; of several one of all. */
+function hashOf(figures: readonly ClusterFigures[]): string {
+  if (figures.length === 1) return figures[0]!.hash;
+  const log = new EventLog(false);
+  for (const { hash } of figures) for (const half of [hash.slice(0, 8), hash.slice(8)]) log.word(Number(`0x${half}`));
+  return log.hash;
 }
 
 function bodyOf(mode: ClusterMode, figures: readonly ClusterFigures[]): string[] {
