@@ -37,7 +37,7 @@ export type ClusterFigures = Readonly<{
   stepMs: MeanSpread | null;
   slowest: Slowest | null;
   straggler: Readonly<{ rank: number; lastShare: number }> | null;
-  /** The rank that most often came alone to a pass that all others had come to. `null`: there is one engine. */
+  /** The rank that most often came last to a pass, after most others. `null`: there is one engine. */
   latecomer: Readonly<{ rank: number; lateShare: number }> | null;
   /** Of small clusters. */
   ranks: readonly RankReport[] | null;

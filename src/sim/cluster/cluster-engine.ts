@@ -24,6 +24,7 @@ import { Phase, type Clock } from '../virtual/event-heap.ts';
 import { VirtualRank, type RankEvents } from '../virtual/virtual-rank.ts';
 import { World } from '../world.ts';
 import { Clients } from './clients.ts';
+import { newCounts, type EngineCounts } from './engine-counts.ts';
 import type { ClusterOptions } from './cluster-options.ts';
 import { savedRowBytes } from './costs.ts';
 import { exchangeBytes } from './exchange.ts';
@@ -46,39 +47,11 @@ export type ClusterEngineOptions = Readonly<{
   announce: () => void;
 }>;
 
-/** Bytes of rows, and what requests came to. */
-export type EngineCounts = {
-  /** Tokens that requests were given, and steps that ran, behind the warm-up. */
-  tokens: number;
-  steps: number;
-  dummies: number;
-  finished: number;
-  aborted: number;
-  failed: number;
-  rowsDelivered: number;
-  rowsMissing: number;
-  hostToEngine: number;
-  toClients: number;
-  exchange: number;
-};
-
 export class ClusterEngine implements BatchedEngine<Flight>, RankEvents {
   readonly engine: number;
   readonly node: number;
   readonly judge: Judge;
-  readonly counts: EngineCounts = {
-    tokens: 0,
-    steps: 0,
-    dummies: 0,
-    finished: 0,
-    aborted: 0,
-    failed: 0,
-    rowsDelivered: 0,
-    rowsMissing: 0,
-    hostToEngine: 0,
-    toClients: 0,
-    exchange: 0,
-  };
+  readonly counts: EngineCounts = newCounts();
   readonly #options: ClusterEngineOptions;
   readonly #world: World;
   readonly #lock: TimedLock;

@@ -17,7 +17,7 @@ const US_PER_MS = 1000;
 /** Of a pass that all ranks have run. */
 export type Release = Readonly<{ pass: number; lastRank: number }>;
 
-/** `ownMs`: of each pass, without a wait before or behind it. `numLate`: passes that all waited for this rank with. */
+/** `ownMs`: of each pass, without a wait before or behind it. `numLate`: passes that most ranks had come to before. */
 export type ClusterPasses = RankPasses & Readonly<{ ownMs: readonly number[]; numLate: number }>;
 
 /** Of a step that came to the rank at `acceptedAt`. */
@@ -42,10 +42,10 @@ export class VirtualLockstep {
   /** When each rank began its pass, and what its passes took, in ms: without a wait before or behind them. */
   readonly #beganAt: Float64Array;
   readonly #ownMs: readonly number[][];
-  /** How often each rank alone made all others wait before a pass. */
+  /** How often each rank was among the few that all others waited for before a pass. */
   readonly #numLate: Int32Array;
-  /** At `sizes`: the last two arrivals at the pass that is to come. */
-  #cameAt: readonly [number, number] = [0, 0];
+  /** The ranks that came last to the pass that is to come, all at one time. */
+  #lastToCome: Readonly<{ at: number; ranks: number[] }> = { at: -1, ranks: [] };
   #lastReleasedAt = 0;
   /** What waits at each barrier. */
   readonly #waiting: Map<LockstepBarrier, Readonly<{ rank: number; goOn: () => void }>[]> = new Map();
@@ -93,13 +93,16 @@ export class VirtualLockstep {
     this.note(rank, 'sizes', stepId);
     this.group.postRows(rank, numRows);
     const { clock, warmUp } = this.#options;
-    this.#cameAt = [this.#cameAt[1], clock.now];
+    if (clock.now > this.#lastToCome.at) this.#lastToCome = { at: clock.now, ranks: [] };
+    const { ranks } = this.#lastToCome;
+    ranks.push(rank);
     const isLast = this.#meet(this.group.sizes, rank, () => {
       this.#beganAt[rank] = clock.now;
       goOn((this.#rows ??= this.group.rowsOfEngines()));
     });
-    // Ranks that come together are late together, and none of them alone.
-    if (isLast && this.#cameAt[1] > this.#cameAt[0] && clock.now >= warmUp) this.#numLate[rank]! += 1;
+    if (!isLast || clock.now < warmUp) return;
+    // Where most ranks come last, none of them is late.
+    if (2 * ranks.length <= this.#numLate.length) for (const each of ranks) this.#numLate[each]! += 1;
   }
 
   /** The rank has run its pass. */
