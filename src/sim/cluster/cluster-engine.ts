@@ -144,6 +144,11 @@ export class ClusterEngine implements BatchedEngine<Flight>, RankEvents {
     return this.#ranks.reduce((sum, rank) => sum + rank.captureBytes, ofTiming);
   }
 
+  /** Bytes of rows that came to the engine: in messages, and read under the lock. */
+  get hostToEngine(): number {
+    return this.counts.hostToEngine + this.#lock.engineBytes;
+  }
+
   beginStep(): Flight | null {
     return this.#world.beginStep();
   }

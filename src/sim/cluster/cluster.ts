@@ -242,7 +242,7 @@ function trafficOf(engines: readonly ClusterEngine[]): NodeTraffic {
   const sum = (of: (engine: ClusterEngine) => number): number => engines.reduce((total, each) => total + of(each), 0);
   return {
     deviceToHost: sum((engine) => engine.deviceToHost),
-    hostToEngine: sum(({ counts }) => counts.hostToEngine),
+    hostToEngine: sum((engine) => engine.hostToEngine),
     toClients: sum(({ counts }) => counts.toClients),
     exchange: sum(({ counts }) => counts.exchange),
   };

@@ -1,6 +1,5 @@
 /** What an engine of a cluster did, and what it moved. */
 
-/** Bytes of rows, and what requests came to. */
 export type EngineCounts = {
   /** Tokens that requests were given, and steps that ran, behind the warm-up. */
   tokens: number;
@@ -11,8 +10,10 @@ export type EngineCounts = {
   failed: number;
   rowsDelivered: number;
   rowsMissing: number;
+  /** Bytes of rows: in messages from the ranks, and to clients. */
   hostToEngine: number;
   toClients: number;
+  /** Bytes of the experts' all-to-all with other nodes. */
   exchange: number;
 };
 
