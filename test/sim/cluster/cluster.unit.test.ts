@@ -45,8 +45,12 @@ describe('every law holds in every engine', () => {
 test('the rows of 64 ranks are each their request’s own, and all there', () => {
   const shape = { ...served(64), numEngines: 8, tensorParallel: 8, numNodes: 8 };
   for (const design of designNames.filter((name) => name !== 'off')) {
-    const { violation, counts, passes } = runCluster({ ...shape, design });
+    const { violation, counts, passes, nodes } = runCluster({ ...shape, design });
     expect(violation, design).toBeNull();
+    // Of the tiny model a row is 4 ids, which shm-flock keeps in 4 bytes each.
+    const bytes = design === 'shm-flock' ? 16 : 4;
+    expect(sum(nodes.map(({ toClients }) => toClients))).toBe(bytes * counts.rowsDelivered);
+    for (const { deviceToHost, hostToEngine } of nodes) expect(Math.min(deviceToHost, hostToEngine)).toBeGreaterThan(0);
     expect(counts, design).toMatchObject({ finished: 64, failed: 0 });
     expect(counts.rowsDelivered + counts.rowsMissing, design).toBe(rowsOf(64));
     // Tokens that a cached block spared are missing with it alone.
