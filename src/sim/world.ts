@@ -22,6 +22,7 @@ import { watchedHalf, type EngineHalfMonitor } from './laws/engine-half-monitor.
 import type { EventLog } from './event-log.ts';
 import { describePlan, type Flight } from './flight.ts';
 import type { Judge } from './laws/judge.ts';
+import { EndedRequests } from './laws/ended-requests.ts';
 import { Ledger } from './laws/ledger.ts';
 import { OutputCheck } from './laws/output-check.ts';
 import { PlanCheck } from './laws/plan-check.ts';
@@ -69,8 +70,7 @@ export class World implements BatchedEngine<Flight> {
   readonly #side: EngineSide;
   /** The rows handed out, by request, for a side that has `onEnd`. */
   readonly #handedOut: Map<TrackedRequest, RoutedRows[]> = new Map();
-  /** Ended requests that are to be forgotten. */
-  #ended: TrackedRequest[] = [];
+  readonly #ended = new EndedRequests();
 
   constructor(scenario: Scenario, { tested, router, judge, log, marks }: RunContext, side: EngineSide = ALONE) {
     const { model, engine } = scenario;
@@ -278,7 +278,7 @@ export class World implements BatchedEngine<Flight> {
       next += 1;
     }
     this.checkCounts();
-    if (this.#ended.length > 0) this.#forgetEnded();
+    this.#ended.forget(this.flights);
     return outputs;
   }
 
@@ -348,20 +348,10 @@ export class World implements BatchedEngine<Flight> {
     this.#rows(request, output);
     if (request.spec.rows) this.#rowCheck.onEnd(request);
     if (this.#byId.get(request.spec.id) === request) this.#byId.delete(request.spec.id);
-    if (this.#side.forgetsEnded) this.#ended.push(request);
+    if (this.#side.forgetsEnded) this.#ended.add(request);
     const rows = this.#handedOut.get(request) ?? [];
     this.#handedOut.delete(request);
     this.#side.onEnd?.(request.spec, finish, rows);
-  }
-
-  #forgetEnded(): void {
-    const isInFlight = (request: TrackedRequest): boolean =>
-      this.flights.some(({ entries }) => entries.some((entry) => entry.request === request));
-    this.#ended = this.#ended.filter((request) => {
-      if (isInFlight(request)) return true;
-      request.forget();
-      return false;
-    });
   }
 
   /** Tells the ledger the prefix hits of a request that ends before its first pass has run. */

@@ -48,9 +48,9 @@ export const clusterMutations: readonly SourceMutation[] = [
   {
     name: 'forgotten-in-flight',
     defect: 'an ended request is forgotten while a step in flight still runs it',
-    file: 'src/sim/world.ts',
-    find: '      if (isInFlight(request)) return true;\n',
-    replace: '      if (isInFlight(request) && this.flights.length > 9) return true;\n',
+    file: 'src/sim/laws/ended-requests.ts',
+    find: '      if (!isInFlight) request.forget();\n',
+    replace: '      request.forget();\n',
     killedBy: cluster,
   },
   {

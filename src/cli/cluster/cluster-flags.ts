@@ -1,10 +1,9 @@
 /** From the flags of `cluster` to the clusters that they ask for. */
 
 import { readFileSync } from 'node:fs';
-import type { Dispatch } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { StepTime } from '../../kernels/device/clock/clock-times.ts';
-import type { Lengths } from '../../sim/cluster/cluster-options.ts';
+import type { ClusterDispatch, Lengths } from '../../sim/cluster/cluster-options.ts';
 import { DEFAULT_COSTS, parseCosts, type ClusterCosts } from '../../sim/cluster/costs.ts';
 import { EXPERIMENTS } from '../bench/experiments/experiments.ts';
 import type { ReportFlags } from '../campaign/core/kind.ts';
@@ -34,7 +33,7 @@ export type ClusterFlags = RunFlags &
     shmSave: boolean;
     shmRead: boolean;
     lock: 'engine' | 'node';
-    dispatch: Dispatch;
+    dispatch: ClusterDispatch;
     realRanks: 'first' | 'all';
     collectiveTimeout: number;
     fault: string[];

@@ -10,6 +10,9 @@ import type { ClusterCosts } from './costs.ts';
 /** In tokens, both ends included. */
 export type Lengths = Readonly<{ from: number; to: number }>;
 
+/** Ranks that route a shard alone need one another's rows, and of most ranks here only the time is simulated. */
+export type ClusterDispatch = Exclude<Dispatch, 'modular-shards'>;
+
 /** Requests that were served for real, to be served again; request i goes to engine i modulo their number. */
 export type ServedBefore = Readonly<{
   engine: EngineConfig;
@@ -35,7 +38,7 @@ export type ClusterOptions = Readonly<{
   output: Lengths;
   queueDepth: number;
   maxNumBatchedTokens: number;
-  dispatch: Dispatch;
+  dispatch: ClusterDispatch;
   /** Whether the engines of a node take one lock, or each one of its own. */
   lock: 'engine' | 'node';
   /** Whether every rank runs its half and its device, or the first of each engine alone. */

@@ -8,7 +8,7 @@ import type { CaptureWorkerHalf } from '../../contract/capture.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import { ForwardPass } from '../../kernels/model/forward-pass.ts';
 import { packedBytes } from '../../kernels/model/kernel-shape.ts';
-import { roomForAll, type HookPlace } from '../../worker/pipeline/dispatched-rows.ts';
+import { paddingRequests, roomForAll, type HookPlace } from '../../worker/pipeline/dispatched-rows.ts';
 import { DUMMY_STEP } from '../../worker/pipeline/lockstep/activity-board.ts';
 import {
   StepPipeline,
@@ -225,7 +225,7 @@ export class VirtualRank {
     if (this.#pipeline.isRingFull) this.#world.marks.add('ring full');
   }
 
-  #onSubmitted({ task, kind, step, firstOrdinal, captureBytes }: Submission<RankTask>): void {
+  #onSubmitted({ task, kind, step, captureBytes }: Submission<RankTask>): void {
     if (task.kind === 'dummy') {
       this.#submitted(this.#durations.pass(step!.numTokens, 0), () => undefined);
       return;
@@ -245,10 +245,11 @@ export class VirtualRank {
     this.#submitted(this.#durations.pass(step!.numTokens, captureBytes), () => {
       if (this.number === 0) {
         const { routedExperts, sampled, sampledLayout } = this.#forward;
+        const firstRequest = paddingRequests(step!.firstRow, this.#world.scenario.engine.blockSize);
         this.#world.ledger.onExecuted(flight, {
           step: step!,
           routed: (routedExperts as VirtualBuffer).words,
-          sampled: (sampled as VirtualBuffer).words.subarray(firstOrdinal * sampledLayout.stride),
+          sampled: (sampled as VirtualBuffer).words.subarray(firstRequest * sampledLayout.stride),
           layout: sampledLayout,
         });
       }
