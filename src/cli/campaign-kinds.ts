@@ -6,6 +6,7 @@ import type { AnyKind } from './campaign/core/kind.ts';
 const kinds: Readonly<Record<string, () => Promise<AnyKind>>> = {
   bench: async () => (await import('./bench/sweep/sweep-kind.ts')).sweepKind,
   fuzz: async () => (await import('./fuzz/fuzz-kind.ts')).fuzzKind,
+  cluster: async () => (await import('./cluster/cluster-kind.ts')).clusterKind,
   matrix: async () => (await import('./fuzz/matrix-kind.ts')).matrixKind,
 };
 

@@ -15,6 +15,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   devices: async () => (await import('./devices.ts')).devicesCommand(),
   conformance: async () => (await import('./conformance.ts')).conformanceCommand,
   fuzz: async () => (await import('./fuzz.ts')).fuzzCommand(),
+  cluster: async () => (await import('./cluster/command.ts')).clusterCommand(),
   matrix: async () => (await import('./matrix.ts')).matrixCommand(),
   work: async () => (await import('./work.ts')).workCommand(),
   merge: async () => (await import('./merge.ts')).mergeCommand(),

@@ -9,6 +9,7 @@ import { BatchQueue } from '../worker/pipeline/batch-queue.ts';
 import { StageLinks } from '../worker/pipeline/stages/stage-links.ts';
 import { StageJoiner } from '../worker/pipeline/stages/stage-joiner.ts';
 import { rankDifference } from '../worker/pipeline/rank-agreement.ts';
+import { EngineThread } from './virtual/engine-thread.ts';
 import { Phase, type Clock } from './virtual/event-heap.ts';
 import type { Flight } from './flight.ts';
 import { VirtualDurations } from './virtual/virtual-durations.ts';
@@ -33,6 +34,7 @@ export class Storm implements RankEvents {
   readonly #clock: Clock;
   readonly #faultsByStep: Map<number, Fault[]> = new Map();
   readonly #queue: BatchQueue<Flight>;
+  readonly #thread: EngineThread;
   #ranks: VirtualRank[] = [];
   /** Of a pipeline: puts the parts of its stages together. */
   readonly #joiner: StageJoiner | null;
@@ -40,13 +42,7 @@ export class Storm implements RankEvents {
   links: StageLinks | null = null;
   /** When the last hidden states of a rank reach the next stage. */
   readonly #handedOverAt: WeakMap<VirtualRank, number> = new WeakMap();
-  #updateIsPlanned = false;
-  #fillIsPlanned = false;
   #acceptedAt = 0;
-  /**
-   * The engine's thread stands still until this tick, because a slow process holds the lock that its step asked for.
-   */
-  #standsUntil = 0;
   #numSteps = 0;
   #numKills = 0;
   #progressSeen = 0;
@@ -63,6 +59,12 @@ export class Storm implements RankEvents {
     const { queueDepth, maxRestarts } = world.scenario;
     this.#queue = new BatchQueue({ engine: world, queueDepth, maxRestarts });
     this.#joiner = world.stages && new StageJoiner(world.scenario.model, world.stages);
+    this.#thread = new EngineThread(this.#queue, clock, this.#durations, {
+      standsUntil: () => this.#lockedUntil(),
+      onBegun: (flight) => this.#onBegun(flight),
+      onFinished: (flight) => this.#recycle(flight),
+      onUpdated: ({ stepId }) => this.#reach(stepId, 'updated'),
+    });
     for (const fault of world.scenario.faults) {
       const { when } = fault;
       if ('at' in when) clock.plan(when.at, Phase.client, () => this.#strike(fault));
@@ -87,7 +89,7 @@ export class Storm implements RankEvents {
 
   /** A client hands in a request. */
   arrive(request: ScenarioRequest): void {
-    if (this.#isOver || this.#waits(Phase.client, () => this.arrive(request))) return;
+    if (this.#isOver || this.#thread.waits(Phase.client, () => this.arrive(request))) return;
     this.#world.add(request, this.#clock.now);
     this.wakeUp();
   }
@@ -140,7 +142,7 @@ export class Storm implements RankEvents {
       this.#compareRanks(flight);
       flight.joined = this.#joiner === null ? flight.outputs[0]! : this.#joiner.join(this.#firstOfStages(flight));
       this.#queue.arrived(flight, flight.joined);
-      this.#reachAndUpdate(flight.stepId, 'arrived');
+      this.#thread.takeInAfter(() => this.#reach(flight.stepId, 'arrived'));
     });
   }
 
@@ -171,7 +173,7 @@ export class Storm implements RankEvents {
     }
     this.#ranks = Array.from(
       { length: countRanks(this.#scenario) },
-      (_, i) => new VirtualRank(i, this.#world, this.#tested, this.#durations, this),
+      (_, i) => new VirtualRank(i, this.#world, this.#tested, { durations: this.#durations, events: this }),
     );
   }
 
@@ -185,24 +187,14 @@ export class Storm implements RankEvents {
 
   /** The engine may have work. */
   wakeUp(): void {
-    if (this.#fillIsPlanned || !this.#queue.canBegin) return;
-    this.#fillIsPlanned = true;
-    this.#clock.plan(this.#clock.now + this.#durations.engine(), Phase.begin, () => this.#fill());
+    this.#thread.wakeUp();
   }
 
-  /** Begins one step if there is room for it in the queue, and looks again a little later. */
-  #fill(): void {
-    if (this.#waits(Phase.begin, () => this.#fill())) return;
-    this.#fillIsPlanned = false;
-    if (!this.#queue.canBegin) return;
-    const flight = this.#queue.begin();
-    this.#noteWait();
-    if (flight === null) return;
+  #onBegun(flight: Flight): void {
     this.#numSteps += 1;
     this.#countProgress();
     for (const rank of this.#ranks) this.#send(() => rank.accept(flight), rank);
     this.#reach(flight.stepId, 'begun');
-    this.wakeUp();
   }
 
   /** Steps that bring no request nearer to its end are no progress, however many there are. */
@@ -218,21 +210,7 @@ export class Storm implements RankEvents {
     world.judge.stall('L8', `${STEPS_WITHOUT_PROGRESS} steps ran, and no request came nearer to its end`);
   }
 
-  /** An output that has arrived wakes the engine's thread, whatever a fault of this moment makes of the step. */
-  #reachAndUpdate(stepId: number, phase: StepPhase): void {
-    const isDue = this.#queue.canFinish;
-    this.#reach(stepId, phase);
-    if (!isDue || this.#updateIsPlanned) return;
-    this.#updateIsPlanned = true;
-    this.#clock.plan(this.#clock.now + this.#durations.update(), Phase.update, () => this.#update());
-  }
-
-  #update(): void {
-    if (this.#waits(Phase.update, () => this.#update())) return;
-    this.#updateIsPlanned = false;
-    if (!this.#queue.canFinish) return;
-    const { outputs, joined, stepId } = this.#queue.finish()!.step;
-    this.#noteWait();
+  #recycle({ outputs, joined }: Flight): void {
     const ranks = this.#ranks;
     const recycle = (): void => {
       for (const [i, output] of outputs.entries()) {
@@ -246,8 +224,6 @@ export class Storm implements RankEvents {
     };
     if (this.#scenario.readsAtOnce) recycle();
     else this.#unread.push(recycle);
-    this.#reachAndUpdate(stepId, 'updated');
-    this.wakeUp();
   }
 
   /** Ranks of a stage run the same layers on the same tokens: they must agree. */
@@ -270,7 +246,7 @@ export class Storm implements RankEvents {
   }
 
   #strike(fault: Fault): void {
-    if (this.#isOver || this.#waits(Phase.client, () => this.#strike(fault))) return;
+    if (this.#isOver || this.#thread.waits(Phase.client, () => this.#strike(fault))) return;
     const world = this.#world;
     switch (fault.kind) {
       case 'abort':
@@ -294,22 +270,12 @@ export class Storm implements RankEvents {
     this.wakeUp();
   }
 
-  /**
-   * Returns whether the engine's thread stands still; `run` is then planned for when it goes on. Everything that
-   * happens on the thread keeps its order, faults too.
-   */
-  #waits(phase: Phase, run: () => void): boolean {
-    if (this.#clock.now >= this.#standsUntil) return false;
-    this.#clock.plan(this.#standsUntil, phase, run);
-    return true;
-  }
-
-  #noteWait(): void {
+  /** Until when a slow process holds the lock that the engine's step asked for. */
+  #lockedUntil(): number | null {
     const until = this.#world.lock.takeWait('engine');
-    if (until === null) return;
-    this.#standsUntil = until;
-    if (this.#world.log.isTracing)
+    if (until !== null && this.#world.log.isTracing)
       this.#world.say(`the engine stands still until tick ${until}, behind a slow lock holder`);
+    return until;
   }
 
   /** A rank dies, and the others are shut down. */
@@ -330,7 +296,7 @@ export class Storm implements RankEvents {
   }
 
   #respawn(): void {
-    if (this.#waits(Phase.worker, () => this.#respawn())) return;
+    if (this.#thread.waits(Phase.worker, () => this.#respawn())) return;
     this.#startRanks();
     this.#queue.restarted();
     this.wakeUp();

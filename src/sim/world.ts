@@ -23,6 +23,7 @@ import type { Stage } from '../worker/pipeline/stages/stage-plan.ts';
 import type { EventLog } from './event-log.ts';
 import { describePlan, type Flight } from './flight.ts';
 import type { Judge } from './laws/judge.ts';
+import { EndedRequests } from './laws/ended-requests.ts';
 import { Ledger } from './laws/ledger.ts';
 import { OutputCheck } from './laws/output-check.ts';
 import { PlanCheck } from './laws/plan-check.ts';
@@ -74,13 +75,14 @@ export class World implements BatchedEngine<Flight> {
   readonly #side: EngineSide;
   /** The rows handed out, by request, for a side that has `onEnd`. */
   readonly #handedOut: Map<TrackedRequest, RoutedRows[]> = new Map();
+  readonly #ended = new EndedRequests();
 
   constructor(scenario: Scenario, { tested, router, judge, log, marks }: RunContext, side: EngineSide = ALONE) {
     const { model, engine } = scenario;
     const requests = this.#requests;
     this.scenario = scenario;
     this.judge = judge;
-    this.lock = new VirtualLock(judge);
+    this.lock = side.lock ?? new VirtualLock(judge);
     this.log = log;
     this.marks = marks;
     this.#rowLength = model.numLayers * model.topK;
@@ -283,6 +285,7 @@ export class World implements BatchedEngine<Flight> {
       next += 1;
     }
     this.checkCounts();
+    this.#ended.forget(this.flights);
     return outputs;
   }
 
@@ -311,6 +314,11 @@ export class World implements BatchedEngine<Flight> {
   /** The ids of the requests that must be live. */
   get requestIds(): readonly string[] {
     return this.#requests.filter(({ isAlive }) => isAlive).map(({ spec }) => spec.id);
+  }
+
+  /** What the engine half has copied inside the scheduler's steps. */
+  get halfCopiedBytes(): number {
+    return this.#half?.copiedBytes ?? 0;
   }
 
   get isIdle(): boolean {
@@ -348,6 +356,7 @@ export class World implements BatchedEngine<Flight> {
     this.#rows(request, output);
     if (request.spec.rows) this.#rowCheck.onEnd(request);
     if (this.#byId.get(request.spec.id) === request) this.#byId.delete(request.spec.id);
+    if (this.#side.forgetsEnded) this.#ended.add(request);
     const rows = this.#handedOut.get(request) ?? [];
     this.#handedOut.delete(request);
     this.#side.onEnd?.(request.spec, finish, rows);

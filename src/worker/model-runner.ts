@@ -206,7 +206,7 @@ export class ModelRunner {
   async #endPass(pass: EndedPass<RunnerTask>, lockstep: LockstepMember): Promise<void> {
     try {
       const { flight, task, shard } = pass;
-      const gathered = await lockstep.passEnded(flight.frame.step.stepId, task.acceptedAt, shard);
+      const gathered = await lockstep.passEnded(flight.frame.step, task.acceptedAt, shard);
       this.#pipeline.passReleased(pass, gathered);
     } catch (error) {
       this.#pipeline.passFailed(pass, error);

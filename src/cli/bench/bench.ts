@@ -32,6 +32,8 @@ export type BenchResult = Readonly<{
   /** Each cell beside `off`; `null` for `off` itself. */
   comparisons: readonly (Comparison | null)[];
   runs: readonly BenchRun[];
+  /** The requests, for `cluster` to serve again; `null`: the ranks were not in lockstep. */
+  requests: readonly Readonly<{ prompt: readonly number[]; maxTokens: number }>[] | null;
   /** `null`: it was not asked for. */
   shaderCheck: ShaderCheck | null;
   /** What was not as it must be, in any run. */
@@ -131,6 +133,10 @@ export async function runBench(
       cells,
       comparisons,
       runs,
+      requests:
+        session.collectiveTimeoutMs === undefined
+          ? null
+          : workload.requests.map(({ promptTokenIds, maxTokens }) => ({ prompt: [...promptTokenIds], maxTokens })),
       shaderCheck,
       problems,
       otherLoad: other,

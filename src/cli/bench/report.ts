@@ -3,6 +3,7 @@
 import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
 import type { Environment } from '../environment.ts';
 import type { SessionConfig } from '../../host/design-session.ts';
+import type { ClusterCosts } from '../../sim/cluster/costs.ts';
 import type { BenchOptions } from './bench-options.ts';
 import type { BenchRun } from './bench-run.ts';
 import type { BenchResult } from './bench.ts';
@@ -13,6 +14,7 @@ import { sumOfDeadlines } from '../../worker/thread/rank-usage.ts';
 import { hitShare, percentiles, reportCells, type CellReport, type Percentiles } from './report/cell-report.ts';
 import { deadlineLines } from './report/deadline-lines.ts';
 import { rankReports, ranksTable, type RankReport } from './report/rank-report.ts';
+import { measuredCosts } from './report/measured-costs.ts';
 import { legend, metricsTable, wrapped } from './report/terminal.ts';
 
 export function renderTable(result: BenchResult): string {
@@ -33,6 +35,8 @@ export type BenchReport = Omit<BenchResult, 'options' | 'cells' | 'comparisons' 
     options: BenchResult['options'];
     cells: readonly CellReport[];
     runs: readonly ToldRun[];
+    /** For `cluster`; `null`: not a bench of one rank in lockstep. */
+    costs: ClusterCosts | null;
   }>;
 
 /** Every wait of every run would be most of the file. */
@@ -48,7 +52,8 @@ export function toJson(result: BenchResult): BenchReport {
     const waits = { ttftMs: percentiles(served.ttftMs), itlMs: percentiles(served.itlMs) };
     return { ...run, served: { ...served, ...waits, ranks: rankReports([{ ...run, served }]) } };
   });
-  return { ...rest, seed: options.seed, options, cells: reportCells(result), runs: summed };
+  const costs = measuredCosts(result);
+  return { ...rest, seed: options.seed, options, cells: reportCells(result), runs: summed, costs };
 }
 
 type Headlined = Readonly<{

@@ -39,6 +39,8 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
   readonly #judge: Judge;
   readonly #bytesPerRow: number;
   readonly #bytesPerBlock: number;
+  /** What the half has copied inside the scheduler's steps. */
+  copiedBytes = 0;
   /** Bytes that evictions may still move. */
   #movableBytes = 0;
   /** How often each live wanted request has lost its blocks. */
@@ -205,6 +207,7 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     const before = copiedBytes();
     const result = call();
     const copied = copiedBytes() - before;
+    this.copiedBytes += copied;
     if (copied > most) {
       const what = `${this.design} copies ${copied} bytes inside the scheduler's step, of which ${most} are due`;
       this.#judge.wrong('L6', what);

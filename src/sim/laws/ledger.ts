@@ -114,6 +114,7 @@ export class Ledger {
       if (position >= request.sumX.length && !request.has(position, Flag.hit)) return null;
       for (let p = request.sumX.length; p <= position; p += 1) this.#push(request, p, request.tokens[p]!, 0);
       const x = hiddenX(request.sumX[position]!);
+      request.makeRoom(position);
       this.#router.route(x, hiddenY(request.sumY[position]!, x), request.rows, at);
       request.flags[position]! |= Flag.routed;
     }

@@ -43,13 +43,16 @@ type Tracked = Readonly<{
   rowLength: number;
 }>;
 
+/** Rows that a request has room for at first. */
+const FIRST_ROWS = 64;
+
 export class TrackedRequest {
   readonly index: number;
   readonly spec: ScenarioRequest;
   readonly arrivalTime: number;
 
   /** The caller's view: prompt and delivered tokens. */
-  readonly tokens: number[];
+  tokens: number[];
   state: TrackedState = 'waiting';
   /** The workers have known it before. */
   wasPreempted = false;
@@ -74,13 +77,14 @@ export class TrackedRequest {
   chain: number[] = [];
   numComputed = 0;
   /** Sums over the keys up to each position; the hidden state follows from them. */
-  readonly sumX: number[] = [];
-  readonly sumY: number[] = [];
+  sumX: number[] = [];
+  sumY: number[] = [];
   table: number[] = [];
 
-  readonly flags: Uint8Array;
+  flags: Uint8Array;
   /** Deterministic mode: the row of each position, where `Flag.routed` says so. */
-  readonly rows: Uint16Array;
+  rows: Uint16Array;
+  readonly #rowLength: number;
   /** With epochs: every row that a position had. */
   readonly rowsOfSteps: Map<number, RowOfStep[]> = new Map();
 
@@ -91,7 +95,8 @@ export class TrackedRequest {
     this.arrivalTime = arrivalTime;
     this.tokens = [...spec.prompt];
     this.flags = new Uint8Array(maxPositions);
-    this.rows = new Uint16Array(maxPositions * rowLength);
+    this.#rowLength = rowLength;
+    this.rows = new Uint16Array(Math.min(maxPositions, FIRST_ROWS) * rowLength);
   }
 
   get name(): string {
@@ -113,6 +118,26 @@ export class TrackedRequest {
 
   get numOutputs(): number {
     return this.tokens.length - this.spec.prompt.length;
+  }
+
+  /** Makes room in `rows` for that of a position. */
+  makeRoom(position: number): void {
+    const numRows = this.rows.length / this.#rowLength;
+    if (position < numRows) return;
+    const grown = new Uint16Array(Math.max(position + 1, Math.min(2 * numRows, this.flags.length)) * this.#rowLength);
+    grown.set(this.rows);
+    this.rows = grown;
+  }
+
+  /** The request is over, and no step in flight runs it: of a long run only the last ones are worth their memory. */
+  forget(): void {
+    this.tokens = [];
+    this.chain = [];
+    this.sumX = [];
+    this.sumY = [];
+    this.table = [];
+    this.flags = new Uint8Array(0);
+    this.rows = new Uint16Array(0);
   }
 
   has(position: number, flag: number): boolean {

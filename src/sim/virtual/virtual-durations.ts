@@ -2,10 +2,11 @@
 
 import { random, type Random } from '../../workload/random.ts';
 import type { Clock } from './event-heap.ts';
+import type { RankDurations, RankPass } from './rank-surroundings.ts';
 import type { Scenario, Timing } from '../scenario.ts';
 import type { StageScenario } from '../stages/stage-scenario.ts';
 
-export class VirtualDurations {
+export class VirtualDurations implements RankDurations {
   readonly clock: Clock;
   readonly #timing: Timing;
   readonly #passes: Random;
@@ -25,7 +26,7 @@ export class VirtualDurations {
   }
 
   /** Ticks of one forward pass, or of a stage's part of it. */
-  pass(stage: number): number {
+  pass({ stage }: Pick<RankPass, 'stage'>): number {
     const { pass, passJitter, slowPassShare, slowPassFactor } = this.#timing;
     const ticks = drawn(this.#passes, {
       ticks: pass,
@@ -51,6 +52,11 @@ export class VirtualDurations {
   /** Ticks from engine to worker or back. */
   wire(): number {
     return this.#wires.below(this.#timing.wire + 1);
+  }
+
+  /** Ticks of a copy to the host that its worker waits for. */
+  read(): number {
+    return 1;
   }
 
   /** Ticks until a step is begun. */

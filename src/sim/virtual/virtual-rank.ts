@@ -9,24 +9,27 @@ import type { ModelConfig } from '../../contract/config.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import { ForwardPass } from '../../kernels/model/forward-pass.ts';
 import { packedBytes } from '../../kernels/model/kernel-shape.ts';
+import { paddingRequests, roomForAll } from '../../worker/pipeline/dispatched-rows.ts';
+import { DUMMY_STEP } from '../../worker/pipeline/lockstep/activity-board.ts';
 import type { LinkEnd, StageLinks } from '../../worker/pipeline/stages/stage-links.ts';
 import { StepPipeline } from '../../worker/pipeline/step-pipeline.ts';
-import type { ComingPass, PendingMap, Submission, TaskEnd } from '../../worker/pipeline/step-tasks.ts';
+import type { ComingPass, EndedPass, PendingMap, PipelineActions } from '../../worker/pipeline/step-tasks.ts';
+import type { Submission, TaskEnd } from '../../worker/pipeline/step-tasks.ts';
 import { Phase } from './event-heap.ts';
 import type { Flight } from '../flight.ts';
-import type { VirtualDurations } from './virtual-durations.ts';
 import { simKernels } from './sim-kernels.ts';
 import type { TestedDesign } from '../tested-design.ts';
 import { VirtualDevice, type VirtualBuffer } from './virtual-device.ts';
 import type { World } from '../world.ts';
+import type { RankDurations, RankLockstep } from './rank-surroundings.ts';
 
 export type RankEvents = Readonly<{
-  /** `null`: each rank has all layers. */
-  links: StageLinks | null;
+  /** Absent, `null`: each rank has all layers. */
+  links?: StageLinks | null;
   /** The step has reached a phase on this rank. May kill the rank. */
   onPhase: (rank: VirtualRank, flight: Flight, phase: 'submitted' | 'executed' | 'mapped') => void;
-  /** The hidden states of a step are to be sent to the rank of the next stage. */
-  onHidden: (rank: VirtualRank, send: () => void) => void;
+  /** The hidden states of a step are to be sent to the rank of the next stage. Absent: there is none. */
+  onHidden?: (rank: VirtualRank, send: () => void) => void;
   onOutput: (rank: VirtualRank, flight: Flight, output: ModelRunnerOutput) => void;
 }>;
 
@@ -43,7 +46,11 @@ export type KvTask = Readonly<{ blockIds: Uint32Array }> &
   );
 
 type StepTask = Readonly<{ kind: 'step'; step: Flight['plan']; epoch: number; flight: Flight }>;
-type RankTask = StepTask | KvTask;
+type DummyTask = Readonly<{ kind: 'dummy' }>;
+type RankTask = StepTask | DummyTask | KvTask;
+
+/** `lockstep`: absent = the rank ends its passes alone. */
+export type RankSurroundings = Readonly<{ durations: RankDurations; events: RankEvents; lockstep?: RankLockstep }>;
 
 /** Only steps have hidden states. */
 function stepIdOf(task: RankTask): number {
@@ -58,8 +65,9 @@ export class VirtualRank {
   readonly stage: number;
   isDead = false;
   readonly #world: World;
-  readonly #durations: VirtualDurations;
+  readonly #durations: RankDurations;
   readonly #events: RankEvents;
+  readonly #lockstep: RankLockstep | null;
   readonly #device: VirtualDevice = new VirtualDevice();
   readonly #forward: ForwardPass;
   readonly #half: CaptureWorkerHalf | null;
@@ -77,8 +85,9 @@ export class VirtualRank {
   /** The last submission, until it has run. */
   #lastFence: Fence | null = null;
 
-  constructor(number: number, world: World, tested: TestedDesign, durations: VirtualDurations, events: RankEvents) {
+  constructor(number: number, world: World, tested: TestedDesign, surroundings: RankSurroundings) {
     const { engine, ringDepth, numRanks } = world.scenario;
+    const { durations, events, lockstep } = surroundings;
     const { mutation, design } = tested;
     this.number = number;
     this.stage = Math.floor(number / numRanks);
@@ -90,12 +99,19 @@ export class VirtualRank {
     this.#world = world;
     this.#durations = durations;
     this.#events = events;
+    this.#lockstep = lockstep ?? null;
+    const room = lockstep === undefined ? engine : roomForAll(engine, lockstep.place);
     const device = this.#device;
     const kernels: typeof simKernels = (m, shape, info) => {
       const set = simKernels(m, shape, info);
       return mutation.kernels === undefined ? set : mutation.kernels(set, m);
     };
-    this.#forward = ForwardPass.assemble(device, { model, engine, kernels, ...(ends === null ? {} : { stage: ends }) });
+    this.#forward = ForwardPass.assemble(device, {
+      model,
+      engine: room,
+      kernels,
+      ...(ends === null ? {} : { stage: ends }),
+    });
     this.#half = this.#makeHalf(model, tested);
     if (this.#half === null && stage?.numLayers === 0) world.marks.add('a stage without a router');
     this.#pipeline = new StepPipeline<RankTask>(
@@ -106,8 +122,10 @@ export class VirtualRank {
         capture: this.#half,
         ringDepth,
         firstLayer: stage?.firstLayer ?? 0,
+        ...(lockstep && { place: lockstep.place }),
       },
       {
+        ...(lockstep === undefined ? {} : this.#meetings(lockstep)),
         onSubmitted: (submission) => this.#onSubmitted(submission),
         onMap: (map) => this.#onMap(map),
         ...(ends?.receives ? { onHiddenDue: (pass) => this.#onHiddenDue(pass) } : {}),
@@ -116,6 +134,16 @@ export class VirtualRank {
       },
     );
     if (this.#half?.blockingReads) world.judge.wrong('L6', `${design.name} makes blocking reads in every step`);
+  }
+
+  /** Whether its half reads in a way that blocks. */
+  get blocks(): boolean {
+    return this.#half?.blockingReads !== undefined;
+  }
+
+  /** Bytes that it has read back for capture. */
+  get captureBytes(): number {
+    return this.#pipeline.readbackBytes.capture;
   }
 
   /** A step arrives; steps arrive in order. */
@@ -135,6 +163,12 @@ export class VirtualRank {
     if (hidden === null) return;
     this.#due = null;
     this.#pipeline.hiddenCame(due, hidden);
+    this.#pump();
+  }
+
+  /** Other engines run a pass, and this rank's has none of its own. */
+  acceptDummy(): void {
+    this.#pipeline.accept({ kind: 'dummy' });
     this.#pump();
   }
 
@@ -181,7 +215,7 @@ export class VirtualRank {
   }
 
   #onHidden(stepId: number, hidden: Uint32Array): void {
-    this.#events.onHidden(this, () => this.#sender!.send(stepId, hidden));
+    this.#events.onHidden!(this, () => this.#sender!.send(stepId, hidden));
   }
 
   /** The step goes on at once, or when its hidden states have come. */
@@ -190,6 +224,22 @@ export class VirtualRank {
     this.#plan(0, Phase.worker, () => {
       if (this.#due !== null) this.look();
     });
+  }
+
+  #meetings({ passComes, passEnded }: RankLockstep): Pick<PipelineActions<RankTask>, 'onPassComes' | 'onPassEnd'> {
+    const goOn = (run: () => void): void => {
+      if (this.isDead) return;
+      run();
+      this.#pump();
+    };
+    const onPassEnd = (pass: EndedPass<RankTask>): void =>
+      passEnded(pass.flight.frame.step, () => goOn(() => this.#pipeline.passReleased(pass)));
+    if (passComes === undefined) return { onPassEnd };
+    const onPassComes = (pass: ComingPass<RankTask>): void => {
+      const stepId = pass.task.kind === 'step' ? pass.task.flight.stepId : DUMMY_STEP;
+      passComes(stepId, pass.numRows, (rows) => goOn(() => this.#pipeline.passSized(pass, rows)));
+    };
+    return { onPassEnd, onPassComes };
   }
 
   /** Begins the tasks that can begin; the step after a submitted one begins a little later. */
@@ -207,6 +257,13 @@ export class VirtualRank {
   }
 
   #onSubmitted({ task, kind, step, captureBytes }: Submission<RankTask>): void {
+    if (task.kind === 'dummy') {
+      this.#submitted(
+        this.#durations.pass({ stage: this.stage, numTokens: step!.numTokens, captureBytes: 0 }),
+        () => undefined,
+      );
+      return;
+    }
     if (task.kind !== 'step') {
       this.#submitted(1, task.onExecuted);
       return;
@@ -214,21 +271,23 @@ export class VirtualRank {
     const { flight } = task;
     this.#checkCopied(flight, captureBytes);
     if (kind === 'read') {
-      this.#submitted(1, () => undefined);
+      this.#submitted(this.#durations.read(captureBytes), () => undefined);
       return;
     }
     this.#events.onPhase(this, flight, 'submitted');
     if (this.isDead) return;
     const { passes, scenario } = this.#world;
+    const { numTokens, firstRow } = step!;
     const isFirstOfStage = this.number % scenario.numRanks === 0;
     if (isFirstOfStage) passes.onSubmitted(flight);
-    this.#submitted(this.#durations.pass(this.stage), () => {
+    this.#submitted(this.#durations.pass({ stage: this.stage, numTokens, captureBytes }), () => {
       if (isFirstOfStage) {
         const { routedExperts, sampled, sampledLayout } = this.#forward;
+        const firstRequest = paddingRequests(firstRow, scenario.engine.blockSize);
         passes.onExecuted(flight, this.stage, {
           step: step!,
           routed: (routedExperts as VirtualBuffer).words,
-          sampled: (sampled as VirtualBuffer).words,
+          sampled: (sampled as VirtualBuffer).words.subarray(firstRequest * sampledLayout.stride),
           layout: sampledLayout,
         });
       }
@@ -251,12 +310,13 @@ export class VirtualRank {
 
   #onMap(map: PendingMap<RankTask>): void {
     if (this.isDead) return;
+    if (map.kind === 'before' || map.kind === 'pass') this.#lockstep?.passBegins(map.flight.frame.step.stepId);
     if (this.#lastFence === null) this.#planMap(map);
     else this.#lastFence.maps.push(map);
   }
 
   #planMap(map: PendingMap<RankTask>): void {
-    this.#mappedAt = Math.max(this.#mappedAt, this.#durations.clock.now + this.#durations.map());
+    this.#mappedAt = Math.max(this.#mappedAt, this.#durations.clock.now + this.#durations.map(map.kind));
     this.#planAt(this.#mappedAt, Phase.map, () => this.#mapped(map));
   }
 
@@ -302,12 +362,15 @@ export class VirtualRank {
         const { flight } = task as StepTask;
         const rows = end.output.routedExpertDeltas?.rows;
         if (rows !== undefined) this.#rowsOut.add(rows.buffer);
-        if (flight.plan.numRequests > 0) this.#events.onPhase(this, flight, 'mapped');
+        if (flight.plan.numRequests > 0) {
+          this.#lockstep?.stepEnded(flight.stepId);
+          this.#events.onPhase(this, flight, 'mapped');
+        }
         if (!this.isDead) this.#events.onOutput(this, flight, end.output);
         return;
       }
-      // An engine that is alone owes nobody a pass.
       case 'dummy-run':
+        this.#lockstep?.stepEnded(DUMMY_STEP);
         return;
       default:
         end satisfies never;

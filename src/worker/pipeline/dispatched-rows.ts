@@ -34,6 +34,11 @@ export function rowsSeen({ ranks, dispatch }: HookPlace, numRows: number): numbe
   return dispatch === 'modular-shards' ? Math.ceil(numRows / ranks.tensorParallelSize) : numRows;
 }
 
+/** Requests that hold rows of no request of the rank: of a block at most, so that none reads another's KV. */
+export function paddingRequests(numRows: number, blockSize: number): number {
+  return Math.ceil(numRows / blockSize);
+}
+
 function sum(sizes: readonly number[]): number {
   return sizes.reduce((a, b) => a + b, 0);
 }

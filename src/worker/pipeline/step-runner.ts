@@ -4,7 +4,7 @@
  */
 
 import type { CaptureWorkerHalf, DeviceRange } from '../../contract/capture.ts';
-import { otherRows, rowsSeen, type HookPlace } from './dispatched-rows.ts';
+import { otherRows, paddingRequests, rowsSeen, type HookPlace } from './dispatched-rows.ts';
 import { rowsOfRank, SINGLE_RANK } from './hook-layout.ts';
 import type { EngineConfig } from '../../contract/config.ts';
 import type { CommandRecorder, Device, DeviceBuffer } from '../../contract/device.ts';
@@ -108,7 +108,7 @@ export class StepRunner {
     frame.step.numTokens = DUMMY_ROWS;
     const { before, behind } = otherRows(this.#place, rowsOfEngines);
     const numRows = before + DUMMY_ROWS + behind;
-    this.#input.begin(numRows, this.#numPaddingRequests(numRows), 0);
+    this.#input.begin(numRows, paddingRequests(numRows, this.#engine.blockSize), 0);
     this.#addPadding(numRows);
     this.#input.end();
     this.#forward.upload(this.#input);
@@ -233,8 +233,8 @@ export class StepRunner {
     const { before, behind } = otherRows(this.#place, rowsOfEngines);
     const numRowsSeen = before + numTokens + behind;
     frame.rowsBefore = before;
-    frame.firstOrdinal = this.#numPaddingRequests(before);
-    const numRequests = frame.firstOrdinal + n + this.#numPaddingRequests(behind);
+    frame.firstOrdinal = paddingRequests(before, this.#engine.blockSize);
+    const numRequests = frame.firstOrdinal + n + paddingRequests(behind, this.#engine.blockSize);
     input.begin(numRowsSeen, numRequests, step.newBlockOffsets[n]!, epoch);
     this.#batch.admit(step, (batchSlot, blockOrdinal, blockId) =>
       input.addTableUpdate(batchSlot, blockOrdinal, blockId),
@@ -265,11 +265,6 @@ export class StepRunner {
     this.#forward.upload(input);
     // A half may read it when the results arrive; the step input belongs to the next step by then.
     out.slotMapping.set(input.slotMapping.subarray(before, before + numTokens));
-  }
-
-  /** Requests that hold rows of no request of this rank: of a block at most, so that none reads another's KV. */
-  #numPaddingRequests(numRows: number): number {
-    return Math.ceil(numRows / this.#engine.blockSize);
   }
 
   /** Rows of other engines, and padding. Their KV goes to the null block, and nothing is sampled for them. */

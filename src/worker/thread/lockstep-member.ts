@@ -9,6 +9,9 @@ import { PassTimes, type RankPasses } from '../pipeline/lockstep/pass-times.ts';
 import { stallReport } from '../pipeline/lockstep/stall-report.ts';
 import { groupMs, groupOf } from './shared-lockstep.ts';
 
+/** `numTokens`: those that the rank ran. */
+export type StepSize = Readonly<{ stepId: number; numTokens: number }>;
+
 /** A wait that ends before its time-out leaves a timer behind until then: long waits are made of short ones. */
 const WAIT_SLICE_MS = 1000;
 
@@ -50,7 +53,11 @@ export class LockstepMember {
    * goes on meanwhile. With a shard of rows it resolves with those of all ranks of the engine. Rejects with
    * COLLECTIVE_TIMEOUT once a rank, this one or another, has waited too long.
    */
-  async passEnded(stepId: number, acceptedAt: number, shard: Uint32Array | null): Promise<Uint32Array | null> {
+  async passEnded(
+    { stepId, numTokens }: StepSize,
+    acceptedAt: number,
+    shard: Uint32Array | null,
+  ): Promise<Uint32Array | null> {
     const { passes, shards } = this.#group;
     const arrivedAt = performance.now();
     this.#note('barrier', stepId);
@@ -58,7 +65,7 @@ export class LockstepMember {
     const { pass, isLast } = await this.#meet(passes, arrivedAt);
     const gathered = shard === null ? null : shards.take(this.#engineRanks, pass, shard.length);
     this.#note('results', stepId);
-    this.#times.add({ acceptedAt, arrivedAt, releasedAt: performance.now(), isLast });
+    this.#times.add({ numTokens, acceptedAt, arrivedAt, releasedAt: performance.now(), isLast });
     return gathered;
   }
 

@@ -140,9 +140,9 @@ test('the lock of shared rows shows on the board, for the rank or the scheduler 
 
 test('a step lasts from its arrival in the rank, or the release before it if that is later, until its release', () => {
   const times = new PassTimes();
-  times.add({ acceptedAt: 10, arrivedAt: 17, releasedAt: 20, isLast: false });
-  times.add({ acceptedAt: 12, arrivedAt: 29, releasedAt: 29, isLast: true });
-  times.add({ acceptedAt: 50, arrivedAt: 54, releasedAt: 58, isLast: false });
-  expect(times.take()).toEqual({ stepMs: [10, 9, 8], waitMs: [3, 0, 4], numLast: 1 });
-  expect(times.take()).toEqual({ stepMs: [], waitMs: [], numLast: 0 });
+  times.add({ numTokens: 3, acceptedAt: 10, arrivedAt: 17, releasedAt: 20, isLast: false });
+  times.add({ numTokens: 2, acceptedAt: 12, arrivedAt: 29, releasedAt: 29, isLast: true });
+  times.add({ numTokens: 1, acceptedAt: 50, arrivedAt: 54, releasedAt: 58, isLast: false });
+  expect(times.take()).toEqual({ stepMs: [10, 9, 8], waitMs: [3, 0, 4], numTokens: [3, 2, 1], numLast: 1 });
+  expect(times.take()).toEqual({ stepMs: [], waitMs: [], numTokens: [], numLast: 0 });
 });

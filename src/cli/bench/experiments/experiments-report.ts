@@ -2,14 +2,14 @@
 
 import { rateOf } from '../bench-run.ts';
 import { headline } from '../report.ts';
-import { rankReports, spread, spreadText, straggler, type RankReport, type Spread } from '../report/rank-report.ts';
+import { rankReports, spread, straggler, type RankReport, type Spread } from '../report/rank-report.ts';
 import { deadlineLines } from '../report/deadline-lines.ts';
 import { ratioText } from '../report/metrics.ts';
-import { textTable, type TextColumn } from '../report/text-table.ts';
 import { wrapped } from '../report/terminal.ts';
 import { ratioReport, type RatioReport } from '../report/cell-report.ts';
 import { median } from '../statistics/quantile.ts';
-import type { Experiment, ExperimentResult, ExperimentsResult, TimedOut } from './run-experiments.ts';
+import { EXPERIMENTS_LEGEND, experimentsTable, type Experiment } from './experiments.ts';
+import type { ExperimentResult, ExperimentsResult, TimedOut } from './run-experiments.ts';
 
 export type ExperimentReport = Experiment &
   Readonly<{
@@ -45,37 +45,18 @@ export function reportExperiment({ experiment, runs, timeouts, comparison }: Exp
   };
 }
 
-const COLUMNS: readonly TextColumn[] = [
-  { head: 'shm-flock', align: 'left' },
-  { head: 'tokens/s', align: 'right' },
-  { head: 'vs off', align: 'right' },
-  { head: 'step ms\np50/p99/max', align: 'right' },
-  { head: 'last most', align: 'right' },
-  { head: 'time-outs', align: 'left' },
-  { head: 'RFC:\nhang at', align: 'right' },
-];
-
 export function renderExperiments(result: ExperimentsResult): string {
   const reports = result.experiments.map(reportExperiment);
-  const rows = reports.map(
-    ({ name, tokensPerSecond, ratioToOff, stepMs, straggler: last, timeouts, reportedHangS }) => [
-      name,
-      tokensPerSecond?.toFixed(0) ?? '–',
-      ratioToOff === null ? '–' : ratioText(ratioToOff),
-      stepMs === null ? '–' : spreadText(stepMs),
-      last === null ? '–' : `rank ${last.rank} ${(100 * last.lastShare).toFixed(0)} %`,
-      timeouts.length === 0 ? 'none' : timeouts.map(({ afterMs }) => `at ${(afterMs / 1e3).toFixed(1)} s`).join(', '),
-      reportedHangS === null ? 'none' : `~${reportedHangS} s`,
-    ],
-  );
+  const rows = reports.map(({ ratioToOff, timeouts, ...report }) => ({
+    ...report,
+    ratio: ratioToOff === null ? null : ratioText(ratioToOff),
+    timeoutsMs: timeouts.map(({ afterMs }) => afterMs),
+  }));
   const { deadlines, problems, warnings } = result;
   const lines = [
     headline(result),
-    textTable(COLUMNS, rows),
-    'step: until all ranks have run it; last most: the rank that most often was the last, with its share of steps',
-    'save off: the workers write no rows to shared memory, in no step; read off: the scheduler does not read ' +
-      'those of every request that stops',
-    'RFC: vllm#38079, with TP 8, DP 2, EP 16 on two nodes',
+    experimentsTable(rows),
+    ...EXPERIMENTS_LEGEND,
     ...deadlineLines(deadlines),
     ...reports.flatMap(({ name, timeouts }) => timeouts.slice(0, 1).map(({ report }) => `${name}: ${report}`)),
     ...warnings.map((warning) => `WARNING ${warning}`),

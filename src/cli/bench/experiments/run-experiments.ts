@@ -3,7 +3,6 @@
  * the workers' save, the scheduler's read, or both. A row that stands still is a result, not the end of the bench.
  */
 
-import type { ShmFlockSwitches } from '../../../contract/config.ts';
 import type { DeadlineCounts, DeviceInfo } from '../../../contract/device.ts';
 import { random } from '../../../workload/random.ts';
 import { isLoss } from '../../../worker/pipeline/loss.ts';
@@ -22,17 +21,7 @@ import { PairedComparison, type Comparison } from '../statistics/paired-comparis
 import { machineOf, rankWarnings } from '../rank-warnings.ts';
 import { warningsOf } from '../warnings.ts';
 import { Verifier } from '../verify.ts';
-
-/** `switches`: `null` with the flag off. `reportedHangS`: after how long the RFC's deployment hung; `null` = never. */
-export type Experiment = Readonly<{ name: string; switches: ShmFlockSwitches | null; reportedHangS: number | null }>;
-
-export const EXPERIMENTS: readonly Experiment[] = [
-  { name: 'flag off', switches: null, reportedHangS: null },
-  { name: 'flag on', switches: { save: true, read: true }, reportedHangS: 20 },
-  { name: 'save off', switches: { save: false, read: true }, reportedHangS: 20 },
-  { name: 'read off', switches: { save: true, read: false }, reportedHangS: 60 },
-  { name: 'both off', switches: { save: false, read: false }, reportedHangS: null },
-];
+import { EXPERIMENTS, type Experiment } from './experiments.ts';
 
 /** A run that stood still: after how long, and what it said. */
 export type TimedOut = Readonly<{ afterMs: number; report: string }>;

@@ -9,14 +9,19 @@ export type CsvRow = Readonly<{ before: readonly (string | number)[]; cell: Cell
 /** `names`: of the columns `before`. */
 export function toCsv(rows: readonly CsvRow[], names: readonly string[] = []): string {
   const columns = METRICS.flatMap(({ csv }) => Object.entries(csv));
-  const header = [...names, 'design', 'opted_in_share', ...columns.map(([name]) => name)];
+  const heads = [...names, 'design', 'opted_in_share', ...columns.map(([name]) => name)];
   const lines = rows.map(({ before, cell }) => [
     ...before,
     cell.design,
     cell.optInShare,
     ...columns.map(([, of]) => of(cell)),
   ]);
-  return [header, ...lines].map((fields) => `${fields.map(field).join(',')}\r\n`).join('');
+  return csvText(heads, lines);
+}
+
+/** RFC 4180. */
+export function csvText(heads: readonly string[], lines: readonly (readonly (string | number | null)[])[]): string {
+  return [heads, ...lines].map((fields) => `${fields.map(field).join(',')}\r\n`).join('');
 }
 
 /** What is not known is empty; fractions have six digits. */

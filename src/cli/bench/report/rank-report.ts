@@ -1,5 +1,6 @@
 /** How the ranks of a lockstep group went: each by itself, since the slowest one is the step. */
 
+import type { RankPasses } from '../../../worker/pipeline/lockstep/pass-times.ts';
 import type { BenchRun } from '../bench-run.ts';
 import { quantile } from '../statistics/quantile.ts';
 import { textTable } from './text-table.ts';
@@ -21,14 +22,21 @@ export type RankReport = Readonly<{
 export function rankReports(runs: readonly BenchRun[]): readonly RankReport[] | null {
   const known = runs.map(({ served }) => served.ranks).filter((ranks) => ranks !== null);
   return (
-    (known[0] ?? null)?.map((_, rank): RankReport => {
-      const passes = known.map((ranks) => ranks[rank]!);
-      const numLast = passes.reduce((sum, each) => sum + each.numLast, 0);
-      const stepMs = passes.flatMap((each) => each.stepMs);
-      const waitMs = passes.flatMap((each) => each.waitMs);
-      return { rank, stepMs: spread(stepMs), waitMs: spread(waitMs), lastShare: numLast / stepMs.length };
-    }) ?? null
+    (known[0] ?? null)?.map((_, rank) =>
+      rankReport(
+        rank,
+        known.map((ranks) => ranks[rank]!),
+      ),
+    ) ?? null
   );
+}
+
+/** `runs`: what the rank did in each. */
+export function rankReport(rank: number, runs: readonly RankPasses[]): RankReport {
+  const numLast = runs.reduce((sum, each) => sum + each.numLast, 0);
+  const stepMs = runs.flatMap((each) => each.stepMs);
+  const waitMs = runs.flatMap((each) => each.waitMs);
+  return { rank, stepMs: spread(stepMs), waitMs: spread(waitMs), lastShare: numLast / stepMs.length };
 }
 
 /** The rank that was most often the last. */

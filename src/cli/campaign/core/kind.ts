@@ -18,7 +18,7 @@ export type ReportFlags = Readonly<{
   save?: string;
   out?: string;
   mutations?: string;
-  /** Files of a bench. */
+  /** Files of a bench; `csv`: of a cluster, too. */
   jsonFile?: string | undefined;
   csv?: string | undefined;
 }>;

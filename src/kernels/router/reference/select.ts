@@ -33,15 +33,18 @@ export class Selector {
     const last = topK - 1;
     const numGroups = groups?.count ?? 1;
     const groupSize = numExperts / numGroups;
+    // The worst of the best, at hand: most experts are none of them.
+    let least = LOWEST;
     if (groups !== null) this.#scoreGroups(choices, groupSize, groups.score === 'top2-sum');
     for (let group = 0; group < numGroups; group++) {
       if (groups !== null && !this.#isKept(group, groups.keep)) continue;
       for (let expert = group * groupSize; expert < (group + 1) * groupSize; expert++) {
         const key = choices[expert]! * ID_RANGE + ID_RANGE - 1 - expert;
-        if (key <= best[last]!) continue;
+        if (key <= least) continue;
         let k = last;
         for (; k > 0 && best[k - 1]! < key; k--) best[k] = best[k - 1]!;
         best[k] = key;
+        least = best[last]!;
       }
     }
     for (let k = 0; k < topK; k++) ids[at + k] = ID_RANGE - 1 - (best[k]! & (ID_RANGE - 1));
