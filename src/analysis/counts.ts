@@ -5,12 +5,14 @@ import { rowWidth } from '../rows/captures/capture.ts';
 
 /** Selections of each expert in the rows `[from, to)`: `[L, E]`, added to `counts`. */
 export function addCounts(capture: Capture, counts: Uint32Array, from: number, to: number): Uint32Array {
-  const { ids, topK, numExperts } = capture;
+  const { ids, topK, numExperts, layers } = capture;
   const width = rowWidth(capture);
   for (let row = from; row < to; row++) {
-    for (let i = 0; i < width; i++) {
-      const id = ids[row * width + i]!;
-      if (id >= 0 && id < numExperts) counts[Math.floor(i / topK) * numExperts + id]!++;
+    for (let layer = 0, at = row * width; layer < layers.length; layer++) {
+      for (let k = 0; k < topK; k++, at++) {
+        const id = ids[at]!;
+        if (id >= 0 && id < numExperts) counts[layer * numExperts + id]!++;
+      }
     }
   }
   return counts;

@@ -12,8 +12,8 @@ import { StepCounts } from './load/step-counts.ts';
 import type { StepLoadReport } from './load/step-loads.ts';
 import { StepLoads } from './load/step-loads.ts';
 import type { DeadAfter, Drift } from './load/window-counts.ts';
-import type { Affinity } from './locality/affinity.ts';
-import { affinities } from './locality/affinity.ts';
+import type { Prediction } from './locality/affinity.ts';
+import { predictions } from './locality/affinity.ts';
 import type { Coactivation } from './locality/coactivation.ts';
 import { coactivations } from './locality/coactivation.ts';
 import type { CacheReport } from './locality/expert-cache.ts';
@@ -54,7 +54,7 @@ export type SampleReport = Readonly<{
   /** The first rows that count. */
   numRows: number;
   cache: CacheReport;
-  affinity: readonly Omit<Affinity, 'counts'>[];
+  affinity: readonly Prediction[];
   coactivation: readonly Coactivation[];
 }>;
 
@@ -221,7 +221,7 @@ export class Inspection {
     return {
       numRows: capture.numRows,
       cache: cacheReport(capture, kept),
-      affinity: affinities(capture).map(({ counts: _counts, ...affinity }) => affinity),
+      affinity: predictions(capture),
       coactivation: coactivations(capture),
     };
   }

@@ -206,6 +206,7 @@ export class RowScan {
     const hasNeighbour = this.#hasNeighbour;
     this.#sequence = now;
     this.#hasNeighbour = true;
+    const found = this.#overlap.found;
     let counts = this.#counts;
     let last = this.#last;
     let room = this.#room;
@@ -220,11 +221,12 @@ export class RowScan {
       let common = 0;
       for (let k = 0; k < topK; k++) {
         const id = ids[first + k]!;
-        if (id < 0) {
-          this.faults.addEmpty(times);
-          continue;
-        }
-        if (id >= room) {
+        // A negative id, too, is beyond all unsigned ones.
+        if (id >>> 0 >= room) {
+          if (id < 0) {
+            this.faults.addEmpty(times);
+            continue;
+          }
           this.#makeRoom(id, first + k, batch);
           ({ counts, last, room } = { counts: this.#counts, last: this.#last, room: this.#room });
           base = layer * room;
@@ -236,7 +238,7 @@ export class RowScan {
         last[cell] = now;
         counts[cell]! += times;
       }
-      if (hasNeighbour) this.#overlap.add(layer, common);
+      if (hasNeighbour) found[layer * (topK + 1) + common]!++;
       if (times > 1) this.#overlap.add(layer, topK, times - 1);
     }
     if (repeated) this.faults.addRepeated(this.#waitingRow, times);

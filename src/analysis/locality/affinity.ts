@@ -1,6 +1,7 @@
 /** How much the experts of one layer say about those of the next. */
 
 import type { Capture } from '../../rows/captures/capture.ts';
+import { countsOf } from '../counts.ts';
 import { greatest, quotient, sum, topIndices } from '../statistics.ts';
 import { halves, staticHits } from './expert-cache.ts';
 
@@ -18,26 +19,37 @@ export type Affinity = Readonly<{
   popularitySplit: number | null;
 }>;
 
-export function affinities(capture: Capture): Affinity[] {
+/** The part of it that is fitted on one half and tested on the other: a third of the time. */
+export type Prediction = Omit<Affinity, 'counts' | 'hitInSample' | 'popularityInSample'>;
+
+export function predictions(capture: Capture): Prediction[] {
   const { layers, numRows, topK } = capture;
   const middle = Math.floor(numRows / 2);
-  const [first, second] = halves(capture);
-  const all = first.map((count, i) => count + second[i]!);
-  const inSample = staticHits(all, all, layers.length, [topK]);
-  const split = staticHits(first, second, layers.length, [topK]);
-  return layers.slice(1).map((to, l): Affinity => {
-    const early = new NextLayer(capture, l, 0, middle);
+  const split = staticHits(...halves(capture), layers.length, [topK]);
+  return layers.slice(1).map((to, l): Prediction => {
     const whole = new NextLayer(capture, l, 0, numRows);
     return {
       from: layers[l]!,
       to,
-      counts: whole.rows(),
       nextBest: whole.nextBest(),
       mutualInformationBits: whole.mutualInformationBits(),
-      hitInSample: whole.hitRate(capture, l, 0),
-      hitSplit: early.hitRate(capture, l, middle),
-      popularityInSample: inSample[l + 1]![0]!,
+      hitSplit: new NextLayer(capture, l, 0, middle).hitRate(capture, l, middle),
       popularitySplit: split[l + 1]![0]!,
+    };
+  });
+}
+
+export function affinities(capture: Capture): Affinity[] {
+  const { layers, numRows, topK } = capture;
+  const counts = countsOf(capture);
+  const popularity = staticHits(counts, counts, layers.length, [topK]);
+  return predictions(capture).map((prediction, l): Affinity => {
+    const whole = new NextLayer(capture, l, 0, numRows);
+    return {
+      ...prediction,
+      counts: whole.rows(),
+      hitInSample: whole.hitRate(capture, l, 0),
+      popularityInSample: popularity[l + 1]![0]!,
     };
   });
 }

@@ -64,19 +64,16 @@ export function staticHits(
 function lruHits(capture: Capture, layer: number, sizes: readonly number[]): (number | null)[] {
   const { ids, topK, numRows, numExperts } = capture;
   const width = rowWidth(capture);
-  const recent: number[] = [];
+  const recent = new Int32Array(numExperts).fill(-1);
+  let held = 0;
   const hitsAtDepth = new Float64Array(numExperts);
   for (let row = 0; row < numRows; row++) {
     for (let k = 0; k < topK; k++) {
       const id = ids[row * width + layer * topK + k]!;
       const depth = recent.indexOf(id);
-      if (depth >= 0) {
-        hitsAtDepth[depth]!++;
-        recent.copyWithin(1, 0, depth);
-        recent[0] = id;
-      } else {
-        recent.unshift(id);
-      }
+      if (depth >= 0) hitsAtDepth[depth]!++;
+      recent.copyWithin(1, 0, depth < 0 ? held++ : depth);
+      recent[0] = id;
     }
   }
   return sizes.map((size) => quotient(sum(hitsAtDepth.subarray(0, size)), numRows * topK));

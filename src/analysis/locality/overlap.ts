@@ -15,17 +15,17 @@ export type Overlap = Readonly<{
 export class OverlapCounts {
   readonly #numLayers: number;
   readonly #topK: number;
-  /** `[L][K + 1]`. */
-  readonly #found: Float64Array;
+  /** `[L][K + 1]`: pairs of rows that share so many ids. */
+  readonly found: Float64Array;
 
   constructor(numLayers: number, topK: number) {
     this.#numLayers = numLayers;
     this.#topK = topK;
-    this.#found = new Float64Array(numLayers * (topK + 1));
+    this.found = new Float64Array(numLayers * (topK + 1));
   }
 
   add(layer: number, numCommon: number, times: number = 1): void {
-    this.#found[layer * (this.#topK + 1) + numCommon]! += times;
+    this.found[layer * (this.#topK + 1) + numCommon]! += times;
   }
 
   report(): Overlap {
@@ -34,7 +34,7 @@ export class OverlapCounts {
     const jaccard: (number | null)[] = [];
     let pairs = 0;
     for (let layer = 0; layer < this.#numLayers; layer++) {
-      const found = this.#found.subarray(layer * (topK + 1), (layer + 1) * (topK + 1));
+      const found = this.found.subarray(layer * (topK + 1), (layer + 1) * (topK + 1));
       const pairsHere = found.reduce((total, times) => total + times, 0);
       const meanOf = (value: (n: number) => number): number | null =>
         quotient(

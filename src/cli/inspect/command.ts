@@ -33,7 +33,7 @@ type Flags = RowsFlags &
     csv?: boolean;
   }>;
 
-const DEFAULT_SAMPLE = 20_000;
+const DEFAULT_SAMPLE = 10_000;
 
 export function inspectCommand(): Command {
   const command = new Command('inspect')

@@ -64,8 +64,8 @@ export function placementText({ screening, plan }: Placement): string[] {
   }
   const { minPairs, minSelectionsPerExpert: least, ...wanted } = screening.thresholds;
   lines.push(
-    `  "try it" wants ${minPairs} pairs, ${least} selections per expert, ${percent(wanted.minImprovedShare)} of pairs better ` +
-      `and ${percent(wanted.minAggregateReduction)} less work`,
+    `  "try it" wants ${minPairs} pairs, ${least} selections per expert, ${percent(wanted.minImprovedShare)} of ` +
+      `pairs better and ${percent(wanted.minAggregateReduction)} less work`,
   );
   return lines;
 }
