@@ -5,8 +5,9 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { compareRowSets } from '../../src/analysis/agreement/diagnose.ts';
 import type { RowSet } from '../../src/analysis/agreement/row-set.ts';
+import { asOneList } from '../../src/analysis/agreement/row-set.ts';
 import type { Shape } from './disturbed.ts';
-import { asOneList, disturbances, randomOf, randomRowSet, withNoise } from './disturbed.ts';
+import { disturbances, randomOf, randomRowSet, withNoise } from './disturbed.ts';
 
 const shapes = fc
   .record({

@@ -168,13 +168,6 @@ export const disturbances: Readonly<Record<string, Readonly<{ kind: string; dist
   },
 };
 
-/** The same rows without the boundaries of requests. */
-export function asOneList(set: RowSet): RowSet {
-  const ids = Int32Array.from(set.requests.flatMap((request) => [...request.ids]));
-  const numRows = set.requests.reduce((sum, request) => sum + request.numRows, 0);
-  return { ...set, requests: [{ id: 'r0', ids, numRows, promptLen: null }] };
-}
-
 /** A few ids differ, as between precisions. */
 export function withNoise(set: RowSet, { numExperts }: Shape, share: number, random: () => number): RowSet {
   return withCells(set, (ids) => {

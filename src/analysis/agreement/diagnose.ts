@@ -10,6 +10,7 @@ import { rowsVerdict, swappedVerdict, weightsVerdict } from './row-verdicts.ts';
 import type { Agreement } from './agreement.ts';
 import { agreementOf, setShare } from './agreement.ts';
 import type { RowSet } from './row-set.ts';
+import { asOneList, numRowsOf } from './row-set.ts';
 import type { Verdict } from './verdict.ts';
 import { percent, verdict } from './verdict.ts';
 
@@ -18,6 +19,11 @@ export type Comparison = Readonly<{ agreement: Agreement; verdict: Verdict }>;
 /** `a`: the rollout; `b`: the trainer, or whatever should have the same rows. K must be the same. */
 export function compareRowSets(a: RowSet, given: RowSet, milesRatio?: number): Comparison {
   const b = inOrderOf(a, given);
+  if (a.requests.length !== b.requests.length && numRowsOf(a) === numRowsOf(b)) {
+    // One of them does not know its requests.
+    if (a.requests.length === 1) return compareRowSets(a, asOneList(b), milesRatio);
+    if (b.requests.length === 1) return compareRowSets(asOneList(a), b, milesRatio);
+  }
   const agreement = agreementOf(a, b, milesRatio);
   return { agreement, verdict: diagnose(a, b, agreement) };
 }

@@ -39,6 +39,16 @@ export class RowSetBuilder {
   }
 }
 
+export function numRowsOf({ requests }: RowSet): number {
+  return requests.reduce((sum, { numRows }) => sum + numRows, 0);
+}
+
+/** The same rows without the boundaries of requests. */
+export function asOneList(set: RowSet): RowSet {
+  const ids = joined(set.requests.map((request) => request.ids));
+  return { ...set, requests: [{ id: 'r0', ids, numRows: numRowsOf(set), promptLen: null }] };
+}
+
 function joined(parts: readonly RowIds[]): RowIds {
   if (parts.length === 1) return parts[0]!;
   const all = new Int32Array(parts.reduce((sum, part) => sum + part.length, 0));

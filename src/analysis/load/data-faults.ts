@@ -16,6 +16,8 @@ export type EqualRun = Readonly<{
 export type FaultReport = Readonly<{
   /** Long runs of equal rows: profiling, warm-up, padding. At most `MOST_LISTED`, of `numRunRows` rows together. */
   runs: readonly EqualRun[];
+  /** The longest run that is too short for that, and counts. */
+  longestCounted: Readonly<{ from: number; length: number }>;
   numRuns: number;
   numRunRows: number;
   /** Rows without an id, and rows whose ids are all 0. */
@@ -48,6 +50,7 @@ export class DataFaults {
   readonly #shape: RowsShape;
   readonly #runs: EqualRun[] = [];
   #numRuns = 0;
+  #longestCounted = { from: 0, length: 0 };
   #numRunRows = 0;
   readonly #missing: RowRanges = new RowRanges();
   readonly #zeros: RowRanges = new RowRanges();
@@ -83,6 +86,11 @@ export class DataFaults {
     }
     this.#numRuns++;
     if (this.#runs.length < MOST_LISTED) this.#runs.push(run);
+  }
+
+  /** A run that counts. */
+  addCounted(from: number, length: number): void {
+    if (length > this.#longestCounted.length) this.#longestCounted = { from, length };
   }
 
   addMissing(row: number, count: number): void {
@@ -133,6 +141,7 @@ export class DataFaults {
   report(): FaultReport {
     return {
       runs: this.#runs,
+      longestCounted: this.#longestCounted,
       numRuns: this.#numRuns,
       numRunRows: this.#numRunRows,
       missing: this.#missing.report(),

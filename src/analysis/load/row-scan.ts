@@ -191,7 +191,10 @@ export class RowScan {
       return keepsAll;
     }
     const goesOn = this.#leftOut !== null && equal(ids, at, this.#leftOut, 0, width);
-    if (times < LEAST_RUN && !goesOn) return true;
+    if (times < LEAST_RUN && !goesOn) {
+      this.faults.addCounted(row, times);
+      return true;
+    }
     this.faults.addRun(row, times, ids.subarray(at, at + width));
     this.#leftOut = ids.slice(at, at + width);
     return keepsAll;

@@ -72,18 +72,24 @@ function faultText(faults: FaultReport, { rows, perLayer }: InspectionReport, ke
       found.push(`  rows ${from} to ${to - 1}: the first layer has ids ${ids.join(', ')}${weights}`);
     }
   }
+  const { from: runStart, length } = faults.longestCounted;
+  if (length >= ODD_RUN) {
+    found.push(`${length} equal rows follow one another from row ${runStart} on: too few to be left out, yet odd.`);
+  }
   if (faults.zeros.numRows > 0) {
     const { numRows, ranges } = faults.zeros;
-    found.push(`${numRows} rows have zeros only, from row ${ranges[0]![0]} on: no routing. ${leftOut}`);
+    found.push(`${rowsOf(numRows)} of zeros only, from row ${ranges[0]![0]} on: no routing. ${leftOut}`);
   }
   if (faults.missing.numRows > 0) {
     const ranges = faults.missing.ranges.slice(0, MOST_RUNS).map(([from, to]) => `${from} to ${to - 1}`);
-    found.push(`${faults.missing.numRows} rows are missing (−1): ${ranges.join('; ')}. They are never counted.`);
+    const missing = rowsOf(faults.missing.numRows);
+    found.push(`${missing} missing (−1): ${ranges.join('; ')}. They are never counted.`);
   }
   if (faults.repeated.numRows > 0) {
+    const { numRows, firstRow } = faults.repeated;
     found.push(
-      `${faults.repeated.numRows} rows name an expert twice in a layer, first row ${faults.repeated.firstRow}: ` +
-        'no top-K does. Columns of two layers, or ids of another table?',
+      `${rowsOf(numRows)} with an expert twice in a layer, the first is row ${firstRow}: no top-K does that.`,
+      '  Columns of two layers, or ids of another table?',
     );
   }
   if (faults.numEmptyEntries > 0) found.push(`${faults.numEmptyEntries} single ids are −1, in rows that have others.`);
@@ -100,6 +106,13 @@ function faultText(faults: FaultReport, { rows, perLayer }: InspectionReport, ke
 }
 
 const MOST_RUNS = 5;
+
+/** Real traffic repeats a whole row two or three times at most. */
+const ODD_RUN = 8;
+
+function rowsOf(numRows: number): string {
+  return numRows === 1 ? 'one row' : `${numRows} rows`;
+}
 
 const LAYER_COLUMNS = ['layer', 'busiest', 'share', 'max/mean', 'cv', 'cv chance', 'gini', 'bits', 'dead', 'overlap'];
 

@@ -3,6 +3,7 @@
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { RoutedExpertsError } from '../../contract/errors.ts';
+import type { AnsweredRows } from '../answers.ts';
 import { rowsOfAnswers } from '../answers.ts';
 import { captureSource } from '../captures/capture-source.ts';
 import { isCaptureJson, readCapture } from '../captures/capture-json.ts';
@@ -87,8 +88,8 @@ const ANSWERS = { requests: true, promptLengths: false, steps: false, tokens: fa
 
 /** The first rows say the shape. */
 async function answerRows(path: string, hints: ReadRowsHints, lines: () => AsyncIterable<Line>): Promise<RowSource> {
-  for await (const { value } of lines()) {
-    for (const { form, rows } of rowsOfAnswers(value, hints)) {
+  for await (const { value, number } of lines()) {
+    for (const { form, rows } of answersOf(path, { value, number }, hints)) {
       const { numLayers, topK } = rows;
       return {
         form,
@@ -101,6 +102,17 @@ async function answerRows(path: string, hints: ReadRowsHints, lines: () => Async
   throw RoutedExpertsError.of('BAD_FILE', path, 'has no rows of a known form (docs/inspect.md lists them)');
 }
 
+/** @throws BAD_TRACE_LINE for rows that are not of the form that they look like, or need a shape that nobody gave */
+function answersOf(path: string, { value, number }: Line, options: ReadRowsOptions): readonly AnsweredRows[] {
+  try {
+    return [...rowsOfAnswers(value, options)];
+  } catch (error) {
+    const { message } = error as Error;
+    const problem = message.includes('rowShape') ? "SGLang's form has no shape: give --layers and --top-k" : message;
+    throw RoutedExpertsError.of('BAD_TRACE_LINE', path, number, problem);
+  }
+}
+
 async function* answerBatches(
   path: string,
   lines: AsyncIterable<Line>,
@@ -109,7 +121,7 @@ async function* answerBatches(
   let shape: string | null = null;
   for await (const { value, number } of lines) {
     let answer = 0;
-    for (const { ids, rows } of rowsOfAnswers(value, options)) {
+    for (const { ids, rows } of answersOf(path, { value, number }, options)) {
       const own = `${rows.numLayers} × ${rows.topK}`;
       shape ??= own;
       const place = `line ${number}, answer ${answer++}`;
