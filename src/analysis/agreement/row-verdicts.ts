@@ -72,18 +72,26 @@ const SHIFTS = [1, -1, 2, -2, 3, -3, 4, -4];
 /** From some position of each request on, B has the row of a neighbour: from inside of a request, or from its first. */
 export function rowsVerdict(a: RowSet, b: RowSet, from: 'inside' | 'from the first row'): Verdict | null {
   const plain = explain(a, b, (request, row, layer) => ({ request, row, layer })).sets;
-  let best: Readonly<{ shift: number; explained: number; turns: readonly (number | null)[] }> | null = null;
+  let best: Readonly<{
+    shift: number;
+    explained: number;
+    turns: readonly (number | null)[];
+    isInside: boolean;
+  }> | null = null;
   for (const shift of SHIFTS) {
     const found = a.requests.map((_, r) => turnOf(a, b, r, shift));
     const numRows = found.reduce((sum, each) => sum + each.numRows, 0);
     const explained = found.reduce((sum, each) => sum + each.agreement, 0) / Math.max(1, numRows);
-    if (best === null || explained > best.explained) best = { shift, explained, turns: found.map(({ turn }) => turn) };
+    if (best === null || explained > best.explained) {
+      const isInside = found.some(({ turn, before }) => turn !== null && turn > 0 && before >= LEAST_GAIN * turn);
+      best = { shift, explained, turns: found.map(({ turn }) => turn), isInside };
+    }
   }
   if (best === null || best.explained < LEAST_EXPLAINED) return null;
   if (plain === 1 || best.explained - plain < LEAST_GAIN * (1 - plain)) return null;
   const { shift, explained, turns } = best;
   const turned = turns.flatMap((turn, r) => (turn === null ? [] : [{ turn, id: a.requests[r]!.id }]));
-  if (turned.length === 0 || (from === 'inside' && turned.every(({ turn }) => turn === 0))) return null;
+  if (turned.length === 0 || (from === 'inside' && !best.isInside)) return null;
   const { turn, id } = turned[0]!;
   const isAll = turned.length === a.requests.length;
   const where =
@@ -101,6 +109,8 @@ type Turn = Readonly<{
   turn: number | null;
   /** Sum over rows of B of the agreement with what they are then. */
   agreement: number;
+  /** Of the rows before the turn. */
+  before: number;
   numRows: number;
 }>;
 
@@ -117,14 +127,16 @@ function turnOf(a: RowSet, b: RowSet, request: number, shift: number): Turn {
   let behind = 0;
   for (let row = 0; row < numRows; row++) behind += shifted(row);
   let before = 0;
-  let best = { turn: 0, agreement: behind };
+  let best = { turn: 0, agreement: behind, before };
   for (let row = 0; row < numRows; row++) {
     const here = straight(row);
     before += here;
     behind -= shifted(row);
     const agreement = before + behind;
     // Of equal parts, rows that stand where they should are not shifted.
-    if (agreement > best.agreement || (agreement === best.agreement && here > 0)) best = { turn: row + 1, agreement };
+    if (agreement > best.agreement || (agreement === best.agreement && here > 0)) {
+      best = { turn: row + 1, agreement, before };
+    }
   }
   // At the ends a shift has no row to come from.
   const lost =
@@ -132,6 +144,7 @@ function turnOf(a: RowSet, b: RowSet, request: number, shift: number): Turn {
   return {
     turn: best.turn >= numRows ? null : best.turn,
     agreement: best.agreement,
+    before: best.before,
     numRows: Math.max(0, numRows - lost),
   };
 }
