@@ -4,7 +4,9 @@
  */
 
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { rowsLayersNames } from '../capture/row-layers.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
+import type { OffloadNames } from '../host/kv-tier/offload-options.ts';
 import { ROUTER_KERNELS } from '../kernels/model/route/engine-router.ts';
 
 /** A whole number in [min, max]. */
@@ -40,11 +42,25 @@ export function checkDraftFlags(
   throw RoutedExpertsError.of('BAD_VALUE', '--num-speculative-tokens', numSpeculativeTokens, atLeast);
 }
 
+/** What commands call the options of KV offloading. */
+export const OFFLOAD_FLAGS: OffloadNames = {
+  hostBlocks: '--kv-offload-blocks',
+  dir: '--kv-offload-dir',
+  prefixCaching: 'prefix caching',
+};
+
 /** `--router-kernels` of every command that starts an engine. */
 export function routerKernelsOption(): Option {
   return new Option('--router-kernels <way>', 'route in one kernel, or in a gate and a router kernel (see "devices")')
     .choices(ROUTER_KERNELS)
     .default('auto');
+}
+
+/** `--rows-layers` of the same commands. */
+export function rowsLayersOption(): Option {
+  return new Option('--rows-layers <axis>', 'layers that rows count: those with a router, or all, dense ones as zeros')
+    .choices(rowsLayersNames)
+    .default('routers');
 }
 
 function wanted(kind: string, min: number, max: number): string {

@@ -74,12 +74,16 @@ export type RoutingFunction = Readonly<{
 
 /**
  * The shape of a mixture-of-experts model as far as routing shows it.
- * `numLayers` counts the layers that have a router: dense layers have no row.
+ * `numLayers` counts the layers that have a router: dense layers have no row of their own.
  */
 export type ModelConfig = Readonly<{
   name: string;
   /** L: layers with a router. */
   numLayers: number;
+  /**
+   * The model's layers without a router, ascending: the model has `numLayers` layers and these. Absent: it has none.
+   */
+  denseLayers?: readonly number[];
   /** E: experts a router chooses from. */
   numExperts: number;
   /** K: experts a token is sent to. */
@@ -115,6 +119,12 @@ export type RouterKernels = 'auto' | 'fused' | 'gated';
  * `shm-flock`, true to its source, stores and hands out `int32`.
  */
 export type RowDtype = 'uint8' | 'uint16' | 'int32';
+
+/**
+ * Which layers the rows count that a caller gets: `routers`, those that have one, or `all` of the model's, as vLLM and
+ * SGLang return them. Dense layers are zeros then.
+ */
+export type RowsLayers = 'routers' | 'all';
 
 /** The designs of `capture/designs.ts`. */
 export type DesignName = 'off' | 'shm-flock' | 'deltas' | 'host-cache' | 'slot-store' | 'block-store';
@@ -178,14 +188,17 @@ export type LockstepConfig = Readonly<{
   collectiveTimeoutMs: number;
   /** Absent: `modular`. */
   dispatch?: Dispatch;
+  /** Of `modular-shards`: the most rows that a rank routes alone, `[rows, L, K]` words. Absent = 0. */
+  shardWords?: number;
 }>;
 
 /**
  * What the router of a data-parallel rank sees, and with it the capture hook: its own rows (`modular`), those of all
  * engines (`naive`), or those of all engines with each engine's padded to shards of its tensor-parallel ranks
- * (`naive-shards`, under sequence parallelism).
+ * (`naive-shards`, under sequence parallelism). Or each tensor-parallel rank routes a shard of its engine's rows alone
+ * (`modular-shards`, sequence parallelism with a modular kernel): an all-gather brings them together.
  */
-export type Dispatch = 'modular' | 'naive' | 'naive-shards';
+export type Dispatch = 'modular' | 'naive' | 'naive-shards' | 'modular-shards';
 
 /** What a worker thread is told when it starts. Structured-cloneable. */
 export type WorkerConfig = Readonly<{

@@ -8,8 +8,10 @@ import type {
   ModelConfig,
   PrefixRows,
   RouterKernels,
+  RowsLayers,
 } from '../contract/config.ts';
 import { prefixRowsByName } from '../capture/deltas/prefix-rows.ts';
+import { rowsLayersNames } from '../capture/row-layers.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
 import { DEFAULT_CLOCK_TIMES } from '../kernels/device/clock/clock-times.ts';
@@ -17,6 +19,7 @@ import { modelPreset } from '../kernels/model/model-presets.ts';
 import { ROUTER_KERNELS } from '../kernels/model/route/engine-router.ts';
 import { designReference } from '../worker/design-module.ts';
 import type { SessionConfig } from './design-session.ts';
+import { checkOffload, NO_OFFLOAD, type KvOffloadOptions, type OffloadNames } from './kv-tier/offload-options.ts';
 import { requireNames, requireOneOf, requireText } from './option-checks.ts';
 
 /** A timer of Node waits no longer, in ms. */
@@ -47,6 +50,16 @@ export type EngineOptions = Readonly<{
   design?: string | URL;
   /** Rows of prefix-cached tokens under `deltas`; default `complete`. */
   prefixRows?: PrefixRows;
+  /**
+   * Where KV blocks go that the prefix cache gives up: `hostBlocks` of them to host memory, and with `dir` to files
+   * that outlive the engine (`dirBlocks`, `weightVersion`). Default: they are gone.
+   */
+  kvOffload?: Partial<KvOffloadOptions>;
+  /**
+   * The layers that rows count: those that have a router (`routers`, default), or `all` of the model's, dense ones as
+   * zeros. `rows.layers` says which have a router.
+   */
+  rowsLayers?: RowsLayers;
   /** Worker threads, each of which runs every step; default 1. */
   numRanks?: number;
   /** Steps in flight; default 2. With 1 the engine schedules synchronously. */
@@ -75,6 +88,8 @@ const OPTIONS: Readonly<Record<keyof EngineOptions, true>> = {
   routerKernels: true,
   design: true,
   prefixRows: true,
+  kvOffload: true,
+  rowsLayers: true,
   numRanks: true,
   queueDepth: true,
   maxRestarts: true,
@@ -93,16 +108,18 @@ export function engineSettings(options: EngineOptions): EngineSettings {
   requireWhole('queueDepth', queueDepth, 1, 16);
   requireWhole('numRanks', numRanks, 1, 16);
   requireWhole('maxRestarts', maxRestarts, 0, 1000);
-  const { stepTimeoutMs, prefixRows, routerKernels = 'auto' } = options;
+  const { stepTimeoutMs, prefixRows, kvOffload, rowsLayers = 'routers', routerKernels = 'auto' } = options;
+  requireOneOf('rowsLayers', rowsLayers, rowsLayersNames);
   if (stepTimeoutMs !== undefined) requireWhole('stepTimeoutMs', stepTimeoutMs, 0, MOST_TIMER_MS);
   if (!ROUTER_KERNELS.includes(routerKernels))
     throw RoutedExpertsError.of('UNKNOWN_NAME', 'routerKernels', routerKernels, ROUTER_KERNELS);
+  const engine = engineConfig(options.engine ?? {}, { queueDepth });
   return {
     design: designReference(design),
     maxRestarts,
     session: {
       model: modelOf(options.model),
-      engine: engineConfig(options.engine ?? {}, { queueDepth }),
+      engine,
       device,
       adapter: options.adapter ?? null,
       ...(options.clockTimes === undefined ? {} : { clockTimes: clockTimesOf(options.clockTimes, device) }),
@@ -110,11 +127,30 @@ export function engineSettings(options: EngineOptions): EngineSettings {
       queueDepth,
       ballastMs: options.ballastMs ?? 0,
       fault: null,
+      rowsLayers,
       router: { kind: 'modular', kernels: routerKernels },
       ...(stepTimeoutMs === undefined ? {} : { stepTimeoutMs }),
+      ...(kvOffload === undefined ? {} : { kvOffload: offloadOf(kvOffload, engine) }),
       ...(prefixRows === undefined ? {} : { prefixRows: prefixRowsByName(prefixRows) }),
     },
   };
+}
+
+const OFFLOAD_NAMES: OffloadNames = {
+  hostBlocks: 'kvOffload.hostBlocks',
+  dir: 'kvOffload.dir',
+  prefixCaching: 'engine.enablePrefixCaching',
+};
+
+function offloadOf(given: Partial<KvOffloadOptions>, engine: EngineConfig): KvOffloadOptions {
+  requireNames('kvOffload', given, Object.keys(NO_OFFLOAD));
+  const offload = { ...NO_OFFLOAD, ...given };
+  requireWhole('kvOffload.hostBlocks', offload.hostBlocks, 0, 2 ** 24);
+  requireWhole('kvOffload.dirBlocks', offload.dirBlocks, 1, 2 ** 24);
+  requireText('kvOffload.weightVersion', offload.weightVersion);
+  if (offload.dir !== null) requireText('kvOffload.dir', offload.dir);
+  checkOffload(offload, engine, OFFLOAD_NAMES);
+  return offload;
 }
 
 function modelOf(model: EngineOptions['model']): ModelConfig {

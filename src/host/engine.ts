@@ -8,6 +8,7 @@ import type { WorkerLiveCounts } from '../worker/executor.ts';
 import { DesignSession } from './design-session.ts';
 import { engineSettings, type EngineOptions } from './engine-options.ts';
 import { engineRequest, type GenerateOptions } from './generate-options.ts';
+import type { OffloadStats } from './kv-tier/kv-offload.ts';
 import { LiveEngine } from './live-engine.ts';
 import { LiveRequest, type GenerationResult, type GenerationUpdate } from './live-request.ts';
 
@@ -107,6 +108,11 @@ export class Engine {
     return this.#live.stats();
   }
 
+  /** What is kept of KV blocks outside the device; `null` without `kvOffload`. */
+  offloadStats(): OffloadStats | null {
+    return this.#live.offloadStats();
+  }
+
   /** What the workers hold; all 0 when nothing runs. Rejects with WORKER_LOST if they are gone, as after `close`. */
   liveCounts(): Promise<WorkerLiveCounts> {
     return this.#live.workerLiveCounts();
@@ -131,7 +137,7 @@ export class Engine {
     this.#numRequests++;
     const { vocabSize } = this.#session.config.model;
     const made = engineRequest(prompt, options, { number: this.#numRequests, vocabSize });
-    const request = new LiveRequest(made.requestId);
+    const request = new LiveRequest(made.requestId, this.#session.withLayers);
     this.#live.add(made);
     this.#requests.set(made.requestId, request);
     return request;

@@ -1,5 +1,6 @@
 /** The engine behind the server: requests in, generations out, and KV for and from other servers. */
 
+import type { WithLayers } from '../capture/row-layers.ts';
 import type { DesignReference } from '../contract/config.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -34,6 +35,8 @@ export type EngineObserver = Required<Pick<LiveEngineOptions, 'onStep' | 'onLoss
     onOutput: (choice: Choice, output: EngineCoreOutput) => void;
     /** KV from elsewhere did not come. */
     onKvFailure: (requestId: string, error: Error) => void;
+    /** Something is wrong with the files of KV blocks; told once. */
+    onOffloadProblem: (message: string) => void;
   }>;
 
 /** Tasks beyond those that a rank has places for would be handed to it in another order, steps among them. */
@@ -44,6 +47,8 @@ export class EngineHost {
   /** `null` without `options.kv`. */
   readonly kv: KvExchange | null;
   readonly engine: LiveEngine;
+  /** Gives the rows of an answer the layers that `options.rowsLayers` asks for. */
+  readonly withLayers: WithLayers;
   readonly #session: DesignSession;
   readonly #generations: Map<string, Generation> = new Map();
   readonly #observer: EngineObserver;
@@ -51,6 +56,7 @@ export class EngineHost {
   private constructor(options: EngineHostOptions, session: DesignSession, observer: EngineObserver) {
     this.options = options;
     this.kv = options.kv === null ? null : this.#makeExchange(options.kv);
+    this.withLayers = session.withLayers;
     this.#session = session;
     this.#observer = observer;
     const { onStep, onLoss, onRestart, onDeath } = observer;
@@ -60,6 +66,7 @@ export class EngineHost {
       onLoss,
       onRestart,
       onDeath,
+      onOffloadProblem: (message) => observer.onOffloadProblem(message),
       maxRestarts: options.maxRestarts,
       connector: this.kv,
     });

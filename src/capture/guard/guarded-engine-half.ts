@@ -6,8 +6,9 @@
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
-import type { ModelConfig, RowDtype } from '../../contract/config.ts';
+import type { EngineConfig, ModelConfig, RowDtype } from '../../contract/config.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
+import type { EvictedRows } from '../../contract/kv-connector.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
@@ -15,6 +16,7 @@ import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 import { BrokenContract, callHook, closeQuietly, countsOf, designFailed, shown } from './hook-call.ts';
 import { unwrapDeltas } from './payload.ts';
+import { rowShape, type RowShape } from '../row-shape.ts';
 import { problemOfRows } from './rows-check.ts';
 
 /** A live request that asked for rows. */
@@ -31,10 +33,12 @@ const NOTHING: CaptureLiveCounts = { requests: 0, bytes: 0 };
 export class GuardedEngineHalf implements CaptureEngineHalf {
   readonly design: string;
   readonly followsBlocks: boolean;
+  readonly takesTierKv: boolean;
   /** Absent where the half has none: its absence means something. */
   readonly acceptsExternalKv?: (request: CaptureRequest, hasRows: boolean) => boolean;
   readonly onExternalKv?: (request: CaptureRequest, from: number, to: number, rows: RoutedRows | null) => void;
-  readonly #model: ModelConfig;
+  readonly #blockSize: number;
+  readonly #shape: RowShape;
   readonly #needsRows: boolean;
   /** `null`: switched off, because of `#failure`. */
   #half: CaptureEngineHalf | null;
@@ -42,10 +46,17 @@ export class GuardedEngineHalf implements CaptureEngineHalf {
   readonly #asking: Map<number, Asking> = new Map();
   #failures: Map<string, RoutedExpertsError> = new Map();
 
-  constructor(design: string, half: CaptureEngineHalf, model: ModelConfig) {
+  constructor(
+    design: string,
+    half: CaptureEngineHalf,
+    model: ModelConfig,
+    { blockSize }: Pick<EngineConfig, 'blockSize'>,
+  ) {
     this.design = design;
     this.#half = half;
-    this.#model = model;
+    this.#blockSize = blockSize;
+    this.takesTierKv = half.takesTierKv === true;
+    this.#shape = rowShape(model);
     this.followsBlocks = half.followsBlocks === true;
     this.#needsRows = half.needsRows === true;
     if (half.acceptsExternalKv === undefined) return;
@@ -100,7 +111,7 @@ export class GuardedEngineHalf implements CaptureEngineHalf {
       // Before `rows` is looked at: a promise has no fields.
       if (rows instanceof Promise) return rows;
       const to = request.numTokens - 1;
-      const due = { shape: this.#model, from: asking.rowsEnd, dtype: asking.dtype, to };
+      const due = { shape: this.#shape, from: asking.rowsEnd, dtype: asking.dtype, to };
       const problem = problemOfRows(rows, { ...due, isLast: finishReason !== null && finishReason !== 'error' });
       if (problem !== null) throw new BrokenContract(problem);
       if (rows === null) return null;
@@ -126,6 +137,21 @@ export class GuardedEngineHalf implements CaptureEngineHalf {
       const unwrapped = { ...output, routedExpertDeltas: deltas };
       this.#ofAll('onStepOutput', undefined, (half) => half.onStepOutput(unwrapped, live));
     }
+  }
+
+  evictedRows(blockId: number): EvictedRows | null {
+    const rows = this.#ofAll('evictedRows', null, (half) => half.evictedRows?.(blockId) ?? null);
+    if (rows === null) return null;
+    const { entriesPerRow, dtype } = this.#shape;
+    const length = this.#blockSize * entriesPerRow;
+    const read = (): ReturnType<EvictedRows['read']> =>
+      this.#ofAll('evictedRows', null, () => {
+        const chunk = rows.read();
+        const isBlock = chunk === null || (chunk.length === length && dtypeOf(chunk) === dtype);
+        if (!isBlock) throw new BrokenContract(`its read returned no ${length} ids of ${dtype}, and not null`);
+        return chunk;
+      });
+    return { from: rows.from, read };
   }
 
   onBlockEvicted(blockId: number): void {
@@ -196,6 +222,11 @@ export class GuardedEngineHalf implements CaptureEngineHalf {
     this.close();
     for (const asking of this.#asking.values()) this.#fail(asking, this.#failure);
   }
+}
+
+function dtypeOf(chunk: Uint8Array | Uint16Array | Int32Array): RowDtype {
+  if (chunk instanceof Int32Array) return 'int32';
+  return chunk instanceof Uint16Array ? 'uint16' : 'uint8';
 }
 
 function newAsking({ requestId, routedExpertsPromptStart: rowsEnd }: CaptureRequest): Asking {

@@ -9,6 +9,7 @@ import type {
   ModelConfig,
   PrefixRows,
   RouterKernels,
+  RowsLayers,
   WorkerFault,
 } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
@@ -91,12 +92,14 @@ export type Flags = DeviceFlags & {
   gpus?: number[];
   blockSize: number;
   numBlocks?: number;
+  kvOffloadBlocks: number;
   maxNumSeqs?: number;
   maxNumBatchedTokens?: number;
   maxModelLen?: number;
   policy: 'fcfs' | 'priority';
   prefixCaching: boolean;
   prefixRows: PrefixRows;
+  rowsLayers: RowsLayers;
   routing: 'deterministic' | 'replay';
   recording?: string;
   router: 'modular' | 'monolithic';
