@@ -6,6 +6,11 @@
  *
  *     rows     a  b  b  b  b  c  d          run of b: 4 rows
  *              └ commit a, once └ commit b, 4 times, or leave them out
+ *
+ * A cell (layer, expert) is one word, read and written once for each id: the row that chose it last, which makes
+ * overlap with the row before one comparison, and its count since the words were last emptied.
+ *
+ *     bits     31 ──────── count ──────── 12 │ 11 ── number of the row, from 1 ── 0
  */
 
 import { RoutedExpertsError } from '../../contract/errors.ts';
@@ -40,8 +45,8 @@ export const LEAST_RUN = 32;
 /** More experts than any model has. A greater id is no id. */
 const MOST_EXPERTS = 65_536;
 
-/** Where a row's sequence number is renewed, far below 2³¹. */
-const LAST_SEQUENCE = 2_000_000_000;
+const SEQUENCE_BITS = 12;
+const SEQUENCE_MASK = 2 ** SEQUENCE_BITS - 1;
 
 export class RowScan {
   readonly #options: RowScanOptions;
@@ -49,9 +54,11 @@ export class RowScan {
   readonly #topK: number;
   /** Experts that there is room for. Grows where the form does not say how many there are. */
   #room: number;
+  /** `[L][room]`, without what the words hold. */
   #counts: Float64Array;
-  /** `[L][room]`: the sequence number of the row that chose the expert last. */
-  #last: Int32Array;
+  /** `[L][room]`. */
+  #words: Int32Array;
+  /** Number of the row that was counted last. */
   #sequence = 1;
   #hasNeighbour = false;
   /** A committed row that no other has followed is looked for here. */
@@ -75,7 +82,7 @@ export class RowScan {
     this.#width = numLayers * topK;
     this.#room = numExperts ?? 256;
     this.#counts = new Float64Array(numLayers * this.#room);
-    this.#last = new Int32Array(numLayers * this.#room);
+    this.#words = new Int32Array(numLayers * this.#room);
     this.#overlap = new OverlapCounts(numLayers, topK);
     this.faults = new DataFaults(options.shape);
     this.windows = new WindowCounts(numLayers);
@@ -95,6 +102,7 @@ export class RowScan {
   get numExperts(): number {
     const { numExperts, numLayers } = this.#options.shape;
     if (numExperts !== null) return numExperts;
+    this.#emptyWords();
     for (let id = this.#room - 1; id >= 0; id--) {
       for (let layer = 0; layer < numLayers; layer++) if (this.#counts[layer * this.#room + id]! > 0) return id + 1;
     }
@@ -104,6 +112,7 @@ export class RowScan {
   /** Selections of each expert, `[L][E]`. Copies. */
   counts(): Float64Array[] {
     const numExperts = this.numExperts;
+    this.#emptyWords();
     return Array.from({ length: this.#options.shape.numLayers }, (_, layer) =>
       this.#counts.slice(layer * this.#room, layer * this.#room + numExperts),
     );
@@ -143,6 +152,7 @@ export class RowScan {
 
   end(): void {
     this.#commitWaiting(null);
+    this.#emptyWords();
     this.windows.end(this.#counts, this.#room);
   }
 
@@ -174,6 +184,7 @@ export class RowScan {
     if (onRow !== undefined) onRow({ ids, at, row: this.#waitingRow, times, startsRequest: this.#waitingStarts });
     this.#waitingStarts = false;
     this.#count(ids, at, times, batch);
+    if (this.windows.isDue(times)) this.#emptyWords();
     this.windows.add(times, this.#counts, this.#room);
   }
 
@@ -203,16 +214,12 @@ export class RowScan {
   #count(ids: RowIds, at: number, times: number, batch: RowBatch | null): void {
     const topK = this.#topK;
     const numLayers = this.#options.shape.numLayers;
-    if (this.#sequence >= LAST_SEQUENCE) this.#renewSequence();
+    if (this.#sequence === SEQUENCE_MASK) this.#emptyWords();
     const before = this.#sequence;
-    const now = this.#hasNeighbour ? before + 1 : before + 2;
     const hasNeighbour = this.#hasNeighbour;
-    this.#sequence = now;
+    this.#sequence = before + 1;
     this.#hasNeighbour = true;
     const found = this.#overlap.found;
-    let counts = this.#counts;
-    let last = this.#last;
-    let room = this.#room;
     let repeated = false;
     for (let layer = 0; layer < numLayers; layer++) {
       const first = at + layer * topK;
@@ -220,31 +227,41 @@ export class RowScan {
         this.faults.addZeroLayer(layer, times);
         continue;
       }
-      let base = layer * room;
-      let common = 0;
-      for (let k = 0; k < topK; k++) {
-        const id = ids[first + k]!;
-        // A negative id, too, is beyond all unsigned ones.
-        if (id >>> 0 >= room) {
-          if (id < 0) {
-            this.faults.addEmpty(times);
-            continue;
-          }
-          this.#makeRoom(id, first + k, batch);
-          ({ counts, last, room } = { counts: this.#counts, last: this.#last, room: this.#room });
-          base = layer * room;
-        }
-        const cell = base + id;
-        const seen = last[cell]!;
-        if (seen === before) common++;
-        else if (seen === now) repeated = true;
-        last[cell] = now;
-        counts[cell]! += times;
+
+      let counted = countIds(this.#words, layer * this.#room, this.#room - 1, ids, first, topK, before);
+      if (counted === NOT_COUNTED) {
+        const known = this.#knownIds({ ids, first, topK }, times, batch);
+        counted = countIds(this.#words, layer * this.#room, this.#room - 1, known, 0, known.length, before);
       }
+      const common = counted % REPEATED;
+      if (counted >= REPEATED) repeated = true;
       if (hasNeighbour) found[layer * (topK + 1) + common]!++;
-      if (times > 1) this.#overlap.add(layer, topK, times - 1);
+      if (times > 1) this.#addTimes({ ids, first, topK }, layer, times - 1);
     }
     if (repeated) this.faults.addRepeated(this.#waitingRow, times);
+  }
+
+  /** The ids that there are, with room for each. */
+  #knownIds({ ids, first, topK }: LayerPlace, times: number, batch: RowBatch | null): Int32Array {
+    const known: number[] = [];
+    for (let entry = first; entry < first + topK; entry++) {
+      const id = ids[entry]!;
+      if (id < 0) this.faults.addEmpty(times);
+      else {
+        if (id >= this.#room) this.#makeRoom(id, entry, batch);
+        known.push(id);
+      }
+    }
+    return Int32Array.from(known);
+  }
+
+  /** Further rows that are the same share all of their ids with the row before. */
+  #addTimes({ ids, first, topK }: LayerPlace, layer: number, times: number): void {
+    for (let k = 0; k < topK; k++) {
+      const id = ids[first + k]!;
+      if (id >= 0) this.#counts[layer * this.#room + id]! += times;
+    }
+    this.#overlap.add(layer, topK, times);
   }
 
   /** Where the number of experts is known, an id beyond it is an error. Where it is not, there may be more. */
@@ -254,23 +271,71 @@ export class RowScan {
     if (id >= most) throw beyond(id, most, batch === null ? this.#waitingPlace : batch.placeOf(entry));
     const room = Math.min(MOST_EXPERTS, 2 ** Math.ceil(Math.log2(id + 1)));
     const counts = new Float64Array(numLayers * room);
-    const last = new Int32Array(numLayers * room);
+    const words = new Int32Array(numLayers * room);
     for (let layer = 0; layer < numLayers; layer++) {
       const from = layer * this.#room;
       counts.set(this.#counts.subarray(from, from + this.#room), layer * room);
-      last.set(this.#last.subarray(from, from + this.#room), layer * room);
+      words.set(this.#words.subarray(from, from + this.#room), layer * room);
     }
     this.windows.widen(this.#room, room);
     this.#counts = counts;
-    this.#last = last;
+    this.#words = words;
     this.#room = room;
   }
 
-  #renewSequence(): void {
-    this.#last.fill(0);
+  /** Adds the words to the counts, and numbers rows from 1 again: the row that was counted last. */
+  #emptyWords(): void {
+    const words = this.#words;
+    const counts = this.#counts;
+    for (let cell = 0; cell < words.length; cell++) {
+      const word = words[cell]!;
+      counts[cell]! += word >>> SEQUENCE_BITS;
+      words[cell] = (word & SEQUENCE_MASK) === this.#sequence ? 1 : 0;
+    }
     this.#sequence = 1;
-    this.#hasNeighbour = false;
   }
+}
+
+type LayerPlace = Readonly<{ ids: RowIds; first: number; topK: number }>;
+
+/** An id has no word: nothing was counted. */
+const NOT_COUNTED = -1;
+/** Is added where an id stands twice. */
+const REPEATED = 65_536;
+
+/**
+ * Counts the ids of one layer of a row into `words`, which begin at `base` and go up to id `limit`. Returns how many of
+ * them the row before chose, too. It is all that runs for each id, and knows nothing else, so that it is compiled well.
+ */
+function countIds(
+  words: Int32Array,
+  base: number,
+  limit: number,
+  ids: RowIds,
+  first: number,
+  topK: number,
+  before: number,
+): number {
+  // The sign of what is negative: an id, or what is left above it.
+  let signs = 0;
+  for (let k = 0; k < topK; k++) {
+    const id = ids[first + k]!;
+    signs |= id | (limit - id);
+  }
+  if (signs < 0) return NOT_COUNTED;
+  const now = before + 1;
+  const oneMore = now + 2 ** SEQUENCE_BITS;
+  let common = 0;
+  let twice = 0;
+  for (let k = 0; k < topK; k++) {
+    const cell = base + ids[first + k]!;
+    const word = words[cell]!;
+    const seen = word & SEQUENCE_MASK;
+    if (seen === before) common++;
+    else if (seen === now) twice = REPEATED;
+    words[cell] = word - seen + oneMore;
+  }
+  return common + twice;
 }
 
 /** An id beyond the experts, perhaps of a slot: what the message says. */

@@ -43,7 +43,12 @@ export class WindowCounts {
     return this.#numRows;
   }
 
-  /** `counts`: `[L][room]`, with the rows in it. */
+  /** Whether counts are looked at when so many rows are added. */
+  isDue(numRows: number): boolean {
+    return this.#numRows + numRows >= Math.min(this.#nextPower, this.#nextWindow);
+  }
+
+  /** `counts`: `[L][room]`; with the rows in it where they are due. */
   add(numRows: number, counts: Float64Array, room: number): void {
     this.#numRows += numRows;
     if (this.#numRows >= this.#nextPower) this.#notePresent(counts, room);
