@@ -20,6 +20,9 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   work: async () => (await import('./work.ts')).workCommand(),
   merge: async () => (await import('./merge.ts')).mergeCommand(),
   kernels: async () => (await import('./kernels/command.ts')).kernelsCommand(),
+  inspect: async () => (await import('./inspect/command.ts')).inspectCommand(),
+  compare: async () => (await import('./compare/command.ts')).compareCommand(),
+  placement: async () => (await import('./placement/command.ts')).placementCommand(),
   serve: async () => (await import('./serve.ts')).serveCommand(),
   proxy: async () => (await import('./proxy.ts')).proxyCommand(),
 };

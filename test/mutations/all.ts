@@ -1,3 +1,4 @@
+import { analysisMutations } from './analysis.ts';
 import { batchQueueMutations } from './batch-queue.ts';
 import { benchMutations } from './bench.ts';
 import { campaignMutations } from './campaign.ts';
@@ -20,6 +21,7 @@ import type { SourceMutation } from './source-mutation.ts';
 import { workersMutations } from './workers.ts';
 
 export const allMutations: readonly SourceMutation[] = [
+  ...analysisMutations,
   ...batchQueueMutations,
   ...benchMutations,
   ...campaignMutations,

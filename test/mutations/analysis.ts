@@ -1,0 +1,138 @@
+import type { SourceMutation } from './source-mutation.ts';
+
+const scan = { test: 'test/analysis/row-scan.unit.test.ts' };
+const compare = { test: 'test/analysis/compare.unit.test.ts' };
+const placement = { test: 'test/analysis/placement.unit.test.ts' };
+const golden = { command: ['inspect', 'verify', '../shared/golden/load-balance'] };
+const files = { test: 'test/rows/files.unit.test.ts' };
+
+export const analysisMutations: readonly SourceMutation[] = [
+  {
+    name: 'profiling-rows-count',
+    defect: 'the rows of a profiling pass count as traffic',
+    file: 'src/analysis/load/row-scan.ts',
+    find: 'if (times < LEAST_RUN && !goesOn) {',
+    replace: 'if (times < LEAST_RUN * 1000 && !goesOn) {',
+    killedBy: scan,
+  },
+  {
+    name: 'warm-up-rows-count',
+    defect: 'a shorter pass of the rows that a profiling pass had counts as traffic',
+    file: 'src/analysis/load/row-scan.ts',
+    find: 'const goesOn = this.#leftOut !== null',
+    replace: 'const goesOn = this.#leftOut === ids',
+    killedBy: scan,
+  },
+  {
+    name: 'neighbours-across-what-is-left-out',
+    defect: 'rows on both sides of rows that are left out count as neighbours',
+    file: 'src/analysis/load/row-scan.ts',
+    find: 'if (!isKept) {\n      this.#hasNeighbour = false;',
+    replace: 'if (!isKept) {',
+    killedBy: scan,
+  },
+  {
+    name: 'dense-layer-loads-expert-0',
+    defect: 'the zeros of a dense layer are load on expert 0',
+    file: 'src/analysis/load/row-scan.ts',
+    find: 'this.faults.addZeroLayer(layer, times);\n        continue;',
+    replace: 'this.faults.addZeroLayer(layer, times);',
+    killedBy: scan,
+  },
+  {
+    name: 'batch-kept-beyond-its-time',
+    defect: 'the last row of a batch is read after its memory holds the next batch',
+    file: 'src/analysis/load/row-scan.ts',
+    find: 'this.#waiting = this.#waiting.slice(this.#waitingAt, this.#waitingAt + width);',
+    replace: 'this.#waiting = this.#waiting.subarray(this.#waitingAt, this.#waitingAt + width);',
+    killedBy: scan,
+  },
+  {
+    name: 'eplb-in-f64',
+    defect: 'EPLB divides and sums in f64, and places large loads as the original does not',
+    file: 'src/analysis/placement/eplb.ts',
+    find: "const round = precision === 'f32' ? Math.fround : same;",
+    replace: "const round = precision === 'f32' ? same : Math.fround;",
+    killedBy: golden,
+  },
+  {
+    name: 'eplb-last-of-equals',
+    defect: 'of equal loads the last expert gets the next replica',
+    file: 'src/analysis/placement/eplb.ts',
+    find: 'if (perReplica[i]! > perReplica[most]!) most = i;',
+    replace: 'if (perReplica[i]! >= perReplica[most]!) most = i;',
+    killedBy: placement,
+  },
+  {
+    name: 'placement-judged-on-its-own-window',
+    defect: 'a placement is judged on the window that it was fitted on',
+    file: 'src/analysis/placement/screening.ts',
+    find: 'const candidate = work(fitted.candidate);',
+    replace: 'const candidate = work(judged.candidate);',
+    killedBy: golden,
+  },
+  {
+    name: 'busiest-rank-in-total',
+    defect: 'the work of passes is taken from totals, which a rank that is busy by turns evens out',
+    file: 'src/analysis/load/step-loads.ts',
+    find: 'this.#stepMaxSum[l]! += max;',
+    replace: 'this.#stepMaxSum[l] = greatest(total);',
+    killedBy: golden,
+  },
+  {
+    name: 'cache-fitted-on-what-it-is-tested-on',
+    defect: 'a static cache is chosen by the rows that it is tested on',
+    file: 'src/analysis/locality/expert-cache.ts',
+    find: 'staticSplit: staticHits(first, second, layers.length, sizes),',
+    replace: 'staticSplit: staticHits(second, second, layers.length, sizes),',
+    killedBy: golden,
+  },
+  {
+    name: 'verify-forgives-lengths',
+    defect: 'a recorded list that is longer than the answer passes',
+    file: 'src/cli/inspect/verify/differences.ts',
+    find: 'if (expected.length !== actual.length)',
+    replace: 'if (expected.length < actual.length)',
+    killedBy: { test: 'test/analysis/golden.unit.test.ts' },
+  },
+  {
+    name: 'miles-counts-padding',
+    defect: 'a token of padding differs by the rule of miles',
+    file: 'src/analysis/agreement/agreement.ts',
+    find: 'if (!isA || !isB) continue;',
+    replace: '',
+    killedBy: compare,
+  },
+  {
+    name: 'no-shift-by-one-row',
+    defect: 'a shift by one row is not looked for, the commonest of all',
+    file: 'src/analysis/agreement/row-verdicts.ts',
+    find: 'const SHIFTS = [1, -1, 2, -2, 3, -3, 4, -4];',
+    replace: 'const SHIFTS = [2, -2, 3, -3, 4, -4];',
+    killedBy: compare,
+  },
+  {
+    name: 'slots-learnt-from-what-is-tested',
+    defect: 'ids of slots are believed without a test: any rows that are seen once are a map',
+    file: 'src/analysis/agreement/id-verdicts.ts',
+    find: 'const isTest = perLayer[cell.layer]!++ % 2 === 1;',
+    replace: 'const isTest = false;',
+    killedBy: compare,
+  },
+  {
+    name: 'truncated-array-passes',
+    defect: 'an array that is cut short is read as far as it goes',
+    file: 'src/rows/files/npy-stream.ts',
+    find: 'if (taken < count * rowBytes) {',
+    replace: 'if (taken < 0) {',
+    killedBy: files,
+  },
+  {
+    name: 'pickle-passes',
+    defect: 'a pickle is not refused',
+    file: 'src/rows/files/file-kind.ts',
+    find: 'return head[0] === 0x80 && head[1]! >= 2 && head[1]! <= 5;',
+    replace: 'return head[0] === 0x81;',
+    killedBy: files,
+  },
+];
