@@ -125,7 +125,7 @@ function oneCluster(figures: ClusterFigures): string[] {
       LEGEND,
     );
   }
-  if (latecomer !== null) {
+  if (latecomer !== null && latecomer.lateShare >= WORTH_TELLING) {
     lines.push(`late for most passes: rank ${latecomer.rank}, for ${(100 * latecomer.lateShare).toFixed(0)} % of them`);
   }
   const gaps = Object.entries(declared).map(([law, count]) => `${law} ${count}×`);
@@ -171,6 +171,9 @@ function clustersTable(figures: readonly ClusterFigures[]): string {
   );
 }
 
+/** Share of passes that a rank is late for. */
+const WORTH_TELLING = 0.05;
+
 const MOST_NODES = 8;
 
 function trafficTable({ nodes, cell }: ClusterFigures): string {
@@ -198,7 +201,9 @@ function experiments(figures: readonly ClusterFigures[]): string[] {
     timeoutsMs: stall === null ? [] : [stall.at / 1e3],
   }));
   const late = figures.flatMap(({ cell, latecomer }) =>
-    latecomer === null ? [] : [`${cell.label} rank ${latecomer.rank} ${(100 * latecomer.lateShare).toFixed(0)} %`],
+    latecomer === null || latecomer.lateShare < WORTH_TELLING
+      ? []
+      : [`${cell.label} rank ${latecomer.rank} ${(100 * latecomer.lateShare).toFixed(0)} %`],
   );
   const lateText = late.length === 0 ? [] : [`late for most passes, before they begin: ${late.join(', ')}`];
   return [experimentsTable(rows), ...lateText, ...EXPERIMENTS_LEGEND];

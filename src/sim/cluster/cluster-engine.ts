@@ -9,6 +9,7 @@ import type { RoutedExpertsError } from '../../contract/errors.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { Router } from '../../kernels/model/route/route.ts';
+import { gapsThatApply } from '../../capture/designs.ts';
 import { rowShape } from '../../capture/row-shape.ts';
 import { BatchQueue, type BatchedEngine } from '../../worker/pipeline/batch-queue.ts';
 import { DUMMY_STEP } from '../../worker/pipeline/lockstep/activity-board.ts';
@@ -81,7 +82,7 @@ export class ClusterEngine implements BatchedEngine<Flight>, RankEvents {
     this.engine = engine;
     this.node = node;
     this.#options = options;
-    this.judge = new Judge(tested.gaps);
+    this.judge = new Judge(gapsThatApply(tested.gaps, { isOffloading: false }));
     this.#bytesPerRow = rowShape(cluster.model).bytesPerRow;
     const perByte = {
       worker: costs.savePerRowUs / savedRowBytes(cluster.model),
