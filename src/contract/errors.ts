@@ -32,6 +32,9 @@ const messages = {
     `design "${design}" broke its contract in ${hook}: ${problem}; repair it, or choose another design`,
   BAD_TRACE_LINE: (file: string, line: number, problem: string) => `${file}:${line}: ${problem}`,
   BAD_FILE: (file: string, problem: string) => `${file}: ${problem}`,
+  ROWS_MISSING: (form: string, missing: readonly (readonly number[])[]): string =>
+    `the form "${form}" cannot say that rows are missing, and ${missing.length} ranges of them are, the first ` +
+    `[${missing[0]!.join(', ')}); ask for another routed_experts_format, or take a --design and --prefix-rows that leave none out`,
   BAD_ROWS: (form: string, problem: string) =>
     `no rows in the form "${form}": ${problem}; give the form in which they were written`,
   NO_ADAPTER: (tried: readonly string[]) =>

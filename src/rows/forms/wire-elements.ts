@@ -1,7 +1,8 @@
 /** What the readers of wire forms share: the elements that a form holds, before anything is made of them. */
 
-import { decodeBase64 } from './base64.ts';
-import type { WireDtype } from './row-pieces.ts';
+import type { PositionRange } from '../../contract/routed-rows.ts';
+import { decodeBase64 } from '../base64.ts';
+import type { WireDtype } from '../row-pieces.ts';
 
 /** Rows, layers and experts of a row. */
 export type WireShape = readonly [numRows: number, numLayers: number, topK: number];
@@ -14,6 +15,10 @@ export type WireElements = Readonly<{
   shape: WireShape | null;
   /** Position of the first row; `null` of a form that does not say it. */
   start: number | null;
+  /** Of a form that says itself which rows are missing. */
+  missing?: readonly PositionRange[];
+  /** Of a form that says how wide its ids are: the most experts that there can be. */
+  numExperts?: number;
 }>;
 
 /** Throws an Error for a value that is no base64. */

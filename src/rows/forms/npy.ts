@@ -1,10 +1,10 @@
 /** vLLM's form: base64 of a NumPy `.npy` file, `np.load(io.BytesIO(base64.b64decode(s)))`. */
 
-import type { RoutedRows } from '../contract/routed-rows.ts';
-import type { JsonObject } from './json-object.ts';
-import type { JsonParts } from './json-parts.ts';
-import { base64String } from './json-parts.ts';
-import { rowPieces } from './row-pieces.ts';
+import type { RoutedRows } from '../../contract/routed-rows.ts';
+import type { JsonObject } from '../json-object.ts';
+import type { JsonParts } from '../json-parts.ts';
+import { base64String } from '../json-parts.ts';
+import { rowPieces } from '../row-pieces.ts';
 import { unsignedDtype } from './unsigned-dtype.ts';
 import type { WireElements } from './wire-elements.ts';
 import { wireBytes, wireShape } from './wire-elements.ts';
@@ -32,7 +32,7 @@ export function npyHeader(descr: '|u1' | '<u2', shape: readonly number[]): Uint8
 export function* npyMembers(rows: RoutedRows, numExperts: number): Generator<readonly [string, JsonParts]> {
   const { dtype, fill } = unsignedDtype(rows, numExperts);
   const header = npyHeader(dtype === 'uint8' ? '|u1' : '<u2', [rows.count, rows.numLayers, rows.topK]);
-  yield ['routed_experts', base64String(rowPieces(rows, dtype, fill, header))];
+  yield ['routed_experts', base64String(rowPieces(rows, dtype, fill, { header }))];
 }
 
 /** Throws an Error for what is not base64 of such a file, of dtype u1 or u2 and three dimensions. */

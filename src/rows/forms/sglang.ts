@@ -3,19 +3,20 @@
  * −1.
  */
 
-import type { RoutedRows } from '../contract/routed-rows.ts';
-import type { JsonObject } from './json-object.ts';
-import { isObject } from './json-object.ts';
-import type { JsonParts } from './json-parts.ts';
-import { base64String, objectWith } from './json-parts.ts';
-import { rowPieces } from './row-pieces.ts';
+import type { RoutedRows } from '../../contract/routed-rows.ts';
+import type { JsonObject } from '../json-object.ts';
+import { isObject } from '../json-object.ts';
+import type { JsonParts } from '../json-parts.ts';
+import { base64String } from '../json-parts.ts';
+import { rowPieces } from '../row-pieces.ts';
 import type { WireElements } from './wire-elements.ts';
 import { wireBytes } from './wire-elements.ts';
 
-/** One member, `meta_info`, with `routed_experts` and `routed_experts_dtype`. */
+/** Three members of `meta_info`: `routed_experts`, what its elements are, and the position of the first row. */
 export function* sglangMembers(rows: RoutedRows): Generator<readonly [string, JsonParts]> {
-  const data = base64String(rowPieces(rows, 'int32', -1));
-  yield ['meta_info', objectWith({ routed_experts_dtype: 'int32' }, [['routed_experts', data]])];
+  yield ['routed_experts', base64String(rowPieces(rows, 'int32', -1))];
+  yield ['routed_experts_dtype', ['"int32"']];
+  yield ['routed_experts_start_len', [String(rows.start)]];
 }
 
 /** Throws an Error for what is not of this form. */

@@ -1,6 +1,6 @@
 /** The element type of the forms that know no negative numbers. */
 
-import type { RoutedRows } from '../contract/routed-rows.ts';
+import type { RoutedRows } from '../../contract/routed-rows.ts';
 
 /**
  * The narrowest type that holds every expert id and, if rows are missing, a value that no expert has: what stands in a
