@@ -10,7 +10,7 @@ import type { EngineStats } from '../engine/engine-core.ts';
 import type { StepTiming } from '../worker/engine-driver.ts';
 import type { TransferCounts } from '../worker/executor.ts';
 import type { EngineHost } from './engine-host.ts';
-import type { Choice } from './generation.ts';
+import type { Choice } from './answer/generation.ts';
 import type { KvExchange } from './kv/kv-exchange.ts';
 
 const firstTokenBuckets = [

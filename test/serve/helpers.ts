@@ -48,6 +48,8 @@ export async function startServer({
 }: Omit<Overrides, 'host'> & { host?: Partial<EngineHostOptions> } = {}): Promise<Server> {
   const server = await Server.start({
     servedModel: 'tiny',
+    dialect: 'auto',
+    isEveryRowReturned: false,
     port: 0,
     apiKey: null,
     logLevel: 'silent',
@@ -68,6 +70,7 @@ export async function startServer({
       stepTimeoutMs: 0,
       kv: null,
       epoch: 0,
+      pace: null,
       fault: null,
       ...host,
       engine: { ...smallEngine, ...engine },

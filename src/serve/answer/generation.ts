@@ -3,11 +3,11 @@
  * client's.
  */
 
-import { RowJoiner } from '../capture/row-joiner.ts';
-import type { EngineCoreOutput, FinishReason, PrefillStatistics } from '../contract/engine-core-output.ts';
-import type { RoutedRows } from '../contract/routed-rows.ts';
-import { HttpError } from './http-error.ts';
-import type { TransferAnswer } from './kv/transfer-params.ts';
+import { RowJoiner } from '../../capture/row-joiner.ts';
+import type { EngineCoreOutput, FinishReason, PrefillStatistics } from '../../contract/engine-core-output.ts';
+import type { RoutedRows } from '../../contract/routed-rows.ts';
+import { HttpError } from '../http-error.ts';
+import type { TransferAnswer } from '../kv/transfer-params.ts';
 
 /** One choice. Its tokens are those that came so far; everything else is set at its end. */
 export type Choice = {
@@ -59,6 +59,14 @@ export class Generation {
     this.#placeOf = new Map(requests.map(({ requestId }, i) => [requestId, i]));
     this.#handedOut = requests.map(() => 0);
     this.#numUnfinished = requests.length;
+  }
+
+  /** Requests that were aborted before the engine knew of them. */
+  static aborted(requests: ConstructorParameters<typeof Generation>[0]): Generation {
+    const generation = new Generation(requests);
+    for (const choice of generation.choices) choice.finishReason = 'abort';
+    generation.#numUnfinished = 0;
+    return generation;
   }
 
   get isFinished(): boolean {
