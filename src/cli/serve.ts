@@ -9,6 +9,7 @@ import type {
   EngineConfig,
   PrefixRows,
   RouterKernels,
+  RowsLayers,
   SchedulingPolicy,
 } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -29,7 +30,7 @@ import { requireRows } from '../worker/router-kinds.ts';
 import { routerConfig } from './router-flags.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../worker/thread/thread-executor.ts';
 import { endAtOnce, endProcess } from './end-process.ts';
-import { checkDraftFlags, finite, list, routerKernelsOption, whole } from './options.ts';
+import { checkDraftFlags, finite, list, routerKernelsOption, rowsLayersOption, whole } from './options.ts';
 import { nextSignal } from './signals.ts';
 
 /** One of the smaller published models: on a software adapter a token of a large one takes its time. */
@@ -53,6 +54,7 @@ type Flags = {
   policy: SchedulingPolicy;
   prefixCaching: boolean;
   prefixRows: PrefixRows;
+  rowsLayers: RowsLayers;
   ranks: number;
   queueDepth: number;
   ballastMs: number;
@@ -120,6 +122,7 @@ export function serveCommand(): Command {
       prefixRowsByName,
       DEFAULT_PREFIX_ROWS,
     )
+    .addOption(rowsLayersOption())
     .option('--ranks <n>', 'worker threads, each running every step', whole(1, 16), 1)
     .option('--queue-depth <n>', 'steps in flight', whole(1, 16), 2)
     .addOption(
@@ -284,6 +287,7 @@ function toConfig(flags: Flags): ServeConfig {
       ballastMs: flags.ballastMs,
       router: routerConfig(flags),
       prefixRows: flags.prefixRows,
+      rowsLayers: flags.rowsLayers,
       draftAcceptanceRate: flags.draftAcceptanceRate,
       maxRestarts: flags.maxRestarts,
       stepTimeoutMs: flags.stepTimeout * 1e3,

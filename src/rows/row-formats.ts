@@ -57,6 +57,8 @@ export function isRowFormat(name: unknown): name is RowFormat {
 /**
  * The members that the rows of a model with `numExperts` experts have in their choice: keys, and JSON text in parts. In
  * every form `routed_experts_missing` is one: the positions `[from, to)` that have no row (L4).
+ * `routed_experts_layers` is another where column i of a row is not layer i of the model, or some layers are dense: the
+ * layers that have a router.
  *
  * @throws ROWS_MISSING, when the first member is asked for, if rows are missing and the form cannot say so
  */
@@ -79,6 +81,11 @@ export function* flatMembers(
 ): Generator<readonly [key: string, value: JsonParts]> {
   yield* forms[format].write(rows, numExperts, packing);
   yield [MISSING, [JSON.stringify(rows.missing)]];
+  if (needsLayers(rows)) yield [LAYERS, [JSON.stringify(rows.layers)]];
+}
+
+function needsLayers({ numLayers, layers }: RoutedRows): boolean {
+  return layers !== undefined && (layers.length < numLayers || layers.some((layer, column) => layer !== column));
 }
 
 /**
@@ -86,13 +93,16 @@ export function* flatMembers(
  * `meta_info`, those of `nrlre1` in the message of a chat.
  */
 export function choiceWithRows(choice: JsonObject, format: RowFormat, members: RowMembers): JsonObject {
-  const { [MISSING]: missing, ...rows } = Object.fromEntries(
-    [...members].map(([key, parts]) => [key, new InParts(parts)]),
-  );
+  const all = [...members].map(([key, parts]) => [key, new InParts(parts)] as const);
   const holder = holderOf(choice, format);
-  if (holder === null) return { ...choice, ...rows, [MISSING]: missing };
+  if (holder === null) return { ...choice, ...Object.fromEntries(all) };
   const held = isObject(choice[holder]) ? choice[holder] : {};
-  return { ...choice, [holder]: { ...held, ...rows }, [MISSING]: missing };
+  const rows = Object.fromEntries(all.filter((member) => !isBeside(member)));
+  return { ...choice, [holder]: { ...held, ...rows }, ...Object.fromEntries(all.filter(isBeside)) };
+}
+
+function isBeside([key]: readonly [string, unknown]): boolean {
+  return key === MISSING || key === LAYERS;
 }
 
 function holderOf({ message, delta }: JsonObject, format: RowFormat): 'meta_info' | 'message' | 'delta' | null {
@@ -102,6 +112,7 @@ function holderOf({ message, delta }: JsonObject, format: RowFormat): 'meta_info
 }
 
 const MISSING = 'routed_experts_missing';
+const LAYERS = 'routed_experts_layers';
 
 /** What `readRows` begins with. Throws as `WireForm.read` does. */
 export function wireElements(format: RowFormat, choice: JsonObject, options: ReadPackedOptions = {}): WireElements {

@@ -1,5 +1,6 @@
 /** The engine behind the server: requests in, generations out, and KV for and from other servers. */
 
+import type { WithLayers } from '../capture/row-layers.ts';
 import type { DesignReference } from '../contract/config.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
@@ -47,6 +48,8 @@ export class EngineHost {
   /** `null` without `options.kv`. */
   readonly kv: KvExchange | null;
   readonly engine: LiveEngine;
+  /** Gives the rows of an answer the layers that `options.rowsLayers` asks for. */
+  readonly withLayers: WithLayers;
   readonly #session: DesignSession;
   readonly #generations: Map<string, Generation> = new Map();
   readonly #observer: EngineObserver;
@@ -56,6 +59,7 @@ export class EngineHost {
   private constructor(options: EngineHostOptions, session: DesignSession, observer: EngineObserver) {
     this.options = options;
     this.kv = options.kv === null ? null : this.#makeExchange(options.kv);
+    this.withLayers = session.withLayers;
     this.#session = session;
     this.#observer = observer;
     this.#pacer = options.pace === null ? null : new Pacer(options.pace);

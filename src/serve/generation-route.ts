@@ -111,6 +111,7 @@ class Serving {
       model: limits.servedModel,
       eosTokenId: limits.eosTokenId,
       numExperts: host.options.model.numExperts,
+      withLayers: host.withLayers,
       epoch: weights.epoch,
       weightVersion: () => weights.version,
       tokenizer,

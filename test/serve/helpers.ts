@@ -100,8 +100,8 @@ export function closeAfterTest(server: Server): Server {
 export type WireChoice = Readonly<{
   index: number;
   text: string;
-  message: Readonly<{ role: string; content: string }>;
-  delta: Readonly<{ role?: string; content: string }>;
+  message: Readonly<{ role: string; content: string; routed_experts: string }>;
+  delta: Readonly<{ role?: string; content: string; routed_experts: string }>;
   finish_reason: string | null;
   stop_reason: number | null;
   token_ids: readonly number[];
@@ -114,6 +114,8 @@ export type WireChoice = Readonly<{
 export type WireBody = Readonly<{
   object: string;
   request_id: string;
+  /** Of a chat. */
+  prompt_token_ids?: readonly number[];
   choices: readonly WireChoice[];
   usage: Readonly<{
     prompt_tokens: number;
@@ -145,6 +147,11 @@ export async function post(
   });
   const text = await response.text();
   return { status: response.status, headers: response.headers, body: JSON.parse(text) as WireBody };
+}
+
+/** The ids of the prompt: of a chat beside its choices, of completions in each of them. */
+export function promptIdsOf({ prompt_token_ids: ofChat, choices }: WireBody): readonly number[] {
+  return ofChat ?? choices[0]!.prompt_token_ids;
 }
 
 /** The data of each event of a stream. */

@@ -5,7 +5,7 @@ import { toArray } from '../../capture/routed-rows.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { JsonObject } from '../json-object.ts';
 import { base64String, type JsonParts } from '../json-parts.ts';
-import { readPacked, type ReadPackedOptions } from '../packed/read-packed.ts';
+import { decodePacked, type ReadPackedOptions } from '../packed/read-packed.ts';
 import { packedParts, type PackOptions } from '../packed/write-packed.ts';
 import { wireBytes, type WireElements } from './wire-elements.ts';
 
@@ -15,8 +15,8 @@ export function* packedMembers(rows: RoutedRows, options: PackOptions): Generato
 }
 
 /** Throws an Error for what is not of this form. */
-export function readPackedChoice({ routed_experts: text }: JsonObject, options?: ReadPackedOptions): WireElements {
-  const { rows, bits } = readPacked(wireBytes(text), options);
+export function readPackedChoice({ routed_experts: text }: JsonObject, options: ReadPackedOptions): WireElements {
+  const { rows, bits } = decodePacked(wireBytes(text), options);
   const { start, count, numLayers, topK } = rows;
   const dtype = rows.dtype === 'uint8' ? 'uint8' : 'uint16';
   const ids = rows.chunks[0] === undefined ? allocateRows(rows, 0) : toArray(rows, 0);

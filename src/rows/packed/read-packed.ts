@@ -24,13 +24,14 @@ export type PackedRows = Readonly<{ rows: RoutedRows; bits: number; numBytes: nu
  */
 export function readPacked(bytes: Uint8Array, options: ReadPackedOptions = {}): PackedRows {
   try {
-    return rowsOf(bytes, options);
+    return decodePacked(bytes, options);
   } catch (error) {
     throw RoutedExpertsError.of('BAD_ROWS', 'packed', (error as Error).message);
   }
 }
 
-function rowsOf(bytes: Uint8Array, options: ReadPackedOptions): PackedRows {
+/** As `readPacked`, with an Error that says what is wrong of "it". */
+export function decodePacked(bytes: Uint8Array, options: ReadPackedOptions): PackedRows {
   const header = readHeader(bytes);
   const { bits, numLayers, topK, start, count, missing } = header;
   const width = numLayers * topK;
@@ -117,13 +118,14 @@ class Blocks {
   #decode(block: Uint8Array, ids: NarrowIds): void {
     const { bits, isCompressed } = this.#header;
     if (!isCompressed) {
-      if (block.length !== packedBytes(ids.length, bits)) throw new Error('a block is not as long as its rows');
+      if (block.length !== packedBytes(ids.length, bits)) throw new Error('its blocks are not as long as their rows');
       unpackIds(block, bits, ids);
       return;
     }
     if (this.#decompress === undefined) throw new Error('its rows are compressed: give decompress');
     const planes = this.#decompress(block);
-    if (planes.length !== ids.length * ids.BYTES_PER_ELEMENT) throw new Error('a block is not as long as its rows');
+    if (planes.length !== ids.length * ids.BYTES_PER_ELEMENT)
+      throw new Error('its blocks are not as long as their rows');
     for (let i = 0; i < ids.length; i++) ids[i] = bits <= 8 ? planes[i]! : planes[i]! | (planes[ids.length + i]! << 8);
   }
 }
@@ -132,7 +134,8 @@ function copyPrefix(rows: RoutedRows, header: PackedHeader, rowsOfChoice: ReadPa
   const { start, prefixEnd, prefixChoice, numLayers, topK } = header;
   if (rowsOfChoice === undefined) throw new Error('its first rows are those of another choice: give rowsOfChoice');
   const source = rowsOfChoice(prefixChoice === CLIENTS_ROWS ? null : prefixChoice);
-  if (source.numLayers !== numLayers || source.topK !== topK) throw new Error('the rows of that choice are others');
+  if (source.numLayers !== numLayers || source.topK !== topK)
+    throw new Error('its first rows are of another shape in that choice');
   const target: RowArray = rows.chunks[0]!;
   let numCopied = 0;
   for (const piece of presentPieces(source, start, prefixEnd)) {
@@ -140,5 +143,5 @@ function copyPrefix(rows: RoutedRows, header: PackedHeader, rowsOfChoice: ReadPa
     numCopied += piece.count;
   }
   const numWanted = [...presentPieces(rows, start, prefixEnd)].reduce((sum, piece) => sum + piece.count, 0);
-  if (numCopied < numWanted) throw new Error('that choice has not all of its first rows');
+  if (numCopied < numWanted) throw new Error('its first rows are not all there in that choice');
 }

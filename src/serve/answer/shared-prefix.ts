@@ -4,6 +4,7 @@
  */
 
 import { crc32 } from 'node:zlib';
+import type { WithLayers } from '../../capture/row-layers.ts';
 import { presentPieces } from '../../capture/routed-rows.ts';
 import type { RowArray } from '../../capture/row-shape.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
@@ -17,15 +18,16 @@ type Sharing = Readonly<{
   rows: RoutedRows;
   known: KnownRows | null;
   choices: readonly Choice[];
+  withLayers: WithLayers;
 }>;
 
 /** `choice`: the index of the choice whose rows come first, or `CLIENTS_ROWS`. */
 export type SharedPrefix = Readonly<{ end: number; choice: number }>;
 
-export function sharedPrefix({ choice, rows, known, choices }: Sharing): SharedPrefix | undefined {
+export function sharedPrefix({ choice, rows, known, choices, withLayers }: Sharing): SharedPrefix | undefined {
   const first = choices.find(({ promptTokenIds }) => promptTokenIds === choice.promptTokenIds)!;
   if (first !== choice && first.rows !== null) {
-    const end = commonEnd(first.rows, rows, choice.promptTokenIds.length);
+    const end = commonEnd(withLayers(first.rows), rows, choice.promptTokenIds.length);
     if (end > rows.start) return { end, choice: first.index };
   }
   if (known === null || known.end <= rows.start || known.end > rows.start + rows.count) return undefined;

@@ -1,5 +1,6 @@
 /** The rows of a choice in its answer: which of them, in which form, and what is said of those that are missing. */
 
+import type { WithLayers } from '../../capture/row-layers.ts';
 import { countPositions } from '../../capture/routed-rows.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
@@ -18,14 +19,16 @@ export type RowsContext = Readonly<{
   job: GenerationJob;
   generation: Generation;
   numExperts: number;
+  /** Gives rows the axis of layers that the server was started with. */
+  withLayers: WithLayers;
   metrics: Metrics;
 }>;
 
 /** Returns the rows of a choice that has ended, or `null` if its answer has none. Throws ROWS_MISSING. */
-export function rowsToShow({ job }: RowsContext, choice: Choice): RoutedRows | null {
+export function rowsToShow({ job, withLayers }: RowsContext, choice: Choice): RoutedRows | null {
   if (choice.rows === null || job.rows === null) return null;
   if (job.transfer?.kind === 'keep' && !job.transfer.returnsRows) return null;
-  const rows = rowsFrom(choice.rows, job.sampling.routedExpertsPromptStart);
+  const rows = rowsFrom(withLayers(choice.rows), job.sampling.routedExpertsPromptStart);
   if (rows.missing.length === 0 || job.rows.missing === 'said') return rows;
   if (choice.finishReason === 'abort') return null;
   if (job.rows.missing === 'said-unless-aborted') return rows;
@@ -48,7 +51,7 @@ export function withRows(context: RowsContext, object: JsonObject, choice: Choic
 
 /** How rows are packed: compressed if asked for, and without the beginning that the client has. */
 export function packingOf(
-  { job, generation }: RowsContext,
+  { job, generation, withLayers }: RowsContext,
   choice: Choice,
   rows: RoutedRows,
 ): Omit<PackOptions, 'numExperts'> {
@@ -56,7 +59,7 @@ export function packingOf(
   if (format !== 'packed') return {};
   return {
     compress: isCompressed ? compressZstd : undefined,
-    prefix: sharedPrefix({ choice, rows, known, choices: generation.choices }),
+    prefix: sharedPrefix({ choice, rows, known, choices: generation.choices, withLayers }),
   };
 }
 
