@@ -14,6 +14,7 @@ const benches: Readonly<Record<string, () => Promise<{ run: () => Promise<void> 
   transfer: () => import('./transfer.ts'),
   serving: () => import('./serving.ts'),
   volume: () => import('./volume.ts'),
+  'packed-rows': () => import('./packed-rows.ts'),
 };
 
 if (process.argv.includes('--help')) {

@@ -52,44 +52,46 @@ function copyWords(words: Uint32Array, target: Uint32Array): number {
 }
 
 function packBytes(words: Uint32Array, bits: number, target: Uint32Array): number {
+  const [gapOfTwo, gapOfFour] = [8 - bits, 16 - 2 * bits];
   const width = 4 * bits;
-  const [two, three] = [2 * bits, 3 * bits];
-  let seen = 0;
   let pending = 0;
   let numPending = 0;
   let at = 0;
+  let seen = 0;
   for (let i = 0; i < words.length; i++) {
     const word = words[i]!;
     seen |= word;
-    const four =
-      (word & 0xff) | (((word >>> 8) & 0xff) << bits) | (((word >>> 16) & 0xff) << two) | ((word >>> 24) << three);
+    // Pairs of ids move together, then pairs of pairs.
+    const twos = (word & 0x00ff00ff) | ((word & 0xff00ff00) >>> gapOfTwo);
+    const four = (twos & 0xffff) | ((twos & 0xffff0000) >>> gapOfFour);
     pending |= four << numPending;
     numPending += width;
     if (numPending < 32) continue;
     target[at++] = pending;
     numPending -= 32;
-    pending = numPending === 0 ? 0 : four >>> (width - numPending);
+    pending = (four >>> 1) >>> (width - numPending - 1);
   }
   if (numPending > 0) target[at] = pending;
   return (seen | (seen >>> 8) | (seen >>> 16) | (seen >>> 24)) & 0xff;
 }
 
 function packPairs(words: Uint32Array, bits: number, target: Uint32Array): number {
+  const gap = 16 - bits;
   const width = 2 * bits;
-  let seen = 0;
   let pending = 0;
   let numPending = 0;
   let at = 0;
+  let seen = 0;
   for (let i = 0; i < words.length; i++) {
     const word = words[i]!;
     seen |= word;
-    const two = (word & 0xffff) | ((word >>> 16) << bits);
+    const two = (word & 0xffff) | ((word & 0xffff0000) >>> gap);
     pending |= two << numPending;
     numPending += width;
     if (numPending < 32) continue;
     target[at++] = pending;
     numPending -= 32;
-    pending = numPending === 0 ? 0 : two >>> (width - numPending);
+    pending = (two >>> 1) >>> (width - numPending - 1);
   }
   if (numPending > 0) target[at] = pending;
   return (seen | (seen >>> 16)) & 0xffff;
