@@ -76,6 +76,7 @@ type Flags = {
   kvPeer: string[];
   dialect: DialectName;
   enableReturnRoutedExperts: boolean;
+  saveRows?: string;
   timeToFirstToken: number;
   interTokenLatency: number;
   timeJitter: number;
@@ -193,6 +194,7 @@ export function serveCommand(): Command {
         .choices(dialectNames)
         .default('auto'),
     )
+    .option('--save-rows <dir>', 'write the rows of all requests that have them to Parquet files')
     .option('--time-to-first-token <ms>', 'no first token comes sooner', finite(0, 3_600_000), 0)
     .option('--inter-token-latency <ms>', 'no other token comes sooner after the one before it', finite(0, 60_000), 0)
     .option('--time-jitter <x>', 'each of these times is longer or shorter by up to this share', finite(0, 1), 0)
@@ -293,6 +295,7 @@ function toConfig(flags: Flags): ServeConfig {
       stepTimeoutMs: flags.stepTimeout * 1e3,
       epoch: flags.epoch,
       pace: toPace(flags),
+      followsSteps: flags.saveRows !== undefined,
       kv: toKvOptions(flags),
       fault: null,
     },
@@ -303,6 +306,7 @@ function toConfig(flags: Flags): ServeConfig {
     limits,
     dialect: flags.dialect,
     isEveryRowReturned: flags.enableReturnRoutedExperts,
+    saveRows: flags.saveRows ?? null,
     logLevel: flags.logLevel,
     log: process.stderr,
   };

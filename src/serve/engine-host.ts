@@ -8,6 +8,7 @@ import { HttpError } from './http-error.ts';
 import type { EngineRequest } from '../contract/request.ts';
 import { DesignSession, type SessionConfig } from '../host/design-session.ts';
 import { LiveEngine, type LiveEngineOptions } from '../host/live-engine.ts';
+import { RowSteps } from '../host/row-steps.ts';
 import type { Choice } from './answer/generation.ts';
 import { Generation } from './answer/generation.ts';
 import { Pacer, type PaceOptions } from './answer/pacer.ts';
@@ -30,6 +31,8 @@ export type EngineHostOptions = Omit<SessionConfig, 'routing'> &
     epoch: number;
     /** How slowly tokens come; `null`: as fast as the engine has them. */
     pace: PaceOptions | null;
+    /** A choice that has ended says which step computed each of its rows. */
+    followsSteps: boolean;
   }>;
 
 /** Listeners. All are called between two steps, and must be quick. */
@@ -54,6 +57,7 @@ export class EngineHost {
   readonly #generations: Map<string, Generation> = new Map();
   readonly #observer: EngineObserver;
   readonly #pacer: Pacer | null;
+  readonly #steps: RowSteps | null;
   #whenIdle: (() => void)[] = [];
 
   private constructor(options: EngineHostOptions, session: DesignSession, observer: EngineObserver) {
@@ -63,9 +67,12 @@ export class EngineHost {
     this.#session = session;
     this.#observer = observer;
     this.#pacer = options.pace === null ? null : new Pacer(options.pace);
+    const steps = options.followsSteps ? new RowSteps() : null;
+    this.#steps = steps;
     const { onStep, onLoss, onRestart, onDeath } = observer;
     this.engine = new LiveEngine(session, {
       onOutput: (output) => this.#onOutput(output),
+      ...(steps === null ? {} : { onBegin: (step) => steps.onBegin(step) }),
       onStep,
       onLoss,
       onRestart,
@@ -113,6 +120,7 @@ export class EngineHost {
     try {
       for (const request of requests) {
         this.engine.add(request);
+        this.#steps?.added(request);
         added.push(request.requestId);
       }
     } catch (error) {
@@ -190,9 +198,10 @@ export class EngineHost {
     const generation = this.#generations.get(output.requestId);
     if (generation === undefined) return;
     const kvTransfer = this.kv?.onOutput(output) ?? null;
+    const steps = output.finishReason === null ? null : (this.#steps?.take(output.requestId) ?? null);
     const hand = (): void => {
       if (output.finishReason !== null) this.#forget(output.requestId);
-      this.#observer.onOutput(generation.add(output, kvTransfer), output);
+      this.#observer.onOutput(generation.add(output, { kvTransfer, steps }), output);
     };
     const { requestId, finishReason, newTokenIds } = output;
     const isUrgent = finishReason === 'abort' || finishReason === 'error';
@@ -209,6 +218,14 @@ export class EngineHost {
 }
 
 function sessionConfig(options: EngineHostOptions): SessionConfig {
-  const { design: _design, maxRestarts: _maxRestarts, kv: _kv, pace: _pace, epoch, ...session } = options;
+  const {
+    design: _design,
+    maxRestarts: _maxRestarts,
+    kv: _kv,
+    pace: _pace,
+    followsSteps: _followsSteps,
+    epoch,
+    ...session
+  } = options;
   return { ...session, routing: epoch === 0 ? { kind: 'deterministic' } : { kind: 'nondeterministic', epoch } };
 }

@@ -2,6 +2,7 @@
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { EngineRequest } from '../contract/request.ts';
+import type { RowsFiles } from '../rows/files/rows-files.ts';
 import { isObject } from '../rows/json-object.ts';
 import type { Admission } from './admission.ts';
 import { jsonAnswer, rawAnswer, streamAnswer, type AnswerContext } from './answer/answer.ts';
@@ -27,6 +28,8 @@ export type GenerationServices = Readonly<{
   metrics: Metrics;
   limits: JobLimits;
   tokenizer: ByteTokenizer;
+  /** Where rows go beside their clients; `null`: nowhere. */
+  rowsFiles: RowsFiles | null;
   stallMs: number;
 }>;
 
@@ -84,6 +87,7 @@ class Serving {
       await this.#answer(this.#context(generation), isRaw);
     } finally {
       forget();
+      await this.#save();
     }
   }
 
@@ -99,6 +103,27 @@ class Serving {
     const ids = requests.map(({ requestId }) => requestId);
     metrics.submitted(ids, job.sampling.maxTokens, job.n);
     return generation;
+  }
+
+  /** The request holds its place until its rows are on their way: files that are slow hold clients back. */
+  async #save(): Promise<void> {
+    const { rowsFiles, host, weights } = this.#services;
+    if (rowsFiles === null || this.#generation === null) return;
+    for (const choice of this.#generation.choices) {
+      if (choice.rows === null || choice.finishReason === null) continue;
+      const { requestId, promptTokenIds, finishReason } = choice;
+      await rowsFiles
+        .add({
+          requestId,
+          tokenIds: [...promptTokenIds, ...choice.tokenIds],
+          numPromptTokens: promptTokenIds.length,
+          rows: host.withLayers(choice.rows),
+          finishReason,
+          weightVersion: weights.version,
+          steps: choice.steps ?? [],
+        })
+        .catch((error: Error) => this.#request.log.error({ reason: error.message }, 'rows were not saved'));
+    }
   }
 
   #context(generation: Generation): AnswerContext {

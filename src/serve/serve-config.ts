@@ -17,6 +17,8 @@ export type ServeConfig = Readonly<{
   dialect: DialectName;
   /** Every request gets rows, as with vLLM's flag of this name, unless it says that it wants none. */
   isEveryRowReturned: boolean;
+  /** Directory of files that all rows are written to; `null`: none. */
+  saveRows: string | null;
   logLevel: 'silent' | 'error' | 'warn' | 'info' | 'debug';
   /** Where the log goes. */
   log: Readonly<{ write: (line: string) => void }>;

@@ -20,6 +20,7 @@ import { serveGeneration } from './generation-route.ts';
 import { createApp } from './http-app.ts';
 import { Metrics } from './metrics.ts';
 import type { ServeConfig } from './serve-config.ts';
+import { RowsFiles, type RowsFilesOptions } from '../rows/files/rows-files.ts';
 import { version, within } from './server-parts.ts';
 import { startWarnings } from './start-warnings.ts';
 import { ByteTokenizer } from './body/tokenizer.ts';
@@ -35,6 +36,11 @@ const controlRoutes: readonly ControlRoute[] = [
 /** Time for clients to read the end of answers that a drain cut short. */
 const LAST_WORDS_MS = 2000;
 
+/** Files of this process, from this start on. */
+function filesOf(directory: string): RowsFilesOptions {
+  return { directory, name: `${new Date().toISOString().replaceAll(/\D/g, '').slice(0, 14)}-${process.pid}` };
+}
+
 export class Server {
   readonly host: EngineHost;
   readonly #app: FastifyInstance;
@@ -42,6 +48,7 @@ export class Server {
   readonly #metrics: Metrics;
   readonly #running = new RunningAnswers();
   readonly #weights: WeightControl;
+  readonly #rowsFiles: RowsFiles | null;
   readonly #created = Math.floor(Date.now() / 1000);
   #closed: Promise<void> | null = null;
 
@@ -51,6 +58,7 @@ export class Server {
     this.#metrics = metrics;
     this.#admission = new Admission(config.limits.maxConcurrent);
     this.#weights = new NotedWeights(host, this.#running);
+    this.#rowsFiles = config.saveRows === null ? null : new RowsFiles(filesOf(config.saveRows));
     metrics.observe(host, () => this.#admission.taken);
     if (host.kv !== null) metrics.observeKv(host, host.kv);
     this.#addRoutes(config);
@@ -117,6 +125,7 @@ export class Server {
     // Aborted requests end with the rows that they have, and their clients are told.
     await within(LAST_WORDS_MS, drained);
     await this.#app.close();
+    await this.#rowsFiles?.close();
     this.#metrics.close();
   }
 
@@ -129,6 +138,7 @@ export class Server {
       admission: this.#admission,
       weights: this.#weights,
       running: this.#running,
+      rowsFiles: this.#rowsFiles,
       metrics: this.#metrics,
       tokenizer,
       stallMs: limits.stallMs,

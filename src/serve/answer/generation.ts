@@ -21,6 +21,8 @@ export type Choice = {
   rows: RoutedRows | null;
   /** For the proxy: where the KV of this choice can be fetched. */
   kvTransfer: TransferAnswer | null;
+  /** The step that computed each position; `null`: nobody wants to know. */
+  steps: Int32Array | null;
   /** Why it ended with `error`, if the engine itself works on. */
   failure: HttpError | null;
 };
@@ -54,6 +56,7 @@ export class Generation {
       prefill: null,
       rows: null,
       kvTransfer: null,
+      steps: null,
       failure: null,
     }));
     this.#placeOf = new Map(requests.map(({ requestId }, i) => [requestId, i]));
@@ -84,7 +87,7 @@ export class Generation {
   }
 
   /** Takes in an output of the engine for one of the choices. */
-  add(output: EngineCoreOutput, kvTransfer: TransferAnswer | null = null): Choice {
+  add(output: EngineCoreOutput, { kvTransfer, steps }: Pick<Choice, 'kvTransfer' | 'steps'>): Choice {
     const place = this.#placeOf.get(output.requestId)!;
     const choice = this.choices[place]!;
     for (const token of output.newTokenIds) choice.tokenIds.push(token);
@@ -94,6 +97,7 @@ export class Generation {
       if (output.failure !== undefined) choice.failure ??= HttpError.from(output.failure);
       choice.stopReason = output.stopReason;
       choice.kvTransfer = kvTransfer;
+      choice.steps = steps;
       choice.prefill = output.prefill;
       choice.rows = this.#joiners.get(place)?.rows ?? null;
       this.#joiners.delete(place);
