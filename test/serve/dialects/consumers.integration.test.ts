@@ -2,7 +2,8 @@
 // rows are the oracle's. What the clients do is in consumers.ts.
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { Oracle } from '../../../src/kernels/model/oracle.ts';
+import { modelPreset } from '../../../src/kernels/model/model-presets.ts';
+import { oracle, Oracle } from '../../../src/kernels/model/oracle.ts';
 import { Router } from '../../../src/kernels/model/route/route.ts';
 import type { Server } from '../../../src/serve/server.ts';
 import { decodeNpy, eventsOf, expectNothingLeft, expectOracle, startServer, tiny } from '../helpers.ts';
@@ -174,6 +175,38 @@ describe('SGLang’s /generate', () => {
       expect(likeliest[0]![0] > likeliest[1]![0] && likeliest[1]![0] > likeliest[2]![0]).toBe(true);
     }
   });
+});
+
+test('rows of all layers, dense ones as zeros, as SGLang’s readers count them', async () => {
+  const model = modelPreset('tiny-dense');
+  const numLayers = 6;
+  const dense = await startServer({ isEveryRowReturned: true, host: { model, rowsLayers: 'all' } });
+  try {
+    const body = {
+      input_ids: [1, 2, 3],
+      return_logprob: true,
+      sampling_params: { max_new_tokens: 4, ignore_eos: true },
+    };
+    const response = await fetch(`${dense.url}/generate`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    });
+    const width = numLayers * model.topK;
+    const { tokens, rows } = slimeSample((await response.json()) as Json, { numPrompt: 3, start: 0, width });
+    const expected = oracle(model, [1, 2, 3, ...tokens]).rows;
+    const routed = [2, 3, 5];
+    for (let row = 0; row < rows.count; row++) {
+      for (let layer = 0; layer < numLayers; layer++) {
+        const ids = rows.ids.slice((row * numLayers + layer) * model.topK, (row * numLayers + layer + 1) * model.topK);
+        const from = (row * routed.length + routed.indexOf(layer)) * model.topK;
+        const wanted = routed.includes(layer) ? [...expected.subarray(from, from + model.topK)] : [0, 0];
+        expect([row, layer, ids]).toEqual([row, layer, wanted]);
+      }
+    }
+  } finally {
+    await dense.close(0);
+  }
 });
 
 describe('chat', () => {
