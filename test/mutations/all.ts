@@ -3,6 +3,7 @@ import { benchMutations } from './bench.ts';
 import { campaignMutations } from './campaign.ts';
 import { captureMutations } from './capture.ts';
 import { clockMutations } from './clock.ts';
+import { dialectMutations } from './dialects.ts';
 import { libraryMutations } from './library.ts';
 import { lockstepMutations } from './lockstep.ts';
 import { handoverMutations } from './handover.ts';
@@ -22,6 +23,7 @@ export const allMutations: readonly SourceMutation[] = [
   ...campaignMutations,
   ...captureMutations,
   ...clockMutations,
+  ...dialectMutations,
   ...libraryMutations,
   ...lockstepMutations,
   ...handoverMutations,

@@ -69,7 +69,7 @@ function packBytes(words: Uint32Array, bits: number, target: Uint32Array): numbe
     if (numPending < 32) continue;
     target[at++] = pending;
     numPending -= 32;
-    pending = (four >>> 1) >>> (width - numPending - 1);
+    pending = four >>> (width - numPending);
   }
   if (numPending > 0) target[at] = pending;
   return (seen | (seen >>> 8) | (seen >>> 16) | (seen >>> 24)) & 0xff;
@@ -91,7 +91,7 @@ function packPairs(words: Uint32Array, bits: number, target: Uint32Array): numbe
     if (numPending < 32) continue;
     target[at++] = pending;
     numPending -= 32;
-    pending = (two >>> 1) >>> (width - numPending - 1);
+    pending = two >>> (width - numPending);
   }
   if (numPending > 0) target[at] = pending;
   return (seen | (seen >>> 16)) & 0xffff;

@@ -382,6 +382,27 @@ describe('tokens in, tokens out', () => {
   });
 });
 
+test('missing rows that a form cannot say are an error that names the form, and no row', async () => {
+  const poor = await startServer({ isEveryRowReturned: true, host: { prefixRows: 'computed-only' } });
+  try {
+    const sampling_params = { max_tokens: 3, ignore_eos: true, logprobs: 1 };
+    const body = JSON.stringify({ token_ids: promptOf(30, 21), sampling_params });
+    for (const [path, form] of [
+      ['/skyrl/v1/generate', 'signed'],
+      ['/inference/v1/generate', 'object'],
+    ] as const) {
+      const headers = { 'content-type': 'application/json', ...SESSION };
+      const askPoor = async (): Promise<Json> =>
+        (await (await fetch(poor.url + path, { method: 'POST', headers, body })).json()) as Json;
+      if (form === 'signed') await askPoor();
+      const error = (await askPoor())['error'] as Json;
+      expect([error['code'], error['message']]).toEqual(['rows_missing', expect.stringContaining(`"${form}"`)]);
+    }
+  } finally {
+    await poor.close(0);
+  }
+});
+
 describe('fields of one dialect in a request of another', () => {
   test.each([
     ['/v1/completions', { prompt: 'x', return_routed_experts: true }, 'vllm_xargs.return_routed_experts'],
