@@ -8,7 +8,7 @@ import { routedRows } from '../src/capture/routed-rows.ts';
 import type { RoutedRows } from '../src/contract/routed-rows.ts';
 import { scramble } from '../src/kernels/model/mix/mix.ts';
 import { compressZstd } from '../src/rows/files/zstd.ts';
-import { bitsOfId, narrowIds, packIds } from '../src/rows/packed/pack-ids.ts';
+import { bitsOfId, narrowIds, packIds, targetWords } from '../src/rows/packed/pack-ids.ts';
 import { BLOCK_BYTES, packedParts } from '../src/rows/packed/write-packed.ts';
 import { rowMembers, type RowFormat } from '../src/rows/row-formats.ts';
 
@@ -86,7 +86,7 @@ export async function run(): Promise<void> {
     const bits = bitsOfId(numExperts);
     const ids = narrowIds(bits, BLOCK_BYTES / (bits <= 8 ? 1 : 2));
     for (let i = 0; i < ids.length; i++) ids[i] = (Math.imul(i, 0x9e3779b1) >>> 8) % numExperts;
-    const target = new Uint32Array(ids.length);
+    const target = new Uint32Array(targetWords(ids.length, bits));
     let best = Infinity;
     for (let i = 0; i < 2000; i++) {
       const startedAt = performance.now();

@@ -41,7 +41,8 @@ export type HttpLimits = Readonly<{
 }>;
 
 export const defaultLimits: HttpLimits = {
-  bodyBytes: 8 * 2 ** 20,
+  // A conversation may bring back the rows of all its turns.
+  bodyBytes: 64 * 2 ** 20,
   headerBytes: 16 * 2 ** 10,
   headersMs: 10_000,
   requestMs: 30_000,

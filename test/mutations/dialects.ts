@@ -117,8 +117,8 @@ export const dialectMutations: readonly SourceMutation[] = [
     name: 'ids-cut-at-a-word',
     defect: 'the bits of an id that do not fit a word of the packed form are lost',
     file: 'src/rows/packed/pack-ids.ts',
-    find: 'pending = four >>> (width - numPending);',
-    replace: 'pending = 0;',
+    find: 'bytes.setInt32(at + 4, secondFour >>> rest, true);',
+    replace: '',
     killedBy: forms,
   },
   {

@@ -7,6 +7,7 @@ import type { RoutedRows } from '../../contract/routed-rows.ts';
 import { narrowIds, packedBytes, unpackIds, type NarrowIds } from './pack-ids.ts';
 import { CLIENTS_ROWS, HEADER_BYTES, readHeader, type PackedHeader } from './packed-layout.ts';
 
+/** What a reader of packed rows may need beside them. */
 export type ReadPackedOptions = Readonly<{
   /** Undoes one zstd frame; without it compressed rows are an error. On Node: `zstdDecompressSync`. */
   decompress?: (frame: Uint8Array) => Uint8Array;

@@ -3,7 +3,7 @@
 import { presentPieces } from '../../capture/routed-rows.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
-import { bitsOfId, narrowIds, packIds, type NarrowIds } from './pack-ids.ts';
+import { bitsOfId, GROUP_IDS, narrowIds, packIds, targetWords, type NarrowIds } from './pack-ids.ts';
 import { writeHeader } from './packed-layout.ts';
 
 /** Narrow ids of a block, in bytes: packed in about 0.1 ms, and compressed in about 1 ms. */
@@ -32,7 +32,7 @@ export function* packedParts(rows: RoutedRows, { numExperts, compress, prefix }:
   const header = { bits, isCompressed, topK, numLayers, start, count, rowsPerBlock, missing };
   yield writeHeader({ ...header, prefixEnd, prefixChoice: prefix?.choice ?? 0 });
 
-  const ids = narrowIds(bits, 4 * Math.ceil((rowsPerBlock * width) / 4));
+  const ids = narrowIds(bits, GROUP_IDS * Math.ceil((rowsPerBlock * width) / GROUP_IDS));
   const encode = isCompressed ? compressed(bits, compress) : packed(bits, ids.length);
   let numIds = 0;
   for (const piece of presentPieces(rows, prefixEnd)) {
@@ -58,7 +58,7 @@ function* block(bytes: Uint8Array): Generator<Uint8Array> {
 type Encode = (ids: NarrowIds, numIds: number) => Uint8Array;
 
 function packed(bits: number, maxIds: number): Encode {
-  const target = new Uint32Array(Math.ceil((maxIds * bits) / 32) + 1);
+  const target = new Uint32Array(targetWords(maxIds, bits));
   return (ids, numIds) => {
     const bytes = packIds(ids, numIds, bits, target);
     if (bytes !== null) return bytes;
