@@ -14,6 +14,7 @@ import type {
 } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { engineConfig } from '../host/engine-options.ts';
+import { checkOffload, NO_OFFLOAD, type KvOffloadOptions } from '../host/kv-tier/offload-options.ts';
 import { DEFAULT_CLOCK_TIMES, parseStepTime, type StepTime } from '../kernels/device/clock/clock-times.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../kernels/model/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../kernels/model/model-presets.ts';
@@ -30,7 +31,15 @@ import { requireRows } from '../worker/router-kinds.ts';
 import { routerConfig } from './router-flags.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../worker/thread/thread-executor.ts';
 import { endAtOnce, endProcess } from './end-process.ts';
-import { checkDraftFlags, finite, list, routerKernelsOption, rowsLayersOption, whole } from './options.ts';
+import {
+  checkDraftFlags,
+  finite,
+  list,
+  OFFLOAD_FLAGS,
+  routerKernelsOption,
+  rowsLayersOption,
+  whole,
+} from './options.ts';
 import { nextSignal } from './signals.ts';
 
 /** One of the smaller published models: on a software adapter a token of a large one takes its time. */
@@ -54,6 +63,10 @@ type Flags = {
   policy: SchedulingPolicy;
   prefixCaching: boolean;
   prefixRows: PrefixRows;
+  kvOffloadBlocks: number;
+  kvOffloadDir?: string;
+  kvOffloadDirBlocks: number;
+  weightVersion: string;
   rowsLayers: RowsLayers;
   ranks: number;
   queueDepth: number;
@@ -123,6 +136,15 @@ export function serveCommand(): Command {
       prefixRowsByName,
       DEFAULT_PREFIX_ROWS,
     )
+    .option(
+      '--kv-offload-blocks <n>',
+      'KV blocks kept in host memory, once the pool gives them up',
+      whole(0, 2 ** 24),
+      0,
+    )
+    .option('--kv-offload-dir <dir>', 'keep such blocks in files, too: they outlive the server')
+    .option('--kv-offload-dir-blocks <n>', 'the most of these files', whole(1, 2 ** 24), NO_OFFLOAD.dirBlocks)
+    .option('--weight-version <name>', 'names the weights: blocks in files of other weights are of no use', '')
     .addOption(rowsLayersOption())
     .option('--ranks <n>', 'worker threads, each running every step', whole(1, 16), 1)
     .option('--queue-depth <n>', 'steps in flight', whole(1, 16), 2)
@@ -227,6 +249,7 @@ export function serveCommand(): Command {
     .action((flags: Flags, command: Command) => {
       checkDraftFlags(flags, command);
       checkKvFlags(flags, command);
+      checkOffloadFlags(flags);
       checkDesign(flags, command);
       return serve(flags);
     });
@@ -240,6 +263,12 @@ function checkKvFlags({ role, kvPort }: Flags, command: Command): void {
     const { long } = command.options.find((option) => option.attributeName() === name)!;
     throw RoutedExpertsError.of('BAD_VALUE', 'role', 'not given', `--role too, or leave out ${long}`);
   }
+}
+
+function checkOffloadFlags({ kvOffloadBlocks, role, kvPort }: Flags): void {
+  if (kvOffloadBlocks === 0 || (role === undefined && kvPort === undefined)) return;
+  const wanted = '0 with --role or --kv-port: a server that shares KV with others keeps none of its own';
+  throw RoutedExpertsError.of('BAD_VALUE', OFFLOAD_FLAGS.hostBlocks, kvOffloadBlocks, wanted);
 }
 
 function checkDesign(flags: Flags, command: Command): void {
@@ -276,11 +305,12 @@ function toConfig(flags: Flags): ServeConfig {
     stallMs: flags.stallTimeout * 1e3,
     maxConcurrent: flags.maxConcurrent,
   };
+  const engine = toEngineConfig(flags);
   return {
     engine: {
       design: flags.design,
       model: modelPreset(flags.model),
-      engine: toEngineConfig(flags),
+      engine,
       device: flags.device,
       adapter: flags.adapter ?? null,
       ...(flags.stepTime === undefined ? {} : { clockTimes: { ...DEFAULT_CLOCK_TIMES, ...flags.stepTime } }),
@@ -289,6 +319,7 @@ function toConfig(flags: Flags): ServeConfig {
       ballastMs: flags.ballastMs,
       router: routerConfig(flags),
       prefixRows: flags.prefixRows,
+      kvOffload: toOffload(flags, engine),
       rowsLayers: flags.rowsLayers,
       draftAcceptanceRate: flags.draftAcceptanceRate,
       maxRestarts: flags.maxRestarts,
@@ -319,6 +350,17 @@ function toPace({ timeToFirstToken, interTokenLatency, timeJitter, seed }: Flags
     throw RoutedExpertsError.of('BAD_VALUE', '--time-jitter', timeJitter, wanted);
   }
   return { timeToFirstTokenMs: timeToFirstToken, interTokenMs: interTokenLatency, jitter: timeJitter, seed };
+}
+
+function toOffload(flags: Flags, engine: EngineConfig): KvOffloadOptions {
+  const offload: KvOffloadOptions = {
+    hostBlocks: flags.kvOffloadBlocks,
+    dir: flags.kvOffloadDir ?? null,
+    dirBlocks: flags.kvOffloadDirBlocks,
+    weightVersion: flags.weightVersion,
+  };
+  checkOffload(offload, engine, OFFLOAD_FLAGS);
+  return offload;
 }
 
 function toKvOptions(flags: Flags): KvExchangeOptions | null {

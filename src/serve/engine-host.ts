@@ -41,6 +41,8 @@ export type EngineObserver = Required<Pick<LiveEngineOptions, 'onStep' | 'onLoss
     onOutput: (choice: Choice, output: EngineCoreOutput) => void;
     /** KV from elsewhere did not come. */
     onKvFailure: (requestId: string, error: Error) => void;
+    /** Something is wrong with the files of KV blocks; told once. */
+    onOffloadProblem: (message: string) => void;
   }>;
 
 /** Tasks beyond those that a rank has places for would be handed to it in another order, steps among them. */
@@ -77,6 +79,7 @@ export class EngineHost {
       onLoss,
       onRestart,
       onDeath,
+      onOffloadProblem: (message) => observer.onOffloadProblem(message),
       maxRestarts: options.maxRestarts,
       connector: this.kv,
     });

@@ -61,6 +61,7 @@ export class Server {
     this.#rowsFiles = config.saveRows === null ? null : new RowsFiles(filesOf(config.saveRows));
     metrics.observe(host, () => this.#admission.taken);
     if (host.kv !== null) metrics.observeKv(host, host.kv);
+    if (host.engine.offloadStats() !== null) metrics.observeOffload(host);
     this.#addRoutes(config);
   }
 
@@ -80,6 +81,7 @@ export class Server {
         app.log.warn('new workers run; what ran is computed anew');
       },
       onKvFailure: (id, error) => app.log.warn({ id, reason: error.message }, 'KV from elsewhere did not come'),
+      onOffloadProblem: (message) => app.log.warn(message),
       onDeath: (error) => app.log.error({ err: error }, 'the engine has stopped'),
     }).catch((error: unknown) => {
       metrics.close();

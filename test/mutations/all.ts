@@ -8,6 +8,7 @@ import { libraryMutations } from './library.ts';
 import { lockstepMutations } from './lockstep.ts';
 import { handoverMutations } from './handover.ts';
 import { metricsMutations } from './metrics.ts';
+import { offloadMutations } from './offload.ts';
 import { ownDesignMutations } from './own-designs.ts';
 import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
@@ -28,6 +29,7 @@ export const allMutations: readonly SourceMutation[] = [
   ...lockstepMutations,
   ...handoverMutations,
   ...metricsMutations,
+  ...offloadMutations,
   ...ownDesignMutations,
   ...pdMutations,
   ...pipelineMutations,

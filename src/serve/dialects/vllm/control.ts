@@ -60,7 +60,8 @@ export const vllmControl: readonly ControlRoute[] = [
     methods: ['POST'],
     paths: ['/reset_prefix_cache'],
     handle: ({ fields, query }, { host }) => {
-      // There is no cache outside of this engine: KV that is kept was promised to other engines, and is no cache.
+      // Blocks in host memory and files go with every reset, which may be there because the weights have changed.
+      // KV that is kept was promised to other engines, and is no cache.
       queryFlag(query, 'reset_external', false);
       const inBody = fields.flag('reset_running_requests');
       const problem = resetPrefixCache(host.engine, queryFlag(query, 'reset_running_requests', inBody));
