@@ -15,6 +15,7 @@ const benches: Readonly<Record<string, () => Promise<{ run: () => Promise<void> 
   serving: () => import('./serving.ts'),
   volume: () => import('./volume.ts'),
   inspect: () => import('./inspect.ts'),
+  'packed-rows': () => import('./packed-rows.ts'),
 };
 
 if (process.argv.includes('--help')) {

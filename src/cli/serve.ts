@@ -19,6 +19,8 @@ import { pipelineSettings } from '../host/pipeline-options.ts';
 import { DEFAULT_CLOCK_TIMES, parseStepTime, type StepTime } from '../kernels/device/clock/clock-times.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../kernels/model/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../kernels/model/model-presets.ts';
+import type { PaceOptions } from '../serve/answer/pacer.ts';
+import { dialectNames, type DialectName } from '../serve/dialects/endpoints.ts';
 import type { HttpLimits, ServeConfig } from '../serve/serve-config.ts';
 import { defaultLimits } from '../serve/serve-config.ts';
 import { Server } from '../serve/server.ts';
@@ -91,6 +93,13 @@ type Flags = {
   kvLoadTimeout: number;
   kvLoadFailure: 'recompute' | 'fail';
   kvPeer: string[];
+  dialect: DialectName;
+  enableReturnRoutedExperts: boolean;
+  saveRows?: string;
+  timeToFirstToken: number;
+  interTokenLatency: number;
+  timeJitter: number;
+  seed: number;
   maxConcurrent: number;
   maxBodyBytes: number;
   requestTimeout: number;
@@ -209,6 +218,17 @@ export function serveCommand(): Command {
       list((host) => host),
       [],
     )
+    .option('--enable-return-routed-experts', 'every request gets rows, unless it says that it wants none', false)
+    .addOption(
+      new Option('--dialect <name>', 'whose clients send what tells nothing of its sender (docs/serving.md)')
+        .choices(dialectNames)
+        .default('auto'),
+    )
+    .option('--save-rows <dir>', 'write the rows of all requests that have them to Parquet files')
+    .option('--time-to-first-token <ms>', 'no first token comes sooner', finite(0, 3_600_000), 0)
+    .option('--inter-token-latency <ms>', 'no other token comes sooner after the one before it', finite(0, 60_000), 0)
+    .option('--time-jitter <x>', 'each of these times is longer or shorter by up to this share', finite(0, 1), 0)
+    .option('--seed <n>', 'of the jitter', whole(0, 2 ** 32 - 1), 0)
     .option(
       '--max-concurrent <n>',
       'choices served at once; more get 429',
@@ -318,6 +338,8 @@ function toConfig(flags: Flags): ServeConfig {
       maxRestarts: flags.maxRestarts,
       stepTimeoutMs: flags.stepTimeout * 1e3,
       epoch: flags.epoch,
+      pace: toPace(flags),
+      followsSteps: flags.saveRows !== undefined,
       kv: toKvOptions(flags),
       fault: null,
     },
@@ -326,9 +348,21 @@ function toConfig(flags: Flags): ServeConfig {
     port: flags.port,
     apiKey: flags.apiKey ?? process.env['ROUTED_EXPERTS_API_KEY'] ?? null,
     limits,
+    dialect: flags.dialect,
+    isEveryRowReturned: flags.enableReturnRoutedExperts,
+    saveRows: flags.saveRows ?? null,
     logLevel: flags.logLevel,
     log: process.stderr,
   };
+}
+
+function toPace({ timeToFirstToken, interTokenLatency, timeJitter, seed }: Flags): PaceOptions | null {
+  if (timeToFirstToken === 0 && interTokenLatency === 0) {
+    if (timeJitter === 0) return null;
+    const wanted = 'it with --time-to-first-token or --inter-token-latency only';
+    throw RoutedExpertsError.of('BAD_VALUE', '--time-jitter', timeJitter, wanted);
+  }
+  return { timeToFirstTokenMs: timeToFirstToken, interTokenMs: interTokenLatency, jitter: timeJitter, seed };
 }
 
 function toOffload(flags: Flags, engine: EngineConfig): KvOffloadOptions {

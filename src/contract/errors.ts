@@ -14,7 +14,7 @@ const messages = {
   EMPTY_PROMPT: (id: string) => `request "${id}" has an empty prompt; send at least one token`,
   PROMPT_TOO_LONG: (id: string, length: number, maxModelLen: number): string =>
     `request "${id}": a prompt of ${length} tokens leaves no room for an output token: ` +
-    `the model takes ${maxModelLen} together; shorten it, or raise --max-model-len (maxModelLen)`,
+    `the context length is ${maxModelLen}; shorten it, or raise --max-model-len (maxModelLen)`,
   EXCEEDS_POOL: (id: string, needed: number, usable: number): string =>
     `request "${id}" can need ${needed} KV blocks, the pool has ${usable}; ` +
     'shorten it, lower its max_tokens, or raise --num-blocks (numBlocks)',
@@ -32,6 +32,10 @@ const messages = {
     `design "${design}" broke its contract in ${hook}: ${problem}; repair it, or choose another design`,
   BAD_TRACE_LINE: (file: string, line: number, problem: string) => `${file}:${line}: ${problem}`,
   BAD_FILE: (file: string, problem: string) => `${file}: ${problem}`,
+  ROWS_MISSING: (form: string, missing: readonly (readonly number[])[]): string =>
+    `the form "${form}" cannot say that rows are missing, and ${missing.length} ranges of them are, the first ` +
+    `[${missing[0]!.join(', ')}); ask for another ` +
+    'routed_experts_format, or take a --design and --prefix-rows that leave none out',
   BAD_ROWS: (form: string, problem: string) =>
     `no rows in the form "${form}": ${problem}; give the form in which they were written`,
   NO_ADAPTER: (tried: readonly string[]) =>

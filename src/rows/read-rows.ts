@@ -7,11 +7,12 @@ import type { RowDtype } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { PositionRange, RoutedRows } from '../contract/routed-rows.ts';
 import type { JsonObject } from './json-object.ts';
+import type { ReadPackedOptions } from './packed/read-packed.ts';
 import type { RowFormat } from './row-formats.ts';
 import { wireElements } from './row-formats.ts';
 import type { WireDtype } from './row-pieces.ts';
-import type { WireElements, WireShape } from './wire-elements.ts';
-import { isSize } from './wire-elements.ts';
+import type { WireElements, WireShape } from './forms/wire-elements.ts';
+import { isSize } from './forms/wire-elements.ts';
 
 /** What the caller knows of the rows. What contradicts the form is an error. */
 export type ReadRowsOptions = Readonly<{
@@ -21,7 +22,8 @@ export type ReadRowsOptions = Readonly<{
   rowShape?: Readonly<{ numLayers: number; topK: number }>;
   /** How many rows there are. For `sglang` without `rowShape`: each row is then taken for one layer. */
   numRows?: number;
-}>;
+}> &
+  ReadPackedOptions;
 
 /** What was read. */
 export type WireRows = Readonly<{
@@ -40,7 +42,7 @@ export type WireRows = Readonly<{
  */
 export function readRows(format: RowFormat, choice: JsonObject, options: ReadRowsOptions = {}): WireRows {
   try {
-    return rowsOf(wireElements(format, choice), choice, options);
+    return rowsOf(wireElements(format, choice, options), choice, options);
   } catch (error) {
     throw RoutedExpertsError.of('BAD_ROWS', format, (error as Error).message);
   }
@@ -52,10 +54,11 @@ function rowsOf(elements: WireElements, choice: JsonObject, options: ReadRowsOpt
   if (elements.start !== null && elements.start !== start) {
     throw new Error(`its rows start at position ${elements.start}, not ${start}`);
   }
-  const { viewedAs, size, numExperts } = DTYPES[dtype];
+  const { viewedAs, size, numExperts: most } = DTYPES[dtype];
   const shape = shapeOf(elements, bytes.length / size, options);
   const [numRows, numLayers, topK] = shape;
-  const missing = missingRows(elements, choice['routed_experts_missing'], [start, start + numRows]);
+  const declared = choice['routed_experts_missing'] ?? elements.missing;
+  const missing = missingRows(elements, declared, [start, start + numRows]);
   const form = { numLayers, topK, dtype: viewedAs };
   const ids = viewRows(form, bytes, numRows);
   const layers = layersOfChoice(choice['routed_experts_layers'], numLayers);
@@ -65,7 +68,8 @@ function rowsOf(elements: WireElements, choice: JsonObject, options: ReadRowsOpt
     missing,
   });
   if (isWide) requireZeros(rows, ids);
-  return { rows, numExperts: dtype === 'uint8' && missing.length > 0 ? numExperts - 1 : numExperts };
+  const isMarked = dtype === 'uint8' && missing.length > 0;
+  return { rows, numExperts: elements.numExperts ?? (isMarked ? most - 1 : most) };
 }
 
 /** Ids are not negative: signed ones are viewed as unsigned. Entries of missing rows are never looked at. */
@@ -105,7 +109,8 @@ function missingRows(
   declared: unknown,
   [start, end]: PositionRange,
 ): readonly PositionRange[] {
-  if (declared === undefined) return dtype.startsWith('int') ? rowsOfOnes(bytes, end - start, start) : [];
+  if (declared === undefined || declared === null)
+    return dtype.startsWith('int') ? rowsOfOnes(bytes, end - start, start) : [];
   if (!Array.isArray(declared)) throw new Error('its missing rows are no list');
   let last = start;
   return declared.map((range: unknown) => {

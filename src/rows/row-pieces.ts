@@ -19,15 +19,18 @@ const wireArrays: Readonly<Record<WireDtype, (buffer: ArrayBuffer) => WireArray>
 /** A multiple of 3 (base64 without padding inside), and of 4 (whole elements). About 0.1 ms to fill and encode. */
 export const PIECE_BYTES: number = 192 * 1024;
 
+/** What stands around the rows: bytes, a multiple of 4, and ids. */
+export type Around = Readonly<{ header?: Uint8Array; tail?: Uint16Array }>;
+
 /**
- * `header`, then `[count, L, K]` elements of `dtype` in C order; missing rows hold `fill`. Each piece but the last has
- * `PIECE_BYTES`; it is valid until the next is asked for. `header.length` must be a multiple of 4.
+ * `header`, `[count, L, K]` elements of `dtype` in C order, `tail`; missing rows hold `fill`. Each piece but the last
+ * has `PIECE_BYTES`; it is valid until the next is asked for.
  */
 export function* rowPieces(
   rows: RoutedRows,
   dtype: WireDtype,
   fill: number,
-  header: Uint8Array = new Uint8Array(0),
+  { header = new Uint8Array(0), tail = new Uint16Array(0) }: Around = {},
 ): Generator<Uint8Array> {
   const writer = new PieceWriter(dtype, header);
   const width = rows.numLayers * rows.topK;
@@ -38,6 +41,7 @@ export function* rowPieces(
     end = piece.position + piece.count;
   }
   yield* writer.fill(fill, (rows.start + rows.count - end) * width);
+  yield* writer.copy(tail);
   yield writer.rest();
 }
 

@@ -8,8 +8,10 @@ import { HttpError } from './http-error.ts';
 import type { EngineRequest } from '../contract/request.ts';
 import { DesignSession, type SessionConfig } from '../host/design-session.ts';
 import { LiveEngine, type LiveEngineOptions } from '../host/live-engine.ts';
-import type { Choice } from './generation.ts';
-import { Generation } from './generation.ts';
+import { RowSteps } from '../host/row-steps.ts';
+import type { Choice } from './answer/generation.ts';
+import { Generation } from './answer/generation.ts';
+import { Pacer, type PaceOptions } from './answer/pacer.ts';
 import { KvExchange, type EngineSide, type KvExchangeOptions } from './kv/kv-exchange.ts';
 import { Limited } from './kv/limited.ts';
 import type { TransferParams } from './kv/transfer-params.ts';
@@ -27,6 +29,10 @@ export type EngineHostOptions = Omit<SessionConfig, 'routing'> &
      * engines agree.
      */
     epoch: number;
+    /** How slowly tokens come; `null`: as fast as the engine has them. */
+    pace: PaceOptions | null;
+    /** A choice that has ended says which step computed each of its rows. */
+    followsSteps: boolean;
   }>;
 
 /** Listeners. All are called between two steps, and must be quick. */
@@ -52,6 +58,9 @@ export class EngineHost {
   readonly #session: DesignSession;
   readonly #generations: Map<string, Generation> = new Map();
   readonly #observer: EngineObserver;
+  readonly #pacer: Pacer | null;
+  readonly #steps: RowSteps | null;
+  #whenIdle: (() => void)[] = [];
 
   private constructor(options: EngineHostOptions, session: DesignSession, observer: EngineObserver) {
     this.options = options;
@@ -59,9 +68,13 @@ export class EngineHost {
     this.withLayers = session.withLayers;
     this.#session = session;
     this.#observer = observer;
+    this.#pacer = options.pace === null ? null : new Pacer(options.pace);
+    const steps = options.followsSteps ? new RowSteps() : null;
+    this.#steps = steps;
     const { onStep, onLoss, onRestart, onDeath } = observer;
     this.engine = new LiveEngine(session, {
       onOutput: (output) => this.#onOutput(output),
+      ...(steps === null ? {} : { onBegin: (step) => steps.onBegin(step) }),
       onStep,
       onLoss,
       onRestart,
@@ -91,6 +104,16 @@ export class EngineHost {
     return this.#generations.size;
   }
 
+  /** Those that the requests belong to. */
+  get numGenerations(): number {
+    return new Set(this.#generations.values()).size;
+  }
+
+  /** Resolves when no request is left. */
+  async idle(): Promise<void> {
+    if (this.#generations.size > 0) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+  }
+
   /**
    * Hands the requests to the engine, all or none. Throws what `EngineCore.addRequest` throws, and ENGINE_DEAD.
    */
@@ -100,6 +123,7 @@ export class EngineHost {
     try {
       for (const request of requests) {
         this.engine.add(request);
+        this.#steps?.added(request);
         added.push(request.requestId);
       }
     } catch (error) {
@@ -108,18 +132,25 @@ export class EngineHost {
     }
     // No step can begin or end between the calls above: that happens in later turns of the event loop.
     if (transfer !== null) this.#announce(requests, transfer);
-    for (const requestId of added) this.#generations.set(requestId, generation);
+    for (const requestId of added) {
+      this.#generations.set(requestId, generation);
+      this.#pacer?.begin(requestId);
+    }
     return generation;
   }
 
   /** Ends what is left of a generation at once; its choices get finish reason `abort`, and the rows they have. */
   abort(generation: Generation): void {
-    this.engine.abort(generation.unfinishedIds);
+    const ids = generation.unfinishedIds;
+    this.engine.abort(ids);
+    // The engine may be done with a request whose tokens are held back.
+    this.#pacer?.flush(ids);
   }
 
   /** Ends what is still running, then the workers. Idempotent. */
   async close(): Promise<void> {
     await this.engine.stop();
+    this.#pacer?.flushAll();
     this.kv?.close();
     await this.#session.close();
   }
@@ -169,13 +200,35 @@ export class EngineHost {
   #onOutput(output: EngineCoreOutput): void {
     const generation = this.#generations.get(output.requestId);
     if (generation === undefined) return;
-    if (output.finishReason !== null) this.#generations.delete(output.requestId);
     const kvTransfer = this.kv?.onOutput(output) ?? null;
-    this.#observer.onOutput(generation.add(output, kvTransfer), output);
+    const steps = output.finishReason === null ? null : (this.#steps?.take(output.requestId) ?? null);
+    const hand = (): void => {
+      if (output.finishReason !== null) this.#forget(output.requestId);
+      this.#observer.onOutput(generation.add(output, { kvTransfer, steps }), output);
+    };
+    const { requestId, finishReason, newTokenIds } = output;
+    const isUrgent = finishReason === 'abort' || finishReason === 'error';
+    const held = { numTokens: newTokenIds.length, isUrgent, isLast: finishReason !== null, hand };
+    if (this.#pacer === null) hand();
+    else this.#pacer.hold(requestId, held);
+  }
+
+  #forget(requestId: string): void {
+    this.#generations.delete(requestId);
+    if (this.#generations.size > 0) return;
+    for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 }
 
 function sessionConfig(options: EngineHostOptions): SessionConfig {
-  const { design: _design, maxRestarts: _maxRestarts, kv: _kv, epoch, ...session } = options;
+  const {
+    design: _design,
+    maxRestarts: _maxRestarts,
+    kv: _kv,
+    pace: _pace,
+    followsSteps: _followsSteps,
+    epoch,
+    ...session
+  } = options;
   return { ...session, routing: epoch === 0 ? { kind: 'deterministic' } : { kind: 'nondeterministic', epoch } };
 }

@@ -92,12 +92,9 @@ function digest(text: string): Buffer {
   return createHash('sha256').update(text).digest();
 }
 
-/**
- * Routes that generate or change anything need the key; `/health`, `/metrics` and `/version` are for probes, as in
- * vLLM.
- */
+/** All routes need the key but those for probes, which vLLM and SGLang leave open too. */
 function checkKey(apiKey: string | null, request: FastifyRequest): void {
-  if (apiKey === null || !/^\/(v1|inference|reset_prefix_cache)(\/|$)/.test(pathOf(request.url))) return;
+  if (apiKey === null || /^\/(health|health_generate|metrics|version)$/.test(pathOf(request.url))) return;
   const given = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1] ?? '';
   if (!timingSafeEqual(digest(given), digest(apiKey))) throw HttpError.of('UNAUTHORIZED', null);
 }
@@ -119,7 +116,8 @@ function answerError(config: ShellConfig, error: unknown, request: FastifyReques
   request.failure = known.message;
   if (known.status === 429 || known.status === 503) void reply.header('retry-after', '1');
   if (known.status === 401) void reply.header('www-authenticate', 'Bearer');
-  return reply.code(known.status).send(known.body);
+  const { errorBody } = request.routeOptions.config;
+  return reply.code(known.status).send(errorBody === undefined ? known.body : errorBody(known));
 }
 
 /** Makes an `HttpError` of what Fastify or the engine throws. */

@@ -34,9 +34,14 @@ const messages = {
   BACKEND_TOO_SLOW: (role: string, url: string, problem: string) =>
     `the ${role} server ${url} was given up: ${problem}; try again, or raise --${role}-timeout`,
   KV_LOAD_FAILED: (reason: string) => `the KV that this request begins with could not be loaded: ${reason}`,
-  CACHE_IN_USE: (holders: string, resetRunning: boolean): string =>
-    `the prefix cache was not reset: its blocks are held by ${holders}; ask again once they are free` +
-    (resetRunning ? '' : ', or with reset_running_requests=true, which computes running requests anew'),
+  CACHE_IN_USE: (problem: string): string => `the cache is not flushed: ${problem}`,
+  PAUSE_UNSUPPORTED: (mode: string, running: number): string =>
+    `mode "${mode}" is not supported while requests run, and ${running} do: this server cannot hold them between two ` +
+    'steps; pause with mode abort or wait, or once nothing runs',
+  WEIGHTS_IN_USE: (running: number): string =>
+    `the weights were not updated: ${running} requests run; pause first, or send abort_all_requests`,
+  VERSION_BACKWARDS: (version: string, current: string): string =>
+    `weight_version ${version} is before ${current}, which the weights are; send a later one`,
 } as const;
 
 type HttpErrorCode = keyof typeof messages;
@@ -55,7 +60,11 @@ const answers: Readonly<Partial<Record<ErrorCode, Answer>> & Record<HttpErrorCod
   PROMPT_TOO_LONG: invalid(400, 'context_length_exceeded'),
   EXCEEDS_POOL: invalid(400, 'context_length_exceeded'),
   TOO_MANY_CHOICES: invalid(),
-  CACHE_IN_USE: invalid(409, 'cache_in_use'),
+  CACHE_IN_USE: invalid(400, 'cache_in_use'),
+  PAUSE_UNSUPPORTED: invalid(400, 'unsupported_value'),
+  WEIGHTS_IN_USE: invalid(400, 'weights_in_use'),
+  VERSION_BACKWARDS: invalid(400, 'version_backwards'),
+  ROWS_MISSING: failed(500, 'rows_missing'),
   UNAUTHORIZED: { status: 401, type: 'authentication_error', code: 'invalid_api_key' },
   UNKNOWN_MODEL: invalid(404, 'model_not_found'),
   UNKNOWN_ROUTE: invalid(404, 'unknown_url'),

@@ -11,7 +11,7 @@ import type { OffloadStats } from '../host/kv-tier/kv-offload.ts';
 import type { StepTiming } from '../worker/engine-driver.ts';
 import type { TransferCounts } from '../worker/executor.ts';
 import type { EngineHost } from './engine-host.ts';
-import type { Choice } from './generation.ts';
+import type { Choice } from './answer/generation.ts';
 import type { KvExchange } from './kv/kv-exchange.ts';
 
 const firstTokenBuckets = [

@@ -1,5 +1,6 @@
 /** What a server is told when it starts. Times in ms, sizes in bytes. */
 
+import type { DialectName } from './dialects/endpoints.ts';
 import type { EngineHostOptions } from './engine-host.ts';
 
 export type ServeConfig = Readonly<{
@@ -12,6 +13,12 @@ export type ServeConfig = Readonly<{
   /** `null`: whoever can connect may ask. */
   apiKey: string | null;
   limits: HttpLimits;
+  /** Of requests that do not tell it themselves. */
+  dialect: DialectName;
+  /** Every request gets rows, as with vLLM's flag of this name, unless it says that it wants none. */
+  isEveryRowReturned: boolean;
+  /** Directory of files that all rows are written to; `null`: none. */
+  saveRows: string | null;
   logLevel: 'silent' | 'error' | 'warn' | 'info' | 'debug';
   /** Where the log goes. */
   log: Readonly<{ write: (line: string) => void }>;
@@ -34,7 +41,8 @@ export type HttpLimits = Readonly<{
 }>;
 
 export const defaultLimits: HttpLimits = {
-  bodyBytes: 8 * 2 ** 20,
+  // A conversation may bring back the rows of all its turns.
+  bodyBytes: 64 * 2 ** 20,
   headerBytes: 16 * 2 ** 10,
   headersMs: 10_000,
   requestMs: 30_000,

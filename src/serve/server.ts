@@ -1,33 +1,54 @@
 /** The server: routes over an engine host, from the first request to the drain. */
 
 import type { AddressInfo } from 'node:net';
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyReply } from 'fastify';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { Admission } from './admission.ts';
-import { resetPrefixCache } from './cache-route.ts';
-import { readChatBody } from './body/chat-body.ts';
-import { readCompletionBody } from './body/completion-body.ts';
-import type { Dialect } from './dialect.ts';
-import { chat, completions, generate } from './dialect.ts';
+import { addControlRoutes, type ControlRoute, type ControlServices } from './control/control-route.ts';
+import { NotedWeights } from './control/noted-weights.ts';
+import { RunningAnswers } from './control/running-answers.ts';
+import { tokenizeRoutes } from './control/tokenize-routes.ts';
+import type { WeightControl } from './control/weight-control.ts';
+import { arealControl } from './dialects/areal/control.ts';
+import { bodyReaders } from './dialects/endpoints.ts';
+import { sglangControl } from './dialects/sglang/control.ts';
+import { skyrlControl } from './dialects/skyrl/control.ts';
+import { vllmControl } from './dialects/vllm/control.ts';
 import { EngineHost } from './engine-host.ts';
-import { readGenerateBody } from './body/generate-body.ts';
-import type { BodyReader, GenerationServices } from './generation-route.ts';
+import type { GenerationServices } from './generation-route.ts';
 import { serveGeneration } from './generation-route.ts';
 import { createApp } from './http-app.ts';
 import { Metrics } from './metrics.ts';
 import type { ServeConfig } from './serve-config.ts';
+import { RowsFiles, type RowsFilesOptions } from '../rows/files/rows-files.ts';
 import { version, within } from './server-parts.ts';
 import { startWarnings } from './start-warnings.ts';
 import { ByteTokenizer } from './body/tokenizer.ts';
 
+const controlRoutes: readonly ControlRoute[] = [
+  ...vllmControl,
+  ...sglangControl,
+  ...skyrlControl,
+  ...arealControl,
+  ...tokenizeRoutes,
+];
+
 /** Time for clients to read the end of answers that a drain cut short. */
 const LAST_WORDS_MS = 2000;
+
+/** Files of this process, from this start on. */
+function filesOf(directory: string): RowsFilesOptions {
+  return { directory, name: `${new Date().toISOString().replaceAll(/\D/g, '').slice(0, 14)}-${process.pid}` };
+}
 
 export class Server {
   readonly host: EngineHost;
   readonly #app: FastifyInstance;
   readonly #admission: Admission;
   readonly #metrics: Metrics;
+  readonly #running = new RunningAnswers();
+  readonly #weights: WeightControl;
+  readonly #rowsFiles: RowsFiles | null;
   readonly #created = Math.floor(Date.now() / 1000);
   #closed: Promise<void> | null = null;
 
@@ -36,6 +57,8 @@ export class Server {
     this.#app = app;
     this.#metrics = metrics;
     this.#admission = new Admission(config.limits.maxConcurrent);
+    this.#weights = new NotedWeights(host, this.#running);
+    this.#rowsFiles = config.saveRows === null ? null : new RowsFiles(filesOf(config.saveRows));
     metrics.observe(host, () => this.#admission.taken);
     if (host.kv !== null) metrics.observeKv(host, host.kv);
     if (host.engine.offloadStats() !== null) metrics.observeOffload(host);
@@ -97,22 +120,27 @@ export class Server {
 
   async #close(drainMs: number): Promise<void> {
     const drained = this.#admission.drain();
+    this.#weights.close();
     // Other servers may still fetch the KV that they were promised.
     await within(drainMs, Promise.all([drained, this.host.kv?.drained()]));
     await this.host.close();
     // Aborted requests end with the rows that they have, and their clients are told.
     await within(LAST_WORDS_MS, drained);
     await this.#app.close();
+    await this.#rowsFiles?.close();
     this.#metrics.close();
   }
 
-  #addRoutes({ engine, limits, servedModel }: ServeConfig): void {
+  #addRoutes({ engine, limits, servedModel, dialect, isEveryRowReturned }: ServeConfig): void {
     const { model } = engine;
     const tokenizer = new ByteTokenizer(model.vocabSize);
     const { maxModelLen } = engine.engine;
     const services: GenerationServices = {
       host: this.host,
       admission: this.#admission,
+      weights: this.#weights,
+      running: this.#running,
+      rowsFiles: this.#rowsFiles,
       metrics: this.#metrics,
       tokenizer,
       stallMs: limits.stallMs,
@@ -124,18 +152,17 @@ export class Server {
         eosTokenId: model.vocabSize - 1,
         transfer: this.host.kv?.rules ?? null,
         hasRows: engine.design !== 'off',
+        isEveryRowReturned,
         hasPriorities: engine.engine.policy === 'priority',
         maxChoices: limits.maxConcurrent,
       },
     };
-    const post = (url: string, dialect: Dialect, read: BodyReader): void => {
-      this.#app.post(url, (request, reply) => serveGeneration(request, reply, services, dialect, read));
-    };
-    post('/v1/completions', completions, (body, id) => readCompletionBody(body, id, services.limits, tokenizer));
-    post('/v1/chat/completions', chat, (body, id) => readChatBody(body, id, services.limits, tokenizer));
-    post('/inference/v1/generate', generate, (body, id) => readGenerateBody(body, id, services.limits));
-
-    this.#app.post('/reset_prefix_cache', (request, reply) => resetPrefixCache(this.host.engine, request, reply));
+    const readers = bodyReaders({ limits: services.limits, tokenizer, dialect });
+    for (const [url, read] of Object.entries(readers)) {
+      this.#app.post(url, (request, reply) => serveGeneration(request, reply, services, read));
+    }
+    const control: ControlServices = services;
+    addControlRoutes(this.#app, controlRoutes, control);
 
     const card = {
       id: servedModel,
@@ -152,18 +179,20 @@ export class Server {
       void reply.type(this.#metrics.registry.contentType);
       return this.#metrics.registry.metrics();
     });
-    this.#app.get('/health', (_, reply) => {
-      const { workers, deathReason } = this.host.engine;
-      const { isRestarting, numRestarts, lastLoss } = workers;
-      const isDead = deathReason !== null;
-      const { isDraining } = this.#admission;
-      const status = isDead ? 'stopped' : isDraining ? 'draining' : isRestarting ? 'restarting' : 'ok';
-      return reply.code(isDead || isDraining ? 503 : 200).send({
-        status,
-        worker_restarts: numRestarts,
-        last_loss: lastLoss,
-        stopped_because: deathReason,
-      });
+    for (const url of ['/health', '/health_generate']) this.#app.get(url, (_, reply) => this.#health(reply));
+  }
+
+  #health(reply: FastifyReply): FastifyReply {
+    const { workers, deathReason } = this.host.engine;
+    const { isRestarting, numRestarts, lastLoss } = workers;
+    const isDead = deathReason !== null;
+    const { isDraining } = this.#admission;
+    const status = isDead ? 'stopped' : isDraining ? 'draining' : isRestarting ? 'restarting' : 'ok';
+    return reply.code(isDead || isDraining ? 503 : 200).send({
+      status,
+      worker_restarts: numRestarts,
+      last_loss: lastLoss,
+      stopped_because: deathReason,
     });
   }
 }

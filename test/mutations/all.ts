@@ -5,6 +5,7 @@ import { campaignMutations } from './campaign.ts';
 import { captureMutations } from './capture.ts';
 import { clockMutations } from './clock.ts';
 import { clusterMutations } from './cluster.ts';
+import { dialectMutations } from './dialects.ts';
 import { libraryMutations } from './library.ts';
 import { lockstepMutations } from './lockstep.ts';
 import { handoverMutations } from './handover.ts';
@@ -28,6 +29,7 @@ export const allMutations: readonly SourceMutation[] = [
   ...captureMutations,
   ...clockMutations,
   ...clusterMutations,
+  ...dialectMutations,
   ...libraryMutations,
   ...lockstepMutations,
   ...handoverMutations,

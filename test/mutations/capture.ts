@@ -45,7 +45,7 @@ export const captureMutations: readonly SourceMutation[] = [
     name: 'layers-unnamed',
     defect: 'an answer does not say which layers the columns of its rows are of',
     file: 'src/rows/row-formats.ts',
-    find: "if (needsLayers(rows)) yield ['routed_experts_layers', [JSON.stringify(rows.layers)]];",
+    find: 'if (needsLayers(rows)) yield [LAYERS, [JSON.stringify(rows.layers)]];',
     replace: '',
     killedBy: { test: 'test/rows/read-rows.unit.test.ts' },
   },

@@ -17,6 +17,12 @@ function choiceOf(format: RowFormat, rows: RoutedRows, numExperts: number): Json
   return JSON.parse(`{${members.join(',')}}`) as JsonObject;
 }
 
+const isByLargestId = (format: RowFormat): boolean => ['object', 'signed'].includes(format);
+
+/** SkyRL's form cannot say that rows are missing. */
+const sayable = (format: RowFormat, rows: RoutedRows): RoutedRows =>
+  format === 'signed' ? { ...rows, missing: [] } : rows;
+
 const small: RoutedRows = {
   start: 3,
   count: 4,
@@ -36,7 +42,8 @@ const UNORDERED = [
 
 describe.each(rowFormats)('%s', (format) => {
   test('random rows come back, and written once more they are the same', () => {
-    const check = fc.property(arbitraryRows, ({ rows, numExperts }) => {
+    const check = fc.property(arbitraryRows, ({ rows: drawn, numExperts }) => {
+      const rows = sayable(format, drawn);
       const { start, numLayers, topK } = rows;
       const choice = choiceOf(format, rows, numExperts);
       const read = readRows(format, choice, { start, rowShape: { numLayers, topK } });
@@ -50,7 +57,7 @@ describe.each(rowFormats)('%s', (format) => {
       const isPlain = numLayers === rows.layers?.length && rows.layers.every((layer, i) => layer === i);
       const layers = rows.layers === undefined || isPlain ? {} : { layers: rows.layers };
       expect(read.rows).toMatchObject({ start, count: rows.count, missing: rows.missing, numLayers, ...layers });
-      expect(read.numExperts).toBeGreaterThanOrEqual(numExperts);
+      if (!isByLargestId(format)) expect(read.numExperts).toBeGreaterThanOrEqual(numExperts);
       expect(choiceOf(format, read.rows, read.numExperts)).toEqual(choice);
     });
     fc.assert(check, { numRuns: 200 });
@@ -66,7 +73,7 @@ describe.each(rowFormats)('%s', (format) => {
     ['a byte too few', (choice) => changed(choice, (text) => text.slice(0, -4))],
     ['a character that is not base64', (choice) => changed(choice, (text) => `${text.slice(0, -8)}!${text.slice(-7)}`)],
   ])('%s: an error with its code and the form', (_, change) => {
-    const choice = change(choiceOf(format, small, 16));
+    const choice = change(choiceOf(format, sayable(format, small), 16));
     const read = (): unknown => readRows(format, choice, { start: 3, rowShape: { numLayers: 2, topK: 2 }, numRows: 4 });
     expect(read).toThrow(expect.objectContaining({ code: 'BAD_ROWS', message: expect.stringContaining(format) }));
   });
@@ -79,13 +86,13 @@ describe.each(rowFormats)('%s', (format) => {
     ['more than there are columns', [2]],
     ['one of which the ids of a dense layer contradict', [1]],
   ])('layers, %s: an error', (_, layers) => {
-    const choice = { ...choiceOf(format, small, 16), routed_experts_layers: layers };
+    const choice = { ...choiceOf(format, sayable(format, small), 16), routed_experts_layers: layers };
     const read = (): unknown => readRows(format, choice, { start: 3, rowShape: { numLayers: 2, topK: 2 } });
     expect(read).toThrow(expect.objectContaining({ code: 'BAD_ROWS', message: expect.stringContaining('layer') }));
   });
 
   test('another shape, start or number of rows than the caller’s is an error', () => {
-    const choice = choiceOf(format, small, 16);
+    const choice = choiceOf(format, sayable(format, small), 16);
     const code = expect.objectContaining({ code: 'BAD_ROWS' }) as Error;
     expect(() => readRows(format, choice, { rowShape: { numLayers: 3, topK: 2 } })).toThrow(code);
     expect(() => readRows(format, choice, { rowShape: { numLayers: 2, topK: 2 }, numRows: 5 })).toThrow(code);
@@ -96,7 +103,11 @@ describe.each(rowFormats)('%s', (format) => {
 /** The base64 of a choice in any form, changed. */
 function changed(choice: JsonObject, change: (text: string) => string): JsonObject {
   return JSON.parse(JSON.stringify(choice), (key, value: unknown) =>
-    (key === 'routed_experts' || key === 'data') && typeof value === 'string' ? change(value) : value,
+    key === 'routed_experts' && Array.isArray(value)
+      ? (value as number[][][]).with(1, [value[1][0].with(0, 0.5), value[1][1]])
+      : (key === 'routed_experts' || key === 'data') && typeof value === 'string'
+        ? change(value)
+        : value,
   ) as JsonObject;
 }
 

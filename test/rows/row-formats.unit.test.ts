@@ -2,12 +2,20 @@
 
 import { describe, expect, test } from 'vitest';
 import type { RoutedRows } from '../../src/contract/routed-rows.ts';
-import { npyHeader } from '../../src/rows/npy.ts';
+import { npyHeader } from '../../src/rows/forms/npy.ts';
 import type { RowFormat } from '../../src/rows/row-formats.ts';
 import { rowFormats, rowMembers } from '../../src/rows/row-formats.ts';
 import { PIECE_BYTES } from '../../src/rows/row-pieces.ts';
 import type { DecodedRows } from '../serve/helpers.ts';
-import { decodeNpy, decodeNrlre1, decodeObject, decodeSglang } from '../serve/helpers.ts';
+import {
+  decodeLists,
+  decodeNpy,
+  decodeNrlre1,
+  decodeObject,
+  decodePacked,
+  decodeSglang,
+  decodeSigned,
+} from '../serve/helpers.ts';
 
 const LAYERS = 3;
 const TOP_K = 2;
@@ -59,6 +67,9 @@ function decode(format: RowFormat, given: Case): DecodedRows & { missing: unknow
       return decodeObject(json.routed_experts);
     },
     nrlre1: () => decodeNrlre1(json.routed_experts),
+    signed: () => decodeSigned(json.routed_experts),
+    lists: () => decodeLists(json.routed_experts),
+    packed: () => decodePacked(Buffer.from(json.routed_experts, 'base64')),
   }[format]();
   return { ...rows, missing: json.routed_experts_missing };
 }
@@ -91,10 +102,11 @@ const cases: readonly (readonly [string, Case])[] = [
 ];
 
 describe.each(rowFormats)('%s', (format) => {
-  test.each(cases)('%s', (_, given) => {
+  const sayable = cases.filter(([, { missing = [] }]) => format !== 'signed' || missing.length === 0);
+  test.each(sayable)('%s', (_, given) => {
     const { start, count, numExperts, missing = [] } = given;
     const rows = decode(format, given);
-    expect(rows.shape).toEqual([count, LAYERS, TOP_K]);
+    if (format !== 'lists' || count > 0) expect(rows.shape).toEqual([count, LAYERS, TOP_K]);
     expect(rows.missing).toEqual(missing);
     const wrong: number[] = [];
     for (let row = 0; row < count; row++) {
@@ -119,4 +131,41 @@ test.each([
   expect(Buffer.from(npyHeader(descr, shape)).toString('latin1')).toBe(
     `\u{93}NUMPY\u{1}\u{0}v\u{0}${text.padEnd(117)}\n`,
   );
+});
+
+const rowsOf = (ids: readonly number[]): RoutedRows => ({
+  start: 0,
+  count: ids.length / WIDTH,
+  numLayers: LAYERS,
+  topK: TOP_K,
+  dtype: 'uint16',
+  rowsPerChunk: ids.length / WIDTH,
+  chunks: [Uint16Array.from(ids)],
+  missing: [],
+});
+const text = (format: RowFormat, rows: RoutedRows): string =>
+  [...rowMembers(format, rows, 50_000)].map(([key, parts]) => `"${key}":${[...parts].join('')}`).join();
+
+describe('forms for one reader', () => {
+  test.each([
+    [255, 'uint8', 'uint8'],
+    [256, 'int16', 'uint16'],
+    [32_767, 'int16', 'uint16'],
+    [32_768, 'int32', 'uint16'],
+  ])('a largest id of %i: %s for SkyRL, %s for prime-rl, whatever the model has', (largest, signed, unsigned) => {
+    const rows = rowsOf([1, 2, 3, 4, 5, largest]);
+    expect(JSON.parse(`{${text('signed', rows)}}`).routed_experts.dtype).toBe(signed);
+    expect(JSON.parse(`{${text('object', rows)}}`).routed_experts.dtype).toBe(unsigned);
+  });
+
+  test('the text of an object begins with its data, as a reader cuts it out', () => {
+    expect(text('object', rowsOf([1, 2, 3, 4, 5, 6]))).toMatch(/^"routed_experts":\{"data":"[^"]+","shape":\[1,3,2\]/);
+  });
+
+  test('what a form cannot say is an error that names the form', () => {
+    const rows: RoutedRows = { ...rowsOf([1, 2, 3, 4, 5, 6]), missing: [[0, 1]] };
+    expect(() => text('signed', rows)).toThrow(
+      expect.objectContaining({ code: 'ROWS_MISSING', message: expect.stringContaining('"signed"') as string }),
+    );
+  });
 });

@@ -48,6 +48,9 @@ export async function startServer({
 }: Omit<Overrides, 'host'> & { host?: Partial<EngineHostOptions> } = {}): Promise<Server> {
   const server = await Server.start({
     servedModel: 'tiny',
+    dialect: 'auto',
+    isEveryRowReturned: false,
+    saveRows: null,
     port: 0,
     apiKey: null,
     logLevel: 'silent',
@@ -68,6 +71,8 @@ export async function startServer({
       stepTimeoutMs: 0,
       kv: null,
       epoch: 0,
+      pace: null,
+      followsSteps: rest.saveRows !== undefined,
       fault: null,
       ...host,
       engine: { ...smallEngine, ...engine },
@@ -97,8 +102,8 @@ export function closeAfterTest(server: Server): Server {
 export type WireChoice = Readonly<{
   index: number;
   text: string;
-  message: Readonly<{ role: string; content: string }>;
-  delta: Readonly<{ role?: string; content: string }>;
+  message: Readonly<{ role: string; content: string; routed_experts: string }>;
+  delta: Readonly<{ role?: string; content: string; routed_experts: string }>;
   finish_reason: string | null;
   stop_reason: number | null;
   token_ids: readonly number[];
@@ -111,6 +116,8 @@ export type WireChoice = Readonly<{
 export type WireBody = Readonly<{
   object: string;
   request_id: string;
+  /** Of a chat. */
+  prompt_token_ids?: readonly number[];
   choices: readonly WireChoice[];
   usage: Readonly<{
     prompt_tokens: number;
@@ -142,6 +149,11 @@ export async function post(
   });
   const text = await response.text();
   return { status: response.status, headers: response.headers, body: JSON.parse(text) as WireBody };
+}
+
+/** The ids of the prompt: of a chat beside its choices, of completions in each of them. */
+export function promptIdsOf({ prompt_token_ids: ofChat, choices }: WireBody): readonly number[] {
+  return ofChat ?? choices[0]!.prompt_token_ids;
 }
 
 /** The data of each event of a stream. */
@@ -250,12 +262,73 @@ export function decodeObject(given: unknown): DecodedRows & Readonly<{ start: nu
   return { shape: value.shape, start: value.start, ids };
 }
 
+/** The rows of all tokens but the last, whose row is made up: `0 … K − 1` in each layer. */
 export function decodeNrlre1(text: string): DecodedRows {
   const match = /^nrlre1:(int8|int16|int32):(\d+)x(\d+)x(\d+):([A-Za-z0-9+/]*=*)$/.exec(text)!;
+  const [numTokens = 0, numLayers = 0, topK = 0] = match.slice(2, 5).map(Number);
+  const ids = elements(Buffer.from(match[5]!, 'base64'), match[1] as DtypeName);
+  const width = numLayers * topK;
+  expect(ids.length).toBe(numTokens * width);
+  expect(ids.slice(-width)).toEqual(Array.from({ length: width }, (_, i) => i % topK));
+  return { shape: [numTokens - 1, numLayers, topK], ids: ids.slice(0, -width) };
+}
+
+/** SkyRL: the narrowest type for the largest id, and no other. */
+export function decodeSigned(given: unknown): DecodedRows {
+  const value = given as { data: string; shape: number[]; dtype: 'uint8' | 'int16' | 'int32' };
+  const ids = elements(Buffer.from(value.data, 'base64'), value.dtype);
+  const largest = ids.reduce((a, b) => Math.max(a, b), 0);
+  expect(value.dtype).toBe(largest < 256 ? 'uint8' : largest < 32_768 ? 'int16' : 'int32');
+  expect(Math.min(0, ...ids.slice(0, 1000))).toBe(0);
+  return { shape: value.shape, ids };
+}
+
+export function decodeLists(rows: readonly (readonly (readonly (number | null)[])[])[]): DecodedRows {
   return {
-    shape: match.slice(2, 5).map(Number),
-    ids: elements(Buffer.from(match[5]!, 'base64'), match[1] as DtypeName),
+    shape: [rows.length, rows[0]?.length ?? 0, rows[0]?.[0]?.length ?? 0],
+    ids: rows.flat(2).map((id) => id ?? -1),
   };
+}
+
+/** `packed` without compression and prefix, bit by bit, from its description; a missing row is −1. */
+export function decodePacked(bytes: Buffer): DecodedRows & Readonly<{ start: number; missing: [number, number][] }> {
+  expect(bytes.toString('latin1', 0, 4)).toBe('rxp1');
+  expect(bytes[5]).toBe(0);
+  const bits = bytes[4]!;
+  const topK = bytes.readUInt16LE(6);
+  const [numLayers, start, count, rowsOfBlock, prefixEnd, , numMissing] = Array.from({ length: 7 }, (_, i) =>
+    bytes.readUInt32LE(8 + 4 * i),
+  ) as [number, number, number, number, number, number, number];
+  expect(prefixEnd).toBe(start);
+  const missing = Array.from({ length: numMissing }, (_, i): [number, number] => [
+    bytes.readUInt32LE(36 + 8 * i),
+    bytes.readUInt32LE(40 + 8 * i),
+  ]);
+  const width = numLayers * topK;
+  const isMissing = (position: number): boolean => missing.some(([from, to]) => position >= from && position < to);
+  const present = Array.from({ length: count }, (_, i) => start + i).filter((position) => !isMissing(position));
+  const ids = Array.from<number>({ length: count * width }).fill(-1);
+  let at = 36 + 8 * numMissing;
+  for (let from = 0; from < present.length; from += rowsOfBlock) {
+    const rows = present.slice(from, from + rowsOfBlock);
+    const numBytes = bytes.readUInt32LE(at);
+    expect(numBytes).toBe(Math.ceil((rows.length * width * bits) / 8));
+    at += 4;
+    for (const [r, position] of rows.entries()) {
+      for (let entry = 0; entry < width; entry++) {
+        let id = 0;
+        for (let bit = 0; bit < bits; bit++) {
+          const n = (r * width + entry) * bits + bit;
+          id |= ((bytes[at + (n >> 3)]! >> (n & 7)) & 1) << bit;
+        }
+        ids[(position - start) * width + entry] = id;
+      }
+    }
+    at += numBytes;
+  }
+  expect(bytes.readUInt32LE(at)).toBe(0);
+  expect(bytes.length).toBe(at + 4);
+  return { shape: [count, numLayers, topK], ids, start, missing };
 }
 
 /** Tokens and rows of an answer are those of the model alone with the prompt (L1, L2). */

@@ -9,12 +9,16 @@ import type { DecodedRows, WireChoice } from './helpers.ts';
 import {
   closeAfterTest,
   decodeNpy,
+  decodeLists,
   decodeNrlre1,
+  decodePacked,
+  decodeSigned,
   decodeObject,
   decodeSglang,
   expectNothingLeft,
   expectOracle,
   post,
+  promptIdsOf,
   startServer,
   tiny,
   wire,
@@ -155,6 +159,9 @@ describe('routed experts', () => {
     ['sglang', (choice: WireChoice) => decodeSglang(choice.meta_info, tiny.numLayers, tiny.topK)],
     ['object', (choice: WireChoice) => decodeObject(choice.routed_experts)],
     ['nrlre1', (choice: WireChoice) => decodeNrlre1(choice.routed_experts)],
+    ['signed', (choice: WireChoice) => decodeSigned(choice.routed_experts)],
+    ['lists', (choice: WireChoice) => decodeLists(choice.routed_experts as never)],
+    ['packed', (choice: WireChoice) => decodePacked(Buffer.from(choice.routed_experts, 'base64'))],
   ] as const)('as %s, in the body and in a stream', async (format, decode: (choice: WireChoice) => DecodedRows) => {
     const prompt = promptOf(6, 11);
     const xargs = { return_routed_experts: true, routed_experts_format: format, routed_experts_prompt_start: 3 };
@@ -206,8 +213,9 @@ describe('chat', () => {
     const choice = answer.choices[0]!;
     expect(answer.object).toBe('chat.completion');
     expect(choice.message).toMatchObject({ role: 'assistant', content: tokenizer.decode(choice.token_ids) });
-    expect(tokenizer.decode(choice.prompt_token_ids)).toBe('system: Be brief.\nuser: Hi!\nassistant: ');
-    expectOracle(choice.prompt_token_ids, choice.token_ids, decodeNpy(choice.routed_experts));
+    const prompt = promptIdsOf(answer);
+    expect(tokenizer.decode(prompt)).toBe('system: Be brief.\nuser: Hi!\nassistant: ');
+    expectOracle(prompt, choice.token_ids, decodeNpy(choice.routed_experts));
   });
 
   test('streams n choices with usage; the last chunk of each has its rows', async () => {
@@ -230,7 +238,7 @@ describe('chat', () => {
       for (const choice of wire(chunk).choices) {
         if (tokens[choice.index]!.length === 0) {
           expect(choice.delta.role).toBe('assistant');
-          prompt = choice.prompt_token_ids;
+          prompt = promptIdsOf(wire(chunk));
         }
         text[choice.index] += choice.delta.content;
         tokens[choice.index]!.push(...choice.token_ids);

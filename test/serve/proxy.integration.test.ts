@@ -16,6 +16,7 @@ import {
   eventsOf,
   expectNothingLeft,
   post,
+  promptIdsOf,
   smallKv,
   startServer,
   tiny,
@@ -27,10 +28,16 @@ import { expectEpochs, promptOf, proxyConfig } from './pd-helpers.ts';
 const P = 1;
 const D = 2;
 
+/** In the message of a chat. */
+function nrlre1Of(choice: WireChoice): string {
+  const { message, delta } = choice as Partial<WireChoice>;
+  return (message ?? delta ?? choice).routed_experts;
+}
+
 function rowsOf(choice: WireChoice, format: RowFormat): DecodedRows {
   if (format === 'npy') return decodeNpy(choice.routed_experts);
   if (format === 'sglang') return decodeSglang(choice.meta_info, tiny.numLayers, tiny.topK);
-  return format === 'object' ? decodeObject(choice.routed_experts) : decodeNrlre1(choice.routed_experts);
+  return format === 'object' ? decodeObject(choice.routed_experts) : decodeNrlre1(nrlre1Of(choice));
 }
 
 describe.each(pdRowsWays)('%s', (rows) => {
@@ -98,16 +105,17 @@ describe.each(pdRowsWays)('%s', (rows) => {
       const answer = await post(proxy, path, body);
       expect(answer.status).toBe(200);
       const choice = answer.body.choices[0]!;
-      return { choice, prompt: choice.prompt_token_ids, output: choice.token_ids };
+      return { choice, prompt: promptIdsOf(answer.body), output: choice.token_ids };
     }
     const headers = { 'content-type': 'application/json' };
     const response = await fetch(proxy.url + path, { method: 'POST', headers, body: JSON.stringify(body) });
     expect(response.headers.get('content-type')).toMatch(/^text\/event-stream/);
     const events = eventsOf(await response.text());
     expect(events.at(-1)).toBe('[DONE]');
-    const chunks = events.slice(0, -1).map((event) => wire(JSON.parse(event)).choices[0]!);
+    const bodies = events.slice(0, -1).map((event) => wire(JSON.parse(event)));
+    const chunks = bodies.map(({ choices }) => choices[0]!);
     const output = chunks.flatMap((chunk) => [...chunk.token_ids]);
-    return { choice: chunks.at(-1)!, prompt: chunks[0]!.prompt_token_ids, output };
+    return { choice: chunks.at(-1)!, prompt: promptIdsOf(bodies[0]!), output };
   }
 
   test('from a start on; to several choices; of several prompts, which one server serves', async () => {

@@ -50,7 +50,7 @@ function tagsOf(format: RowFormat, choice: Record<string, unknown>, start: numbe
 const parse = (parts: Iterable<string>): Record<string, unknown> =>
   JSON.parse([...parts].join('')) as Record<string, unknown>;
 
-describe.each(rowFormats)('%s', (format) => {
+describe.each(rowFormats.filter((name) => name !== 'signed'))('%s', (format) => {
   const prefilled = rowsOf(100, 2, 8, []);
 
   test('missing rows are put in, others stay, and what the first server lacks stays missing', () => {

@@ -12,7 +12,7 @@ import { randomUUID } from 'node:crypto';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { pdRowsWays } from '../../src/serve/kv/transfer-params.ts';
 import type { WireChoice } from './helpers.ts';
-import { decodeNpy, eventsOf, expectNothingLeft, post, wire } from './helpers.ts';
+import { decodeNpy, eventsOf, expectNothingLeft, post, promptIdsOf, wire } from './helpers.ts';
 import type { HasUrl } from './pd-helpers.ts';
 import { expectEpochs, keep, promptOf, startKvServer, withRows } from './pd-helpers.ts';
 
@@ -86,7 +86,7 @@ describe.each(pdRowsWays)('%s', (rows) => {
     const chat = { ...common, messages: [{ role: 'user', content: 'which experts?' }] };
     const answer = await post(proxy, '/v1/chat/completions', chat);
     const [message] = answer.body.choices;
-    expectChoice(message!, message!.prompt_token_ids, message!.token_ids);
+    expectChoice(message!, promptIdsOf(answer.body), message!.token_ids);
 
     const streamed = promptOf(2, 33);
     const asked = { ...common, prompt: streamed, stream: true, stream_options: { include_usage: true } };
@@ -106,7 +106,7 @@ describe.each(pdRowsWays)('%s', (rows) => {
       choices.flatMap(({ token_ids: ids }) => [...ids]),
     );
 
-    expect(numLoaded()).toBe(2 * 40 + message!.prompt_token_ids.length + 33);
+    expect(numLoaded()).toBe(2 * 40 + promptIdsOf(answer.body).length + 33);
     expect(d.host.kv!.counts.failedLoads).toBe(0);
     await expectNothingLeft(d);
     await expectNothingLeft(p);

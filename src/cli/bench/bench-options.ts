@@ -26,6 +26,8 @@ export type BenchOptions = Readonly<{
   mode: LoopMode;
   /** Share of requests that are aborted at a random moment. */
   abortShare: number;
+  /** Directory of files that the rows of the first run of each cell are written to; absent = none. */
+  saveRows?: string;
   /** `numRanks`: of each engine. */
   session: SessionConfig;
   /** Engines that serve the workload together. */

@@ -66,6 +66,7 @@ export async function serveRun(
     abortAfter: planAborts(workload, options.abortShare, options.seed),
     // One run in many tells as much of the memory, and leaves the times of the others alone.
     countsHeldRows: planned.repeat === 0,
+    followsSteps: options.saveRows !== undefined && planned.repeat === 0,
   });
   const outputTokens = served.requests.reduce((sum, request) => sum + request.outputTokenIds.length, 0);
   return { planned, served, outputTokens };

@@ -18,6 +18,7 @@ import { sampleProcessorTime } from './measure/processor-time.ts';
 import type { OtherLoad } from './statistics/other-load.ts';
 import { otherLoad } from './statistics/other-load.ts';
 import type { Comparison } from './statistics/paired-comparison.ts';
+import { rowsFilesOf, saveRun } from './report/saved-rows.ts';
 import { Verifier } from './verify.ts';
 import { machineOf, rankWarnings } from './rank-warnings.ts';
 import { warningsOf } from './warnings.ts';
@@ -59,6 +60,7 @@ export async function runBench(
   const schedule = new PairSchedule({ cells, seed: options.seed, ending: options.ending });
   const { model, routing, rowsLayers: axis = 'routers' } = options.session;
   const verifier = new Verifier(model, { recording: routing?.kind === 'replay' ? routing.recording : null, axis });
+  const files = options.saveRows === undefined ? null : rowsFilesOf(options.saveRows);
   const engines = new Map<string, BenchEngines>();
   const referenceOf = (design: string): DesignReference =>
     options.ownDesigns?.[design]?.module ?? designByName(design).name;
@@ -115,7 +117,10 @@ export async function runBench(
       const served: ServedRun[] = [];
       for (const run of group) served.push(await serve(run, cellName(run.cell)));
       schedule.add(group, served.map(rateOf));
-      for (const run of served) runs.push(judge(run, cellName(run.planned.cell)));
+      for (const run of served) {
+        runs.push(judge(run, cellName(run.planned.cell)));
+        if (files !== null && run.planned.repeat === 0) await saveRun(files, run);
+      }
       for (const { cell } of group) schedule.took(cell.design, (elapsedMs() - before) / group.length);
       load.push(sampleProcessorTime());
     }
@@ -147,6 +152,7 @@ export async function runBench(
     };
   } finally {
     for (const each of engines.values()) await each.close();
+    await files?.close();
   }
 }
 

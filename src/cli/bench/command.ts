@@ -213,6 +213,7 @@ export function benchCommand(): Command {
     )
     .option('--seed <n>', 'of workload, opt-in, aborts and order of runs', whole(0, 2 ** 32 - 1), 0)
     .option('--json <file>', 'write every figure, with its environment, to this file')
+    .option('--save-rows <dir>', 'write the rows of the first run of each design and share to Parquet files')
     .option('--csv <file>', 'write every figure to this file, a line for each design and share (RFC 4180)')
     .option(
       '--sweep <parameter=values>',

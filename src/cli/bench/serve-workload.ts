@@ -6,6 +6,7 @@ import { RowJoiner } from '../../capture/row-joiner.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { DesignSession } from '../../host/design-session.ts';
 import { LiveEngine } from '../../host/live-engine.ts';
+import { RowSteps } from '../../host/row-steps.ts';
 import { Arrivals } from '../../workload/arrivals.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import type { Workload } from '../../workload/workload.ts';
@@ -26,6 +27,8 @@ export type ServedRequest = {
   refusal: string | null;
   /** At its end: what came with its outputs, joined. */
   rows: RoutedRows | null;
+  /** The step that computed each position; absent: it was not asked for. */
+  steps?: Int32Array;
 };
 
 export type ServeOptions = Readonly<{
@@ -42,6 +45,8 @@ export type ServeOptions = Readonly<{
   maxRestarts?: number;
   /** See `RunMeter`; absent = no. */
   countsHeldRows?: boolean;
+  /** Whether requests say which step computed each of their rows; absent = no. */
+  followsSteps?: boolean;
 }>;
 
 export type ServeResult = RunMeasures &
@@ -55,7 +60,8 @@ export type ServeResult = RunMeasures &
  * Rejects with what ended the run early (DEVICE_LOST, WORKER_LOST); requests that the engine refuses end as `refused`.
  */
 export async function serveWorkload(options: ServeOptions): Promise<ServeResult> {
-  const { session, workload, maxRestarts = 0, countsHeldRows = false } = options;
+  const { session, workload, maxRestarts = 0, countsHeldRows = false, followsSteps = false } = options;
+  const steps = followsSteps ? new RowSteps() : null;
   const served = workload.requests.map((request, i): ServedRequest => ({
     requestId: request.requestId,
     promptTokenIds: request.promptTokenIds,
@@ -78,7 +84,10 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
   const engine = new LiveEngine(session, {
     maxRestarts,
     onOutput,
-    onBegin: (step) => wanted.add(step),
+    onBegin: (step) => {
+      wanted.add(step);
+      steps?.onBegin(step);
+    },
     onStep: (timing) => {
       if (timing.numRequests === 0) return;
       meter.step(timing, engine);
@@ -105,6 +114,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
     request.refusal = output.failure?.message ?? null;
     const rows = joiners.get(place)?.rows ?? null;
     request.rows = rows && session.withLayers(rows);
+    if (steps !== null) request.steps = steps.take(output.requestId);
     joiners.delete(place);
     numInFlight--;
   }
@@ -114,7 +124,9 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
     numInFlight++;
     meter.added(place);
     try {
-      engine.add(toEngineRequest(request, options.optedIn[place]!));
+      const taken = toEngineRequest(request, options.optedIn[place]!);
+      engine.add(taken);
+      steps?.added(taken);
     } catch (error) {
       if (!(error instanceof RoutedExpertsError) || error.code === 'INVARIANT') throw error;
       served[place]!.finishReason = 'refused';

@@ -117,6 +117,7 @@ export type Flags = DeviceFlags & {
   stepTimeout: number;
   seed: number;
   json?: string;
+  saveRows?: string;
   csv?: string;
   promptLength?: number;
   layersXK?: LayersXK;

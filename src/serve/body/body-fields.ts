@@ -42,6 +42,11 @@ export class BodyFields {
   /** Returns the raw value; `undefined` if it is absent or `null`. */
   raw(name: string): unknown {
     this.#read.add(name);
+    return this.peek(name);
+  }
+
+  /** As `raw`, and the field stays unread. */
+  peek(name: string): unknown {
     return Object.hasOwn(this.#object, name) ? (this.#object[name] ?? undefined) : undefined;
   }
 
@@ -59,8 +64,8 @@ export class BodyFields {
     throw badField(this.nameOf(name), value, `a number in [${min}, ${max}]`);
   }
 
-  flag(name: string): boolean {
-    const value = this.raw(name) ?? false;
+  flag(name: string, usual: boolean = false): boolean {
+    const value = this.raw(name) ?? usual;
     if (typeof value === 'boolean') return value;
     throw badField(this.nameOf(name), value, 'true or false');
   }
@@ -103,7 +108,9 @@ export class BodyFields {
 /** Throws BAD_FIELD, with the place of the first wrong id. */
 export function readTokenIds(name: string, value: unknown, vocabSize: number, maxLength: number): Uint32Array {
   if (!Array.isArray(value)) throw badField(name, value, 'a list of token ids');
-  if (value.length > maxLength) throw badField(name, value, `a list of at most ${maxLength} token ids`);
+  if (value.length > maxLength) {
+    throw badField(name, value, `a list of at most ${maxLength} token ids, the context length`);
+  }
   const ids = new Uint32Array(value.length);
   for (let i = 0; i < value.length; i++) {
     const id: unknown = value[i];

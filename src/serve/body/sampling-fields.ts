@@ -8,8 +8,7 @@ import type { GenerationJob, JobLimits } from './generation-job.ts';
 import { HttpError } from '../http-error.ts';
 import type { TransferParams } from '../kv/transfer-params.ts';
 import { readTransferParams } from '../kv/transfer-params.ts';
-import type { RowFormat } from '../../rows/row-formats.ts';
-import { isRowFormat, rowFormats } from '../../rows/row-formats.ts';
+import type { RowFields } from './row-fields.ts';
 
 const MAX_STOP_TOKENS = 1024;
 const MAX_NAME_LENGTH = 256;
@@ -24,29 +23,44 @@ const withoutEffect: readonly (readonly [name: string, min: number, max: number]
   ['frequency_penalty', -2, 2],
   ['repetition_penalty', 0, 100],
   ['seed', Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER],
+  ['sampling_seed', Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER],
 ];
 
 const isFalsy = (value: unknown): boolean => value === false || value === 0;
 const isEmpty = (value: unknown): boolean => value === '' || (Array.isArray(value) && value.length === 0);
 const isEmptyObject = (value: unknown): boolean =>
   typeof value === 'object' && value !== null && !Array.isArray(value) && Object.keys(value).length === 0;
+/** Known, and without a meaning here: not worth a line in the log. */
+const passedOver: readonly string[] = [
+  'skip_special_tokens',
+  'spaces_between_special_tokens',
+  'include_stop_str_in_output',
+  'no_stop_trim',
+  'custom_params',
+  'return_indexer_topk',
+  'routed_dp_rank',
+  'disagg_prefill_dp_rank',
+  'lora_path',
+  'output_kind',
+  'detokenize',
+];
+
 const isTextFormat = (value: unknown): boolean => (value as { type?: unknown }).type === 'text';
 const never = (): boolean => false;
 
 /** Fields that would change the answer and are not supported: they are refused unless they have no effect. */
 const unsupported: readonly (readonly [name: string, isNeutral: (value: unknown) => boolean, instead: string])[] = [
   ['stop', isEmpty, 'use stop_token_ids'],
-  ['logprobs', isFalsy, 'leave it out'],
-  ['top_logprobs', isFalsy, 'leave it out'],
-  ['prompt_logprobs', never, 'leave it out'],
   ['echo', isFalsy, 'use return_token_ids'],
   ['suffix', isEmpty, 'leave it out'],
   ['logit_bias', isEmptyObject, 'leave it out'],
-  ['tools', isEmpty, 'leave it out'],
   ['functions', isEmpty, 'leave it out'],
   ['response_format', isTextFormat, 'leave it out'],
   ['structured_outputs', never, 'leave it out'],
   ['prompt_embeds', never, 'send text or token ids'],
+  ['features', isEmptyObject, 'send text or token ids'],
+  ['image_data', isEmpty, 'send text or token ids'],
+  ['use_beam_search', isFalsy, 'leave it out'],
 ];
 
 export function refuseUnsupported(fields: BodyFields): void {
@@ -65,12 +79,13 @@ export type SamplingFields = Readonly<{ n: number; sampling: Omit<SamplingParams
  * experts.
  */
 export function readSampling(fields: BodyFields, rows: RowFields, limits: JobLimits): SamplingFields {
-  if (rows.format !== null && !limits.hasRows) {
+  if (rows.wanted !== null && !limits.hasRows) {
     const name = 'return_routed_experts';
     const instead = 'this server captures no rows (--design off): leave it out, or ask another server';
     throw HttpError.of('UNSUPPORTED_FIELD', name, name, 'true', instead);
   }
   for (const [name, min, max] of withoutEffect) fields.finite(name, min, max);
+  for (const name of passedOver) fields.raw(name);
   const n = fields.whole('n', 1, limits.maxChoices) ?? 1;
   const bestOf = fields.whole('best_of', 1, limits.maxChoices) ?? n;
   if (bestOf !== n) {
@@ -83,59 +98,19 @@ export function readSampling(fields: BodyFields, rows: RowFields, limits: JobLim
       minTokens: fields.whole('min_tokens', 0, limits.maxModelLen) ?? 0,
       eosTokenId: fields.flag('ignore_eos') ? null : limits.eosTokenId,
       stopTokenIds: Array.from(stopTokenIds),
-      returnRoutedExperts: rows.format !== null,
+      returnRoutedExperts: rows.wanted !== null,
       routedExpertsPromptStart: rows.promptStart,
     },
   };
 }
 
-export function withMaxTokens(fields: BodyFields, { sampling }: SamplingFields, maxTokens: number): SamplingParams {
+export function withMaxTokens(
+  fields: BodyFields,
+  { sampling }: Pick<SamplingFields, 'sampling'>,
+  maxTokens: number,
+): SamplingParams {
   if (sampling.minTokens <= maxTokens) return { ...sampling, maxTokens };
   throw badField(fields.nameOf('min_tokens'), sampling.minTokens, `at most max_tokens (${maxTokens})`);
-}
-
-export type RowFields = Readonly<{ format: RowFormat | null; promptStart: number }>;
-
-/**
- * `vllm_xargs` of the body, or `extra_args` of sampling parameters, with `return_routed_experts`,
- * `routed_experts_format` and `routed_experts_prompt_start`; the last may also stand in the body itself, where vLLM has
- * it.
- */
-export function readRowFields(fields: BodyFields, extraName: 'vllm_xargs' | 'extra_args'): RowFields {
-  const extra = fields.object(extraName);
-  // vLLM's clients send what its argument type allows, which knows numbers and no booleans.
-  const wanted = extra.raw('return_routed_experts') ?? false;
-  if (typeof wanted !== 'boolean' && wanted !== 0 && wanted !== 1) {
-    throw badField(extra.nameOf('return_routed_experts'), wanted, 'true or false');
-  }
-  const format = extra.raw('routed_experts_format') ?? 'npy';
-  if (!isRowFormat(format)) {
-    throw badField(extra.nameOf('routed_experts_format'), format, `one of: ${rowFormats.join(', ')}`);
-  }
-  const promptStart =
-    extra.whole('routed_experts_prompt_start', 0, Number.MAX_SAFE_INTEGER) ??
-    fields.whole('routed_experts_prompt_start', 0, Number.MAX_SAFE_INTEGER) ??
-    0;
-  return { format: wanted ? format : null, promptStart };
-}
-
-/** The same for `/inference/v1/generate`: in the sampling parameters, or in the body as elsewhere. */
-export function readGenerateRowFields(fields: BodyFields, params: BodyFields): RowFields {
-  const inParams = readRowFields(params, 'extra_args');
-  const inBody = readRowFields(fields, 'vllm_xargs');
-  return { format: inParams.format ?? inBody.format, promptStart: inParams.promptStart || inBody.promptStart };
-}
-
-/** Refuses a start behind the prompt, which crashes vLLM. */
-export function checkPromptStart(promptStart: number, prompts: readonly Uint32Array[]): void {
-  for (const prompt of prompts) {
-    if (promptStart < prompt.length) continue;
-    throw badField(
-      'routed_experts_prompt_start',
-      promptStart,
-      `a position inside the prompt, in [0, ${prompt.length})`,
-    );
-  }
 }
 
 type Identity = Pick<
@@ -144,10 +119,16 @@ type Identity = Pick<
 >;
 
 /** `headerId`: of the header `X-Request-Id`, which vLLM's proxies set. */
-export function readIdentity(fields: BodyFields, headerId: string | null, limits: JobLimits): Identity {
+export function readIdentity(
+  fields: BodyFields,
+  params: BodyFields,
+  headerId: string | null,
+  limits: JobLimits,
+): Identity {
   const model = fields.text('model', MAX_NAME_LENGTH) ?? limits.servedModel;
   if (model !== limits.servedModel) throw HttpError.of('UNKNOWN_MODEL', 'model', model, limits.servedModel);
-  const requestId = fields.text('request_id', MAX_NAME_LENGTH) ?? headerId ?? randomUUID();
+  const requestId =
+    fields.text('request_id', MAX_NAME_LENGTH) ?? fields.text('rid', MAX_NAME_LENGTH) ?? headerId ?? randomUUID();
   if (!/^[\x21-\x7e]{1,256}$/.test(requestId)) {
     throw badField('request_id', requestId, '1 to 256 printable ASCII characters without spaces');
   }
@@ -161,12 +142,22 @@ export function readIdentity(fields: BodyFields, headerId: string | null, limits
   return {
     requestId,
     priority,
-    cacheSalt: fields.text('cache_salt', MAX_NAME_LENGTH),
+    cacheSalt: readCacheSalt(fields, params),
     stream,
     includeUsage: stream && includeUsage,
     returnTokenIds: fields.flag('return_token_ids'),
     transfer: readTransfer(fields, limits),
   };
+}
+
+/** In the body, or, as one client has it, in the sampling parameters. */
+function readCacheSalt(fields: BodyFields, params: BodyFields): string | null {
+  const inBody = fields.text('cache_salt', MAX_NAME_LENGTH);
+  const inParams = params.text('cache_salt', MAX_NAME_LENGTH);
+  if (inBody !== null && inParams !== null && inBody !== inParams) {
+    throw badField(params.nameOf('cache_salt'), inParams, `${show(inBody)}, as in the body, or leave one out`);
+  }
+  return inBody ?? inParams;
 }
 
 function readTransfer(fields: BodyFields, { transfer }: JobLimits): TransferParams | null {

@@ -15,8 +15,8 @@ import type { Admission } from '../admission.ts';
 import { isObject } from '../../rows/json-object.ts';
 import { BodyFields } from '../body/body-fields.ts';
 import { HttpError } from '../http-error.ts';
-import { writeAnswer } from '../response-writer.ts';
-import { readGenerateRowFields, readRowFields } from '../body/sampling-fields.ts';
+import { writeAnswer } from '../answer/response-writer.ts';
+import { readGenerateRowFields, readRowFields } from '../body/row-fields.ts';
 import type { Backend } from './backend.ts';
 import type { BackendPool } from './backend-pool.ts';
 import { failureOf, sendLeg } from './leg.ts';
@@ -183,10 +183,13 @@ class PdExchange {
   #splicer(answer: Json, params: unknown): Splicer | null {
     const fields = new BodyFields(this.#body);
     const isGenerate = this.#path === '/inference/v1/generate';
-    const { format, promptStart } = isGenerate
-      ? readGenerateRowFields(fields, fields.object('sampling_params'))
-      : readRowFields(fields, 'vllm_xargs');
-    if (format === null || !isObject(params)) return null;
+    // Rows that are not asked for come in the form of the servers' dialect, which knows no mark to splice at.
+    const asked = { isEveryRowReturned: false };
+    const { wanted, promptStart } = isGenerate
+      ? readGenerateRowFields(fields, fields.object('sampling_params'), asked)
+      : readRowFields(fields, 'vllm_xargs', asked);
+    if (wanted === null || !isObject(params)) return null;
+    const { format } = wanted;
     const numTokens = params['remote_num_tokens'];
     const choice = Array.isArray(answer['choices']) ? (answer['choices'] as readonly unknown[])[0] : undefined;
     if (typeof numTokens !== 'number' || !isObject(choice)) throw new Error('its answer has no choice');

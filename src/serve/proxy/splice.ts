@@ -15,9 +15,9 @@ import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
 import type { RowArray } from '../../capture/row-shape.ts';
 import type { JsonObject } from '../../rows/json-object.ts';
 import type { JsonParts } from '../../rows/json-parts.ts';
-import { objectWith } from '../../rows/json-parts.ts';
+import { jsonText } from '../../rows/json-parts.ts';
 import type { RowFormat } from '../../rows/row-formats.ts';
-import { rowMembers } from '../../rows/row-formats.ts';
+import { choiceWithRows, flatMembers } from '../../rows/row-formats.ts';
 import type { ReadRowsOptions, WireRows } from '../../rows/read-rows.ts';
 import { readRows } from '../../rows/read-rows.ts';
 
@@ -53,9 +53,8 @@ export class Splicer {
     const decoded = declaredRows(this.#format, choice, { start: this.#start, rowShape: { numLayers, topK } });
     const rows = this.#fill(decoded.rows);
     const numExperts = Math.min(decoded.numExperts, this.#prefilled.numExperts);
-    const { routed_experts: _, routed_experts_missing: __, routed_experts_layers: ___, ...others } = choice;
-    const { meta_info: ____, ...rest } = others;
-    return objectWith(rest, rowMembers(this.#format, rows, numExperts));
+    const { routed_experts: _, routed_experts_missing: __, routed_experts_layers: ___, ...rest } = choice;
+    return jsonText(choiceWithRows(rest, this.#format, flatMembers(this.#format, rows, numExperts)));
   }
 
   #fill(decoded: RoutedRows): RoutedRows {

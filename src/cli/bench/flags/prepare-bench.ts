@@ -55,6 +55,7 @@ export async function prepareBench(flags: Flags): Promise<BenchOptions> {
     workload,
     mode,
     abortShare: flags.abortShare,
+    ...(flags.saveRows === undefined ? {} : { saveRows: flags.saveRows }),
     dataParallel: { size: flags.dataParallel, dispatch: flags.dispatch },
     session: {
       ...pipeline,
