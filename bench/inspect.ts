@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { eplb } from '../src/analysis/placement/eplb.ts';
 import { Inspection } from '../src/analysis/inspection.ts';
 import { openRows } from '../src/rows/files/open-rows.ts';
-import { npyHeader } from '../src/rows/npy.ts';
+import { npyHeader } from '../src/rows/forms/npy.ts';
 import { random } from '../src/workload/random.ts';
 
 const LAYERS = 48;

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { InspectionReport } from '../../src/analysis/inspection.ts';
-import { npyHeader } from '../../src/rows/npy.ts';
+import { npyHeader } from '../../src/rows/forms/npy.ts';
 import { randomOf, randomRowSet } from '../analysis/disturbed.ts';
 import { runHere } from './run-cli.ts';
 

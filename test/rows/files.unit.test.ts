@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { RoutedRows } from '../../src/contract/routed-rows.ts';
 import { openRows } from '../../src/rows/files/open-rows.ts';
 import type { ReadRowsHints } from '../../src/rows/files/rows-hints.ts';
-import { npyHeader } from '../../src/rows/npy.ts';
+import { npyHeader } from '../../src/rows/forms/npy.ts';
 import type { RowFormat } from '../../src/rows/row-formats.ts';
 import { rowFormats, rowMembers } from '../../src/rows/row-formats.ts';
 // Written by NumPy and pyarrow.
