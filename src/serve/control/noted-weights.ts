@@ -63,13 +63,11 @@ export class NotedWeights implements WeightControl {
     if (abortsRequests) this.#running.abort(() => true);
     const { numRequests } = this.#host;
     if (numRequests > 0) throw HttpError.of('WEIGHTS_IN_USE', null, numRequests);
-    this.rename(version);
+    if (version !== null) this.rename(version);
     if (clearsCache) this.#host.engine.resetPrefixCache(false);
   }
 
-  /** Throws VERSION_BACKWARDS. */
-  rename(version: string | null): void {
-    if (version === null) return;
+  rename(version: string): void {
     const [before, after] = [Number(this.#version), Number(version)];
     if (after < before) throw HttpError.of('VERSION_BACKWARDS', 'weight_version', version, this.#version);
     this.#version = version;

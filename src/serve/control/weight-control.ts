@@ -37,6 +37,9 @@ export interface WeightControl {
   /** Throws WEIGHTS_IN_USE, VERSION_BACKWARDS; nothing has changed then. */
   update(update: WeightUpdate): void;
 
+  /** Names the weights that there are anew. Throws VERSION_BACKWARDS. */
+  rename(version: string): void;
+
   /** Requests that wait are refused. */
   close(): void;
 }

@@ -1,8 +1,7 @@
 /** SGLang's control endpoints (`entrypoints/http_server.py`). */
 
-import type { BodyFields } from '../../body/body-fields.ts';
 import { badField } from '../../body/body-fields.ts';
-import type { ControlRoute, ControlServices } from '../../control/control-route.ts';
+import type { ControlRoute } from '../../control/control-route.ts';
 import { oneOf } from '../../control/control-route.ts';
 import { resetPrefixCache } from '../../control/prefix-cache.ts';
 import { HttpError } from '../../http-error.ts';
@@ -116,7 +115,15 @@ export const sglangControl: readonly ControlRoute[] = [
   {
     methods: ['POST'],
     paths: ['/update_weights_from_disk', '/update_weights_from_distributed', '/update_weights_from_tensor'],
-    handle: ({ fields }, services) => update(fields, services, fields.text('weight_version', MAX_NAME)),
+    handle: ({ fields }, { weights }) => {
+      for (const name of UNOPENED) fields.raw(name);
+      weights.update({
+        version: fields.text('weight_version', MAX_NAME),
+        clearsCache: fields.flag('flush_cache', true),
+        abortsRequests: fields.flag('abort_all_requests'),
+      });
+      return done(`the weights are version ${weights.version}`);
+    },
     errorBody: failed,
   },
   {
@@ -129,10 +136,12 @@ export const sglangControl: readonly ControlRoute[] = [
     // vLLM has it too: its clients read `new_version`.
     methods: ['POST'],
     paths: ['/update_weight_version'],
-    handle: ({ fields }, services) => {
+    handle: ({ fields }, { weights, running }) => {
       const version = fields.text('new_version', MAX_NAME);
       if (version === null) throw badField('new_version', version, 'a string');
-      return { ...update(fields, services, version), new_version: version };
+      weights.rename(version);
+      if (fields.flag('abort_all_requests')) running.abort(() => true);
+      return { ...done(`the weights are version ${version}`), new_version: version };
     },
     errorBody: failed,
   },
@@ -143,13 +152,3 @@ export const sglangControl: readonly ControlRoute[] = [
     handle: () => done('nothing to do'),
   },
 ];
-
-function update(fields: BodyFields, { weights }: ControlServices, version: string | null): object {
-  for (const name of UNOPENED) fields.raw(name);
-  weights.update({
-    version,
-    clearsCache: fields.flag('flush_cache'),
-    abortsRequests: fields.flag('abort_all_requests'),
-  });
-  return done(`the weights are version ${weights.version}`);
-}
