@@ -20,6 +20,8 @@ export type AnsweredRows = Readonly<{
 
 /** How base64 of `\x93NUMPY` begins. */
 const NPY_BASE64 = 'k05VTVBZ';
+/** How base64 of `rxp1` begins. */
+const PACKED_BASE64 = 'cnhwM';
 
 /**
  * The rows of each choice of an answer, or of each answer of a list. Nothing for a value without rows.
@@ -56,10 +58,12 @@ function asChoice(value: unknown): JsonObject | null {
 }
 
 function formOf({ routed_experts: rows, meta_info: meta }: JsonObject): RowFormat | null {
-  if (isObject(rows)) return 'object';
+  if (isObject(rows)) return /^int/.test(String(rows['dtype'])) ? 'signed' : 'object';
+  if (Array.isArray(rows)) return 'lists';
   if (typeof rows === 'string') {
     if (rows.startsWith('nrlre1:')) return 'nrlre1';
     if (rows.startsWith(NPY_BASE64)) return 'npy';
+    if (rows.startsWith(PACKED_BASE64)) return 'packed';
   }
   return isObject(meta) && typeof meta['routed_experts'] === 'string' ? 'sglang' : null;
 }
