@@ -97,14 +97,8 @@ export class World implements BatchedEngine<Flight> {
     const sharedRows = (): VirtualSharedRows => this.sharedRows('engine');
     this.#half = watchedHalf({ tested, model, engine, judge, lock: this.lock, sharedRows });
     this.engine = new EngineCore(engine, this.#half, { connector: side.connector });
-    this.#counts = new CountCheck({
-      scenario,
-      engine: this.engine,
-      half: this.#half,
-      plans: this.#plans,
-      requests,
-      judge,
-    });
+    const counted = { engine: this.engine, half: this.#half, plans: this.#plans };
+    this.#counts = new CountCheck({ scenario, ...counted, requests, judge });
   }
 
   sharedRows(owner: 'engine' | 'worker'): VirtualSharedRows {
