@@ -19,6 +19,7 @@ import { rankDifference } from '../../worker/pipeline/rank-agreement.ts';
 import { ALONE } from '../engine-side.ts';
 import type { EventLog } from '../event-log.ts';
 import type { Flight } from '../flight.ts';
+import { EndedRequests } from '../laws/ended-requests.ts';
 import { Judge } from '../laws/judge.ts';
 import { EngineThread } from '../virtual/engine-thread.ts';
 import { Phase, type Clock } from '../virtual/event-heap.ts';
@@ -99,7 +100,7 @@ export class ClusterEngine implements BatchedEngine<Flight>, RankEvents {
       ...ALONE,
       prefix: `engine ${engine}: `,
       lock: this.#lock,
-      forgetsEnded: true,
+      ended: new EndedRequests(),
       onEnd: (_, finish, rows) => this.#onEnd(finish, rows),
     });
     this.#passes = lockstep.group.enginePasses(engine);
@@ -218,6 +219,11 @@ export class ClusterEngine implements BatchedEngine<Flight>, RankEvents {
     world.close();
   }
 
+  /** Each rank has all layers. */
+  readonly links = null;
+
+  onHidden(): void {}
+
   onPhase(): void {}
 
   onOutput(rank: VirtualRank, flight: Flight, output: ModelRunnerOutput): void {
@@ -253,12 +259,12 @@ export class ClusterEngine implements BatchedEngine<Flight>, RankEvents {
       lockstep: {
         place: { ranks, dispatch },
         ...(lockstep.hasOtherEngines && {
-          passComes: (_, stepId, numRows, goOn) => lockstep.passComes(rank, stepId, numRows, goOn),
+          passComes: (stepId, numRows, goOn) => lockstep.passComes(rank, stepId, numRows, goOn),
         }),
-        passBegins: (_, stepId) => lockstep.note(rank, 'pass', stepId),
-        passEnded: (_, { stepId, numTokens }, goOn) =>
+        passBegins: (stepId) => lockstep.note(rank, 'pass', stepId),
+        passEnded: ({ stepId, numTokens }, goOn) =>
           lockstep.passEnded(rank, { stepId, numTokens, acceptedAt: this.#acceptTimes[number]!.shift()! }, goOn),
-        stepEnded: (_, stepId) => lockstep.stepEnded(rank, stepId),
+        stepEnded: (stepId) => lockstep.stepEnded(rank, stepId),
       },
     });
   }

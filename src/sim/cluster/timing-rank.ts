@@ -58,7 +58,7 @@ export class TimingRank {
     const { lockstep, rank, times, readsSlots } = this.#options;
     const { numTokens, stepId } = pass;
     lockstep.note(rank, 'pass', stepId);
-    let ticks = times.pass(numTokens, 0);
+    let ticks = times.pass({ numTokens, captureBytes: 0 });
     if (readsSlots && stepId !== DUMMY_STEP) {
       const numBytes = numTokens * SLOT_BYTES;
       this.captureBytes += numBytes;

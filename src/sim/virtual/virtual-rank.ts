@@ -5,72 +5,39 @@
  */
 
 import type { CaptureWorkerHalf } from '../../contract/capture.ts';
+import type { ModelConfig } from '../../contract/config.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import { ForwardPass } from '../../kernels/model/forward-pass.ts';
 import { packedBytes } from '../../kernels/model/kernel-shape.ts';
-import { paddingRequests, roomForAll, type HookPlace } from '../../worker/pipeline/dispatched-rows.ts';
+import { paddingRequests, roomForAll } from '../../worker/pipeline/dispatched-rows.ts';
 import { DUMMY_STEP } from '../../worker/pipeline/lockstep/activity-board.ts';
-import {
-  StepPipeline,
-  type ComingPass,
-  type EndedPass,
-  type PendingMap,
-  type PipelineActions,
-  type Submission,
-  type TaskEnd,
-} from '../../worker/pipeline/step-pipeline.ts';
-import { Phase, type Clock } from './event-heap.ts';
+import type { LinkEnd, StageLinks } from '../../worker/pipeline/stages/stage-links.ts';
+import { StepPipeline } from '../../worker/pipeline/step-pipeline.ts';
+import type {
+  ComingPass,
+  EndedPass,
+  PendingMap,
+  PipelineActions,
+  Submission,
+  TaskEnd,
+} from '../../worker/pipeline/step-tasks.ts';
+import { Phase } from './event-heap.ts';
 import type { Flight } from '../flight.ts';
+import type { KvTask, RankDurations, RankLockstep } from './rank-surroundings.ts';
 import { simKernels } from './sim-kernels.ts';
 import type { TestedDesign } from '../tested-design.ts';
 import { VirtualDevice, type VirtualBuffer } from './virtual-device.ts';
 import type { World } from '../world.ts';
 
-/** What takes how long on a rank, in ticks. */
-export interface RankDurations {
-  readonly clock: Clock;
-  /** A forward pass over so many tokens, with its copies to the host. */
-  pass(numTokens: number, captureBytes: number): number;
-  /** A copy to the host alone, which the worker waits for. */
-  read(byteLength: number): number;
-  /** From the end of a submission until its results can be read. */
-  map(kind: PendingMap<never>['kind']): number;
-  /** Between two steps of a worker. */
-  host(): number;
-}
-
-/** Other ranks whose passes end with this one's. `goOn` is called later, never inside the call. */
-export type RankLockstep = Readonly<{
-  place: HookPlace;
-  /** The rank comes to a pass; it goes on with the rows of each engine's pass. Absent: there are no other engines. */
-  passComes?: (
-    rank: VirtualRank,
-    stepId: number,
-    numRows: number,
-    goOn: (rowsOfEngines: readonly number[]) => void,
-  ) => void;
-  passBegins: (rank: VirtualRank, stepId: number) => void;
-  passEnded: (rank: VirtualRank, step: Readonly<{ stepId: number; numTokens: number }>, goOn: () => void) => void;
-  stepEnded: (rank: VirtualRank, stepId: number) => void;
-}>;
-
 export type RankEvents = Readonly<{
+  /** `null`: each rank has all layers. */
+  links: StageLinks | null;
   /** The step has reached a phase on this rank. May kill the rank. */
   onPhase: (rank: VirtualRank, flight: Flight, phase: 'submitted' | 'executed' | 'mapped') => void;
+  /** The hidden states of a step are to be sent to the rank of the next stage. */
+  onHidden: (rank: VirtualRank, send: () => void) => void;
   onOutput: (rank: VirtualRank, flight: Flight, output: ModelRunnerOutput) => void;
 }>;
-
-/** KV on its way off the device or onto it, in turn with the steps. Keys are `[blockIds.length, blockSize, 2]` u32. */
-export type KvTask = Readonly<{ blockIds: Uint32Array }> &
-  /** `rank`: the rank to read. All ranks have the same KV. */
-  (
-    | Readonly<{ kind: 'read-kv'; rank: number; onExecuted: () => void; onRead: (keys: Uint32Array) => void }>
-    /**
-     * `onExecuted`: on rank 0; `onWritten`: it is behind every step before and ahead of every step to come, on this
-     * rank.
-     */
-    | Readonly<{ kind: 'write-kv'; keys: Uint32Array; onExecuted: () => void; onWritten: () => void }>
-  );
 
 type StepTask = Readonly<{ kind: 'step'; step: Flight['plan']; epoch: number; flight: Flight }>;
 type DummyTask = Readonly<{ kind: 'dummy' }>;
@@ -79,11 +46,17 @@ type RankTask = StepTask | DummyTask | KvTask;
 /** `lockstep`: absent = the rank ends its passes alone. */
 export type RankSurroundings = Readonly<{ durations: RankDurations; events: RankEvents; lockstep?: RankLockstep }>;
 
+/** Only steps have hidden states. */
+function stepIdOf(task: RankTask): number {
+  return (task as StepTask).step.stepId;
+}
+
 /** A submission that has not run, and the maps that wait for it. */
 type Fence = { onExecuted: () => void; readonly maps: PendingMap<RankTask>[] };
 
 export class VirtualRank {
   readonly number: number;
+  readonly stage: number;
   isDead = false;
   readonly #world: World;
   readonly #durations: RankDurations;
@@ -97,16 +70,26 @@ export class VirtualRank {
   readonly #rowsOut: Set<ArrayBufferLike> = new Set();
   /** The thread stands still until this tick, because a slow process holds the lock that its half asked for. */
   #standsUntil = 0;
+  /** Of a stage that another stands before: where its hidden states come, and the step that waits for them. */
+  readonly #reader: LinkEnd | null;
+  readonly #sender: LinkEnd | null;
+  #due: ComingPass<RankTask> | null = null;
   #deviceFreeAt = 0;
   #mappedAt = 0;
   /** The last submission, until it has run. */
   #lastFence: Fence | null = null;
 
   constructor(number: number, world: World, tested: TestedDesign, surroundings: RankSurroundings) {
-    const { model, engine, ringDepth } = world.scenario;
+    const { engine, ringDepth, numRanks } = world.scenario;
     const { durations, events, lockstep } = surroundings;
     const { mutation, design } = tested;
     this.number = number;
+    this.stage = Math.floor(number / numRanks);
+    const stage = world.stages?.[this.stage] ?? null;
+    const model = stage?.model ?? world.scenario.model;
+    const ends = stage?.ends ?? null;
+    this.#sender = events.links?.sender(this.stage, number % numRanks) ?? null;
+    this.#reader = events.links?.reader(this.stage, number % numRanks) ?? null;
     this.#world = world;
     this.#durations = durations;
     this.#events = events;
@@ -117,11 +100,10 @@ export class VirtualRank {
       const set = simKernels(m, shape, info);
       return mutation.kernels === undefined ? set : mutation.kernels(set, m);
     };
-    this.#forward = ForwardPass.assemble(device, { model, engine: room, kernels });
-    const { slotMapping, rows } = this.#forward;
-    const context = { rank: number, device, model, engine, slotMapping, ...rows! };
-    const half = design.workerHalf(context, { sharedRows: () => world.sharedRows('worker') });
-    this.#half = half !== null && mutation.workerHalf ? mutation.workerHalf(half, context) : half;
+    const ofStage = ends === null ? {} : { stage: ends };
+    this.#forward = ForwardPass.assemble(device, { model, engine: room, kernels, ...ofStage });
+    this.#half = this.#makeHalf(model, tested);
+    if (this.#half === null && stage?.numLayers === 0) world.marks.add('a stage without a router');
     this.#pipeline = new StepPipeline<RankTask>(
       {
         engine,
@@ -129,12 +111,15 @@ export class VirtualRank {
         forward: this.#forward,
         capture: this.#half,
         ringDepth,
+        firstLayer: stage?.firstLayer ?? 0,
         ...(lockstep && { place: lockstep.place }),
       },
       {
         ...(lockstep === undefined ? {} : this.#meetings(lockstep)),
         onSubmitted: (submission) => this.#onSubmitted(submission),
         onMap: (map) => this.#onMap(map),
+        ...(ends?.receives ? { onHiddenDue: (pass) => this.#onHiddenDue(pass) } : {}),
+        ...(ends?.sends ? { onHidden: ({ task, hidden }) => this.#onHidden(stepIdOf(task), hidden) } : {}),
         onEnd: (task, end) => this.#onEnd(task, end),
       },
     );
@@ -163,6 +148,20 @@ export class VirtualRank {
     this.#pump();
   }
 
+  /** Hidden states have come from the stage before. */
+  look(): void {
+    const due = this.#due;
+    if (due === null) {
+      this.#world.marks.add('hidden states before their step');
+      return;
+    }
+    const hidden = this.#reader!.take(stepIdOf(due.task));
+    if (hidden === null) return;
+    this.#due = null;
+    this.#pipeline.hiddenCame(due, hidden);
+    this.#pump();
+  }
+
   acceptKv(task: KvTask): void {
     this.#pipeline.accept(task);
     this.#pump();
@@ -183,6 +182,7 @@ export class VirtualRank {
     const { numEntries, numRingSlotsInUse } = this.#pipeline;
     if (numEntries > 0) judge.wrong('L7', `the worker remembers ${numEntries} requests`);
     if (numRingSlotsInUse > 0) judge.wrong('L7', `${numRingSlotsInUse} ring slots are held`);
+    if (this.#reader?.isEmpty === false) judge.wrong('L7', 'hidden states of a step were left to nobody');
     if (this.#rowsOut.size > 0) {
       judge.wrong('L7', `${this.#rowsOut.size} buffers of rows never came back to rank ${this.number}`);
     }
@@ -202,13 +202,34 @@ export class VirtualRank {
       this.#pump();
     };
     const onPassEnd = (pass: EndedPass<RankTask>): void =>
-      passEnded(this, pass.flight.frame.step, () => goOn(() => this.#pipeline.passReleased(pass)));
+      passEnded(pass.flight.frame.step, () => goOn(() => this.#pipeline.passReleased(pass)));
     if (passComes === undefined) return { onPassEnd };
     const onPassComes = (pass: ComingPass<RankTask>): void => {
       const stepId = pass.task.kind === 'step' ? pass.task.flight.stepId : DUMMY_STEP;
-      passComes(this, stepId, pass.numRows, (rows) => goOn(() => this.#pipeline.passSized(pass, rows)));
+      passComes(stepId, pass.numRows, (rows) => goOn(() => this.#pipeline.passSized(pass, rows)));
     };
     return { onPassEnd, onPassComes };
+  }
+
+  #makeHalf(model: ModelConfig, { design, mutation }: TestedDesign): CaptureWorkerHalf | null {
+    const { slotMapping, rows } = this.#forward;
+    if (rows === null) return null;
+    const { engine } = this.#world.scenario;
+    const context = { rank: this.number, device: this.#device, model, engine, slotMapping, ...rows };
+    const half = design.workerHalf(context, { sharedRows: () => this.#world.sharedRows('worker') });
+    return half !== null && mutation.workerHalf ? mutation.workerHalf(half, context) : half;
+  }
+
+  #onHidden(stepId: number, hidden: Uint32Array): void {
+    this.#events.onHidden(this, () => this.#sender!.send(stepId, hidden));
+  }
+
+  /** The step goes on at once, or when its hidden states have come. */
+  #onHiddenDue(pass: ComingPass<RankTask>): void {
+    this.#due = pass;
+    this.#plan(0, Phase.worker, () => {
+      if (this.#due !== null) this.look();
+    });
   }
 
   /** Begins the tasks that can begin; the step after a submitted one begins a little later. */
@@ -227,7 +248,10 @@ export class VirtualRank {
 
   #onSubmitted({ task, kind, step, captureBytes }: Submission<RankTask>): void {
     if (task.kind === 'dummy') {
-      this.#submitted(this.#durations.pass(step!.numTokens, 0), () => undefined);
+      this.#submitted(
+        this.#durations.pass({ stage: this.stage, numTokens: step!.numTokens, captureBytes: 0 }),
+        () => undefined,
+      );
       return;
     }
     if (task.kind !== 'step') {
@@ -242,11 +266,14 @@ export class VirtualRank {
     }
     this.#events.onPhase(this, flight, 'submitted');
     if (this.isDead) return;
-    this.#submitted(this.#durations.pass(step!.numTokens, captureBytes), () => {
-      if (this.number === 0) {
+    const { passes, scenario } = this.#world;
+    const isFirstOfStage = this.number % scenario.numRanks === 0;
+    if (isFirstOfStage) passes.onSubmitted(flight);
+    this.#submitted(this.#durations.pass({ stage: this.stage, numTokens: step!.numTokens, captureBytes }), () => {
+      if (isFirstOfStage) {
         const { routedExperts, sampled, sampledLayout } = this.#forward;
-        const firstRequest = paddingRequests(step!.firstRow, this.#world.scenario.engine.blockSize);
-        this.#world.ledger.onExecuted(flight, {
+        const firstRequest = paddingRequests(step!.firstRow, scenario.engine.blockSize);
+        passes.onExecuted(flight, this.stage, {
           step: step!,
           routed: (routedExperts as VirtualBuffer).words,
           sampled: (sampled as VirtualBuffer).words.subarray(firstRequest * sampledLayout.stride),
@@ -272,7 +299,7 @@ export class VirtualRank {
 
   #onMap(map: PendingMap<RankTask>): void {
     if (this.isDead) return;
-    if (map.kind === 'before' || map.kind === 'pass') this.#lockstep?.passBegins(this, map.flight.frame.step.stepId);
+    if (map.kind === 'before' || map.kind === 'pass') this.#lockstep?.passBegins(map.flight.frame.step.stepId);
     if (this.#lastFence === null) this.#planMap(map);
     else this.#lastFence.maps.push(map);
   }
@@ -325,14 +352,14 @@ export class VirtualRank {
         const rows = end.output.routedExpertDeltas?.rows;
         if (rows !== undefined) this.#rowsOut.add(rows.buffer);
         if (flight.plan.numRequests > 0) {
-          this.#lockstep?.stepEnded(this, flight.stepId);
+          this.#lockstep?.stepEnded(flight.stepId);
           this.#events.onPhase(this, flight, 'mapped');
         }
         if (!this.isDead) this.#events.onOutput(this, flight, end.output);
         return;
       }
       case 'dummy-run':
-        this.#lockstep?.stepEnded(this, DUMMY_STEP);
+        this.#lockstep?.stepEnded(DUMMY_STEP);
         return;
       default:
         end satisfies never;
@@ -340,8 +367,8 @@ export class VirtualRank {
   }
 
   #checkCopied({ stepId, numWantedTokens }: Flight, numBytes: number): void {
-    const { scenario, judge } = this.#world;
-    const most = packedBytes(scenario.model, numWantedTokens);
+    const { scenario, judge, stages } = this.#world;
+    const most = packedBytes(stages?.[this.stage]!.model ?? scenario.model, numWantedTokens);
     if (numBytes <= most) return;
     const what = `step ${stepId} has ${numWantedTokens} tokens of requests that opted in`;
     judge.wrong('L5', `${what}, ${most} bytes of rows; ${numBytes} leave the device`);
