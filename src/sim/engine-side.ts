@@ -3,6 +3,7 @@
 import type { FinishReason } from '../contract/engine-core-output.ts';
 import type { KvConnector } from '../contract/kv-connector.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
+import type { EndedRequests } from './laws/ended-requests.ts';
 import type { ScenarioRequest } from './scenario.ts';
 import type { VirtualLock } from './virtual/virtual-lock.ts';
 
@@ -19,7 +20,7 @@ export type EngineSide = Readonly<{
   /** The lock of `shm-flock`; absent: one of the world's own, which takes no time. */
   lock?: VirtualLock;
   /** Ended requests are forgotten once no step in flight runs them: for long runs whose consumers read at once. */
-  forgetsEnded?: boolean;
+  ended?: EndedRequests;
 }>;
 
 export const ALONE: EngineSide = { prefix: '', firstEpoch: 1, connector: null, rowsAreSpliced: false, onEnd: null };

@@ -17,7 +17,8 @@ import type { Fault, StepPhase } from './fault.ts';
 import type { Scenario, ScenarioRequest } from './scenario.ts';
 import type { TestedDesign } from './tested-design.ts';
 import { countRanks } from './stages/stage-scenario.ts';
-import { VirtualRank, type KvTask, type RankEvents } from './virtual/virtual-rank.ts';
+import type { KvTask } from './virtual/rank-surroundings.ts';
+import { VirtualRank, type RankEvents } from './virtual/virtual-rank.ts';
 import type { World } from './world.ts';
 
 /** How many steps may be begun without any request coming nearer to its end. */
@@ -58,13 +59,13 @@ export class Storm implements RankEvents {
     this.#durations = new VirtualDurations(clock, world.scenario);
     const { queueDepth, maxRestarts } = world.scenario;
     this.#queue = new BatchQueue({ engine: world, queueDepth, maxRestarts });
-    this.#joiner = world.stages && new StageJoiner(world.scenario.model, world.stages);
     this.#thread = new EngineThread(this.#queue, clock, this.#durations, {
       standsUntil: () => this.#lockedUntil(),
       onBegun: (flight) => this.#onBegun(flight),
       onFinished: (flight) => this.#recycle(flight),
       onUpdated: ({ stepId }) => this.#reach(stepId, 'updated'),
     });
+    this.#joiner = world.stages && new StageJoiner(world.scenario.model, world.stages);
     for (const fault of world.scenario.faults) {
       const { when } = fault;
       if ('at' in when) clock.plan(when.at, Phase.client, () => this.#strike(fault));

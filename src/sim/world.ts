@@ -23,7 +23,6 @@ import type { Stage } from '../worker/pipeline/stages/stage-plan.ts';
 import type { EventLog } from './event-log.ts';
 import { describePlan, type Flight } from './flight.ts';
 import type { Judge } from './laws/judge.ts';
-import { EndedRequests } from './laws/ended-requests.ts';
 import { Ledger } from './laws/ledger.ts';
 import { OutputCheck } from './laws/output-check.ts';
 import { PlanCheck } from './laws/plan-check.ts';
@@ -75,7 +74,6 @@ export class World implements BatchedEngine<Flight> {
   readonly #side: EngineSide;
   /** The rows handed out, by request, for a side that has `onEnd`. */
   readonly #handedOut: Map<TrackedRequest, RoutedRows[]> = new Map();
-  readonly #ended = new EndedRequests();
 
   constructor(scenario: Scenario, { tested, router, judge, log, marks }: RunContext, side: EngineSide = ALONE) {
     const { model, engine } = scenario;
@@ -97,8 +95,14 @@ export class World implements BatchedEngine<Flight> {
     const sharedRows = (): VirtualSharedRows => this.sharedRows('engine');
     this.#half = watchedHalf({ tested, model, engine, judge, lock: this.lock, sharedRows });
     this.engine = new EngineCore(engine, this.#half, { connector: side.connector });
-    const counted = { engine: this.engine, half: this.#half, plans: this.#plans };
-    this.#counts = new CountCheck({ scenario, ...counted, requests, judge });
+    this.#counts = new CountCheck({
+      scenario,
+      engine: this.engine,
+      half: this.#half,
+      plans: this.#plans,
+      requests,
+      judge,
+    });
   }
 
   sharedRows(owner: 'engine' | 'worker'): VirtualSharedRows {
@@ -279,7 +283,7 @@ export class World implements BatchedEngine<Flight> {
       next += 1;
     }
     this.checkCounts();
-    this.#ended.forget(this.flights);
+    this.#side.ended?.forget(this.flights);
     return outputs;
   }
 
@@ -350,7 +354,7 @@ export class World implements BatchedEngine<Flight> {
     this.#rows(request, output);
     if (request.spec.rows) this.#rowCheck.onEnd(request);
     if (this.#byId.get(request.spec.id) === request) this.#byId.delete(request.spec.id);
-    if (this.#side.forgetsEnded) this.#ended.add(request);
+    this.#side.ended?.add(request);
     const rows = this.#handedOut.get(request) ?? [];
     this.#handedOut.delete(request);
     this.#side.onEnd?.(request.spec, finish, rows);

@@ -19,6 +19,7 @@ import { rankDifference } from '../../worker/pipeline/rank-agreement.ts';
 import { ALONE } from '../engine-side.ts';
 import type { EventLog } from '../event-log.ts';
 import type { Flight } from '../flight.ts';
+import { EndedRequests } from '../laws/ended-requests.ts';
 import { Judge } from '../laws/judge.ts';
 import { EngineThread } from '../virtual/engine-thread.ts';
 import { Phase, type Clock } from '../virtual/event-heap.ts';
@@ -99,7 +100,7 @@ export class ClusterEngine implements BatchedEngine<Flight>, RankEvents {
       ...ALONE,
       prefix: `engine ${engine}: `,
       lock: this.#lock,
-      forgetsEnded: true,
+      ended: new EndedRequests(),
       onEnd: (_, finish, rows) => this.#onEnd(finish, rows),
     });
     this.#passes = lockstep.group.enginePasses(engine);
@@ -217,6 +218,11 @@ export class ClusterEngine implements BatchedEngine<Flight>, RankEvents {
     for (const rank of this.#ranks) rank.close();
     world.close();
   }
+
+  /** Each rank has all layers. */
+  readonly links = null;
+
+  onHidden(): void {}
 
   onPhase(): void {}
 

@@ -2,7 +2,7 @@
 
 import { random, type Random } from '../../workload/random.ts';
 import type { Clock } from '../virtual/event-heap.ts';
-import type { RankDurations, RankPass } from '../virtual/rank-surroundings.ts';
+import type { PassSize, RankDurations } from '../virtual/rank-surroundings.ts';
 import { passUs, type ClusterOptions } from './cluster-options.ts';
 import { quantileAt, type ClusterCosts } from './costs.ts';
 import { exchangeUs } from './exchange.ts';
@@ -34,7 +34,7 @@ export class RankTimes implements RankDurations {
     this.#nicSlowness = factors('slow-nic', node);
   }
 
-  pass({ numTokens, captureBytes }: Pick<RankPass, 'numTokens' | 'captureBytes'>): number {
+  pass({ numTokens, captureBytes }: Omit<PassSize, 'stage'>): number {
     const { costs, model } = this.#options;
     const hook = this.#captures ? costs.hookPerRowUs * numTokens : 0;
     const rest = quantileAt(costs.pass.restUs, this.#passes.nextFloat());

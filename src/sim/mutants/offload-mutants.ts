@@ -7,7 +7,8 @@ import type { RoutedRows } from '../../contract/routed-rows.ts';
 import { KvTier } from '../../handover/tier/kv-tier.ts';
 import { TierBlock, type TierRows } from '../../handover/tier/tier-block.ts';
 import { Storm } from '../storm.ts';
-import { VirtualRank, type KvTask } from '../virtual/virtual-rank.ts';
+import type { KvTask } from '../virtual/rank-surroundings.ts';
+import { VirtualRank } from '../virtual/virtual-rank.ts';
 import { DelegatingEngineHalf } from './delegates.ts';
 import type { Mutant } from './mutant.ts';
 

@@ -2,7 +2,7 @@
 
 import { random, type Random } from '../../workload/random.ts';
 import type { Clock } from './event-heap.ts';
-import type { RankDurations, RankPass } from './rank-surroundings.ts';
+import type { PassSize, RankDurations } from './rank-surroundings.ts';
 import type { Scenario, Timing } from '../scenario.ts';
 import type { StageScenario } from '../stages/stage-scenario.ts';
 
@@ -26,7 +26,7 @@ export class VirtualDurations implements RankDurations {
   }
 
   /** Ticks of one forward pass, or of a stage's part of it. */
-  pass({ stage }: Pick<RankPass, 'stage'>): number {
+  pass({ stage }: Pick<PassSize, 'stage'>): number {
     const { pass, passJitter, slowPassShare, slowPassFactor } = this.#timing;
     const ticks = drawn(this.#passes, {
       ticks: pass,

@@ -13,37 +13,31 @@ import { paddingRequests, roomForAll } from '../../worker/pipeline/dispatched-ro
 import { DUMMY_STEP } from '../../worker/pipeline/lockstep/activity-board.ts';
 import type { LinkEnd, StageLinks } from '../../worker/pipeline/stages/stage-links.ts';
 import { StepPipeline } from '../../worker/pipeline/step-pipeline.ts';
-import type { ComingPass, EndedPass, PendingMap, PipelineActions } from '../../worker/pipeline/step-tasks.ts';
-import type { Submission, TaskEnd } from '../../worker/pipeline/step-tasks.ts';
+import type {
+  ComingPass,
+  EndedPass,
+  PendingMap,
+  PipelineActions,
+  Submission,
+  TaskEnd,
+} from '../../worker/pipeline/step-tasks.ts';
 import { Phase } from './event-heap.ts';
 import type { Flight } from '../flight.ts';
+import type { KvTask, RankDurations, RankLockstep } from './rank-surroundings.ts';
 import { simKernels } from './sim-kernels.ts';
 import type { TestedDesign } from '../tested-design.ts';
 import { VirtualDevice, type VirtualBuffer } from './virtual-device.ts';
 import type { World } from '../world.ts';
-import type { RankDurations, RankLockstep } from './rank-surroundings.ts';
 
 export type RankEvents = Readonly<{
-  /** Absent, `null`: each rank has all layers. */
-  links?: StageLinks | null;
+  /** `null`: each rank has all layers. */
+  links: StageLinks | null;
   /** The step has reached a phase on this rank. May kill the rank. */
   onPhase: (rank: VirtualRank, flight: Flight, phase: 'submitted' | 'executed' | 'mapped') => void;
-  /** The hidden states of a step are to be sent to the rank of the next stage. Absent: there is none. */
-  onHidden?: (rank: VirtualRank, send: () => void) => void;
+  /** The hidden states of a step are to be sent to the rank of the next stage. */
+  onHidden: (rank: VirtualRank, send: () => void) => void;
   onOutput: (rank: VirtualRank, flight: Flight, output: ModelRunnerOutput) => void;
 }>;
-
-/** KV on its way off the device or onto it, in turn with the steps. Keys are `[blockIds.length, blockSize, 2]` u32. */
-export type KvTask = Readonly<{ blockIds: Uint32Array }> &
-  /** `rank`: the rank to read. All ranks have the same KV. */
-  (
-    | Readonly<{ kind: 'read-kv'; rank: number; onExecuted: () => void; onRead: (keys: Uint32Array) => void }>
-    /**
-     * `onExecuted`: on rank 0; `onWritten`: it is behind every step before and ahead of every step to come, on this
-     * rank.
-     */
-    | Readonly<{ kind: 'write-kv'; keys: Uint32Array; onExecuted: () => void; onWritten: () => void }>
-  );
 
 type StepTask = Readonly<{ kind: 'step'; step: Flight['plan']; epoch: number; flight: Flight }>;
 type DummyTask = Readonly<{ kind: 'dummy' }>;
@@ -106,12 +100,8 @@ export class VirtualRank {
       const set = simKernels(m, shape, info);
       return mutation.kernels === undefined ? set : mutation.kernels(set, m);
     };
-    this.#forward = ForwardPass.assemble(device, {
-      model,
-      engine: room,
-      kernels,
-      ...(ends === null ? {} : { stage: ends }),
-    });
+    const ofStage = ends === null ? {} : { stage: ends };
+    this.#forward = ForwardPass.assemble(device, { model, engine: room, kernels, ...ofStage });
     this.#half = this.#makeHalf(model, tested);
     if (this.#half === null && stage?.numLayers === 0) world.marks.add('a stage without a router');
     this.#pipeline = new StepPipeline<RankTask>(
@@ -152,6 +142,12 @@ export class VirtualRank {
     this.#pump();
   }
 
+  /** Other engines run a pass, and this rank's has none of its own. */
+  acceptDummy(): void {
+    this.#pipeline.accept({ kind: 'dummy' });
+    this.#pump();
+  }
+
   /** Hidden states have come from the stage before. */
   look(): void {
     const due = this.#due;
@@ -163,12 +159,6 @@ export class VirtualRank {
     if (hidden === null) return;
     this.#due = null;
     this.#pipeline.hiddenCame(due, hidden);
-    this.#pump();
-  }
-
-  /** Other engines run a pass, and this rank's has none of its own. */
-  acceptDummy(): void {
-    this.#pipeline.accept({ kind: 'dummy' });
     this.#pump();
   }
 
@@ -205,27 +195,6 @@ export class VirtualRank {
     this.#half?.close?.();
   }
 
-  #makeHalf(model: ModelConfig, { design, mutation }: TestedDesign): CaptureWorkerHalf | null {
-    const { slotMapping, rows } = this.#forward;
-    if (rows === null) return null;
-    const { engine } = this.#world.scenario;
-    const context = { rank: this.number, device: this.#device, model, engine, slotMapping, ...rows };
-    const half = design.workerHalf(context, { sharedRows: () => this.#world.sharedRows('worker') });
-    return half !== null && mutation.workerHalf ? mutation.workerHalf(half, context) : half;
-  }
-
-  #onHidden(stepId: number, hidden: Uint32Array): void {
-    this.#events.onHidden!(this, () => this.#sender!.send(stepId, hidden));
-  }
-
-  /** The step goes on at once, or when its hidden states have come. */
-  #onHiddenDue(pass: ComingPass<RankTask>): void {
-    this.#due = pass;
-    this.#plan(0, Phase.worker, () => {
-      if (this.#due !== null) this.look();
-    });
-  }
-
   #meetings({ passComes, passEnded }: RankLockstep): Pick<PipelineActions<RankTask>, 'onPassComes' | 'onPassEnd'> {
     const goOn = (run: () => void): void => {
       if (this.isDead) return;
@@ -240,6 +209,27 @@ export class VirtualRank {
       passComes(stepId, pass.numRows, (rows) => goOn(() => this.#pipeline.passSized(pass, rows)));
     };
     return { onPassEnd, onPassComes };
+  }
+
+  #makeHalf(model: ModelConfig, { design, mutation }: TestedDesign): CaptureWorkerHalf | null {
+    const { slotMapping, rows } = this.#forward;
+    if (rows === null) return null;
+    const { engine } = this.#world.scenario;
+    const context = { rank: this.number, device: this.#device, model, engine, slotMapping, ...rows };
+    const half = design.workerHalf(context, { sharedRows: () => this.#world.sharedRows('worker') });
+    return half !== null && mutation.workerHalf ? mutation.workerHalf(half, context) : half;
+  }
+
+  #onHidden(stepId: number, hidden: Uint32Array): void {
+    this.#events.onHidden(this, () => this.#sender!.send(stepId, hidden));
+  }
+
+  /** The step goes on at once, or when its hidden states have come. */
+  #onHiddenDue(pass: ComingPass<RankTask>): void {
+    this.#due = pass;
+    this.#plan(0, Phase.worker, () => {
+      if (this.#due !== null) this.look();
+    });
   }
 
   /** Begins the tasks that can begin; the step after a submitted one begins a little later. */
@@ -277,13 +267,12 @@ export class VirtualRank {
     this.#events.onPhase(this, flight, 'submitted');
     if (this.isDead) return;
     const { passes, scenario } = this.#world;
-    const { numTokens, firstRow } = step!;
     const isFirstOfStage = this.number % scenario.numRanks === 0;
     if (isFirstOfStage) passes.onSubmitted(flight);
-    this.#submitted(this.#durations.pass({ stage: this.stage, numTokens, captureBytes }), () => {
+    this.#submitted(this.#durations.pass({ stage: this.stage, numTokens: step!.numTokens, captureBytes }), () => {
       if (isFirstOfStage) {
         const { routedExperts, sampled, sampledLayout } = this.#forward;
-        const firstRequest = paddingRequests(firstRow, scenario.engine.blockSize);
+        const firstRequest = paddingRequests(step!.firstRow, scenario.engine.blockSize);
         passes.onExecuted(flight, this.stage, {
           step: step!,
           routed: (routedExperts as VirtualBuffer).words,
