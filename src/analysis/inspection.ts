@@ -7,6 +7,7 @@ import type { Balance, BalanceSummary } from './load/balance.ts';
 import { balanceOf, summaryOf } from './load/balance.ts';
 import type { FaultReport } from './load/data-faults.ts';
 import { RowSample } from './load/row-sample.ts';
+import type { CountedRow } from './load/row-scan.ts';
 import { RowScan } from './load/row-scan.ts';
 import { StepCounts } from './load/step-counts.ts';
 import type { StepLoadReport } from './load/step-loads.ts';
@@ -116,11 +117,14 @@ export class Inspection {
     this.#scan = new RowScan({
       shape,
       keepsAll: options.keepsAll === true,
-      onRow: (row) => {
-        this.#sample?.add(row);
-        this.#counts?.fill(1, row.row, row.row + row.times);
-        if (followsSteps) this.#steps?.add(row);
-      },
+      // Nobody is told of rows where nobody looks at them: there may be a billion.
+      ...((this.#sample !== null || this.#counts !== null || followsSteps) && {
+        onRow: (row: CountedRow): void => {
+          this.#sample?.add(row);
+          this.#counts?.fill(1, row.row, row.row + row.times);
+          if (followsSteps) this.#steps?.add(row);
+        },
+      }),
       onStep: () => {
         this.#numPasses++;
         if (followsSteps) this.#steps?.endStep();
