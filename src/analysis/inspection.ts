@@ -9,6 +9,7 @@ import type { FaultReport } from './load/data-faults.ts';
 import { RowSample } from './load/row-sample.ts';
 import type { CountedRow } from './load/row-scan.ts';
 import { RowScan } from './load/row-scan.ts';
+import { sharedPrefix } from './load/shared-prefix.ts';
 import { StepCounts } from './load/step-counts.ts';
 import type { StepLoadReport } from './load/step-loads.ts';
 import { StepLoads } from './load/step-loads.ts';
@@ -77,6 +78,8 @@ export type InspectionReport = Readonly<{
   /** Pairs of rows behind `overlap`. */
   overlapPairs: number;
   deadAfter: readonly DeadAfter[];
+  /** Rows whose tokens up to their own begin an earlier request, too: with a prefix cache a GPU computes them once. */
+  sharedRows: number | null;
   sample: SampleReport | null;
   steps: (StepLoadReport & Readonly<{ numRanks: number }>) | null;
   placement: Readonly<{ screening: Screening | null; plan: PlacementPlan }> | null;
@@ -167,6 +170,7 @@ export class Inspection {
       summary: summaryOf(perLayer.filter(({ total }) => total > 0)),
       overlapPairs: scan.overlap.report().pairs,
       deadAfter: scan.windows.deadAfter(numExperts),
+      sharedRows: this.#sharedRows(),
       sample: this.#sampleReport(numExperts),
       steps:
         this.#loads === null || !knows.steps
@@ -214,6 +218,11 @@ export class Inspection {
       if (!isEmpty) this.#numPasses++;
       this.#steps?.endStep();
     }
+  }
+
+  #sharedRows(): number | null {
+    const prefix = this.#capture === null ? null : sharedPrefix(this.#capture);
+    return prefix === null ? null : prefix.rows - prefix.distinctPrefixes;
   }
 
   #sampleReport(numExperts: number): SampleReport | null {
