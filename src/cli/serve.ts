@@ -15,6 +15,7 @@ import type {
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { engineConfig } from '../host/engine-options.ts';
 import { checkOffload, NO_OFFLOAD, type KvOffloadOptions } from '../host/kv-tier/offload-options.ts';
+import { pipelineSettings } from '../host/pipeline-options.ts';
 import { DEFAULT_CLOCK_TIMES, parseStepTime, type StepTime } from '../kernels/device/clock/clock-times.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../kernels/model/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../kernels/model/model-presets.ts';
@@ -34,6 +35,9 @@ import {
   finite,
   list,
   OFFLOAD_FLAGS,
+  pipelineOf,
+  pipelineParallelOption,
+  pipelineSplitOption,
   routerKernelsOption,
   rowsLayersOption,
   whole,
@@ -67,7 +71,9 @@ type Flags = {
   weightVersion: string;
   rowsLayers: RowsLayers;
   ranks: number;
-  queueDepth: number;
+  queueDepth?: number;
+  pipelineParallel?: number;
+  pipelineSplit?: number[];
   ballastMs: number;
   router: 'modular' | 'monolithic';
   routingReplay: boolean;
@@ -138,7 +144,9 @@ export function serveCommand(): Command {
     .option('--weight-version <name>', 'names the weights: blocks in files of other weights are of no use', '')
     .addOption(rowsLayersOption())
     .option('--ranks <n>', 'worker threads, each running every step', whole(1, 16), 1)
-    .option('--queue-depth <n>', 'steps in flight', whole(1, 16), 2)
+    .addOption(pipelineParallelOption())
+    .addOption(pipelineSplitOption())
+    .option('--queue-depth <n>', 'steps in flight (default: 2, or one for each stage)', whole(1, 16))
     .addOption(
       new Option('--router <kind>', 'modular, or gate, selection and expert work in one kernel')
         .choices(['modular', 'monolithic'])
@@ -285,17 +293,22 @@ function toConfig(flags: Flags): ServeConfig {
     stallMs: flags.stallTimeout * 1e3,
     maxConcurrent: flags.maxConcurrent,
   };
-  const engine = toEngineConfig(flags);
+  const model = modelPreset(flags.model);
+  const { scheduling, ...pipeline } = pipelineSettings(model, pipelineOf(flags));
+  if (pipeline.pipelineSplit !== undefined && (flags.kvPort !== undefined || flags.role !== undefined)) {
+    const wanted = '1 with --role and --kv-port: the KV of a stage is not handed to other servers';
+    throw RoutedExpertsError.of('BAD_VALUE', '--pipeline-parallel', pipeline.pipelineSplit.length, wanted);
+  }
+  const engine = toEngineConfig(flags, scheduling);
   return {
     engine: {
       design: flags.design,
-      model: modelPreset(flags.model),
+      model,
       engine,
       device: flags.device,
       adapter: flags.adapter ?? null,
       ...(flags.stepTime === undefined ? {} : { clockTimes: { ...DEFAULT_CLOCK_TIMES, ...flags.stepTime } }),
-      numRanks: flags.ranks,
-      queueDepth: flags.queueDepth,
+      ...pipeline,
       ballastMs: flags.ballastMs,
       router: routerConfig(flags),
       prefixRows: flags.prefixRows,
@@ -347,9 +360,10 @@ function toKvOptions(flags: Flags): KvExchangeOptions | null {
   };
 }
 
-function toEngineConfig(flags: Flags): EngineConfig {
+function toEngineConfig(flags: Flags, scheduling: Partial<EngineConfig>): EngineConfig {
   const { numBlocks } = flags;
   const given = {
+    ...scheduling,
     blockSize: flags.blockSize,
     ...(numBlocks === undefined ? {} : { numBlocks }),
     maxNumSeqs: flags.maxNumSeqs,
@@ -360,5 +374,5 @@ function toEngineConfig(flags: Flags): EngineConfig {
     numSpeculativeTokens: flags.numSpeculativeTokens,
   };
   const names = { numBlocks: '--num-blocks', maxModelLen: '--max-model-len' };
-  return engineConfig(given, { queueDepth: flags.queueDepth, names });
+  return engineConfig(given, names);
 }
