@@ -7,7 +7,9 @@ import type { Balance, BalanceSummary } from './load/balance.ts';
 import { balanceOf, summaryOf } from './load/balance.ts';
 import type { FaultReport } from './load/data-faults.ts';
 import { RowSample } from './load/row-sample.ts';
+import type { CountedRow } from './load/row-scan.ts';
 import { RowScan } from './load/row-scan.ts';
+import { sharedPrefix } from './load/shared-prefix.ts';
 import { StepCounts } from './load/step-counts.ts';
 import type { StepLoadReport } from './load/step-loads.ts';
 import { StepLoads } from './load/step-loads.ts';
@@ -76,6 +78,8 @@ export type InspectionReport = Readonly<{
   /** Pairs of rows behind `overlap`. */
   overlapPairs: number;
   deadAfter: readonly DeadAfter[];
+  /** Rows whose tokens up to their own begin an earlier request, too: with a prefix cache a GPU computes them once. */
+  sharedRows: number | null;
   sample: SampleReport | null;
   steps: (StepLoadReport & Readonly<{ numRanks: number }>) | null;
   placement: Readonly<{ screening: Screening | null; plan: PlacementPlan }> | null;
@@ -116,11 +120,14 @@ export class Inspection {
     this.#scan = new RowScan({
       shape,
       keepsAll: options.keepsAll === true,
-      onRow: (row) => {
-        this.#sample?.add(row);
-        this.#counts?.fill(1, row.row, row.row + row.times);
-        if (followsSteps) this.#steps?.add(row);
-      },
+      // Nobody is told of rows where nobody looks at them: there may be a billion.
+      ...((this.#sample !== null || this.#counts !== null || followsSteps) && {
+        onRow: (row: CountedRow): void => {
+          this.#sample?.add(row);
+          this.#counts?.fill(1, row.row, row.row + row.times);
+          if (followsSteps) this.#steps?.add(row);
+        },
+      }),
       onStep: () => {
         this.#numPasses++;
         if (followsSteps) this.#steps?.endStep();
@@ -163,6 +170,7 @@ export class Inspection {
       summary: summaryOf(perLayer.filter(({ total }) => total > 0)),
       overlapPairs: scan.overlap.report().pairs,
       deadAfter: scan.windows.deadAfter(numExperts),
+      sharedRows: this.#sharedRows(),
       sample: this.#sampleReport(numExperts),
       steps:
         this.#loads === null || !knows.steps
@@ -210,6 +218,11 @@ export class Inspection {
       if (!isEmpty) this.#numPasses++;
       this.#steps?.endStep();
     }
+  }
+
+  #sharedRows(): number | null {
+    const prefix = this.#capture === null ? null : sharedPrefix(this.#capture);
+    return prefix === null ? null : prefix.rows - prefix.distinctPrefixes;
   }
 
   #sampleReport(numExperts: number): SampleReport | null {

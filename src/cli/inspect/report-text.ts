@@ -30,7 +30,16 @@ export function reportText(report: InspectionReport, options: TextOptions): stri
   ];
 }
 
-function headline({ form, rows, perLayer, topK, numExperts, numExpertsIsKnown, unknown }: InspectionReport): string[] {
+function headline({
+  form,
+  rows,
+  perLayer,
+  topK,
+  numExperts,
+  numExpertsIsKnown,
+  ...report
+}: InspectionReport): string[] {
+  const { unknown, sharedRows } = report;
   const experts = numExpertsIsKnown ? `${numExperts} experts` : `at least ${numExperts} experts (greatest id + 1)`;
   const counted = rows.counted === rows.read ? `${rows.read} rows` : `${rows.counted} of ${rows.read} rows counted`;
   const parts = [
@@ -41,6 +50,11 @@ function headline({ form, rows, perLayer, topK, numExperts, numExpertsIsKnown, u
     ...(rows.passes === null ? [] : [`${rows.passes} passes`]),
   ];
   const lines = [`${form}: ${parts.join(', ')}`];
+  if (sharedRows !== null && sharedRows > 0) {
+    lines.push(
+      `${rowsOf(sharedRows)} of shared prefixes: GPUs saw them once if prefixes were cached; here each counts`,
+    );
+  }
   if (unknown.length > 0) lines.push(`unknown, since the form does not carry it: ${unknown.map(inWords).join(', ')}`);
   return lines;
 }
