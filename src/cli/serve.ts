@@ -15,11 +15,10 @@ import type {
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { engineConfig } from '../host/engine-options.ts';
 import { checkOffload, NO_OFFLOAD, type KvOffloadOptions } from '../host/kv-tier/offload-options.ts';
+import { pipelineSettings } from '../host/pipeline-options.ts';
 import { DEFAULT_CLOCK_TIMES, parseStepTime, type StepTime } from '../kernels/device/clock/clock-times.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../kernels/model/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../kernels/model/model-presets.ts';
-import type { PaceOptions } from '../serve/answer/pacer.ts';
-import { dialectNames, type DialectName } from '../serve/dialects/endpoints.ts';
 import type { HttpLimits, ServeConfig } from '../serve/serve-config.ts';
 import { defaultLimits } from '../serve/serve-config.ts';
 import { Server } from '../serve/server.ts';
@@ -36,16 +35,20 @@ import {
   finite,
   list,
   OFFLOAD_FLAGS,
+  pipelineOf,
+  pipelineParallelOption,
+  pipelineSplitOption,
   routerKernelsOption,
   rowsLayersOption,
   whole,
 } from './options.ts';
+import { clientConfig, clientOptions, toPace, type ClientFlags } from './server/client-flags.ts';
 import { nextSignal } from './signals.ts';
 
 /** One of the smaller published models: on a software adapter a token of a large one takes its time. */
 const SERVED_MODEL = 'gpt-oss-20b';
 
-type Flags = {
+type Flags = ClientFlags & {
   model: string;
   servedModelName?: string;
   design: DesignReference;
@@ -69,7 +72,9 @@ type Flags = {
   weightVersion: string;
   rowsLayers: RowsLayers;
   ranks: number;
-  queueDepth: number;
+  queueDepth?: number;
+  pipelineParallel?: number;
+  pipelineSplit?: number[];
   ballastMs: number;
   router: 'modular' | 'monolithic';
   routingReplay: boolean;
@@ -87,13 +92,6 @@ type Flags = {
   kvLoadTimeout: number;
   kvLoadFailure: 'recompute' | 'fail';
   kvPeer: string[];
-  dialect: DialectName;
-  enableReturnRoutedExperts: boolean;
-  saveRows?: string;
-  timeToFirstToken: number;
-  interTokenLatency: number;
-  timeJitter: number;
-  seed: number;
   maxConcurrent: number;
   maxBodyBytes: number;
   requestTimeout: number;
@@ -103,7 +101,7 @@ type Flags = {
 };
 
 export function serveCommand(): Command {
-  return new Command('serve')
+  const command = new Command('serve')
     .description('Serve completions, chat and tokens over HTTP, with the routed experts of every request that asks')
     .option('--model <name>', `model shape: ${MODEL_NAMES.join(', ')}`, SERVED_MODEL)
     .option('--served-model-name <name>', 'the name that clients use (default: the model’s)')
@@ -147,7 +145,9 @@ export function serveCommand(): Command {
     .option('--weight-version <name>', 'names the weights: blocks in files of other weights are of no use', '')
     .addOption(rowsLayersOption())
     .option('--ranks <n>', 'worker threads, each running every step', whole(1, 16), 1)
-    .option('--queue-depth <n>', 'steps in flight', whole(1, 16), 2)
+    .addOption(pipelineParallelOption())
+    .addOption(pipelineSplitOption())
+    .option('--queue-depth <n>', 'steps in flight (default: 2, or one for each stage)', whole(1, 16))
     .addOption(
       new Option('--router <kind>', 'modular, or gate, selection and expert work in one kernel')
         .choices(['modular', 'monolithic'])
@@ -210,17 +210,6 @@ export function serveCommand(): Command {
       list((host) => host),
       [],
     )
-    .option('--enable-return-routed-experts', 'every request gets rows, unless it says that it wants none', false)
-    .addOption(
-      new Option('--dialect <name>', 'whose clients send what tells nothing of its sender (docs/serving.md)')
-        .choices(dialectNames)
-        .default('auto'),
-    )
-    .option('--save-rows <dir>', 'write the rows of all requests that have them to Parquet files')
-    .option('--time-to-first-token <ms>', 'no first token comes sooner', finite(0, 3_600_000), 0)
-    .option('--inter-token-latency <ms>', 'no other token comes sooner after the one before it', finite(0, 60_000), 0)
-    .option('--time-jitter <x>', 'each of these times is longer or shorter by up to this share', finite(0, 1), 0)
-    .option('--seed <n>', 'of the jitter', whole(0, 2 ** 32 - 1), 0)
     .option(
       '--max-concurrent <n>',
       'choices served at once; more get 429',
@@ -245,14 +234,15 @@ export function serveCommand(): Command {
       new Option('--log-level <level>', 'of the log on stderr')
         .choices(['silent', 'error', 'warn', 'info', 'debug'])
         .default('info'),
-    )
-    .action((flags: Flags, command: Command) => {
-      checkDraftFlags(flags, command);
-      checkKvFlags(flags, command);
-      checkOffloadFlags(flags);
-      checkDesign(flags, command);
-      return serve(flags);
-    });
+    );
+  for (const option of clientOptions()) command.addOption(option);
+  return command.action((flags: Flags) => {
+    checkDraftFlags(flags, command);
+    checkKvFlags(flags, command);
+    checkOffloadFlags(flags);
+    checkDesign(flags, command);
+    return serve(flags);
+  });
 }
 
 /** Flags that say how KV is shared, without one that says that it is, would be ignored. */
@@ -305,17 +295,22 @@ function toConfig(flags: Flags): ServeConfig {
     stallMs: flags.stallTimeout * 1e3,
     maxConcurrent: flags.maxConcurrent,
   };
-  const engine = toEngineConfig(flags);
+  const model = modelPreset(flags.model);
+  const { scheduling, ...pipeline } = pipelineSettings(model, pipelineOf(flags));
+  if (pipeline.pipelineSplit !== undefined && (flags.kvPort !== undefined || flags.role !== undefined)) {
+    const wanted = '1 with --role and --kv-port: the KV of a stage is not handed to other servers';
+    throw RoutedExpertsError.of('BAD_VALUE', '--pipeline-parallel', pipeline.pipelineSplit.length, wanted);
+  }
+  const engine = toEngineConfig(flags, scheduling);
   return {
     engine: {
       design: flags.design,
-      model: modelPreset(flags.model),
+      model,
       engine,
       device: flags.device,
       adapter: flags.adapter ?? null,
       ...(flags.stepTime === undefined ? {} : { clockTimes: { ...DEFAULT_CLOCK_TIMES, ...flags.stepTime } }),
-      numRanks: flags.ranks,
-      queueDepth: flags.queueDepth,
+      ...pipeline,
       ballastMs: flags.ballastMs,
       router: routerConfig(flags),
       prefixRows: flags.prefixRows,
@@ -335,21 +330,10 @@ function toConfig(flags: Flags): ServeConfig {
     port: flags.port,
     apiKey: flags.apiKey ?? process.env['ROUTED_EXPERTS_API_KEY'] ?? null,
     limits,
-    dialect: flags.dialect,
-    isEveryRowReturned: flags.enableReturnRoutedExperts,
-    saveRows: flags.saveRows ?? null,
+    ...clientConfig(flags),
     logLevel: flags.logLevel,
     log: process.stderr,
   };
-}
-
-function toPace({ timeToFirstToken, interTokenLatency, timeJitter, seed }: Flags): PaceOptions | null {
-  if (timeToFirstToken === 0 && interTokenLatency === 0) {
-    if (timeJitter === 0) return null;
-    const wanted = 'it with --time-to-first-token or --inter-token-latency only';
-    throw RoutedExpertsError.of('BAD_VALUE', '--time-jitter', timeJitter, wanted);
-  }
-  return { timeToFirstTokenMs: timeToFirstToken, interTokenMs: interTokenLatency, jitter: timeJitter, seed };
 }
 
 function toOffload(flags: Flags, engine: EngineConfig): KvOffloadOptions {
@@ -381,9 +365,10 @@ function toKvOptions(flags: Flags): KvExchangeOptions | null {
   };
 }
 
-function toEngineConfig(flags: Flags): EngineConfig {
+function toEngineConfig(flags: Flags, scheduling: Partial<EngineConfig>): EngineConfig {
   const { numBlocks } = flags;
   const given = {
+    ...scheduling,
     blockSize: flags.blockSize,
     ...(numBlocks === undefined ? {} : { numBlocks }),
     maxNumSeqs: flags.maxNumSeqs,
@@ -394,5 +379,5 @@ function toEngineConfig(flags: Flags): EngineConfig {
     numSpeculativeTokens: flags.numSpeculativeTokens,
   };
   const names = { numBlocks: '--num-blocks', maxModelLen: '--max-model-len' };
-  return engineConfig(given, { queueDepth: flags.queueDepth, names });
+  return engineConfig(given, names);
 }

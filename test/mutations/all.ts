@@ -15,6 +15,7 @@ import { pipelineMutations } from './pipeline.ts';
 import { prefixMutations } from './prefix.ts';
 import { scheduleMutations } from './schedule.ts';
 import { serveMutations } from './serve.ts';
+import { stageMutations } from './stages.ts';
 import type { SourceMutation } from './source-mutation.ts';
 import { workersMutations } from './workers.ts';
 
@@ -36,5 +37,6 @@ export const allMutations: readonly SourceMutation[] = [
   ...prefixMutations,
   ...scheduleMutations,
   ...serveMutations,
+  ...stageMutations,
   ...workersMutations,
 ];
