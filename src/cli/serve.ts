@@ -19,8 +19,6 @@ import { pipelineSettings } from '../host/pipeline-options.ts';
 import { DEFAULT_CLOCK_TIMES, parseStepTime, type StepTime } from '../kernels/device/clock/clock-times.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../kernels/model/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../kernels/model/model-presets.ts';
-import type { PaceOptions } from '../serve/answer/pacer.ts';
-import { dialectNames, type DialectName } from '../serve/dialects/endpoints.ts';
 import type { HttpLimits, ServeConfig } from '../serve/serve-config.ts';
 import { defaultLimits } from '../serve/serve-config.ts';
 import { Server } from '../serve/server.ts';
@@ -44,12 +42,13 @@ import {
   rowsLayersOption,
   whole,
 } from './options.ts';
+import { clientConfig, clientOptions, toPace, type ClientFlags } from './server/client-flags.ts';
 import { nextSignal } from './signals.ts';
 
 /** One of the smaller published models: on a software adapter a token of a large one takes its time. */
 const SERVED_MODEL = 'gpt-oss-20b';
 
-type Flags = {
+type Flags = ClientFlags & {
   model: string;
   servedModelName?: string;
   design: DesignReference;
@@ -93,13 +92,6 @@ type Flags = {
   kvLoadTimeout: number;
   kvLoadFailure: 'recompute' | 'fail';
   kvPeer: string[];
-  dialect: DialectName;
-  enableReturnRoutedExperts: boolean;
-  saveRows?: string;
-  timeToFirstToken: number;
-  interTokenLatency: number;
-  timeJitter: number;
-  seed: number;
   maxConcurrent: number;
   maxBodyBytes: number;
   requestTimeout: number;
@@ -109,7 +101,7 @@ type Flags = {
 };
 
 export function serveCommand(): Command {
-  return new Command('serve')
+  const command = new Command('serve')
     .description('Serve completions, chat and tokens over HTTP, with the routed experts of every request that asks')
     .option('--model <name>', `model shape: ${MODEL_NAMES.join(', ')}`, SERVED_MODEL)
     .option('--served-model-name <name>', 'the name that clients use (default: the model’s)')
@@ -218,17 +210,6 @@ export function serveCommand(): Command {
       list((host) => host),
       [],
     )
-    .option('--enable-return-routed-experts', 'every request gets rows, unless it says that it wants none', false)
-    .addOption(
-      new Option('--dialect <name>', 'whose clients send what tells nothing of its sender (docs/serving.md)')
-        .choices(dialectNames)
-        .default('auto'),
-    )
-    .option('--save-rows <dir>', 'write the rows of all requests that have them to Parquet files')
-    .option('--time-to-first-token <ms>', 'no first token comes sooner', finite(0, 3_600_000), 0)
-    .option('--inter-token-latency <ms>', 'no other token comes sooner after the one before it', finite(0, 60_000), 0)
-    .option('--time-jitter <x>', 'each of these times is longer or shorter by up to this share', finite(0, 1), 0)
-    .option('--seed <n>', 'of the jitter', whole(0, 2 ** 32 - 1), 0)
     .option(
       '--max-concurrent <n>',
       'choices served at once; more get 429',
@@ -253,14 +234,15 @@ export function serveCommand(): Command {
       new Option('--log-level <level>', 'of the log on stderr')
         .choices(['silent', 'error', 'warn', 'info', 'debug'])
         .default('info'),
-    )
-    .action((flags: Flags, command: Command) => {
-      checkDraftFlags(flags, command);
-      checkKvFlags(flags, command);
-      checkOffloadFlags(flags);
-      checkDesign(flags, command);
-      return serve(flags);
-    });
+    );
+  for (const option of clientOptions()) command.addOption(option);
+  return command.action((flags: Flags) => {
+    checkDraftFlags(flags, command);
+    checkKvFlags(flags, command);
+    checkOffloadFlags(flags);
+    checkDesign(flags, command);
+    return serve(flags);
+  });
 }
 
 /** Flags that say how KV is shared, without one that says that it is, would be ignored. */
@@ -348,21 +330,10 @@ function toConfig(flags: Flags): ServeConfig {
     port: flags.port,
     apiKey: flags.apiKey ?? process.env['ROUTED_EXPERTS_API_KEY'] ?? null,
     limits,
-    dialect: flags.dialect,
-    isEveryRowReturned: flags.enableReturnRoutedExperts,
-    saveRows: flags.saveRows ?? null,
+    ...clientConfig(flags),
     logLevel: flags.logLevel,
     log: process.stderr,
   };
-}
-
-function toPace({ timeToFirstToken, interTokenLatency, timeJitter, seed }: Flags): PaceOptions | null {
-  if (timeToFirstToken === 0 && interTokenLatency === 0) {
-    if (timeJitter === 0) return null;
-    const wanted = 'it with --time-to-first-token or --inter-token-latency only';
-    throw RoutedExpertsError.of('BAD_VALUE', '--time-jitter', timeJitter, wanted);
-  }
-  return { timeToFirstTokenMs: timeToFirstToken, interTokenMs: interTokenLatency, jitter: timeJitter, seed };
 }
 
 function toOffload(flags: Flags, engine: EngineConfig): KvOffloadOptions {

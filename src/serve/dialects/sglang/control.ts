@@ -36,8 +36,8 @@ export const sglangControl: readonly ControlRoute[] = [
     handle: (_, { host, limits, weights }) => ({
       model_path: host.options.model.name,
       served_model_name: limits.servedModel,
-      tp_size: host.options.numRanks,
-      pp_size: 1,
+      tp_size: host.options.numRanks / (host.options.pipelineSplit?.length ?? 1),
+      pp_size: host.options.pipelineSplit?.length ?? 1,
       dp_size: 1,
       disaggregation_mode: 'null',
       enable_return_routed_experts: limits.hasRows,
