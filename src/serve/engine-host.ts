@@ -1,82 +1,61 @@
-/** The engine behind the server: requests in, generations out, and KV for and from other servers. */
+/** The engine behind the HTTP server: requests in, generations out. */
 
-import type { DesignReference } from '../contract/config.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
-import { RoutedExpertsError } from '../contract/errors.ts';
 import { HttpError } from './http-error.ts';
 import type { EngineRequest } from '../contract/request.ts';
-import { DesignSession, type SessionConfig } from '../host/design-session.ts';
-import { LiveEngine, type LiveEngineOptions } from '../host/live-engine.ts';
+import type { LiveEngine } from '../host/live-engine.ts';
 import type { Choice } from './generation.ts';
 import { Generation } from './generation.ts';
-import { KvExchange, type EngineSide, type KvExchangeOptions } from './kv/kv-exchange.ts';
-import { Limited } from './kv/limited.ts';
+import { KvEngine, type EngineHostOptions, type EngineListeners } from './kv/kv-engine.ts';
+import type { KvExchange } from './kv/kv-exchange.ts';
 import type { TransferParams } from './kv/transfer-params.ts';
 
-export type EngineHostOptions = Omit<SessionConfig, 'routing'> &
-  Readonly<{
-    /** How rows get from the workers to the engine. */
-    design: DesignReference;
-    /** How often lost workers are started again before the server gives up. */
-    maxRestarts: number;
-    /** KV from and for other engines; `null` = none. */
-    kv: KvExchangeOptions | null;
-    /**
-     * Folded into every key that is computed here, so that rows and tokens tell whose they are; 0 = none, and all
-     * engines agree.
-     */
-    epoch: number;
-  }>;
+export type { EngineHostOptions };
 
 /** Listeners. All are called between two steps, and must be quick. */
-export type EngineObserver = Required<Pick<LiveEngineOptions, 'onStep' | 'onLoss' | 'onRestart' | 'onDeath'>> &
+export type EngineObserver = EngineListeners &
   Readonly<{
     onOutput: (choice: Choice, output: EngineCoreOutput) => void;
     /** KV from elsewhere did not come. */
     onKvFailure: (requestId: string, error: Error) => void;
   }>;
 
-/** Tasks beyond those that a rank has places for would be handed to it in another order, steps among them. */
-const MOST_KV_MOVES = 2;
-
 export class EngineHost {
   readonly options: EngineHostOptions;
   /** `null` without `options.kv`. */
   readonly kv: KvExchange | null;
   readonly engine: LiveEngine;
-  readonly #session: DesignSession;
-  readonly #generations: Map<string, Generation> = new Map();
-  readonly #observer: EngineObserver;
+  readonly #served: KvEngine;
+  readonly #generations: Map<string, Generation>;
 
-  private constructor(options: EngineHostOptions, session: DesignSession, observer: EngineObserver) {
-    this.options = options;
-    this.kv = options.kv === null ? null : this.#makeExchange(options.kv);
-    this.#session = session;
-    this.#observer = observer;
-    const { onStep, onLoss, onRestart, onDeath } = observer;
-    this.engine = new LiveEngine(session, {
-      onOutput: (output) => this.#onOutput(output),
-      onStep,
-      onLoss,
-      onRestart,
-      onDeath,
-      maxRestarts: options.maxRestarts,
-      connector: this.kv,
-    });
+  private constructor(served: KvEngine, generations: Map<string, Generation>) {
+    this.options = served.options;
+    this.kv = served.kv;
+    this.engine = served.engine;
+    this.#served = served;
+    this.#generations = generations;
   }
 
   /** Rejects with NO_ADAPTER, BAD_VALUE or what else keeps the workers from starting. */
   static async start(options: EngineHostOptions, observer: EngineObserver): Promise<EngineHost> {
-    const session = await DesignSession.start(options.design, sessionConfig(options));
-    let host: EngineHost | null = null;
-    try {
-      host = new EngineHost(options, session, observer);
-      await host.#openExchange();
-      return host;
-    } catch (error) {
-      await (host ?? session).close();
-      throw error;
-    }
+    const generations = new Map<string, Generation>();
+    const served = await KvEngine.start(options, {
+      ...observer,
+      onOutput: (output, transfer) => {
+        const generation = generations.get(output.requestId);
+        if (generation === undefined) return;
+        if (output.finishReason !== null) generations.delete(output.requestId);
+        observer.onOutput(generation.add(output, transfer), output);
+      },
+      onKvFailure: (requestId, error) => {
+        const choice = generations.get(requestId)?.choiceOf(requestId);
+        if (choice !== undefined && options.kv!.onLoadFailure === 'fail') {
+          choice.failure = HttpError.of('KV_LOAD_FAILED', null, error.message);
+        }
+        observer.onKvFailure(requestId, error);
+      },
+    });
+    return new EngineHost(served, generations);
   }
 
   /** Requests that were submitted and have not ended. */
@@ -89,19 +68,8 @@ export class EngineHost {
    */
   submit(requests: readonly EngineRequest[], transfer: TransferParams | null = null): Generation {
     const generation = new Generation(requests);
-    const added: string[] = [];
-    try {
-      for (const request of requests) {
-        this.engine.add(request);
-        added.push(request.requestId);
-      }
-    } catch (error) {
-      this.engine.abort(added);
-      throw error;
-    }
-    // No step can begin or end between the calls above: that happens in later turns of the event loop.
-    if (transfer !== null) this.#announce(requests, transfer);
-    for (const requestId of added) this.#generations.set(requestId, generation);
+    this.#served.add(requests, transfer);
+    for (const { requestId } of requests) this.#generations.set(requestId, generation);
     return generation;
   }
 
@@ -112,63 +80,6 @@ export class EngineHost {
 
   /** Ends what is still running, then the workers. Idempotent. */
   async close(): Promise<void> {
-    await this.engine.stop();
-    this.kv?.close();
-    await this.#session.close();
+    await this.#served.close();
   }
-
-  #announce(requests: readonly EngineRequest[], transfer: TransferParams): void {
-    const { promptTokenIds, sampling } = requests[0]!;
-    const rowsStart = sampling.returnRoutedExperts ? sampling.routedExpertsPromptStart : null;
-    const ids = requests.map(({ requestId }) => requestId);
-    this.kv!.announce(ids, transfer, promptTokenIds, rowsStart);
-  }
-
-  #makeExchange(options: KvExchangeOptions): KvExchange {
-    const { model, engine } = this.options;
-    return new KvExchange(options, model, engine, (requestId, error) => {
-      const choice = this.#generations.get(requestId)?.choiceOf(requestId);
-      if (choice !== undefined && options.onLoadFailure === 'fail') {
-        choice.failure = HttpError.of('KV_LOAD_FAILED', null, error.message);
-      }
-      this.#observer.onKvFailure(requestId, error);
-    });
-  }
-
-  /**
-   * Rejects with CANNOT_LISTEN, and with BAD_VALUE for a design that captures rows and cannot take over those that come
-   * with KV: it would compute every prompt again.
-   */
-  async #openExchange(): Promise<void> {
-    const { kv, design } = this.options;
-    if (kv === null) return;
-    const { engine } = this;
-    if (!engine.takesExternalKv) {
-      const wanted = 'deltas or off with --role: no other design takes over KV and its rows from another server';
-      throw RoutedExpertsError.of('BAD_VALUE', '--design', design, wanted);
-    }
-    const moves = new Limited(MOST_KV_MOVES);
-    const engineSide: EngineSide = {
-      finishLoad: (loadId, outcome) => engine.finishLoad(loadId, outcome),
-      releaseBlocks: (requestIndex) => engine.releaseBlocks(requestIndex),
-      readKv: (blockIds) => moves.run(() => engine.readKv(blockIds)),
-      writeKv: (blockIds, keys) => moves.run(() => engine.writeKv(blockIds, keys)),
-    };
-    await this.kv!.open(engineSide).catch((error: Error) => {
-      throw RoutedExpertsError.of('CANNOT_LISTEN', `${kv.host}:${kv.port}`, error.message);
-    });
-  }
-
-  #onOutput(output: EngineCoreOutput): void {
-    const generation = this.#generations.get(output.requestId);
-    if (generation === undefined) return;
-    if (output.finishReason !== null) this.#generations.delete(output.requestId);
-    const kvTransfer = this.kv?.onOutput(output) ?? null;
-    this.#observer.onOutput(generation.add(output, kvTransfer), output);
-  }
-}
-
-function sessionConfig(options: EngineHostOptions): SessionConfig {
-  const { design: _design, maxRestarts: _maxRestarts, kv: _kv, epoch, ...session } = options;
-  return { ...session, routing: epoch === 0 ? { kind: 'deterministic' } : { kind: 'nondeterministic', epoch } };
 }
