@@ -19,6 +19,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   work: async () => (await import('./work.ts')).workCommand(),
   merge: async () => (await import('./merge.ts')).mergeCommand(),
   kernels: async () => (await import('./kernels/command.ts')).kernelsCommand(),
+  engine: async () => (await import('./engine/command.ts')).engineCommand(),
   serve: async () => (await import('./serve.ts')).serveCommand(),
   proxy: async () => (await import('./proxy.ts')).proxyCommand(),
 };
