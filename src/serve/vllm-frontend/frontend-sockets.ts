@@ -11,7 +11,8 @@ export interface SocketEvents {
 }
 
 /** As vLLM does: no message is dropped or held back for want of room. */
-const UNLIMITED = { sendHighWaterMark: 0, receiveHighWaterMark: 0 } as const;
+const SEND_ALL = { sendHighWaterMark: 0 } as const;
+const RECEIVE_ALL = { receiveHighWaterMark: 0 } as const;
 
 /** The last words of an engine must come through: so long does a closed output try. */
 const LINGER_MS = 4000;
@@ -40,7 +41,7 @@ export class FrontendSockets {
     this.#goneAfterMs = goneAfterMs;
     this.#outputs = addresses.outputs.map(openOutput);
     this.#inputs = addresses.inputs.map((address, clientIndex) => {
-      const input = dealer(identity, UNLIMITED);
+      const input = dealer(identity, { ...SEND_ALL, ...RECEIVE_ALL });
       this.#watch(input, () => events.onClientGone(clientIndex));
       input.connect(address);
       new SendQueue(input).push([readyResponse]);
@@ -50,7 +51,7 @@ export class FrontendSockets {
     const { coordinator } = addresses;
     if (coordinator === null) this.#coordinator = null;
     else {
-      const input = new XSubscriber({ linger: 0, ...UNLIMITED });
+      const input = new XSubscriber({ linger: 0, ...RECEIVE_ALL });
       this.#coordinator = { input, output: openOutput(coordinator.output) };
       input.connect(coordinator.input);
       new SendQueue(input).push([SUBSCRIBE_ALL]);
@@ -108,7 +109,7 @@ export function dealer(identity: Buffer, options: ConstructorParameters<typeof D
 }
 
 function openOutput(address: string): readonly [Push, SendQueue] {
-  const socket = new Push({ linger: LINGER_MS, ...UNLIMITED });
+  const socket = new Push({ linger: LINGER_MS, ...SEND_ALL });
   socket.connect(address);
   return [socket, new SendQueue(socket)];
 }
