@@ -73,7 +73,12 @@ export async function attached(
 }
 
 /** Tokens and rows are those of the oracle, from `start` on. */
-export function expectOracle(received: Received, prompt: readonly number[], start: number = 0, model: ModelConfig = tiny): void {
+export function expectOracle(
+  received: Received,
+  prompt: readonly number[],
+  start: number = 0,
+  model: ModelConfig = tiny,
+): void {
   const tokens = [...prompt, ...received.tokens];
   const { rows, nextTokens } = oracle(model, Uint32Array.from(tokens.slice(0, -1)));
   const wanted = Array.from(nextTokens.subarray(prompt.length - 1));
