@@ -19,9 +19,6 @@ export type AttachOptions = Readonly<{
 /** Returns what hears the frontend, which has so many API servers; `sockets` can be used from then on. */
 export type OnJoin = (addresses: FrontendAddresses, sockets: () => FrontendSockets) => SocketEvents;
 
-/** READY must reach a frontend that is slow. */
-const LINGER_MS = 5000;
-
 /** A peer that ends so many connections before they are ZeroMQ's is no frontend. */
 const MOST_REJECTIONS = 3;
 
@@ -64,7 +61,7 @@ class Attempt {
   constructor({ address, engine, parallelConfigHash, goneAfterMs }: AttachOptions, onJoin: OnJoin) {
     const identity = Buffer.alloc(2);
     identity.writeUInt16LE(engine.engineIndex);
-    this.#socket = dealer(identity, { linger: LINGER_MS });
+    this.#socket = dealer(identity, {});
     this.#outgoing = new SendQueue(this.#socket);
     const handshake: Handshake = new Handshake(
       { address, engine, parallelConfigHash },
@@ -97,9 +94,11 @@ class Attempt {
       outcome = await Promise.race([this.#settled.promise, tooLate]);
       return outcome;
     } finally {
-      if (outcome === this.#sockets) await this.#outgoing.drained();
-      else await this.#sockets?.close();
-      this.#socket.close();
+      if (outcome === this.#sockets) this.#sockets.keepUntilLost(this.#socket);
+      else {
+        await this.#sockets?.close();
+        this.#socket.close();
+      }
     }
   }
 

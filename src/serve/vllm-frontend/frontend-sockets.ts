@@ -26,6 +26,7 @@ export class FrontendSockets {
   readonly #coordinator: Readonly<{ input: XSubscriber; output: readonly [Push, SendQueue] }> | null;
   readonly #timers: Set<NodeJS.Timeout> = new Set();
   readonly #goneAfterMs: number;
+  #handshake: Dealer | null = null;
   #isClosed = false;
 
   /** `goneAfterMs`: an API server whose connection is lost, or never made, for so long is gone. */
@@ -67,11 +68,21 @@ export class FrontendSockets {
     this.#coordinator!.output[1].push(frames);
   }
 
+  /**
+   * Takes over the socket of the handshake, until the frontend closes its end. ZeroMQ would connect it again, and say
+   * READY to the next frontend.
+   */
+  keepUntilLost(handshake: Dealer): void {
+    this.#handshake = handshake;
+    handshake.events.on('disconnect', () => handshake.close());
+  }
+
   /** Hands over what waits, then closes. Idempotent. */
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
     for (const timer of this.#timers) clearTimeout(timer);
+    this.#handshake?.close();
     for (const input of this.#inputs) input.close();
     this.#coordinator?.input.close();
     const outputs = [...this.#outputs, ...(this.#coordinator === null ? [] : [this.#coordinator.output])];

@@ -3,7 +3,6 @@
  * protocol and not from the engine. Orders and names stand here once more, on purpose.
  */
 
-import { once } from 'node:events';
 import { decode, encode, ExtData } from '@msgpack/msgpack';
 import { Pull, Router, XPublisher } from 'zeromq';
 
@@ -315,7 +314,7 @@ export class MirrorFrontend {
   }
 
   #wake(): void {
-    for (const look of [...this.#watchers]) look();
+    for (const look of this.#watchers) look();
   }
 
   #take(frames: readonly Buffer[], client: number): void {
@@ -421,6 +420,3 @@ const READERS: Readonly<Record<string, ItemReader>> = {
 function check(isTrue: boolean, what: string): void {
   if (!isTrue) throw new Error(`the frontend would end: ${what}`);
 }
-
-/** Resolves when the socket behind an emitter has said something. */
-export { once };
