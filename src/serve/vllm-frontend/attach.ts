@@ -96,7 +96,7 @@ class Attempt {
     } finally {
       if (outcome === this.#sockets) this.#sockets.keepUntilLost(this.#socket);
       else {
-        await this.#sockets?.close();
+        await this.#sockets?.close({ isGone: true });
         this.#socket.close();
       }
     }

@@ -77,8 +77,8 @@ export class FrontendSockets {
     handshake.events.on('disconnect', () => handshake.close());
   }
 
-  /** Hands over what waits, then closes. Idempotent. */
-  async close(): Promise<void> {
+  /** Hands over what waits, unless the frontend is gone, then closes. Idempotent. */
+  async close({ isGone }: Readonly<{ isGone: boolean }>): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
     for (const timer of this.#timers) clearTimeout(timer);
@@ -86,8 +86,12 @@ export class FrontendSockets {
     for (const input of this.#inputs) input.close();
     this.#coordinator?.input.close();
     const outputs = [...this.#outputs, ...(this.#coordinator === null ? [] : [this.#coordinator.output])];
-    await Promise.all(outputs.map(([, queue]) => queue.drained()));
-    for (const [socket] of outputs) socket.close();
+    if (!isGone) await Promise.all(outputs.map(([, queue]) => queue.drained()));
+    for (const [socket] of outputs) {
+      // ZeroMQ would keep the process alive for what nobody takes.
+      if (isGone) socket.linger = 0;
+      socket.close();
+    }
   }
 
   /** A connection that was lost may come back: ZeroMQ tries again by itself. */

@@ -98,8 +98,10 @@ export class VllmEngine {
     const onJoin: OnJoin = (addresses, sockets) => this.#openSession(addresses.inputs.length, addresses, sockets);
     const sockets = await attach(options, onJoin, signal);
     log('info', `serves the vLLM frontend at ${address}`);
+    let isGone = true;
     try {
       const end = await ended;
+      isGone = end.kind === 'gone';
       if (end.kind !== 'gone') {
         this.#session!.stop();
         this.#session!.sayDead(now());
@@ -108,7 +110,7 @@ export class VllmEngine {
       return end;
     } finally {
       this.#closeSession();
-      await sockets.close();
+      await sockets.close({ isGone });
     }
   }
 
