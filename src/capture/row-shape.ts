@@ -3,12 +3,13 @@
 import type { ModelConfig, RowDtype } from '../contract/config.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
 import { rowDtype } from '../kernels/model/kernel-shape.ts';
+import { routerLayers } from '../kernels/model/model-layers.ts';
 
 /** Rows one after the other: entry `(row · L + layer) · K + k`. */
 export type RowArray = Uint8Array | Uint16Array | Int32Array;
 
 /** What a row consists of: `L × K` ids. */
-export type RowForm = Pick<RoutedRows, 'numLayers' | 'topK' | 'dtype'>;
+export type RowForm = Pick<RoutedRows, 'numLayers' | 'layers' | 'topK' | 'dtype'>;
 
 /** The form of a row, and how much it is. */
 export type RowShape = RowForm &
@@ -35,7 +36,7 @@ export function rowShape(model: ModelConfig, dtype: RowDtype = rowDtype(model.nu
   const { numLayers, topK } = model;
   const entriesPerRow = numLayers * topK;
   const bytesPerRow = entriesPerRow * rowArrays[dtype].BYTES_PER_ELEMENT;
-  return { numLayers, topK, dtype, entriesPerRow, bytesPerRow };
+  return { numLayers, layers: routerLayers(model), topK, dtype, entriesPerRow, bytesPerRow };
 }
 
 /** A zeroed array of `numRows` rows. */

@@ -4,6 +4,8 @@
  */
 
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { rowsLayersNames } from '../capture/row-layers.ts';
+import type { RowsLayers } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { ROUTER_KERNELS } from '../kernels/model/route/engine-router.ts';
 
@@ -45,6 +47,13 @@ export function routerKernelsOption(): Option {
   return new Option('--router-kernels <way>', 'route in one kernel, or in a gate and a router kernel (see "devices")')
     .choices(ROUTER_KERNELS)
     .default('auto');
+}
+
+/** `--rows-layers` of the same commands. */
+export function rowsLayersOption(standard: RowsLayers = 'routers'): Option {
+  return new Option('--rows-layers <axis>', 'layers that rows count: those with a router, or all, dense ones as zeros')
+    .choices(rowsLayersNames)
+    .default(standard);
 }
 
 function wanted(kind: string, min: number, max: number): string {

@@ -26,7 +26,7 @@ export function serveCommand(): Command {
   const serving = new Command('serve').description(
     'Serve completions, chat and tokens over HTTP, with the routed experts of every request that asks',
   );
-  return addEngineFlags(serving, { design: 'deltas' })
+  return addEngineFlags(serving, { design: 'deltas', rowsLayers: 'routers' })
     .option('--served-model-name <name>', 'the name that clients use (default: the model’s)')
     .option('--host <address>', 'address to listen on; anything but loopback lets others in', '127.0.0.1')
     .option('--port <n>', 'port to listen on; 0 = any free one', whole(0, 65_535), 8000)

@@ -74,12 +74,16 @@ export type RoutingFunction = Readonly<{
 
 /**
  * The shape of a mixture-of-experts model as far as routing shows it.
- * `numLayers` counts the layers that have a router: dense layers have no row.
+ * `numLayers` counts the layers that have a router: dense layers have no row of their own.
  */
 export type ModelConfig = Readonly<{
   name: string;
   /** L: layers with a router. */
   numLayers: number;
+  /**
+   * The model's layers without a router, ascending: the model has `numLayers` layers and these. Absent: it has none.
+   */
+  denseLayers?: readonly number[];
   /** E: experts a router chooses from. */
   numExperts: number;
   /** K: experts a token is sent to. */
@@ -115,6 +119,12 @@ export type RouterKernels = 'auto' | 'fused' | 'gated';
  * `shm-flock`, true to its source, stores and hands out `int32`.
  */
 export type RowDtype = 'uint8' | 'uint16' | 'int32';
+
+/**
+ * Which layers the rows count that a caller gets: `routers`, those that have one, or `all` of the model's, as vLLM and
+ * SGLang return them. Dense layers are zeros then.
+ */
+export type RowsLayers = 'routers' | 'all';
 
 /** The designs of `capture/designs.ts`. */
 export type DesignName = 'off' | 'shm-flock' | 'deltas' | 'host-cache' | 'slot-store' | 'block-store';

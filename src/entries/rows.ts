@@ -10,6 +10,7 @@
  */
 
 export type { PositionRange, RoutedRows } from '../contract/routed-rows.ts';
+export { withLayersOf, type WithLayers } from '../capture/row-layers.ts';
 export { countPresent, rowAt, toArray } from '../capture/routed-rows.ts';
 export { compareRows, type RowDifference, type RowsComparison } from '../rows/compare-rows.ts';
 export { readRows, type ReadRowsOptions, type WireRows } from '../rows/read-rows.ts';

@@ -1,5 +1,6 @@
 /** The rows that go with KV from one engine to another: how they travel, and which part of them there is. */
 
+import { routedRows } from '../capture/routed-rows.ts';
 import type { RowShape } from '../capture/row-shape.ts';
 import { viewRows } from '../capture/row-shape.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
@@ -28,15 +29,5 @@ export function rowsOfBytes(
 ): RoutedRows | null {
   const count = end - start;
   if (bytes !== 'missing' && bytes.length !== count * shape.bytesPerRow) return null;
-  return {
-    start,
-    count,
-    numLayers: shape.numLayers,
-    topK: shape.topK,
-    dtype: shape.dtype,
-    rowsPerChunk: Math.max(1, count),
-    chunkOrigin: start,
-    chunks: [bytes === 'missing' ? null : viewRows(shape, bytes, count)],
-    missing: bytes === 'missing' && count > 0 ? [[start, end]] : [],
-  };
+  return routedRows(shape, start, end, bytes === 'missing' ? {} : { chunks: [viewRows(shape, bytes, count)] });
 }

@@ -8,7 +8,8 @@ import type { CreatedSharedRows } from '../capture/shm-flock/posix-shared-rows.t
 import { createSharedRows, sharedRowsBytes } from '../capture/shm-flock/posix-shared-rows.ts';
 import type { SharedRows } from '../capture/shm-flock/shared-rows.ts';
 import type { CaptureEngineHalf } from '../contract/capture.ts';
-import type { DesignReference, PrefixRows } from '../contract/config.ts';
+import { withLayersOf, type WithLayers } from '../capture/row-layers.ts';
+import type { DesignReference, PrefixRows, RowsLayers } from '../contract/config.ts';
 import { prepareAdapters } from '../kernels/device/open-device.ts';
 import { loadDesign } from '../worker/design-module.ts';
 import { sharedMemoryName } from '../worker/design-resources.ts';
@@ -21,6 +22,8 @@ export type SessionConfig = Omit<ThreadExecutorConfig, 'design' | 'sharedMemory'
   Readonly<{
     /** Policy of `deltas`; absent = its default. */
     prefixRows?: PrefixRows;
+    /** The layers that rows count; absent = `routers`. */
+    rowsLayers?: RowsLayers;
     /**
      * The ranks run in lockstep, and none waits for the others for longer than this, in ms; absent = they do not,
      * unless `lockstep` names the group of several engines that they are in.
@@ -40,13 +43,16 @@ export class DesignSession {
   readonly config: SessionConfig;
   /** Among other engines; `null`: the engine is alone. */
   readonly group: EngineMember | null;
+  /** Gives rows the axis that the session was asked for. */
+  readonly withLayers: WithLayers;
   #workers: Workers;
 
   private constructor(design: Design, reference: DesignReference, config: SessionConfig, workers: Workers) {
     this.design = design;
     this.reference = reference;
     this.config = config;
-    const { lockstep, numRanks } = config;
+    const { lockstep, numRanks, rowsLayers = 'routers' } = config;
+    this.withLayers = withLayersOf(config.model, rowsLayers);
     this.group = lockstep !== undefined && lockstep.numEngines > 1 ? new EngineMember(lockstep, numRanks) : null;
     this.#workers = workers;
   }

@@ -8,8 +8,10 @@ import type {
   ModelConfig,
   PrefixRows,
   RouterKernels,
+  RowsLayers,
 } from '../contract/config.ts';
 import { prefixRowsByName } from '../capture/deltas/prefix-rows.ts';
+import { rowsLayersNames } from '../capture/row-layers.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
 import { DEFAULT_CLOCK_TIMES } from '../kernels/device/clock/clock-times.ts';
@@ -47,6 +49,11 @@ export type EngineOptions = Readonly<{
   design?: string | URL;
   /** Rows of prefix-cached tokens under `deltas`; default `complete`. */
   prefixRows?: PrefixRows;
+  /**
+   * The layers that rows count: those that have a router (`routers`, default), or `all` of the model's, dense ones as
+   * zeros. `rows.layers` says which have a router.
+   */
+  rowsLayers?: RowsLayers;
   /** Worker threads, each of which runs every step; default 1. */
   numRanks?: number;
   /** Steps in flight; default 2. With 1 the engine schedules synchronously. */
@@ -75,6 +82,7 @@ const OPTIONS: Readonly<Record<keyof EngineOptions, true>> = {
   routerKernels: true,
   design: true,
   prefixRows: true,
+  rowsLayers: true,
   numRanks: true,
   queueDepth: true,
   maxRestarts: true,
@@ -93,7 +101,8 @@ export function engineSettings(options: EngineOptions): EngineSettings {
   requireWhole('queueDepth', queueDepth, 1, 16);
   requireWhole('numRanks', numRanks, 1, 16);
   requireWhole('maxRestarts', maxRestarts, 0, 1000);
-  const { stepTimeoutMs, prefixRows, routerKernels = 'auto' } = options;
+  const { stepTimeoutMs, prefixRows, rowsLayers = 'routers', routerKernels = 'auto' } = options;
+  requireOneOf('rowsLayers', rowsLayers, rowsLayersNames);
   if (stepTimeoutMs !== undefined) requireWhole('stepTimeoutMs', stepTimeoutMs, 0, MOST_TIMER_MS);
   if (!ROUTER_KERNELS.includes(routerKernels))
     throw RoutedExpertsError.of('UNKNOWN_NAME', 'routerKernels', routerKernels, ROUTER_KERNELS);
@@ -110,6 +119,7 @@ export function engineSettings(options: EngineOptions): EngineSettings {
       queueDepth,
       ballastMs: options.ballastMs ?? 0,
       fault: null,
+      rowsLayers,
       router: { kind: 'modular', kernels: routerKernels },
       ...(stepTimeoutMs === undefined ? {} : { stepTimeoutMs }),
       ...(prefixRows === undefined ? {} : { prefixRows: prefixRowsByName(prefixRows) }),

@@ -131,7 +131,7 @@ export class Engine {
     this.#numRequests++;
     const { vocabSize } = this.#session.config.model;
     const made = engineRequest(prompt, options, { number: this.#numRequests, vocabSize });
-    const request = new LiveRequest(made.requestId);
+    const request = new LiveRequest(made.requestId, this.#session.withLayers);
     this.#live.add(made);
     this.#requests.set(made.requestId, request);
     return request;

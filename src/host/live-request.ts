@@ -1,6 +1,7 @@
 /** One request of the library on its way: its tokens as they come, its rows at the end, and the one reader of both. */
 
 import { RowJoiner } from '../capture/row-joiner.ts';
+import type { WithLayers } from '../capture/row-layers.ts';
 import type { EngineCoreOutput, FinishReason } from '../contract/engine-core-output.ts';
 import type { RoutedRows } from '../contract/routed-rows.ts';
 
@@ -17,7 +18,8 @@ export type GenerationResult = Readonly<{
   numCachedTokens: number;
   /**
    * One row of L·K expert ids for each token that was an input, from `routedExpertsPromptStart` on: prompt and output
-   * tokens but the last. `null`: the request did not ask for rows, or its design has none.
+   * tokens but the last. L counts the layers that have a router, or all (`rowsLayers`). `null`: the request did not ask
+   * for rows, or its design has none.
    */
   rows: RoutedRows | null;
 }>;
@@ -27,6 +29,7 @@ export type GenerationUpdate = Readonly<{ newTokenIds: readonly number[]; result
 
 export class LiveRequest {
   readonly requestId: string;
+  readonly #withLayers: WithLayers;
   readonly #tokenIds: number[] = [];
   readonly #joiner: RowJoiner = new RowJoiner();
   #result: GenerationResult | null = null;
@@ -34,8 +37,9 @@ export class LiveRequest {
   #numRead = 0;
   #wake: (() => void) | null = null;
 
-  constructor(requestId: string) {
+  constructor(requestId: string, withLayers: WithLayers) {
     this.requestId = requestId;
+    this.#withLayers = withLayers;
   }
 
   /** Takes in an output of the engine. */
@@ -44,13 +48,14 @@ export class LiveRequest {
     if (output.routedExperts !== null) this.#joiner.add(output.routedExperts);
     const { finishReason, stopReason } = output;
     if (finishReason !== null) {
+      const { rows } = this.#joiner;
       this.#result = {
         requestId: this.requestId,
         tokenIds: this.#tokenIds,
         finishReason,
         stopReason,
         numCachedTokens: output.prefill?.numCachedTokens ?? 0,
-        rows: this.#joiner.rows,
+        rows: rows && this.#withLayers(rows),
       };
     }
     this.#wakeUp();

@@ -1,6 +1,8 @@
 /** Rows from their wire forms: what `rowMembers` writes, read again. */
 
-import { rowShape, viewRows } from '../capture/row-shape.ts';
+import { presentPieces, routedRows } from '../capture/routed-rows.ts';
+import type { RowArray, RowForm } from '../capture/row-shape.ts';
+import { allocateRows, viewRows } from '../capture/row-shape.ts';
 import type { RowDtype } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { PositionRange, RoutedRows } from '../contract/routed-rows.ts';
@@ -31,7 +33,8 @@ export type WireRows = Readonly<{
 /**
  * The rows of `choice`, a choice of an answer or whatever has the members that `rowMembers` writes. The rows are one
  * chunk: a view of memory of their own. Rows are missing where `routed_experts_missing` says so; without that member,
- * which other servers do not write, where all ids of a form with signed ids are −1.
+ * which other servers do not write, where all ids of a form with signed ids are −1. `routed_experts_layers` says which
+ * layers have a router, and without it no layer is known to be dense.
  *
  * @throws BAD_ROWS for what is not of this form, or contradicts `options` or itself
  */
@@ -53,18 +56,15 @@ function rowsOf(elements: WireElements, choice: JsonObject, options: ReadRowsOpt
   const shape = shapeOf(elements, bytes.length / size, options);
   const [numRows, numLayers, topK] = shape;
   const missing = missingRows(elements, choice['routed_experts_missing'], [start, start + numRows]);
-  const model = { name: '', numLayers, topK, numExperts, vocabSize: 0, gateWidth: 0 };
-  const rows: RoutedRows = {
-    start,
-    count: numRows,
-    numLayers,
-    topK,
-    dtype: viewedAs,
-    rowsPerChunk: Math.max(1, numRows),
-    chunkOrigin: start,
-    chunks: [viewRows(rowShape(model, viewedAs), bytes, numRows)],
+  const form = { numLayers, topK, dtype: viewedAs };
+  const ids = viewRows(form, bytes, numRows);
+  const layers = layersOfChoice(choice['routed_experts_layers'], numLayers);
+  const isWide = layers !== null && layers.length < numLayers;
+  const rows = routedRows({ ...form, ...(layers === null ? {} : { layers }) }, start, start + numRows, {
+    chunks: [isWide ? withoutDenseLayers(ids, form, layers) : ids],
     missing,
-  };
+  });
+  if (isWide) requireZeros(rows, ids);
   return { rows, numExperts: dtype === 'uint8' && missing.length > 0 ? numExperts - 1 : numExperts };
 }
 
@@ -116,6 +116,44 @@ function missingRows(
     last = to;
     return [from, to];
   });
+}
+
+/** `null`: the choice does not say which layers its ids are of. */
+function layersOfChoice(declared: unknown, numLayers: number): readonly number[] | null {
+  if (declared === undefined) return null;
+  const layers: readonly unknown[] = Array.isArray(declared) ? (declared as readonly unknown[]) : [];
+  const isInOrder = layers.every((layer, i) => isSize(layer) && (i === 0 || layer > (layers[i - 1] as number)));
+  const isWide = layers.length < numLayers;
+  const fits = layers.length > 0 && layers.length <= numLayers && !(isWide && (layers.at(-1) as number) >= numLayers);
+  if (!isInOrder || !fits) throw new Error(`its layers are not ascending layers of ${numLayers}`);
+  return layers as readonly number[];
+}
+
+/** The ids of the layers with a router alone. */
+function withoutDenseLayers(ids: RowArray, form: RowForm, layers: readonly number[]): RowArray {
+  const { numLayers, topK, dtype } = form;
+  const numRows = ids.length / (numLayers * topK);
+  const kept = allocateRows({ numLayers: layers.length, topK, dtype }, numRows);
+  for (let row = 0, to = 0; row < numRows; row++) {
+    for (const layer of layers) {
+      const from = (row * numLayers + layer) * topK;
+      kept.set(ids.subarray(from, from + topK), to);
+      to += topK;
+    }
+  }
+  return kept;
+}
+
+/** What stands where a layer is dense must be zeros: rows with other ids there are of other layers (L4). */
+function requireZeros(rows: RoutedRows, ids: RowArray): void {
+  const width = rows.numLayers * rows.topK;
+  for (const piece of presentPieces(rows)) {
+    const from = (piece.position - rows.start) * width;
+    const entry = piece.rows.findIndex((id, i) => id !== ids[from + i]);
+    if (entry < 0) continue;
+    const layer = Math.floor((entry % width) / rows.topK);
+    throw new Error(`its layer ${layer} is dense, and row ${piece.position + Math.floor(entry / width)} has ids there`);
+  }
 }
 
 /** Rows whose bits are all ones, which is −1 in every signed type. */

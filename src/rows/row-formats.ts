@@ -42,6 +42,8 @@ export function isRowFormat(name: unknown): name is RowFormat {
 /**
  * Writes rows of a model with `numExperts` experts: the members that a choice of an answer has for them, keys and JSON
  * text in parts. In every form `routed_experts_missing` is one: the positions `[from, to)` that have no row (L4).
+ * `routed_experts_layers` is another where column i of a row is not layer i of the model, or some layers are dense: the
+ * layers that have a router.
  */
 export function* rowMembers(
   format: RowFormat,
@@ -50,6 +52,11 @@ export function* rowMembers(
 ): Generator<readonly [key: string, value: JsonParts]> {
   yield* forms[format].write(rows, numExperts);
   yield ['routed_experts_missing', [JSON.stringify(rows.missing)]];
+  if (needsLayers(rows)) yield ['routed_experts_layers', [JSON.stringify(rows.layers)]];
+}
+
+function needsLayers({ numLayers, layers }: RoutedRows): boolean {
+  return layers !== undefined && (layers.length < numLayers || layers.some((layer, column) => layer !== column));
 }
 
 /** What `readRows` begins with. Throws as `WireForm.read` does. */

@@ -1,6 +1,7 @@
 /** Writes a generation as an HTTP body, a part at a time: one JSON object, or a stream of server-sent events. */
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { WithLayers } from '../capture/row-layers.ts';
 import { countPositions } from '../capture/routed-rows.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { Dialect } from './dialect.ts';
@@ -26,6 +27,8 @@ export type AnswerContext = Readonly<{
   created: number;
   model: string;
   numExperts: number;
+  /** Gives rows the axis of layers that the server was started with. */
+  withLayers: WithLayers;
   tokenizer: ByteTokenizer;
   metrics: Metrics;
   /** Why an engine that gave up did so. */
@@ -114,11 +117,11 @@ function transferParts({ metrics }: AnswerContext, { params, carried }: Transfer
 }
 
 function* rowsOf(context: AnswerContext, choice: Choice): Generator<readonly [string, JsonParts]> {
-  const { job, metrics } = context;
+  const { job, metrics, numExperts } = context;
   if (choice.rows === null || job.rowFormat === null) return;
   if (job.transfer?.kind === 'keep' && !job.transfer.returnsRows) return;
   metrics.rowsSent(choice.rows.count, countPositions(choice.rows.missing));
-  for (const [key, parts] of rowMembers(job.rowFormat, choice.rows, context.numExperts)) {
+  for (const [key, parts] of rowMembers(job.rowFormat, context.withLayers(choice.rows), numExperts)) {
     yield [key, counted(parts, metrics)];
   }
 }

@@ -1,5 +1,6 @@
 /** The engine behind the HTTP server: requests in, generations out. */
 
+import type { WithLayers } from '../capture/row-layers.ts';
 import type { EngineCoreOutput } from '../contract/engine-core-output.ts';
 import { HttpError } from './http-error.ts';
 import type { EngineRequest } from '../contract/request.ts';
@@ -25,6 +26,8 @@ export class EngineHost {
   /** `null` without `options.kv`. */
   readonly kv: KvExchange | null;
   readonly engine: LiveEngine;
+  /** Gives the rows of an answer the layers that `options.rowsLayers` asks for. */
+  readonly withLayers: WithLayers;
   readonly #served: KvEngine;
   readonly #generations: Map<string, Generation>;
 
@@ -32,6 +35,7 @@ export class EngineHost {
     this.options = served.options;
     this.kv = served.kv;
     this.engine = served.engine;
+    this.withLayers = served.withLayers;
     this.#served = served;
     this.#generations = generations;
   }

@@ -54,6 +54,7 @@ export async function serveGeneration(
       created: Math.floor(Date.now() / 1000),
       model: services.limits.servedModel,
       numExperts: services.host.options.model.numExperts,
+      withLayers: services.host.withLayers,
       tokenizer: services.tokenizer,
       metrics: services.metrics,
       whyDead: () => services.host.engine.whyDead(),

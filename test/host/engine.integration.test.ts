@@ -130,6 +130,7 @@ test.each([
   [{ model: undefined }, 'BAD_VALUE', 'model is undefined'],
   [{ model: 'tiny', prefixRows: 'all' }, 'UNKNOWN_NAME', 'prefix-rows policy "all"'],
   [{ model: 'tiny', stepTimeoutMs: Infinity }, 'BAD_VALUE', 'stepTimeoutMs is Infinity'],
+  [{ model: 'tiny', rowsLayers: 'dense' }, 'BAD_VALUE', 'rowsLayers is dense; give routers or all'],
   [{ model: 'tiny', adapter: 7 }, 'BAD_VALUE', 'adapter is 7'],
   [{ model: 'tiny', queueDepth: '2' }, 'BAD_VALUE', 'queueDepth is "2"; give a whole number'],
   [{ model: 'tiny', design: 7 }, 'BAD_VALUE', 'design is 7'],
@@ -144,6 +145,19 @@ test.each([undefined, null, 'tiny'])('bad options, %j: says what to give', async
   const rejection = expect(createEngine(options as unknown as EngineOptions)).rejects;
   const text = `the object given to createEngine is ${options}; give an object with any of: model, `;
   await rejection.toMatchObject({ code: 'BAD_VALUE', message: expect.stringContaining(text) as string });
+});
+
+test('rows count all layers of the model, if that is asked for, with zeros where a layer is dense', async () => {
+  const model = modelPreset('tiny-dense');
+  const engine = await createEngine({ model, device: 'cpu', rowsLayers: 'all', engine: { maxModelLen: 128 } });
+  const { rows, tokenIds } = await engine.generate(PROMPT, { maxTokens: 4, returnRoutedExperts: true });
+  await engine.close();
+  expect(rows).toMatchObject({ numLayers: 6, layers: [2, 3, 5], missing: [] });
+  const expected = oracle(model, [...PROMPT, ...tokenIds]).rows;
+  for (let position = 0; position < rows!.count; position++) {
+    const [a, b, c, d, e, f] = expected.subarray(position * 6, position * 6 + 6);
+    expect([...rowAt(rows!, position)!]).toEqual([0, 0, 0, 0, a, b, c, d, 0, 0, e, f]);
+  }
 });
 
 test('close ends what runs, twice; then nothing is taken in', async () => {

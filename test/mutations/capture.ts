@@ -8,6 +8,7 @@ const MONOLITHIC = { test: 'test/capture/router-kinds.contract.test.ts' } as con
 const ON_DEVICES = { test: 'test/kernels/device.contract.test.ts' } as const;
 const SHARED_ROWS = { test: 'test/capture/posix-shared-rows.integration.test.ts' } as const;
 const RANKS = { test: 'test/capture/shm-flock-ranks.unit.test.ts' } as const;
+const ROW_LAYERS = { test: 'test/capture/row-layers.unit.test.ts' } as const;
 const TWO_RANKS = { command: ['fuzz', '--seeds', '300'] } as const;
 
 /** An entry of the half's map goes to a list first, which nothing counts. */
@@ -16,6 +17,38 @@ const keeping = (map: string): string =>
   '  readonly #kept: unknown[] = [];\n  nothing(): void {';
 
 export const captureMutations: readonly SourceMutation[] = [
+  {
+    name: 'dense-layers-last',
+    defect: 'in rows of all layers the ids lie in the first columns, and the zeros of dense layers behind them',
+    file: 'src/capture/routed-rows.ts',
+    find: 'const to = (row * numLayers + layer) * topK;',
+    replace: 'const to = (row * numLayers + layers.indexOf(layer)) * topK;',
+    killedBy: ROW_LAYERS,
+  },
+  {
+    name: 'dense-layers-kept-in-one-piece',
+    defect: 'all rows of a request are widened at once, as long as that takes',
+    file: 'src/capture/routed-rows.ts',
+    find: 'const WIDE_ENTRIES = 65_536;',
+    replace: 'const WIDE_ENTRIES = Infinity;',
+    killedBy: ROW_LAYERS,
+  },
+  {
+    name: 'dense-layers-unchecked',
+    defect: 'ids that stand where a layer is said to be dense are dropped without a word',
+    file: 'src/rows/read-rows.ts',
+    find: 'if (isWide) requireZeros(rows, ids);',
+    replace: '',
+    killedBy: { test: 'test/rows/read-rows.unit.test.ts' },
+  },
+  {
+    name: 'layers-unnamed',
+    defect: 'an answer does not say which layers the columns of its rows are of',
+    file: 'src/rows/row-formats.ts',
+    find: "if (needsLayers(rows)) yield ['routed_experts_layers', [JSON.stringify(rows.layers)]];",
+    replace: '',
+    killedBy: { test: 'test/rows/read-rows.unit.test.ts' },
+  },
   {
     name: 'deltas-keeps-ended-requests',
     defect: 'the engine half of deltas keeps each ended request in a list that it does not count',

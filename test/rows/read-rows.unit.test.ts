@@ -47,7 +47,9 @@ describe.each(rowFormats)('%s', (format) => {
         onlyLeft: [],
         onlyRight: [],
       });
-      expect(read.rows).toMatchObject({ start, count: rows.count, missing: rows.missing });
+      const isPlain = numLayers === rows.layers?.length && rows.layers.every((layer, i) => layer === i);
+      const layers = rows.layers === undefined || isPlain ? {} : { layers: rows.layers };
+      expect(read.rows).toMatchObject({ start, count: rows.count, missing: rows.missing, numLayers, ...layers });
       expect(read.numExperts).toBeGreaterThanOrEqual(numExperts);
       expect(choiceOf(format, read.rows, read.numExperts)).toEqual(choice);
     });
@@ -67,6 +69,19 @@ describe.each(rowFormats)('%s', (format) => {
     const choice = change(choiceOf(format, small, 16));
     const read = (): unknown => readRows(format, choice, { start: 3, rowShape: { numLayers: 2, topK: 2 }, numRows: 4 });
     expect(read).toThrow(expect.objectContaining({ code: 'BAD_ROWS', message: expect.stringContaining(format) }));
+  });
+
+  test.each([
+    ['no list', 3],
+    ['none', []],
+    ['out of order', [1, 0]],
+    ['too many', [0, 1, 2]],
+    ['more than there are columns', [2]],
+    ['one of which the ids of a dense layer contradict', [1]],
+  ])('layers, %s: an error', (_, layers) => {
+    const choice = { ...choiceOf(format, small, 16), routed_experts_layers: layers };
+    const read = (): unknown => readRows(format, choice, { start: 3, rowShape: { numLayers: 2, topK: 2 } });
+    expect(read).toThrow(expect.objectContaining({ code: 'BAD_ROWS', message: expect.stringContaining('layer') }));
   });
 
   test('another shape, start or number of rows than the caller’s is an error', () => {

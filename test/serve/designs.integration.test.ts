@@ -7,6 +7,10 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { designByName, designNames, type MissingRows } from '../../src/capture/designs.ts';
 import type { DesignName } from '../../src/contract/config.ts';
+import { rowAt } from '../../src/capture/routed-rows.ts';
+import { modelPreset } from '../../src/kernels/model/model-presets.ts';
+import { readRows } from '../../src/rows/read-rows.ts';
+import { rowFormats } from '../../src/rows/row-formats.ts';
 import { oracle } from '../../src/kernels/model/oracle.ts';
 import type { Server } from '../../src/serve/server.ts';
 import {
@@ -172,4 +176,21 @@ test.each(capturing)('%s with KV for and from others starts only if it takes ove
   const started = startServer({ host: { design, kv: smallKv } });
   if (design === 'deltas') closeAfterTest(await started);
   else await expect(started).rejects.toThrow(`--design is ${design}; give deltas or off with --role`);
+});
+
+test('rows of all layers, in every form: zeros where a layer is dense, and layers with a router named', async () => {
+  const model = modelPreset('tiny-dense');
+  const server = closeAfterTest(await startServer({ host: { model, rowsLayers: 'all' } }));
+  const shapes = { rowShape: { numLayers: 6, topK: 2 } };
+  for (const format of rowFormats) {
+    const { body } = await post(server, completions, ask(format, { cache_salt: format }));
+    const choice = body.choices[0]!;
+    expect(choice).toMatchObject({ routed_experts_layers: [2, 3, 5] });
+    const { rows } = readRows(format, choice, shapes);
+    const { rows: expected } = oracle(model, [...prompt, ...choice.token_ids]);
+    for (let position = 0; position < rows.count; position++) {
+      const [a, b, c, d, e, f] = expected.subarray(position * 6, position * 6 + 6);
+      expect([...rowAt(rows, position)!]).toEqual([0, 0, 0, 0, a, b, c, d, 0, 0, e, f]);
+    }
+  }
 });

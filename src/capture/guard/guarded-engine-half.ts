@@ -15,6 +15,7 @@ import type { RoutedRows } from '../../contract/routed-rows.ts';
 import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 import { BrokenContract, callHook, closeQuietly, countsOf, designFailed, shown } from './hook-call.ts';
 import { unwrapDeltas } from './payload.ts';
+import { rowShape, type RowShape } from '../row-shape.ts';
 import { problemOfRows } from './rows-check.ts';
 
 /** A live request that asked for rows. */
@@ -34,7 +35,7 @@ export class GuardedEngineHalf implements CaptureEngineHalf {
   /** Absent where the half has none: its absence means something. */
   readonly acceptsExternalKv?: (request: CaptureRequest, hasRows: boolean) => boolean;
   readonly onExternalKv?: (request: CaptureRequest, from: number, to: number, rows: RoutedRows | null) => void;
-  readonly #model: ModelConfig;
+  readonly #shape: RowShape;
   readonly #needsRows: boolean;
   /** `null`: switched off, because of `#failure`. */
   #half: CaptureEngineHalf | null;
@@ -45,7 +46,7 @@ export class GuardedEngineHalf implements CaptureEngineHalf {
   constructor(design: string, half: CaptureEngineHalf, model: ModelConfig) {
     this.design = design;
     this.#half = half;
-    this.#model = model;
+    this.#shape = rowShape(model);
     this.followsBlocks = half.followsBlocks === true;
     this.#needsRows = half.needsRows === true;
     if (half.acceptsExternalKv === undefined) return;
@@ -100,7 +101,7 @@ export class GuardedEngineHalf implements CaptureEngineHalf {
       // Before `rows` is looked at: a promise has no fields.
       if (rows instanceof Promise) return rows;
       const to = request.numTokens - 1;
-      const due = { shape: this.#model, from: asking.rowsEnd, dtype: asking.dtype, to };
+      const due = { shape: this.#shape, from: asking.rowsEnd, dtype: asking.dtype, to };
       const problem = problemOfRows(rows, { ...due, isLast: finishReason !== null && finishReason !== 'error' });
       if (problem !== null) throw new BrokenContract(problem);
       if (rows === null) return null;

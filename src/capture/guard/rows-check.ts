@@ -11,7 +11,7 @@ const CHUNK_TYPES = { uint8: Uint8Array, uint16: Uint16Array, int32: Int32Array 
 >;
 
 export type DueRows = Readonly<{
-  shape: Pick<RowShape, 'numLayers' | 'topK'>;
+  shape: Pick<RowShape, 'numLayers' | 'layers' | 'topK'>;
   /** Rows up to here were handed out before; before that, where the request wants them from. */
   from: number;
   /** Of the rows handed out before; `null`: these are the first. */
@@ -39,6 +39,9 @@ function problemOfHeader(rows: RoutedRows, { shape, from, dtype, to }: DueRows):
   const { start, count, rowsPerChunk, chunkOrigin = 0 } = rows;
   for (const name of ['numLayers', 'topK'] as const) {
     if (rows[name] !== shape[name]) return `${name} of its rows is ${shown(rows[name])}; the model’s is ${shape[name]}`;
+  }
+  if (rows.layers !== undefined && String(rows.layers) !== String(shape.layers)) {
+    return `layers of its rows are ${rows.layers}; those of the model with a router are ${shape.layers}`;
   }
   const dtypes: readonly unknown[] = dtype === null ? Object.keys(CHUNK_TYPES) : [dtype];
   if (!dtypes.includes(rows.dtype)) {

@@ -55,8 +55,8 @@ export async function runBench(
   const elapsedMs = (): number => performance.now() - startedAt;
   const cells = planCells(options.designs, options.optInShares);
   const schedule = new PairSchedule({ cells, seed: options.seed, ending: options.ending });
-  const { model, routing } = options.session;
-  const verifier = new Verifier(model, routing?.kind === 'replay' ? routing.recording : null);
+  const { model, routing, rowsLayers: axis = 'routers' } = options.session;
+  const verifier = new Verifier(model, { recording: routing?.kind === 'replay' ? routing.recording : null, axis });
   const engines = new Map<string, BenchEngines>();
   const referenceOf = (design: string): DesignReference =>
     options.ownDesigns?.[design]?.module ?? designByName(design).name;

@@ -14,7 +14,7 @@ import { DEFAULT_CLOCK_TIMES, parseStepTime, stepTimeText } from '../../kernels/
 import { workloadNames, workloads } from '../../workload/workloads.ts';
 import { designReference } from '../../worker/design-module.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread/thread-executor.ts';
-import { checkDraftFlags, finite, list, routerKernelsOption, whole } from '../options.ts';
+import { checkDraftFlags, finite, list, routerKernelsOption, rowsLayersOption, whole } from '../options.ts';
 import { runBench } from './bench.ts';
 import type { BenchOptions } from './bench-options.ts';
 import { parseLayersXK } from './flags/model-flags.ts';
@@ -160,6 +160,7 @@ export function benchCommand(): Command {
       prefixRowsByName,
       DEFAULT_PREFIX_ROWS,
     )
+    .addOption(rowsLayersOption())
     .option('--no-shm-save', 'shm-flock: the workers save no rows, and all of them are missing')
     .option('--no-shm-read', 'shm-flock: the scheduler reads no rows, and all of them are missing')
     .addOption(

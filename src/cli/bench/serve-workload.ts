@@ -103,7 +103,8 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
     }
     request.finishReason = output.finishReason;
     request.refusal = output.failure?.message ?? null;
-    request.rows = joiners.get(place)?.rows ?? null;
+    const rows = joiners.get(place)?.rows ?? null;
+    request.rows = rows && session.withLayers(rows);
     joiners.delete(place);
     numInFlight--;
   }

@@ -9,6 +9,7 @@ import type {
   ModelConfig,
   PrefixRows,
   RouterKernels,
+  RowsLayers,
   WorkerFault,
 } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
@@ -97,6 +98,7 @@ export type Flags = DeviceFlags & {
   policy: 'fcfs' | 'priority';
   prefixCaching: boolean;
   prefixRows: PrefixRows;
+  rowsLayers: RowsLayers;
   routing: 'deterministic' | 'replay';
   recording?: string;
   router: 'modular' | 'monolithic';

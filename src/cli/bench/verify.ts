@@ -1,9 +1,10 @@
 /** Compares what was served with the oracle, token by token and row by row. */
 
-import { countPositions } from '../../capture/routed-rows.ts';
-import type { ModelConfig } from '../../contract/config.ts';
+import { countPositions, presentPieces } from '../../capture/routed-rows.ts';
+import type { ModelConfig, RowsLayers } from '../../contract/config.ts';
 import type { RecordedRequest, RecordedRouting } from '../../contract/recorded-routing.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
+import { countModelLayers } from '../../kernels/model/model-layers.ts';
 import { Oracle } from '../../kernels/model/oracle.ts';
 import { Router } from '../../kernels/model/route/route.ts';
 import type { ServedRequest } from './serve-workload.ts';
@@ -32,16 +33,29 @@ export type Verification = {
 /** `rows` is `[numKnown, L, K]`, or `null` as long as only tokens were asked for. */
 type Expected = Readonly<{ rows: Uint16Array | null; nextTokens: Uint32Array; numKnown: number }>;
 
+export type VerifierOptions = Readonly<{
+  /** What the workload's requests must get, in place of the oracle's answers. */
+  recording?: RecordedRouting | null;
+  /** The layers that rows are to count; absent = `routers`. */
+  axis?: RowsLayers;
+}>;
+
 export class Verifier {
   readonly #router: Router;
+  readonly #axis: RowsLayers;
+  readonly #denseLayers: ReadonlySet<number>;
+  /** That rows are to count. */
+  readonly #numLayers: number;
   readonly #rowLength: number;
   readonly #recorded: Map<string, Expected> = new Map();
   /** The oracle's answers to prompts that are still in use: many designs serve the same prompts. */
   readonly #answers: WeakMap<Uint32Array, Expected> = new WeakMap();
 
-  /** `recording`: what the workload's requests must get, in place of the oracle's answers. */
-  constructor(model: ModelConfig, recording: RecordedRouting | null = null) {
+  constructor(model: ModelConfig, { recording = null, axis = 'routers' }: VerifierOptions = {}) {
     this.#router = new Router(model);
+    this.#axis = axis;
+    this.#denseLayers = new Set(model.denseLayers);
+    this.#numLayers = axis === 'all' ? countModelLayers(model) : model.numLayers;
     this.#rowLength = model.numLayers * model.topK;
     for (const request of recording?.requests ?? []) this.#recorded.set(request.requestId, recorded(request));
   }
@@ -84,6 +98,10 @@ export class Verifier {
       result.firstProblem ??= `request ${request.requestId}: ${range}, expected [0, ${numInputs}) (L1)`;
       if (rows === null) return;
     }
+    if (rows.numLayers !== this.#numLayers) {
+      result.requestsWithWrongCount++;
+      result.firstProblem ??= `request ${request.requestId}: rows of ${rows.numLayers} layers, not ${this.#numLayers}`;
+    }
     const missing = countPositions(rows.missing);
     result.rowsMissing += missing;
     if (request.finishReason !== 'abort') result.rowsMissingOfFinished += missing;
@@ -93,6 +111,7 @@ export class Verifier {
   #compareRows(requestId: string, rows: RoutedRows, expected: Expected, result: Verification): void {
     const width = this.#rowLength;
     const expectedRows = expected.rows!;
+    if (this.#axis === 'all') this.#checkDenseLayers(requestId, rows, result);
     let gap = 0;
     const end = Math.min(rows.start + rows.count, expected.numKnown);
     for (let position = rows.start; position < end; position++) {
@@ -116,6 +135,20 @@ export class Verifier {
         const { topK } = rows;
         const ids = chunk!.slice(offset + layer * topK, offset + (layer + 1) * topK).join(', ');
         result.firstProblem ??= `request ${requestId}: row ${position}, layer ${layer}: ${ids} are not ${topK} experts`;
+      }
+    }
+  }
+
+  /** Rows of all layers: as their reader gets them, nothing but zeros stands where a layer has no router. */
+  #checkDenseLayers(requestId: string, rows: RoutedRows, result: Verification): void {
+    const { topK } = rows;
+    for (const piece of presentPieces(rows)) {
+      for (let entry = 0; entry < piece.rows.length; entry++) {
+        const layer = Math.floor(entry / topK) % rows.numLayers;
+        if (piece.rows[entry] === 0 || !this.#denseLayers.has(layer)) continue;
+        result.rowsImpossible++;
+        result.firstProblem ??= `request ${requestId}: ids stand in layer ${layer}, which is dense`;
+        return;
       }
     }
   }

@@ -44,7 +44,7 @@ export function engineCommand(): Command {
     .option('--vocab-size <n>', 'of the frontend’s tokenizer (default: the model’s)', whole(2, 2 ** 24))
     .option('--parallel-config-hash <hash>', 'of a frontend of several engines with a MoE config')
     .addOption(new Option('--log-level <level>', 'of the log on stderr').choices(LOG_LEVELS).default('info'));
-  return addEngineFlags(command, { design: 'slot-store' }).action((flags: Flags) => {
+  return addEngineFlags(command, { design: 'slot-store', rowsLayers: 'all' }).action((flags: Flags) => {
     const { role, kvPort, pdRows } = flags;
     // With KV from elsewhere rows must come with it, which they do under this design only.
     const isShared = role !== undefined || kvPort !== undefined;

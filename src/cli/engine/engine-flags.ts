@@ -9,6 +9,7 @@ import type {
   EngineConfig,
   PrefixRows,
   RouterKernels,
+  RowsLayers,
   SchedulingPolicy,
 } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
@@ -23,7 +24,7 @@ import { kvRoles, pdRowsWays } from '../../serve/kv/transfer-params.ts';
 import { designReference } from '../../worker/design-module.ts';
 import { requireRows } from '../../worker/router-kinds.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread/thread-executor.ts';
-import { checkDraftFlags, finite, list, routerKernelsOption, whole } from '../options.ts';
+import { checkDraftFlags, finite, list, routerKernelsOption, rowsLayersOption, whole } from '../options.ts';
 import { routerConfig } from '../router-flags.ts';
 
 /** One of the smaller published models: on a software adapter a token of a large one takes its time. */
@@ -43,6 +44,7 @@ export type EngineFlags = {
   policy: SchedulingPolicy;
   prefixCaching: boolean;
   prefixRows: PrefixRows;
+  rowsLayers: RowsLayers;
   ranks: number;
   queueDepth: number;
   ballastMs: number;
@@ -64,8 +66,11 @@ export type EngineFlags = {
   kvPeer: string[];
 };
 
-/** Adds the flags to a command. `design`: the one that is taken unless the caller names another. */
-export function addEngineFlags(command: Command, { design }: Readonly<{ design: DesignReference }>): Command {
+/** Adds the flags to a command. `design` and `rowsLayers` are taken unless the caller names others. */
+export function addEngineFlags(
+  command: Command,
+  { design, rowsLayers }: Readonly<{ design: DesignReference; rowsLayers: RowsLayers }>,
+): Command {
   return command
     .option('--model <name>', `model shape: ${MODEL_NAMES.join(', ')}`, SERVED_MODEL)
     .option(
@@ -94,6 +99,7 @@ export function addEngineFlags(command: Command, { design }: Readonly<{ design: 
       prefixRowsByName,
       DEFAULT_PREFIX_ROWS,
     )
+    .addOption(rowsLayersOption(rowsLayers))
     .option('--ranks <n>', 'worker threads, each running every step', whole(1, 16), 1)
     .option('--queue-depth <n>', 'steps in flight', whole(1, 16), 2)
     .addOption(
@@ -184,6 +190,7 @@ export function engineOfFlags(flags: EngineFlags): EngineHostOptions {
     ballastMs: flags.ballastMs,
     router: routerConfig(flags),
     prefixRows: flags.prefixRows,
+    rowsLayers: flags.rowsLayers,
     draftAcceptanceRate: flags.draftAcceptanceRate,
     maxRestarts: flags.maxRestarts,
     stepTimeoutMs: flags.stepTimeout * 1e3,

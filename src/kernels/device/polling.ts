@@ -4,17 +4,10 @@
  * these functions has to be finalized: a worker's heap is collected three times a second, for 20 to 60 ms each.
  */
 
-/** What is done in less is waited for without a rest. */
-const BUSY_MS = 1;
-/** Between two looks; with the timers of Linux 0.1 ms. */
-const REST_MS = 0.05;
+import { LookTimes } from './look-times.ts';
 
-let busyUntil = 0;
-
-/** A read has begun: for a while the addon looks as often as it can. */
-export function lookOften(): void {
-  busyUntil = performance.now() + BUSY_MS;
-}
+/** Of all reads of this thread. */
+export const lookTimes: LookTimes = new LookTimes();
 
 /**
  * From now on the calling thread sleeps between two looks that come long after the latest read has begun. Only for a
@@ -24,7 +17,8 @@ export function restBetweenLooks(): void {
   const asleep = new Int32Array(new SharedArrayBuffer(4));
   const { setImmediate } = globalThis;
   const resting = (...args: Parameters<typeof setImmediate>): NodeJS.Immediate => {
-    if (performance.now() > busyUntil) Atomics.wait(asleep, 0, 0, REST_MS);
+    const rest = lookTimes.restBefore(performance.now());
+    if (rest > 0) Atomics.wait(asleep, 0, 0, rest);
     return setImmediate(...args);
   };
   globalThis.setImmediate = Object.assign(resting, setImmediate);

@@ -17,7 +17,7 @@ import { RoutedExpertsError } from '../../contract/errors.ts';
 import { DESTROYED } from './cpu-device.ts';
 import { readShader } from './shader-files.ts';
 import { TimestampQueries } from './timestamp-queries.ts';
-import { lookOften } from './polling.ts';
+import { lookTimes } from './polling.ts';
 import { BufferUsage, MapMode, ShaderStage } from './webgpu-flags.ts';
 import { WebGpuRecorder } from './webgpu-recorder.ts';
 import { WebGpuBound, WebGpuBuffer } from './webgpu-resources.ts';
@@ -115,11 +115,13 @@ export class WebGpuDevice implements Device {
 
   async #read<T>(buffer: GPUBuffer, byteLength: number, consume: (bytes: Uint8Array) => T): Promise<T> {
     this.#requireAlive();
-    lookOften();
+    lookTimes.began(performance.now());
     try {
       await buffer.mapAsync(MapMode.READ, 0, byteLength);
     } catch (error) {
       throw this.#lostReason === null ? error : RoutedExpertsError.of('DEVICE_LOST', this.#lostReason);
+    } finally {
+      lookTimes.ended(performance.now());
     }
     try {
       return consume(new Uint8Array(buffer.getMappedRange(0, byteLength)));

@@ -79,12 +79,22 @@ export function kernelShape(
 /** Throws `BAD_VALUE` for a model that the router kernels cannot hold. */
 export function checkModel(model: ModelConfig): void {
   requireWhole('numLayers', model.numLayers, 1, 65_535);
+  checkDenseLayers(model);
   requireWhole('vocabSize', model.vocabSize, 2, 2 ** 31 - 1);
   requireWhole('gateWidth', model.gateWidth, 8, MAX_GATE_WIDTH);
   if (model.gateWidth % 8 !== 0) {
     throw RoutedExpertsError.of('BAD_VALUE', 'gateWidth', model.gateWidth, 'a multiple of 8');
   }
   routingFunctionOf(model);
+}
+
+function checkDenseLayers({ numLayers, denseLayers = [] }: ModelConfig): void {
+  const end = numLayers + denseLayers.length;
+  const isInOrder = denseLayers.every(
+    (layer, i) => Number.isInteger(layer) && layer > (denseLayers[i - 1] ?? -1) && layer < end,
+  );
+  if (isInOrder) return;
+  throw RoutedExpertsError.of('BAD_VALUE', 'denseLayers', denseLayers, `ascending layers in [0, ${end})`);
 }
 
 /** The narrowest dtype that holds every expert id: ids of more than 256 experts wrap in `uint8`. */

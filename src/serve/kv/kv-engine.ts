@@ -3,6 +3,7 @@
  * one.
  */
 
+import type { WithLayers } from '../../capture/row-layers.ts';
 import type { DesignReference } from '../../contract/config.ts';
 import type { EngineCoreOutput } from '../../contract/engine-core-output.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
@@ -48,6 +49,8 @@ export class KvEngine {
   /** `null` without `options.kv`. */
   readonly kv: KvExchange | null;
   readonly engine: LiveEngine;
+  /** Gives the rows of an answer the layers that `options.rowsLayers` asks for. */
+  readonly withLayers: WithLayers;
   readonly #session: DesignSession;
 
   private constructor(options: EngineHostOptions, session: DesignSession, observer: KvEngineObserver) {
@@ -56,6 +59,7 @@ export class KvEngine {
     const kv = options.kv === null ? null : new KvExchange(options.kv, model, engine, onKvFailure);
     this.options = options;
     this.kv = kv;
+    this.withLayers = session.withLayers;
     this.#session = session;
     this.engine = new LiveEngine(session, {
       ...listeners,

@@ -10,7 +10,7 @@
  */
 
 import { PositionRanges } from '../../capture/position-ranges.ts';
-import { countPositions, presentPieces } from '../../capture/routed-rows.ts';
+import { chunkWidth, countPositions, presentPieces } from '../../capture/routed-rows.ts';
 import type { PositionRange, RoutedRows } from '../../contract/routed-rows.ts';
 import type { RowArray } from '../../capture/row-shape.ts';
 import type { JsonObject } from '../../rows/json-object.ts';
@@ -53,7 +53,8 @@ export class Splicer {
     const decoded = declaredRows(this.#format, choice, { start: this.#start, rowShape: { numLayers, topK } });
     const rows = this.#fill(decoded.rows);
     const numExperts = Math.min(decoded.numExperts, this.#prefilled.numExperts);
-    const { routed_experts: _, routed_experts_missing: __, meta_info: ___, ...rest } = choice;
+    const { routed_experts: _, routed_experts_missing: __, routed_experts_layers: ___, ...others } = choice;
+    const { meta_info: ____, ...rest } = others;
     return objectWith(rest, rowMembers(this.#format, rows, numExperts));
   }
 
@@ -61,7 +62,8 @@ export class Splicer {
     const source = this.#prefilled.rows;
     const has = new PositionRanges();
     for (const { position, count } of presentPieces(source)) has.add(position, position + count);
-    const width = source.numLayers * source.topK;
+    const width = chunkWidth(source);
+    if (chunkWidth(decoded) !== width) throw new Error('its rows are of other layers than those of the first server');
     // Prefilled rows can have wider or narrower ids than decoded ones; the ids are the same.
     const target = source.dtype === decoded.dtype ? entriesOf(decoded) : new Int32Array(entriesOf(decoded));
     const missing: PositionRange[] = [];

@@ -10,6 +10,7 @@
  * Invariant: each request that was added, and not aborted by its client, gets one last output; each call one reply.
  */
 
+import type { WithLayers } from '../../capture/row-layers.ts';
 import type { EngineCoreOutput } from '../../contract/engine-core-output.ts';
 import type { TransferAnswer } from '../kv/transfer-params.ts';
 import { Calls } from './calls.ts';
@@ -37,6 +38,8 @@ export type SessionOptions = Readonly<{
   numWorkers: number;
   blockSize: number;
   logprobs: LogprobSource | null;
+  /** Gives rows the layers that their reader wants. */
+  withLayers: WithLayers;
 }>;
 
 export class FrontendSession {
@@ -216,7 +219,7 @@ export class FrontendSession {
     }
     const startWave = this.#waves.onRequest(add.wave, this.#calls);
     if (startWave !== null) this.#tellCoordinator(now, { startWave });
-    const request = new LiveRequest(add, now, this.#options.logprobs);
+    const request = new LiveRequest(add, now, this.#options);
     if (this.#calls.isPaused) this.#held.set(requestId, request);
     else this.#submit(request);
     if (add.abortsImmediately) this.#abort([requestId]);

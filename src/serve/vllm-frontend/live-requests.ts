@@ -1,5 +1,6 @@
 /** The requests of frontends that the engine has, and what the wire wants to know of each beside its outputs. */
 
+import type { WithLayers } from '../../capture/row-layers.ts';
 import type { EngineCoreOutput } from '../../contract/engine-core-output.ts';
 import type { TransferAnswer } from '../kv/transfer-params.ts';
 import type { AddRequest } from './wire/add-request.ts';
@@ -16,6 +17,7 @@ export class LiveRequest {
   readonly add: AddRequest;
   readonly #queuedAt: number;
   readonly #logprobs: LogprobSource | null;
+  readonly #withLayers: WithLayers;
   /** Prompt and outputs, where log probabilities are wanted. */
   readonly #tokens: number[] | null;
   #isFirst = true;
@@ -23,11 +25,16 @@ export class LiveRequest {
   isDropped = false;
 
   /** Times in seconds. */
-  constructor(add: AddRequest, queuedAt: number, logprobs: LogprobSource | null) {
+  constructor(
+    add: AddRequest,
+    queuedAt: number,
+    { logprobs, withLayers }: Readonly<{ logprobs: LogprobSource | null; withLayers: WithLayers }>,
+  ) {
     const wantsLogprobs = logprobs !== null && (add.logprobs !== null || add.promptLogprobs !== null);
     this.add = add;
     this.#queuedAt = queuedAt;
     this.#logprobs = logprobs;
+    this.#withLayers = withLayers;
     this.#tokens = wantsLogprobs ? Array.from(add.request.promptTokenIds) : null;
   }
 
@@ -47,7 +54,7 @@ export class LiveRequest {
       promptLogprobs: isFirst && promptLogprobs !== null ? this.#promptLogprobs(promptLogprobs) : null,
       logprobs: numTop === null ? null : this.#newLogprobs(newTokenIds, numTop),
       // A request that is cut short has no rows in vLLM.
-      rows: isCut ? null : output.routedExperts,
+      rows: isCut ? null : output.routedExperts && this.#withLayers(output.routedExperts),
       prefill: isFirst ? output.prefill : null,
       times,
       kvTransferParams: transfer?.params ?? null,

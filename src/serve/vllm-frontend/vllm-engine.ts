@@ -192,6 +192,7 @@ export class VllmEngine {
       numWorkers: numRanks,
       blockSize: engine.blockSize,
       logprobs,
+      withLayers: this.served.withLayers,
       rules: {
         numClients,
         rowsFor,

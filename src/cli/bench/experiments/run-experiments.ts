@@ -70,7 +70,7 @@ export async function runExperiments(
   const startedAt = performance.now();
   const { model } = options.session;
   const { ending, seed } = options;
-  const verifier = new Verifier(model, null);
+  const verifier = new Verifier(model);
   const labelled = new LabelledWorkloads(options.workload, model.vocabSize, false);
   const rows = EXPERIMENTS.map((experiment) => new Row(experiment, options));
   const problems: string[] = [];

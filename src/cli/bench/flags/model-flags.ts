@@ -40,7 +40,8 @@ export function modelOf({ model, gateWidth, layersXK }: ModelFlags, recording: R
     const wanted = `a K of at most ${preset.numExperts}, the experts of ${preset.name} (--model)`;
     throw RoutedExpertsError.of('BAD_VALUE', '--layers-x-k', given, wanted);
   }
-  const shaped = { ...preset, ...layersXK };
+  const { denseLayers: _, ...withoutDense } = preset;
+  const shaped = { ...withoutDense, ...layersXK };
   checkModel(shaped);
   return shaped;
 }

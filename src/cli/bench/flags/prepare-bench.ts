@@ -65,6 +65,7 @@ export async function prepareBench(flags: Flags): Promise<BenchOptions> {
       stepTimeoutMs: flags.stepTimeout * 1e3,
       ...(collectiveTimeoutMs === null ? {} : { collectiveTimeoutMs }),
       prefixRows: flags.prefixRows,
+      rowsLayers: flags.rowsLayers,
       shmFlock: { save: flags.shmSave, read: flags.shmRead },
       draftAcceptanceRate: flags.draftAcceptanceRate,
       router,
