@@ -1,4 +1,4 @@
-// Frontends that pause, sleep, are several, vanish, or are none: whoever is owed a word gets it, and nothing stays behind.
+// Frontends that pause, sleep, are several, vanish, or are none: each gets what it is owed, and nothing stays behind.
 
 import { once } from 'node:events';
 import { createServer } from 'node:http';
@@ -188,20 +188,9 @@ test('what is no frontend, or one that this engine cannot serve, is named', asyn
   onTestFinished(() => void http.close());
   await once(http, 'listening');
   const { port } = http.address() as AddressInfo;
-  const problemAt = async (address: string, timeoutMs: number): Promise<string> =>
-    String(await (await startEngine(address, { timeoutMs })).ended);
   expect(await problemAt(`tcp://127.0.0.1:${port}`, 10_000)).toMatch(/no vLLM frontend at .*ends the connection/);
   expect(await problemAt('tcp://127.0.0.1:1', 150)).toMatch(/no vLLM frontend at .*none answered within 0.15 s/);
 
-  const said = async (frame: unknown): Promise<string> => {
-    const frontend = await MirrorFrontend.open();
-    const { ended } = await startEngine(frontend.address);
-    await frontend.receiveHello();
-    await frontend.sendRaw([pack(frame)]);
-    const problem = String(await ended);
-    frontend.close();
-    return problem;
-  };
   expect(await said('hello')).toMatch(/cannot use this engine: its answer to HELLO has no addresses/);
   const addresses = { inputs: ['tcp://127.0.0.1:1'], outputs: [] };
   expect(await said({ addresses, parallel_config: {} })).toMatch(/outputs are no list/);
@@ -222,4 +211,20 @@ async function openAgain(address: string): Promise<MirrorFrontend> {
       await new Promise((resolve) => setImmediate(resolve));
     }
   }
+}
+
+/** What the engine ends with. */
+async function problemAt(address: string, timeoutMs: number): Promise<string> {
+  return String(await (await startEngine(address, { timeoutMs })).ended);
+}
+
+/** What the engine ends with whose HELLO is answered so. */
+async function said(frame: unknown): Promise<string> {
+  const frontend = await MirrorFrontend.open();
+  const { ended } = await startEngine(frontend.address);
+  await frontend.receiveHello();
+  await frontend.sendRaw([pack(frame)]);
+  const problem = String(await ended);
+  frontend.close();
+  return problem;
 }

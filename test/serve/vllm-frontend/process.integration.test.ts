@@ -31,7 +31,7 @@ test('SIGTERM aborts what runs and tells the frontend; a frontend that ends ends
     startProcess('--connect', address, '--max-model-len', '512', '--vocab-size', '91'),
   ) as [Engine, Engine];
   await Promise.all(frontends.map((frontend) => frontend.attach()));
-  const [first, second] = frontends as [MirrorFrontend, MirrorFrontend];
+  const [first, second] = frontends;
   const prompt = promptOf(40).map((token) => token % 91);
   const received = await first.generate({ id: 'r', prompt, sampling: { ignore_eos: true, max_tokens: 5 } });
   expectOracle(received, prompt, 0, { ...tiny, vocabSize: 91 });
