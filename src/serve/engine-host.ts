@@ -7,11 +7,12 @@ import type { EngineRequest } from '../contract/request.ts';
 import type { LiveEngine } from '../host/live-engine.ts';
 import type { Choice } from './generation.ts';
 import { Generation } from './generation.ts';
-import { KvEngine, type EngineHostOptions, type EngineListeners } from './kv/kv-engine.ts';
+import { KvEngine, type EngineListeners, type KvEngineOptions } from './kv/kv-engine.ts';
 import type { KvExchange } from './kv/kv-exchange.ts';
 import type { TransferParams } from './kv/transfer-params.ts';
 
-export type { EngineHostOptions };
+/** What the engine behind a server is made from. */
+export type EngineHostOptions = KvEngineOptions;
 
 /** Listeners. All are called between two steps, and must be quick. */
 export type EngineObserver = EngineListeners &

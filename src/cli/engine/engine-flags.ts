@@ -17,7 +17,7 @@ import { engineConfig } from '../../host/engine-options.ts';
 import { DEFAULT_CLOCK_TIMES, parseStepTime, type StepTime } from '../../kernels/device/clock/clock-times.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../../kernels/model/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../../kernels/model/model-presets.ts';
-import type { EngineHostOptions } from '../../serve/kv/kv-engine.ts';
+import type { KvEngineOptions } from '../../serve/kv/kv-engine.ts';
 import type { KvExchangeOptions } from '../../serve/kv/kv-exchange.ts';
 import type { KvRole, PdRows } from '../../serve/kv/transfer-params.ts';
 import { kvRoles, pdRowsWays } from '../../serve/kv/transfer-params.ts';
@@ -177,7 +177,7 @@ export function checkEngineFlags(flags: EngineFlags, command: Command): void {
 }
 
 /** What the flags ask for. */
-export function engineOfFlags(flags: EngineFlags): EngineHostOptions {
+export function engineOfFlags(flags: EngineFlags): KvEngineOptions {
   return {
     design: flags.design,
     model: modelPreset(flags.model),

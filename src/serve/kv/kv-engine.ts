@@ -14,7 +14,7 @@ import { KvExchange, type EngineSide, type KvExchangeOptions } from './kv-exchan
 import { Limited } from './limited.ts';
 import type { TransferAnswer, TransferParams } from './transfer-params.ts';
 
-export type EngineHostOptions = Omit<SessionConfig, 'routing'> &
+export type KvEngineOptions = Omit<SessionConfig, 'routing'> &
   Readonly<{
     /** How rows get from the workers to the engine. */
     design: DesignReference;
@@ -45,7 +45,7 @@ export type KvEngineObserver = EngineListeners &
 const MOST_KV_MOVES = 2;
 
 export class KvEngine {
-  readonly options: EngineHostOptions;
+  readonly options: KvEngineOptions;
   /** `null` without `options.kv`. */
   readonly kv: KvExchange | null;
   readonly engine: LiveEngine;
@@ -53,7 +53,7 @@ export class KvEngine {
   readonly withLayers: WithLayers;
   readonly #session: DesignSession;
 
-  private constructor(options: EngineHostOptions, session: DesignSession, observer: KvEngineObserver) {
+  private constructor(options: KvEngineOptions, session: DesignSession, observer: KvEngineObserver) {
     const { onOutput, onKvFailure, ...listeners } = observer;
     const { model, engine, maxRestarts } = options;
     const kv = options.kv === null ? null : new KvExchange(options.kv, model, engine, onKvFailure);
@@ -70,7 +70,7 @@ export class KvEngine {
   }
 
   /** Rejects with NO_ADAPTER, CANNOT_LISTEN, BAD_VALUE or what else keeps the workers from starting. */
-  static async start(options: EngineHostOptions, observer: KvEngineObserver): Promise<KvEngine> {
+  static async start(options: KvEngineOptions, observer: KvEngineObserver): Promise<KvEngine> {
     const session = await DesignSession.start(options.design, sessionConfig(options));
     let started: KvEngine | null = null;
     try {
@@ -137,7 +137,7 @@ export class KvEngine {
   }
 }
 
-function sessionConfig(options: EngineHostOptions): SessionConfig {
+function sessionConfig(options: KvEngineOptions): SessionConfig {
   const { design: _design, maxRestarts: _maxRestarts, kv: _kv, epoch, ...session } = options;
   return { ...session, routing: epoch === 0 ? { kind: 'deterministic' } : { kind: 'nondeterministic', epoch } };
 }

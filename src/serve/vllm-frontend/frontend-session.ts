@@ -37,7 +37,7 @@ export type SessionOptions = Readonly<{
   numExperts: number;
   numWorkers: number;
   blockSize: number;
-  logprobs: LogprobSource | null;
+  logprobs: LogprobSource;
   /** Gives rows the layers that their reader wants. */
   withLayers: WithLayers;
 }>;

@@ -7,19 +7,22 @@ import type { AddRequest } from './wire/add-request.ts';
 import type { FirstTimes, WireOutput } from './wire/output-message.ts';
 import type { TokenLogprobs } from './wire/wire-logprobs.ts';
 
-/**
- * Made-up log probabilities: a function of the tokens before a position and of the token there. The first of its
- * tokens is that token, then come the `numTop` most likely ones.
- */
-export type LogprobSource = (prefix: readonly number[], token: number, numTop: number) => TokenLogprobs;
+/** Made-up log probabilities of one sequence, token by token. */
+export interface LogprobSequence {
+  /** Of what may follow the tokens taken so far, one at least: `token` itself, then the `numTop` likeliest; −1: all. */
+  of(token: number, numTop: number): TokenLogprobs;
+  /** Takes the next token. */
+  push(token: number): void;
+}
+
+/** Begins a sequence. `null`: there are no log probabilities. */
+export type LogprobSource = (() => LogprobSequence) | null;
 
 export class LiveRequest {
   readonly add: AddRequest;
   readonly #queuedAt: number;
-  readonly #logprobs: LogprobSource | null;
+  readonly #logprobs: LogprobSequence | null;
   readonly #withLayers: WithLayers;
-  /** Prompt and outputs, where log probabilities are wanted. */
-  readonly #tokens: number[] | null;
   #isFirst = true;
   /** Its client has aborted it: nobody waits for its end. */
   isDropped = false;
@@ -28,14 +31,13 @@ export class LiveRequest {
   constructor(
     add: AddRequest,
     queuedAt: number,
-    { logprobs, withLayers }: Readonly<{ logprobs: LogprobSource | null; withLayers: WithLayers }>,
+    { logprobs, withLayers }: Readonly<{ logprobs: LogprobSource; withLayers: WithLayers }>,
   ) {
-    const wantsLogprobs = logprobs !== null && (add.logprobs !== null || add.promptLogprobs !== null);
+    const wantsLogprobs = add.logprobs !== null || add.promptLogprobs !== null;
     this.add = add;
     this.#queuedAt = queuedAt;
-    this.#logprobs = logprobs;
+    this.#logprobs = wantsLogprobs && logprobs !== null ? logprobs() : null;
     this.#withLayers = withLayers;
-    this.#tokens = wantsLogprobs ? Array.from(add.request.promptTokenIds) : null;
   }
 
   /** `scheduledAt`: when the step began that brought this output. */
@@ -45,14 +47,13 @@ export class LiveRequest {
     if (isFirst) this.#isFirst = false;
     const isCut = finishReason === 'abort' || finishReason === 'error';
     const times: FirstTimes | null = isFirst ? { queued: this.#queuedAt, scheduled: scheduledAt } : null;
-    const { logprobs: numTop, promptLogprobs } = this.add;
     return {
       requestId,
       newTokenIds,
       finishReason,
       stopReason,
-      promptLogprobs: isFirst && promptLogprobs !== null ? this.#promptLogprobs(promptLogprobs) : null,
-      logprobs: numTop === null ? null : this.#newLogprobs(newTokenIds, numTop),
+      promptLogprobs: isFirst ? this.#promptLogprobs() : null,
+      logprobs: this.#newLogprobs(newTokenIds),
       // A request that is cut short has no rows in vLLM.
       rows: isCut ? null : output.routedExperts && this.#withLayers(output.routedExperts),
       prefill: isFirst ? output.prefill : null,
@@ -61,19 +62,26 @@ export class LiveRequest {
     };
   }
 
-  /** The first prompt token has no prefix, and so no log probability. */
-  #promptLogprobs(numTop: number): readonly TokenLogprobs[] | null {
-    const tokens = this.#tokens;
-    if (tokens === null) return null;
-    return tokens.slice(1).map((token, i) => this.#logprobs!(tokens.slice(0, i + 1), token, numTop));
+  /** Takes the prompt. Its first token follows nothing, and has no log probability. */
+  #promptLogprobs(): readonly TokenLogprobs[] | null {
+    const sequence = this.#logprobs;
+    if (sequence === null) return null;
+    const { request, promptLogprobs: numTop } = this.add;
+    const positions: TokenLogprobs[] = [];
+    for (const [i, token] of request.promptTokenIds.entries()) {
+      if (i > 0 && numTop !== null) positions.push(sequence.of(token, numTop));
+      sequence.push(token);
+    }
+    return numTop === null ? null : positions;
   }
 
-  #newLogprobs(newTokenIds: readonly number[], numTop: number): readonly TokenLogprobs[] | null {
-    const tokens = this.#tokens;
-    if (tokens === null || newTokenIds.length === 0) return null;
+  #newLogprobs(newTokenIds: readonly number[]): readonly TokenLogprobs[] | null {
+    const sequence = this.#logprobs;
+    const { logprobs: numTop } = this.add;
+    if (sequence === null || numTop === null || newTokenIds.length === 0) return null;
     return newTokenIds.map((token) => {
-      const logprobs = this.#logprobs!(tokens, token, numTop);
-      tokens.push(token);
+      const logprobs = sequence.of(token, numTop);
+      sequence.push(token);
       return logprobs;
     });
   }

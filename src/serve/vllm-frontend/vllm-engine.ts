@@ -4,7 +4,7 @@
  */
 
 import { randomUUID } from 'node:crypto';
-import { KvEngine, type EngineHostOptions, type KvEngineObserver } from '../kv/kv-engine.ts';
+import { KvEngine, type KvEngineObserver, type KvEngineOptions } from '../kv/kv-engine.ts';
 import { version } from '../server-parts.ts';
 import { attach, type AttachOptions, type OnJoin } from './attach.ts';
 import { FrontendSession, type SessionOptions } from './frontend-session.ts';
@@ -16,7 +16,7 @@ import type { RowsFor } from './wire/sampling-map.ts';
 
 export type VllmEngineConfig = Pick<AttachOptions, 'address' | 'parallelConfigHash' | 'timeoutMs' | 'goneAfterMs'> &
   Readonly<{
-    engine: EngineHostOptions;
+    engine: KvEngineOptions;
     /** Among the data-parallel engines of the frontend. */
     engineIndex: number;
     rowsFor: RowsFor;
@@ -24,7 +24,7 @@ export type VllmEngineConfig = Pick<AttachOptions, 'address' | 'parallelConfigHa
     /** The engine ends with its first frontend; else it looks for the next one. */
     once: boolean;
     /** `null`: requests for log probabilities are refused. */
-    logprobs: LogprobSource | null;
+    logprobs: LogprobSource;
     log: (level: 'info' | 'warn', text: string) => void;
   }>;
 

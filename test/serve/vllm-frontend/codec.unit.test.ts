@@ -1,6 +1,6 @@
 /** Any request that vLLM can express is read as it was meant; any output is written so that vLLM reads it. */
 
-import { ExtData } from '@msgpack/msgpack';
+import type { ExtData } from '@msgpack/msgpack';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { RoutedRows } from '../../../src/contract/routed-rows.ts';
@@ -101,7 +101,7 @@ test('any request comes through', () => {
       expect(add.request.sampling).toEqual({
         maxTokens: params.max_tokens ?? 16,
         minTokens: params.min_tokens ?? 0,
-        eosTokenId: params.ignore_eos === true ? null : (params._eos_token_id ?? null),
+        eosTokenId: params.ignore_eos === true ? null : (params['_eos_token_id'] ?? null),
         stopTokenIds: params.stop_token_ids,
         returnRoutedExperts: wants,
         routedExpertsPromptStart: wants ? (params.routed_experts_prompt_start ?? 0) : 0,

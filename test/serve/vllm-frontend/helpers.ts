@@ -3,13 +3,13 @@
 import { expect, onTestFinished, vi } from 'vitest';
 import type { EngineConfig, ModelConfig } from '../../../src/contract/config.ts';
 import { oracle } from '../../../src/kernels/model/oracle.ts';
-import type { EngineHostOptions } from '../../../src/serve/kv/kv-engine.ts';
+import type { KvEngineOptions } from '../../../src/serve/kv/kv-engine.ts';
 import { VllmEngine, type VllmEngineConfig } from '../../../src/serve/vllm-frontend/vllm-engine.ts';
 import { smallEngine, tiny } from '../helpers.ts';
 import { MirrorFrontend, type MirrorOptions, type Received } from './mirror-frontend.ts';
 
 export type EngineOverrides = Partial<Omit<VllmEngineConfig, 'engine'>> &
-  Readonly<{ host?: Partial<EngineHostOptions>; sizes?: Partial<EngineConfig> }>;
+  Readonly<{ host?: Partial<KvEngineOptions>; sizes?: Partial<EngineConfig> }>;
 
 export type RunningEngine = Readonly<{
   engine: VllmEngine;

@@ -95,6 +95,7 @@ type Table = Readonly<{ engine: StepEngine; session: FrontendSession; world: Wor
 class World {
   readonly finals: Map<string, number[]> = new Map();
   readonly replies: Map<bigint, string | null> = new Map();
+  readonly results: Map<bigint, unknown> = new Map();
   readonly calls: Map<bigint, number> = new Map();
   readonly owners: Map<string, number> = new Map();
   readonly dropped: Set<string> = new Set();
@@ -111,6 +112,7 @@ class World {
       expect(this.calls.get(callId)).toBe(client);
       expect(this.replies.has(callId)).toBe(false);
       this.replies.set(callId, failure);
+      if (failure === null) this.results.set(callId, (utility[2] as [null, unknown])[1]);
     }
     for (const output of outputs) {
       const [id, , , , , reason] = output as [string, ...unknown[]];
@@ -233,17 +235,9 @@ function isPaused(on: Table): boolean {
   const alive = [0, 1].find((each) => !on.world.gone.has(each));
   if (alive === undefined) return false;
   on.world.calls.set(callId, alive);
-  let answer = false;
-  const { take } = on.world;
-  on.world.take = function peek(to, frames): void {
-    const [, , , , utility] = unpack(frames[0]!) as [0, unknown, unknown, number, unknown[] | null];
-    if (utility?.[0] === callId) answer = (utility[2] as [null, boolean])[1];
-    take.call(this, to, frames);
-  };
   say(on, alive, 3, [alive, callId, 'is_scheduler_paused', []]);
   flushAll(on);
-  on.world.take = take;
-  return answer;
+  return on.world.results.get(callId) === true;
 }
 
 function settle(on: Table): void {
