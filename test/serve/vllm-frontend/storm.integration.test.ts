@@ -1,0 +1,138 @@
+/**
+ * A storm on the socket of a real engine: messages that are cut, flipped, repeated, late, or of no meaning, between
+ * requests that must not notice. Then KV between two engines, behind vLLM's own parameters.
+ */
+
+import { expect, test } from 'vitest';
+import { Random } from '../../../src/workload/random.ts';
+import { smallKv } from '../helpers.ts';
+import { attached, expectEngineEmpty, expectOracle, promptOf } from './helpers.ts';
+import { addArray, pack, type Received } from './mirror-frontend.ts';
+
+const NUM_ROUNDS = 120;
+
+test('requests come through a storm untouched, and nothing is left behind it', async () => {
+  const seed = Number(process.env['STORM_SEED'] ?? 7);
+  const random = new Random(seed, 0, 0);
+  const running = await attached({}, { numClients: 2 });
+  const { frontend, log } = running;
+  const late: (() => Promise<void>)[] = [];
+  const requests: [Received, number[]][] = [];
+  const pick = <T>(items: readonly T[]): T => items[random.below(items.length)]!;
+  const bodyOf = (id: string, at = {}): Uint8Array =>
+    pack(addArray({ id, prompt: promptOf(1 + random.below(60)), sampling: { max_tokens: 3 }, at }));
+  const wrong: readonly ((id: string) => (Uint8Array | Buffer)[])[] = [
+    // Cut.
+    (id) => {
+      const body = bodyOf(id);
+      return [Buffer.of(0), body.subarray(0, random.below(body.length))];
+    },
+    // Flipped.
+    (id) => {
+      const body = Uint8Array.from(bodyOf(id));
+      body[random.below(body.length)]! ^= 1 << random.below(8);
+      return [Buffer.of(0), body];
+    },
+    // With frames too many, or too few.
+    (id) => [Buffer.of(0), bodyOf(id), Buffer.alloc(random.below(300))],
+    () => [Buffer.of(random.below(256))],
+    () => [Buffer.from('READY')],
+    // Of another type.
+    (id) => [Buffer.of(1 + random.below(3)), bodyOf(id)],
+    () => [Buffer.of(3), pack([0, null, 'get_supported_tasks', []])],
+    () => [Buffer.of(3), pack([9, 2n ** 64n - 1n, 'get_supported_tasks', []])],
+    () => [Buffer.of(1), pack([1, null, { a: 1 }, 'unknown'])],
+  ];
+  for (let round = 0; round < NUM_ROUNDS; round++) {
+    const client = random.below(2);
+    if (random.below(4) === 0) {
+      const prompt = promptOf(1 + random.below(120), round);
+      const sampling = { ignore_eos: true, max_tokens: 1 + random.below(9) };
+      const fields = { id: `r${round}`, prompt, sampling, client };
+      frontend.expectAt(fields.id, client);
+      requests.push([await frontend.add(fields), prompt]);
+      // The same message again; the abort of another request.
+      if (random.below(2) === 0) await frontend.send([Buffer.of(0), pack(addArray(fields))], client);
+      if (random.below(2) === 0) late.push(() => frontend.send([Buffer.of(1), pack([`s${round - 1}`])], client));
+    } else {
+      const frames = pick(wrong)(`s${round}`);
+      if (random.below(3) === 0) late.push(() => frontend.send(frames, client));
+      else await frontend.send(frames, client);
+    }
+    if (random.below(5) === 0) await late.shift()?.();
+  }
+  for (const send of late) await send();
+  await frontend.until(() => requests.every(([received]) => received.finishReasons.length > 0));
+  for (const [received, prompt] of requests) expectOracle(received, prompt);
+  expect(await frontend.call('get_supported_tasks', [], 1)).toEqual(['generate']);
+  expect(frontend.failure, `seed ${seed}`).toBeNull();
+  expect(log.filter((line) => line.startsWith('warn')).length).toBeGreaterThan(10);
+  await expectEngineEmpty(running);
+});
+
+test('an engine prefills for another: KV and rows go over, in vLLM’s kv_transfer_params', async () => {
+  const host = { design: 'deltas', kv: smallKv } as const;
+  const [p, d] = await Promise.all([attached({ host }), attached({ host })]);
+  const prompt = promptOf(50);
+  const first = await p.frontend.generate({
+    id: 'p',
+    prompt,
+    sampling: { max_tokens: 1, ignore_eos: true, extra_args: { kv_transfer_params: { do_remote_decode: true } } },
+  });
+  expect(first.kvTransferParams).toMatchObject({ do_remote_prefill: true, remote_num_tokens: 50 });
+  const second = await d.frontend.generate({
+    id: 'd',
+    prompt,
+    sampling: { max_tokens: 7, ignore_eos: true, extra_args: { kv_transfer_params: first.kvTransferParams } },
+  });
+  expectOracle(second, prompt);
+  expect(d.engine.served.engine.stats().numExternalTokens).toBeGreaterThan(0);
+  const refused = await d.frontend.generate({
+    id: 'wrong',
+    prompt,
+    sampling: { extra_args: { kv_transfer_params: { do_remote_prefill: true, remote_host: 'example.com' } } },
+  });
+  expect(refused.finishReasons).toEqual([3]);
+  expect(d.log.join('\n')).toMatch(/remote_host is "example.com"/);
+
+  const plain = await attached();
+  const ignored = await plain.frontend.generate({
+    id: 'plain',
+    prompt,
+    sampling: { max_tokens: 2, ignore_eos: true, extra_args: { kv_transfer_params: { do_remote_decode: true } } },
+  });
+  expectOracle(ignored, prompt);
+  expect(plain.log.join('\n')).toMatch(/kv_transfer_params has no effect here/);
+});
+
+test('log probabilities go with each token, and with the prompt', async () => {
+  // Of position n the logprob of a token is −n − token / 1024.
+  const logprobs = (): { of: (token: number, numTop: number) => never; push: () => void } => {
+    let position = 0;
+    return {
+      of: (token, numTop) => {
+        const tokenIds = [token, ...Array.from({ length: numTop }, (_, i) => i)];
+        return { tokenIds, logprobs: tokenIds.map((id) => -position - id / 1024), rank: position } as never;
+      },
+      push: () => (position += 1),
+    };
+  };
+  const { frontend } = await attached({ logprobs });
+  const prompt = promptOf(12);
+  const sampling = { max_tokens: 3, ignore_eos: true, logprobs: 2, prompt_logprobs: 0 };
+  const received = await frontend.generate({ id: 'r', prompt, sampling });
+  expectOracle(received, prompt);
+  const tensors = received.promptLogprobs as { shape: number[]; ids: number[]; dtype: string }[];
+  expect(tensors.map((each) => each?.dtype)).toEqual(['int32', 'float32', 'int32', undefined]);
+  expect(tensors[0]).toMatchObject({ shape: [11, 1], ids: prompt.slice(1) });
+  expect(tensors[1]!.ids).toEqual(prompt.slice(1).map((token, i) => -(i + 1) - token / 1024));
+  const lists = received.logprobs as { shape: number[]; ids: number[]; dtype: string }[][];
+  expect(lists.map(([ids]) => ids!.ids)).toEqual(received.tokens.map((token) => [token, 0, 1]));
+  expect(lists.map(([ids]) => ids!.shape)).toEqual([
+    [1, 3],
+    [1, 3],
+    [1, 3],
+  ]);
+  expect(lists.map(([, values]) => values!.ids[0])).toEqual(received.tokens.map((token, i) => -12 - i - token / 1024));
+  expect(lists.map(([, , ranks]) => ranks!.ids)).toEqual([[12], [13], [14]]);
+});
