@@ -14,6 +14,7 @@ const benches: Readonly<Record<string, () => Promise<{ run: () => Promise<void> 
   transfer: () => import('./transfer.ts'),
   serving: () => import('./serving.ts'),
   volume: () => import('./volume.ts'),
+  frontend: () => import('./frontend.ts'),
 };
 
 if (process.argv.includes('--help')) {
