@@ -123,6 +123,7 @@ async function measure(name: string): Promise<Cost> {
   await queue.drained();
   const withFrontend = total(process.threadCpuUsage(together));
   socket.close();
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
   sink.postMessage('close');
   await once(sink, 'exit');
   const numParts = NUM_REQUESTS * NUM_STEPS;

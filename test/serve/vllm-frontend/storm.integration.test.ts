@@ -4,6 +4,7 @@
  */
 
 import { expect, test } from 'vitest';
+import type { LogprobSequence } from '../../../src/serve/vllm-frontend/live-requests.ts';
 import { Random } from '../../../src/workload/random.ts';
 import { smallKv } from '../helpers.ts';
 import { attached, expectEngineEmpty, expectOracle, promptOf } from './helpers.ts';
@@ -106,17 +107,6 @@ test('an engine prefills for another: KV and rows go over, in vLLM’s kv_transf
 });
 
 test('log probabilities go with each token, and with the prompt', async () => {
-  // Of position n the logprob of a token is −n − token / 1024.
-  const logprobs = (): { of: (token: number, numTop: number) => never; push: () => void } => {
-    let position = 0;
-    return {
-      of: (token, numTop) => {
-        const tokenIds = [token, ...Array.from({ length: numTop }, (_, i) => i)];
-        return { tokenIds, logprobs: tokenIds.map((id) => -position - id / 1024), rank: position } as never;
-      },
-      push: () => (position += 1),
-    };
-  };
   const { frontend } = await attached({ logprobs });
   const prompt = promptOf(12);
   const sampling = { max_tokens: 3, ignore_eos: true, logprobs: 2, prompt_logprobs: 0 };
@@ -136,3 +126,15 @@ test('log probabilities go with each token, and with the prompt', async () => {
   expect(lists.map(([, values]) => values!.ids[0])).toEqual(received.tokens.map((token, i) => -12 - i - token / 1024));
   expect(lists.map(([, , ranks]) => ranks!.ids)).toEqual([[12], [13], [14]]);
 });
+
+/** Of position n the log probability of a token is −n − token / 1024, and its rank n. */
+function logprobs(): LogprobSequence {
+  let position = 0;
+  return {
+    of: (token, numTop) => {
+      const tokenIds = [token, ...Array.from({ length: numTop }, (_, i) => i)];
+      return { tokenIds, logprobs: tokenIds.map((id) => -position - id / 1024), rank: position };
+    },
+    push: () => (position += 1),
+  };
+}
