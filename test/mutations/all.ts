@@ -14,6 +14,7 @@ import { prefixMutations } from './prefix.ts';
 import { scheduleMutations } from './schedule.ts';
 import { serveMutations } from './serve.ts';
 import type { SourceMutation } from './source-mutation.ts';
+import { vllmFrontendMutations } from './vllm-frontend.ts';
 import { workersMutations } from './workers.ts';
 
 export const allMutations: readonly SourceMutation[] = [
@@ -32,5 +33,6 @@ export const allMutations: readonly SourceMutation[] = [
   ...prefixMutations,
   ...scheduleMutations,
   ...serveMutations,
+  ...vllmFrontendMutations,
   ...workersMutations,
 ];

@@ -11,8 +11,8 @@ export type AttachOptions = Readonly<{
   address: string;
   engine: EngineFacts;
   parallelConfigHash: string | null;
-  /** How long a frontend may take to appear and to answer. */
-  timeoutMs: number;
+  /** How long a frontend may take to appear and to answer; `null`: for ever. */
+  timeoutMs: number | null;
   goneAfterMs: number;
 }>;
 
@@ -31,7 +31,8 @@ export async function attach(options: AttachOptions, onJoin: OnJoin, signal: Abo
   const { promise: tooLate, reject } = Promise.withResolvers<never>();
   // It may reject while nothing waits for it.
   tooLate.catch(() => {});
-  const timer = setTimeout(() => reject(noFrontend(address, `none answered within ${timeoutMs / 1e3} s`)), timeoutMs);
+  const giveUp = (ms: number): void => reject(noFrontend(address, `none answered within ${ms / 1e3} s`));
+  const timer = timeoutMs === null ? undefined : setTimeout(giveUp, timeoutMs, timeoutMs);
   const onAbort = (): void => reject(signal.reason as Error);
   signal.addEventListener('abort', onAbort);
   try {

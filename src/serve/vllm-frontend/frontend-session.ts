@@ -84,6 +84,8 @@ export class FrontendSession {
 
   /** A message of the API server at `clientIndex`. */
   onMessage(clientIndex: number, frames: readonly Uint8Array[], now: number): void {
+    // Its connection came back too late.
+    if (this.#gone.has(clientIndex)) return;
     const message = readFrontendMessage(frames, clientIndex, this.#options.rules);
     switch (message.kind) {
       case 'add':

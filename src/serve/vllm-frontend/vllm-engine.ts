@@ -14,8 +14,10 @@ import type { LogprobSource } from './live-requests.ts';
 import { LAYOUT } from './wire/vllm-layout.ts';
 import type { RowsFor } from './wire/sampling-map.ts';
 
-export type VllmEngineConfig = Pick<AttachOptions, 'address' | 'parallelConfigHash' | 'timeoutMs' | 'goneAfterMs'> &
+export type VllmEngineConfig = Pick<AttachOptions, 'address' | 'parallelConfigHash' | 'goneAfterMs'> &
   Readonly<{
+    /** How long the first frontend may take to appear. */
+    timeoutMs: number;
     engine: KvEngineOptions;
     /** Among the data-parallel engines of the frontend. */
     engineIndex: number;
@@ -35,10 +37,10 @@ export class VllmEngine {
   readonly #config: VllmEngineConfig;
   readonly #facts: EngineFacts;
   readonly #stopping: AbortController = new AbortController();
+  readonly #dying: AbortController = new AbortController();
   #served: KvEngine | null = null;
   #session: FrontendSession | null = null;
   #isFlushPlanned = false;
-  #death: Readonly<{ error: unknown }> | null = null;
   #onEnd: (end: End) => void = () => {};
 
   private constructor(config: VllmEngineConfig) {
@@ -69,8 +71,8 @@ export class VllmEngine {
   async run(): Promise<'gone' | 'stopped'> {
     const { signal } = this.#stopping;
     try {
-      for (;;) {
-        const end = await this.#serveFrontend(signal);
+      for (let timeoutMs: number | null = this.#config.timeoutMs; ; timeoutMs = null) {
+        const end = await this.#serveFrontend(timeoutMs);
         if (end.kind === 'dead') throw end.error;
         if (end.kind === 'stopped' || this.#config.once) return end.kind;
       }
@@ -88,11 +90,12 @@ export class VllmEngine {
     this.#onEnd({ kind: 'stopped' });
   }
 
-  async #serveFrontend(signal: AbortSignal): Promise<End> {
-    const { log, address, parallelConfigHash, timeoutMs, goneAfterMs } = this.#config;
+  /** `timeoutMs`: how long the first one may take to appear; `null`: those after it come when they come. */
+  async #serveFrontend(timeoutMs: number | null): Promise<End> {
+    const { log, address, parallelConfigHash, goneAfterMs } = this.#config;
+    const signal = AbortSignal.any([this.#stopping.signal, this.#dying.signal]);
     const { promise: ended, resolve } = Promise.withResolvers<End>();
     this.#onEnd = resolve;
-    if (this.#death !== null) return { kind: 'dead', ...this.#death };
     log('info', `waiting for a vLLM frontend at ${address}`);
     const options: AttachOptions = { address, engine: this.#facts, parallelConfigHash, timeoutMs, goneAfterMs };
     const onJoin: OnJoin = (addresses, sockets) => this.#openSession(addresses.inputs.length, addresses, sockets);
@@ -176,7 +179,7 @@ export class VllmEngine {
       },
       onRestart: () => log('warn', 'new workers run; what ran is computed anew'),
       onDeath: (error) => {
-        this.#death = { error };
+        this.#dying.abort(error);
         this.#onEnd({ kind: 'dead', error });
       },
       onKvFailure: (requestId, error) => log('warn', `KV of "${requestId}" did not come: ${error.message}`),

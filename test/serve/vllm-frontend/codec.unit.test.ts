@@ -122,7 +122,7 @@ test('any request comes through', () => {
       isListed('logit_bias', params.logit_bias !== undefined);
       isListed('allowed_token_ids', (params.allowed_token_ids ?? []).length > 0);
     }),
-    { numRuns: 200 },
+    { numRuns: 80 },
   );
 });
 
@@ -136,7 +136,7 @@ test('bytes that are cut or flipped are refused by name, or read; nothing is thr
       expect(['add', 'refused', 'unreadable']).toContain(message.kind);
       if (message.kind === 'refused') expect(message.clientIndex).toBe(1);
     }),
-    { numRuns: 400 },
+    { numRuns: 150 },
   );
   const lie = Uint8Array.of(0xdd, 0xff, 0xff, 0xff, 0xff);
   expect(readFrontendMessage([Uint8Array.of(0), lie], 0, rules).kind).toBe('unreadable');
@@ -246,7 +246,7 @@ test('any outputs can be read: arrays in their places, frames in the order in wh
       }
       expect(numNamed).toBe(frames.length - 1);
     }),
-    { numRuns: 200 },
+    { numRuns: 80 },
   );
 });
 

@@ -275,13 +275,14 @@ test('whatever comes in whatever order, each request gets one end and each call 
         if (i === at && goes !== null) {
           on.world.gone.add(goes);
           on.session.onClientGone(goes);
+          for (const [id, owner] of on.world.owners) if (owner === goes) expect(on.engine.requests.has(id)).toBe(false);
         }
         run(on);
       }
       settle(on);
       expectPaid(on);
     }),
-    { numRuns: 300 },
+    { numRuns: 150 },
   );
 });
 
@@ -301,7 +302,7 @@ test('a session that stops pays what it owes, and refuses what comes later', () 
       expect(on.world.replies.get(77n + 2n ** 63n)).toBe('Server shutting down');
       expect(on.world.finals.get('late')).toEqual([2]);
     }),
-    { numRuns: 100 },
+    { numRuns: 50 },
   );
 });
 
