@@ -4,6 +4,8 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { expect, onTestFinished, test } from 'vitest';
+import { attach } from '../../../src/serve/vllm-frontend/attach.ts';
+import type { EngineFacts } from '../../../src/serve/vllm-frontend/handshake.ts';
 import { attached, expectEngineEmpty, expectOracle, promptOf, startEngine } from './helpers.ts';
 import { MirrorFrontend, pack, type Received } from './mirror-frontend.ts';
 
@@ -213,18 +215,34 @@ async function openAgain(address: string): Promise<MirrorFrontend> {
   }
 }
 
-/** What the engine ends with. */
+const facts: EngineFacts = {
+  engineIndex: 0,
+  version: 'test',
+  instanceId: 'test',
+  maxModelLen: 512,
+  numBlocks: 513,
+  blockSize: 4,
+  maxNumSeqs: 64,
+  maxNumBatchedTokens: 256,
+  numWorkers: 1,
+};
+
+/** Why nothing at an address can be joined. */
 async function problemAt(address: string, timeoutMs: number): Promise<string> {
-  return String(await (await startEngine(address, { timeoutMs })).ended);
+  const options = { address, engine: facts, parallelConfigHash: null, timeoutMs, goneAfterMs: 100 };
+  const onJoin = (): never => {
+    throw new Error('it was joined');
+  };
+  return attach(options, onJoin, new AbortController().signal).then(() => 'none', String);
 }
 
-/** What the engine ends with whose HELLO is answered so. */
+/** The same of a frontend that answers HELLO so. */
 async function said(frame: unknown): Promise<string> {
   const frontend = await MirrorFrontend.open();
-  const { ended } = await startEngine(frontend.address);
+  const problem = problemAt(frontend.address, 10_000);
   await frontend.receiveHello();
   await frontend.sendRaw([pack(frame)]);
-  const problem = String(await ended);
+  const text = await problem;
   frontend.close();
-  return problem;
+  return text;
 }

@@ -56,20 +56,26 @@ export async function startEngine(address: string, overrides: EngineOverrides = 
   return { engine, ended, log };
 }
 
-/** A frontend with an engine; both are closed with the test. */
-export async function attached(
-  overrides: EngineOverrides = {},
-  options: MirrorOptions = {},
-): Promise<RunningEngine & { frontend: MirrorFrontend }> {
+export type Attached = RunningEngine & Readonly<{ frontend: MirrorFrontend; close: () => Promise<void> }>;
+
+/** A frontend with an engine, which the caller closes. */
+export async function openAttached(overrides: EngineOverrides = {}, options: MirrorOptions = {}): Promise<Attached> {
   const frontend = await MirrorFrontend.open(options);
   const running = await startEngine(frontend.address, { engineIndex: options.engineIndex ?? 0, ...overrides });
-  onTestFinished(async () => {
+  const close = async (): Promise<void> => {
     running.engine.stop();
     await running.ended;
     frontend.close();
-  });
+  };
   await frontend.attach();
-  return { ...running, frontend };
+  return { ...running, frontend, close };
+}
+
+/** The same, closed with the test. */
+export async function attached(overrides: EngineOverrides = {}, options: MirrorOptions = {}): Promise<Attached> {
+  const opened = await openAttached(overrides, options);
+  onTestFinished(opened.close);
+  return opened;
 }
 
 /** Tokens and rows are those of the oracle, from `start` on. */
