@@ -2,6 +2,7 @@
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { modelPreset } from '../../../src/kernels/model/model-presets.ts';
+import type { LogprobSequence } from '../../../src/serve/vllm-frontend/live-requests.ts';
 import { tiny } from '../helpers.ts';
 import { addArray, pack } from './mirror-frontend.ts';
 import { attached, expectEngineEmpty, expectOracle, openAttached, promptOf, type Attached } from './helpers.ts';
@@ -51,27 +52,6 @@ test('requests come back with the tokens and rows of the oracle, inline and in f
   await expectEngineEmpty(shared);
 });
 
-test('rows of more than 256 experts are 16 bits wide, from routed_experts_prompt_start on', async () => {
-  const model = { ...modelPreset('tiny'), numExperts: 300, topK: 3 };
-  const { frontend } = await attached({ host: { model } });
-  const prompt = promptOf(30);
-  const received = await frontend.generate({
-    id: 'wide',
-    prompt,
-    sampling: { ...greedy, max_tokens: 4, routed_experts_prompt_start: 11 },
-  });
-  expectOracle(received, prompt, 11, model);
-  expect(received.rows[0]).toMatchObject({ dtype: '<u2', shape: [19, 2, 3] });
-});
-
-test('a design that hands rows out at the end sends them with the last output', async () => {
-  const { frontend } = await attached({ host: { design: 'deltas' } });
-  const prompt = promptOf(70);
-  const received = await frontend.generate({ id: 'late', prompt, sampling: { ...greedy, max_tokens: 5 } });
-  expectOracle(received, prompt);
-  expect(received.rows.map(({ shape }) => shape)).toEqual([[74, 2, 2]]);
-});
-
 test('children of n, salts, prefix hits and minimal tokens are the engine’s', async () => {
   const { frontend } = shared;
   const prompt = promptOf(41, 9);
@@ -105,13 +85,38 @@ test('children of n, salts, prefix hits and minimal tokens are the engine’s', 
   expectOracle(unlimited, prompt);
 });
 
-test('rows are returned to those that ask, where the engine is told so', async () => {
-  const { frontend } = await attached({ rowsFor: 'asked' });
-  const sampling = { ...greedy, max_tokens: 2 };
-  const plain = await frontend.generate({ id: 'plain', prompt: [1, 2, 3], sampling });
+test('rows of more than 256 experts are 16 bits wide; those that ask get them; log probabilities go with tokens', async () => {
+  const model = { ...modelPreset('tiny'), numExperts: 300, topK: 3 };
+  const { frontend } = await attached({ host: { model }, rowsFor: 'asked', logprobs });
+  const prompt = promptOf(30);
+  const plain = await frontend.generate({ id: 'plain', prompt, sampling: { ...greedy, max_tokens: 2 } });
   expect(plain.rows).toEqual([]);
-  const asked = { ...sampling, extra_args: { return_routed_experts: true } };
-  expectOracle(await frontend.generate({ id: 'asked', prompt: [1, 2, 3], sampling: asked }), [1, 2, 3]);
+  const asked = { routed_experts_prompt_start: 11, extra_args: { return_routed_experts: true } };
+  const sampling = { ...greedy, max_tokens: 3, logprobs: 2, prompt_logprobs: 0, ...asked };
+  const received = await frontend.generate({ id: 'wide', prompt, sampling });
+  expectOracle(received, prompt, 11, model);
+  expect(received.rows[0]).toMatchObject({ dtype: '<u2', shape: [19, 2, 3] });
+
+  const tensors = received.promptLogprobs as { shape: number[]; ids: number[]; dtype: string }[];
+  expect(tensors.map((each) => each?.dtype)).toEqual(['int32', 'float32', 'int32', undefined]);
+  expect(tensors[0]).toMatchObject({ shape: [29, 1], ids: prompt.slice(1) });
+  expect(tensors[1]!.ids).toEqual(prompt.slice(1).map((token, i) => -(i + 1) - token / 1024));
+  const lists = received.logprobs as { shape: number[]; ids: number[]; dtype: string }[][];
+  expect(lists.map(([ids]) => ids!.ids)).toEqual(received.tokens.map((token) => [token, 0, 1]));
+  expect(lists.map(([ids]) => ids!.shape)).toEqual(lists.map(() => [1, 3]));
+  expect(lists.map(([, values]) => values!.ids[0])).toEqual(received.tokens.map((token, i) => -30 - i - token / 1024));
+  expect(lists.map(([, , ranks]) => ranks!.ids)).toEqual([[30], [31], [32]]);
+});
+
+test('parameters without effect are named once', async () => {
+  const { frontend, log } = shared;
+  const prompt = promptOf(50);
+  const extra = { kv_transfer_params: { do_remote_decode: true } };
+  const sampling = { max_tokens: 2, ignore_eos: true, extra_args: extra, allowed_token_ids: [1] };
+  for (const id of ['first', 'second']) expectOracle(await frontend.generate({ id, prompt, sampling }), prompt);
+  for (const name of ['kv_transfer_params', 'allowed_token_ids']) {
+    expect(log.filter((line) => line.includes(`${name} has no effect here`))).toHaveLength(1);
+  }
 });
 
 test('an abort ends a request without a word; one that is aborted immediately too', async () => {
@@ -172,3 +177,15 @@ test('unreadable messages and unknown types are named, and nothing else happens'
   expect(log.slice(numBefore).filter((line) => line.startsWith('warn')).length).toBe(frames.length + 1);
   expect(log.some((line) => line.includes('47455420'))).toBe(true);
 });
+
+/** Of position n the log probability of a token is −n − token / 1024, and its rank n. */
+function logprobs(): LogprobSequence {
+  let position = 0;
+  return {
+    of: (token, numTop) => {
+      const tokenIds = [token, ...Array.from({ length: numTop }, (_, i) => i)];
+      return { tokenIds, logprobs: tokenIds.map((id) => -position - id / 1024), rank: position };
+    },
+    push: () => (position += 1),
+  };
+}

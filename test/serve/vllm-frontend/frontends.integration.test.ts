@@ -3,17 +3,34 @@
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 import { attach } from '../../../src/serve/vllm-frontend/attach.ts';
 import type { EngineFacts } from '../../../src/serve/vllm-frontend/handshake.ts';
-import { attached, expectEngineEmpty, expectOracle, promptOf, startEngine } from './helpers.ts';
+import {
+  attached,
+  expectEngineEmpty,
+  expectOracle,
+  openAttached,
+  promptOf,
+  startEngine,
+  type Attached,
+} from './helpers.ts';
 import { MirrorFrontend, pack, type Received } from './mirror-frontend.ts';
+
+/** Of the first tests, in their order: two workers, and a frontend that goes in the last of them. */
+let shared: Attached;
+
+beforeAll(async () => {
+  shared = await openAttached({ host: { numRanks: 2 } });
+});
+
+afterAll(() => shared.close());
 
 const endless = { ignore_eos: true, max_tokens: 480 };
 const short = { ignore_eos: true, max_tokens: 5 };
 
 test('every pause holds new requests, and ends, keeps or finishes those that run', async () => {
-  const { frontend, ...running } = await attached();
+  const { frontend, ...running } = shared;
   const isPaused = (): Promise<unknown> => frontend.call('is_scheduler_paused');
   const late = async (id: string): Promise<Received> => {
     const received = await frontend.add({ id, prompt: [7, 8, 9], sampling: short });
@@ -27,6 +44,7 @@ test('every pause holds new requests, and ends, keeps or finishes those that run
   expect(await frontend.call('pause_scheduler', ['keep', true])).toBeNull();
   const numTokens = kept.tokens.length;
   const heldByKeep = await late('held by keep');
+  expect(kept.finishReasons).toEqual([]);
   expect(running.engine.served.engine.stats()).toMatchObject({ numStepsInFlight: 0, numCachedBlocks: 0 });
   expect(kept.tokens.length).toBe(numTokens);
   expect(await frontend.call('resume_scheduler')).toBeNull();
@@ -62,7 +80,7 @@ test('every pause holds new requests, and ends, keeps or finishes those that run
 });
 
 test('an update of the weights is accepted, and its version returned', async () => {
-  const { frontend } = await attached({ host: { numRanks: 2 } });
+  const { frontend } = shared;
   const rpc = (method: string, kwargs: unknown = null): Promise<unknown> =>
     frontend.call('collective_rpc', [method, null, [], kwargs]);
   expect(await rpc('init_weight_transfer_engine', { init_info: {} })).toEqual([null, null]);
@@ -77,6 +95,13 @@ test('an update of the weights is accepted, and its version returned', async () 
   for (const method of ['profile', 'reset_encoder_cache', 'execute_dummy_batch']) {
     expect(await frontend.call(method, [true, null])).toBeNull();
   }
+});
+
+test('with --once the engine ends with its frontend', async () => {
+  const { frontend, ended } = shared;
+  await frontend.add({ id: 'r', prompt: promptOf(20), sampling: endless });
+  frontend.close();
+  expect(await ended).toBe('gone');
 });
 
 test('each API server gets its own outputs, and the coordinator the counts', async () => {
@@ -101,21 +126,25 @@ test('each API server gets its own outputs, and the coordinator the counts', asy
   await expectEngineEmpty(running);
 });
 
-test('an engine that dies says so, after the last outputs; with restarts left nobody notices', async () => {
-  const dying = await attached();
-  const received = await dying.frontend.add({ id: 'r', prompt: promptOf(9), sampling: endless });
-  await dying.frontend.until(() => received.tokens.length > 0);
-  await dying.engine.served.engine.injectFault({ kind: 'exit-thread', afterMs: 0 });
-  await dying.frontend.until(() => dying.frontend.isDead);
-  expect(received.finishReasons).toEqual([3]);
-  expect(String(await dying.ended)).toMatch(/worker of rank 0 was lost/);
-
-  const { frontend, engine } = await attached({ host: { maxRestarts: 1 } });
-  const survivor = await frontend.add({ id: 'r', prompt: promptOf(9), sampling: { ...endless, max_tokens: 60 } });
+test('a lost worker is not noticed while there are restarts; then the engine says that it dies', async () => {
+  const { frontend, engine, ended } = await attached({ host: { maxRestarts: 1 } });
+  const live = engine.served.engine;
+  const survivor = await frontend.add({
+    id: 'survivor',
+    prompt: promptOf(9),
+    sampling: { ...endless, max_tokens: 60 },
+  });
   await frontend.until(() => survivor.tokens.length > 0);
-  await engine.served.engine.injectFault({ kind: 'exit-thread', afterMs: 0 });
+  await live.injectFault({ kind: 'exit-thread', afterMs: 0 });
   await frontend.until(() => survivor.finishReasons.length > 0);
   expectOracle(survivor, promptOf(9));
+
+  const received = await frontend.add({ id: 'r', prompt: promptOf(9), sampling: endless });
+  await frontend.until(() => received.tokens.length > 0);
+  await live.injectFault({ kind: 'exit-thread', afterMs: 0 });
+  await frontend.until(() => frontend.isDead);
+  expect(received.finishReasons).toEqual([3]);
+  expect(String(await ended)).toMatch(/worker of rank 0 was lost/);
 });
 
 test('an engine that is stopped aborts what runs, replies to whoever waits, and says that it ends', async () => {
@@ -178,13 +207,6 @@ test('a frontend may vanish between any two messages: the engine serves the next
   frontend.close();
 });
 
-test('with --once the engine ends with its frontend', async () => {
-  const { frontend, ended } = await attached();
-  await frontend.add({ id: 'r', prompt: promptOf(20), sampling: endless });
-  frontend.close();
-  expect(await ended).toBe('gone');
-});
-
 test('what is no frontend, or one that this engine cannot serve, is named', async () => {
   const http = createServer((_, response) => response.end('hello')).listen(0, '127.0.0.1');
   onTestFinished(() => void http.close());
@@ -230,10 +252,7 @@ const facts: EngineFacts = {
 /** Why nothing at an address can be joined. */
 async function problemAt(address: string, timeoutMs: number): Promise<string> {
   const options = { address, engine: facts, parallelConfigHash: null, timeoutMs, goneAfterMs: 100 };
-  const onJoin = (): never => {
-    throw new Error('it was joined');
-  };
-  return attach(options, onJoin, new AbortController().signal).then(() => 'none', String);
+  return attach(options, wasJoined, new AbortController().signal).then(() => 'none', String);
 }
 
 /** The same of a frontend that answers HELLO so. */
@@ -245,4 +264,8 @@ async function said(frame: unknown): Promise<string> {
   const text = await problem;
   frontend.close();
   return text;
+}
+
+function wasJoined(): never {
+  throw new Error('it was joined');
 }

@@ -282,6 +282,7 @@ export class MirrorFrontend {
 
   /** As when the frontend's process ends. */
   close(): void {
+    if (this.#handshake.closed && this.#outputs.every(({ closed }) => closed)) return;
     for (const socket of [...this.#inputs, ...this.#outputs, this.#handshake]) socket.close();
     this.#coordinator?.publisher.close();
     this.#coordinator?.stats.close();
