@@ -85,7 +85,7 @@ test('children of n, salts, prefix hits and minimal tokens are the engine’s', 
   expectOracle(unlimited, prompt);
 });
 
-test('rows of more than 256 experts are 16 bits wide; those that ask get them; log probabilities go with tokens', async () => {
+test('rows of more than 256 experts are 16 bits wide, for those that ask; tokens have log probabilities', async () => {
   const model = { ...modelPreset('tiny'), numExperts: 300, topK: 3 };
   const { frontend } = await attached({ host: { model }, rowsFor: 'asked', logprobs });
   const prompt = promptOf(30);
