@@ -58,6 +58,7 @@ async function measure(name: string): Promise<Cost> {
       numExperts: model.numExperts,
       numWorkers: 1,
       blockSize: 16,
+      weightVersion: 'default',
       logprobs: null,
       withLayers: (rows) => rows,
       rules: {

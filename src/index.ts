@@ -19,6 +19,8 @@ export type { PositionRange, RoutedRows } from './contract/routed-rows.ts';
 export { countPresent, rowAt, toArray } from './capture/routed-rows.ts';
 export { createEngine, type Engine } from './host/engine.ts';
 export type { EngineOptions } from './host/engine-options.ts';
+export type { OffloadStats } from './host/kv-tier/kv-offload.ts';
+export type { KvOffloadOptions } from './host/kv-tier/offload-options.ts';
 export type { GenerateOptions } from './host/generate-options.ts';
 export type { GenerationResult, GenerationUpdate } from './host/live-request.ts';
 export { prepareAdapters } from './kernels/device/open-device.ts';

@@ -43,8 +43,17 @@ export type DeclaredGap = Readonly<{
   law: `L${number}`;
   reason: string;
   missing?: MissingRows;
-  shows?: 'in simulation';
+  /** `with offloading`: the design keeps the law unless KV is kept outside the device. */
+  shows?: 'in simulation' | 'with offloading';
 }>;
+
+/** Those gaps that excuse something, with KV kept outside the device or without. */
+export function gapsThatApply(
+  gaps: readonly DeclaredGap[],
+  { isOffloading }: Readonly<{ isOffloading: boolean }>,
+): readonly DeclaredGap[] {
+  return isOffloading ? gaps : gaps.filter(({ shows }) => shows !== 'with offloading');
+}
 
 /** A capture design: built in, or exported by a module of the caller's own. */
 export type Design = Readonly<{
@@ -59,6 +68,14 @@ export type Design = Readonly<{
 }>;
 
 type BuiltInDesign = Design & Readonly<{ name: DesignName }>;
+
+/** Of designs whose rows lie by KV slot: what vLLM's refusal of the combination is for. */
+const STALE_SLOTS: readonly DeclaredGap[] = (['L2', 'L3', 'L4', 'L9'] as const).map((law) => ({
+  law,
+  reason:
+    'a block that comes back from host memory gets another slot, and the rows of that slot are those of a block before',
+  shows: 'with offloading',
+}));
 
 const off: BuiltInDesign = {
   name: 'off',
@@ -88,6 +105,7 @@ const shmFlock: BuiltInDesign = {
         'a request whose last token arrives after a preemption has no block table to read by; its rows are missing',
       missing: 'ended-without-blocks',
     },
+    ...STALE_SLOTS,
   ],
   engineHalf: (model, engine, { sharedRows, shmFlock: switches }) =>
     new ShmFlockEngineHalf(model, engine, sharedRows(), switches),
@@ -138,6 +156,7 @@ const slotStore: BuiltInDesign = {
       reason: 'chunks before the last emit nothing; a request that is aborted before its first token has no rows',
       missing: 'aborted',
     },
+    ...STALE_SLOTS,
   ],
   engineHalf: (model, engine) => new SlotStoreEngineHalf(model, engine),
   workerHalf: (context) => new SlotStoreWorkerHalf(context),

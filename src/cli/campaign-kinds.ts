@@ -4,6 +4,7 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 import type { AnyKind } from './campaign/core/kind.ts';
 
 const kinds: Readonly<Record<string, () => Promise<AnyKind>>> = {
+  bench: async () => (await import('./bench/sweep/sweep-kind.ts')).sweepKind,
   fuzz: async () => (await import('./fuzz/fuzz-kind.ts')).fuzzKind,
   matrix: async () => (await import('./fuzz/matrix-kind.ts')).matrixKind,
 };

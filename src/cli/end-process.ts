@@ -6,8 +6,8 @@
 import koffi from 'koffi';
 import { abandonedThreadsEnded, numAbandonedThreads } from '../worker/thread/abandoned-threads.ts';
 
-/** For threads that are stuck to return after all, and to close their devices. */
-const STUCK_MS = 5000;
+/** For threads that are stuck to return after all. They have had the time of a whole time-out; the host frees all. */
+const STUCK_MS = 500;
 
 /** Waits for abandoned threads, but only for a while. */
 export async function endProcess(code: number): Promise<never> {

@@ -3,7 +3,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { cpus, platform, release, totalmem } from 'node:os';
+import { cpus, hostname, platform, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { DeviceInfo } from '../contract/device.ts';
@@ -22,6 +22,8 @@ export type Environment = Readonly<{
   isSoftwareDevice: boolean;
   date: string;
   command: string;
+  /** By the name that its network knows. */
+  host: string;
 }>;
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -42,6 +44,7 @@ export function describeEnvironment(device: DeviceInfo): Environment {
     isSoftwareDevice: device.isSoftware,
     date: new Date().toISOString(),
     command: ['routed-experts', ...process.argv.slice(2)].join(' '),
+    host: hostname(),
   };
 }
 

@@ -2,7 +2,7 @@
 
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { scenarioOf } from '../sim/campaign.ts';
 import { readCase, type SavedCase } from '../sim/case-file.ts';
@@ -17,7 +17,7 @@ import { loadDesigns, loadedDesign } from './fuzz/loaded-designs.ts';
 import { digestsOf } from './fuzz/module-digests.ts';
 import { EXIT } from './fuzz/report.ts';
 
-type Flags = CampaignFlags & { pd?: boolean; twice?: boolean; replay?: string; save: string };
+type Flags = CampaignFlags & { pd?: boolean; offload?: boolean; twice?: boolean; replay?: string; save: string };
 
 export function fuzzCommand(): Command {
   const command = new Command('fuzz').description(
@@ -30,6 +30,12 @@ export function fuzzCommand(): Command {
     defaultDesigns: ['deltas'],
   })
     .option('--pd', 'put a prefill engine in front, behind a slow link that loses and garbles messages')
+    .addOption(
+      new Option(
+        '--offload',
+        'keep evicted KV in host memory and in files; copies are slow or fail, and files are not always believed',
+      ).conflicts('pd'),
+    )
     .option('--twice', 'run each seed twice and compare the event logs (L10)')
     .option('--replay <file>', 'run a saved case, or every case of a directory')
     .option('--save <dir>', 'where shrunk failures go', CASE_FOLDER)
@@ -57,6 +63,7 @@ async function fuzz(flags: Flags, command: Command): Promise<void> {
     from: flags.from,
     seeds: flags.seeds,
     pd: flags.pd === true,
+    ...(flags.offload === true ? { offload: true as const } : {}),
     twice: flags.twice === true,
   };
   const options = {
@@ -65,6 +72,7 @@ async function fuzz(flags: Flags, command: Command): Promise<void> {
     from: ['from'],
     seeds: ['seeds'],
     pd: ['pd'],
+    offload: ['offload'],
     twice: ['twice'],
   };
   await runCampaign(fuzzKind, description, givenFields(command, options), flags);

@@ -9,7 +9,7 @@ import { checkMatrixFiles, matrixKind, type MatrixDescription } from './fuzz/mat
 import { digestsOf } from './fuzz/module-digests.ts';
 import { whole } from './options.ts';
 
-type Flags = CampaignFlags & { pdSeeds: number; mutations?: string; out?: string };
+type Flags = CampaignFlags & { pdSeeds: number; offloadSeeds: number; mutations?: string; out?: string };
 
 export function matrixCommand(): Command {
   const command = new Command('matrix').description(
@@ -22,6 +22,7 @@ export function matrixCommand(): Command {
     defaultDesigns: testedDesignNames,
   })
     .option('--pd-seeds <n>', 'of scenarios with a prefill engine in front', whole(1, 10_000_000), 2000)
+    .option('--offload-seeds <n>', 'of scenarios with KV outside the device', whole(1, 10_000_000), 2000)
     .option('--mutations <file>', 'a table of what `npm run mutations -- --json FILE` found, too')
     .option('--out <file>', 'write the page to this file, not to standard output')
     .addHelpText(
@@ -34,15 +35,23 @@ export function matrixCommand(): Command {
 async function matrix(flags: Flags, command: Command): Promise<void> {
   const designs = await designsOf(flags);
   checkMatrixFiles(flags);
-  const { seed, from, seeds, pdSeeds } = flags;
-  const modules = digestsOf(designs);
-  const description: MatrixDescription = { kind: 'matrix', designs, modules, from: seed ?? from, seeds, pdSeeds };
+  const { seed, from, seeds, pdSeeds, offloadSeeds } = flags;
+  const description: MatrixDescription = {
+    kind: 'matrix',
+    designs,
+    modules: digestsOf(designs),
+    from: seed ?? from,
+    seeds,
+    pdSeeds,
+    offloadSeeds,
+  };
   const options = {
     designs: ['design'],
     modules: ['design'],
     from: ['from', 'seed'],
     seeds: ['seeds'],
     pdSeeds: ['pdSeeds'],
+    offloadSeeds: ['offloadSeeds'],
   };
   await runCampaign(matrixKind, description, givenFields(command, options), flags);
 }

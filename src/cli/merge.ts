@@ -16,6 +16,7 @@ export function mergeCommand(): Command {
     .argument('<part...>', 'the files of all parts, in any order')
     .option('--json', 'print the result as JSON')
     .option('--save <dir>', 'fuzz: as there')
+    .option('--csv <file>', 'bench: as there')
     .option('--mutations <file>', 'matrix: as there')
     .option('--out <file>', 'matrix: as there')
     .addHelpText('after', '\nExit code: that of the command that ran the parts; 2 parts that do not fit.')

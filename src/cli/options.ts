@@ -7,6 +7,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { rowsLayersNames } from '../capture/row-layers.ts';
 import type { RowsLayers } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
+import type { OffloadNames } from '../host/kv-tier/offload-options.ts';
 import { ROUTER_KERNELS } from '../kernels/model/route/engine-router.ts';
 
 /** A whole number in [min, max]. */
@@ -41,6 +42,13 @@ export function checkDraftFlags(
   const atLeast = 'at least 1, or leave out --draft-acceptance-rate';
   throw RoutedExpertsError.of('BAD_VALUE', '--num-speculative-tokens', numSpeculativeTokens, atLeast);
 }
+
+/** What commands call the options of KV offloading. */
+export const OFFLOAD_FLAGS: OffloadNames = {
+  hostBlocks: '--kv-offload-blocks',
+  dir: '--kv-offload-dir',
+  prefixCaching: 'prefix caching',
+};
 
 /** `--router-kernels` of every command that starts an engine. */
 export function routerKernelsOption(): Option {

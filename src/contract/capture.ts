@@ -9,7 +9,7 @@
  *     engine half   wants                                               the request is refused
  *                   hasRows, onPrefixHit, onBlocksCached, onPreempt,
  *                   acceptsExternalKv, onExternalKv, take, release      the request ends with `error`
- *                   onScheduled, onStepOutput, onBlockEvicted,
+ *                   onScheduled, onStepOutput, evictedRows, onBlockEvicted,
  *                   onCacheReset, onStepsLost, liveCounts               the design is switched off
  *     worker half   every hook                                          the design is switched off
  *
@@ -24,6 +24,7 @@ import type { EngineConfig, ModelConfig } from './config.ts';
 import type { BoundKernel, CommandRecorder, Device, DeviceBuffer } from './device.ts';
 import type { FinishReason } from './engine-core-output.ts';
 import type { RoutedExpertsError } from './errors.ts';
+import type { EvictedRows } from './kv-connector.ts';
 import type { ModelRunnerOutput, RoutedExpertDeltas } from './model-runner-output.ts';
 import type { CaptureRequest } from './request.ts';
 import type { RoutedRows } from './routed-rows.ts';
@@ -78,6 +79,15 @@ export interface CaptureEngineHalf {
    * The KV of the positions `[from, to)` has come, with their rows or with `null`. The blocks that it fills are cached.
    */
   onExternalKv?(request: CaptureRequest, from: number, to: number, rows: RoutedRows | null): void;
+
+  /**
+   * `true`: a wanted request may begin with blocks of a KV tier, though no rows come with them. What the half hands out
+   * for them is its own affair. Absent: such blocks are for halves with `acceptsExternalKv`.
+   */
+  readonly takesTierKv?: boolean;
+
+  /** Returns the rows of a followed block that is being evicted, before `onBlockEvicted`; `null`: there are none. */
+  evictedRows?(blockId: number): EvictedRows | null;
 
   /**
    * `true`: the half keeps something with cached blocks. The scheduler then calls `onBlocksCached` for wanted requests,

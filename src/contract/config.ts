@@ -188,14 +188,17 @@ export type LockstepConfig = Readonly<{
   collectiveTimeoutMs: number;
   /** Absent: `modular`. */
   dispatch?: Dispatch;
+  /** Of `modular-shards`: the most rows that a rank routes alone, `[rows, L, K]` words. Absent = 0. */
+  shardWords?: number;
 }>;
 
 /**
  * What the router of a data-parallel rank sees, and with it the capture hook: its own rows (`modular`), those of all
  * engines (`naive`), or those of all engines with each engine's padded to shards of its tensor-parallel ranks
- * (`naive-shards`, under sequence parallelism).
+ * (`naive-shards`, under sequence parallelism). Or each tensor-parallel rank routes a shard of its engine's rows alone
+ * (`modular-shards`, sequence parallelism with a modular kernel): an all-gather brings them together.
  */
-export type Dispatch = 'modular' | 'naive' | 'naive-shards';
+export type Dispatch = 'modular' | 'naive' | 'naive-shards' | 'modular-shards';
 
 /** What a worker thread is told when it starts. Structured-cloneable. */
 export type WorkerConfig = Readonly<{

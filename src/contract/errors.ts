@@ -59,7 +59,7 @@ const messages = {
   SHARD_FAILED: (campaign: string, shard: number, problem: string): string =>
     `campaign ${campaign}: shard ${shard} failed: ${problem}; repair that, then resume it by its id`,
   SHARD_DIFFERS: (shard: number): string =>
-    `shard ${shard} ran twice and has two results (L10); run its seeds with fuzz --twice on each of the machines`,
+    `shard ${shard} ran twice and has two results (L10); run it again on each of the machines (fuzz: with --twice)`,
   CAMPAIGN_STANDS: (campaign: string, seconds: number, problem: string): string =>
     `campaign ${campaign}: no shard has come back for ${seconds} s (--patience): ${problem}; then resume it by its id`,
   INVARIANT: (what: string) => `internal invariant broken: ${what}; please report it with the command and seed`,

@@ -6,6 +6,10 @@
  *     waiting ─▶ externalKv ─▶ blocks allocated ─▶ startLoad ─▶ … waits for remote KV … ─▶ EngineCore.finishLoad
  *             ─▶ waiting ─▶ running
  *     ended   ─▶ keepsBlocks ─▶ … another engine reads the blocks … ─▶ EngineCore.releaseBlocks
+ *
+ * A tier is a connector that keeps blocks which the prefix cache gives up, and brings them back:
+ *
+ *     evicted ─▶ onEvicted … ─▶ onPlanned ─▶ the blocks are read, ahead of the step that overwrites them
  */
 
 import type { FinishReason } from './engine-core-output.ts';
@@ -38,10 +42,43 @@ export type KvLoad = Readonly<{
 export type KvLoadOutcome =
   Readonly<{ kind: 'loaded'; rows: RoutedRows | null }> | Readonly<{ kind: 'recompute' }> | Readonly<{ kind: 'fail' }>;
 
+/** The rows of an evicted block. They may be under way: the step that computes them has not come back. */
+export type EvictedRows = Readonly<{
+  /** The block has no rows before this position. */
+  from: number;
+  /**
+   * Those of the whole block, of which the ones before `from` are undefined; `null` as long as one is under way. A view
+   * that never changes.
+   */
+  read: () => Uint8Array | Uint16Array | Int32Array | null;
+}>;
+
+/** A cached block that is about to hold other tokens: its KV is that of all steps planned before. */
+export type EvictedBlock = Readonly<{
+  blockId: number;
+  /** Its hash: `hashWords` u32 of `hashes` from `at` on. Valid inside the call. */
+  hashes: Uint32Array;
+  at: number;
+  hashWords: number;
+  /** `null`: nobody wants them. */
+  rows: EvictedRows | null;
+}>;
+
+/** What a request looks for behind the prefix that is cached in the engine. */
+export type PrefixQuestion = Readonly<{
+  /** Tokens of that prefix, in whole blocks. */
+  numComputed: number;
+  /** A block without the rows that the request wants of it is of no use. */
+  needsRows: boolean;
+}>;
+
 /** Called synchronously by the scheduler; must not block. */
 export interface KvConnector {
-  /** Returns what can be loaded for a request, or `null`. Called once per request, before its first admission. */
-  externalKv(request: CaptureRequest): ExternalKv | null;
+  /**
+   * Returns what can be loaded for a request, or `null`. Called once per request, before its first admission. A tier is
+   * asked whenever a request looks for its prefix, with the hashes of all full blocks that it may hit.
+   */
+  externalKv(request: CaptureRequest, question: PrefixQuestion): ExternalKv | null;
 
   /** Starts a load. It is ended with `EngineCore.finishLoad`, after this call has returned. */
   startLoad(load: KvLoad): void;
@@ -57,4 +94,19 @@ export interface KvConnector {
    * or release these blocks.
    */
   onWorkersLost(): void;
+
+  /** `true`: a tier. It has the methods below. */
+  readonly isTier?: boolean;
+
+  /** A computed block leaves the prefix cache, inside the planning of a step. */
+  onEvicted?(block: EvictedBlock): void;
+
+  /**
+   * A planning ends, with a step or without. Reads that the workers are handed now run behind every step planned before
+   * and ahead of this one, as vLLM's `build_connector_meta` has it.
+   */
+  onPlanned?(): void;
+
+  /** The prefix cache was reset: what was cached before is not to come back. Not called for lost workers. */
+  onCacheReset?(): void;
 }

@@ -180,7 +180,9 @@ export class EngineCore {
 
   /** See `LiveRequests.resetPrefixCache`. */
   resetPrefixCache(options: Readonly<{ resetRunning: boolean }>): boolean {
-    return this.#requests.resetPrefixCache(options);
+    const isReset = this.#requests.resetPrefixCache(options);
+    if (isReset) this.#requests.handovers?.onCacheReset();
+    return isReset;
   }
 
   /**

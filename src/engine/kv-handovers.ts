@@ -36,12 +36,16 @@ export class KvHandovers {
   readonly #kv: KVCacheManager;
   readonly #capture: CaptureEngineHalf | null;
   readonly #waiting: WaitingRequests;
+  /** The connector is asked again and again, and hears of evictions. */
+  readonly #isTier: boolean;
 
   constructor({ connector, kv, capture, waiting }: KvHandoverParts) {
     this.#connector = connector;
     this.#kv = kv;
     this.#capture = capture;
     this.#waiting = waiting;
+    this.#isTier = connector.isTier === true;
+    if (this.#isTier) kv.pool.onReused = (blockId, hashes, at) => this.#offload(blockId, hashes, at);
   }
 
   /** Loads whose request is alive. */
@@ -64,16 +68,52 @@ export class KvHandovers {
 
   /** Whether there is KV elsewhere behind the `numComputed` tokens that are cached here, and the request may use it. */
   canLoad(request: Request, numComputed: number): boolean {
-    if (request.externalTokens < 0) request.externalTokens = this.#numExternal(request);
+    if (this.#isTier) return this.#canLoadFromTier(request, numComputed);
+    if (request.externalTokens < 0) request.externalTokens = this.#numExternal(request, numComputed);
     // The last token is computed here in any case.
     return Math.min(request.externalTokens, request.numTokens - 1) > numComputed;
   }
 
-  #numExternal(request: Request): number {
-    const external = this.#connector.externalKv(request);
-    if (external === null) return 0;
-    if (request.wanted && this.#capture!.acceptsExternalKv?.(request, external.hasRows) !== true) return 0;
+  /** Blocks of a tier come and go while a request waits. One that had its load computes what it lacks. */
+  #canLoadFromTier(request: Request, numComputed: number): boolean {
+    if (request.externalTokens === 0 || !this.#kv.hashPrefix(request)) return false;
+    const external = this.#numExternal(request, numComputed);
+    request.externalTokens = external > numComputed ? external : -1;
+    return external > numComputed;
+  }
+
+  #numExternal(request: Request, numComputed: number): number {
+    const needsRows = this.#isTier && request.wanted && !this.#accepts(request, false);
+    const external = this.#connector.externalKv(request, { numComputed, needsRows });
+    if (external === null || (request.wanted && !this.#accepts(request, external.hasRows))) return 0;
     return Math.min(external.numTokens, request.numTokens);
+  }
+
+  #accepts(request: Request, hasRows: boolean): boolean {
+    const capture = this.#capture!;
+    if (this.#isTier && capture.takesTierKv === true) return true;
+    return capture.acceptsExternalKv?.(request, hasRows) === true;
+  }
+
+  /** A cached block is about to hold other tokens. */
+  #offload(blockId: number, hashes: Uint32Array, at: number): void {
+    const { pool } = this.#kv;
+    const rows = pool.isFollowed(blockId) ? (this.#capture!.evictedRows?.(blockId) ?? null) : null;
+    this.#connector.onEvicted!({ blockId, hashes, at, hashWords: pool.hashWords, rows });
+  }
+
+  /** The planning of a step has ended. */
+  onPlanned(): void {
+    this.#connector.onPlanned?.();
+  }
+
+  onCacheReset(): void {
+    this.#connector.onCacheReset?.();
+  }
+
+  /** The request has lost its blocks: a tier may have them when it comes back. */
+  onPreempted(request: Request): void {
+    if (this.#isTier) request.externalTokens = -1;
   }
 
   /** The request has left the queue and has its blocks; the load fills those of the positions from `from` on. */
@@ -107,7 +147,7 @@ export class KvHandovers {
       this.#kv.free(request);
       return null;
     }
-    request.status = RequestStatus.waiting;
+    this.#waitAgain(request);
     if (outcome.kind === 'fail') return request;
     const { loadFrom } = request;
     request.numComputedTokens = loadFrom;
@@ -178,12 +218,17 @@ export class KvHandovers {
         continue;
       }
       this.#loseBlocks(request);
-      request.status = RequestStatus.waiting;
+      this.#waitAgain(request);
       this.#waiting.prepend(request);
     }
     this.loading.clear();
     this.dropLoaded();
     this.#connector.onWorkersLost();
+  }
+
+  /** As before its load: the workers know a request that was preempted. */
+  #waitAgain(request: Request): void {
+    request.status = request.numPreemptions > 0 ? RequestStatus.preempted : RequestStatus.waiting;
   }
 
   #loseBlocks(request: Request): void {

@@ -113,6 +113,7 @@ export class LiveRequests {
     if (request.wanted) this.capture!.onPreempt?.(request);
     this.kv.free(request);
     request.startOver(dropStaleOutput);
+    this.handovers?.onPreempted(request);
     this.numPreemptions += 1;
     this.waiting.prepend(request);
     this.preemptedIndices.push(request.index);

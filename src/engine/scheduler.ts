@@ -87,6 +87,7 @@ export class Scheduler {
     let budget = this.#scheduleRunning(step);
     if (this.requests.numPreemptions === numPreemptions && budget > 0) budget = this.#scheduleWaiting(step, budget);
     this.#dispatch(step, this.config.maxNumBatchedTokens - budget);
+    this.requests.handovers?.onPlanned();
     this.#inFlight.push(step);
     return step.output;
   }

@@ -52,4 +52,12 @@ export type { CaptureRequest } from '../contract/request.ts';
 export type { BoundKernel, CommandRecorder, Device, DeviceBuffer, Kernel } from '../contract/device.ts';
 
 // KV that comes from elsewhere.
-export type { ExternalKv, KvConnector, KvLoad, KvLoadOutcome } from '../contract/kv-connector.ts';
+export type {
+  EvictedBlock,
+  EvictedRows,
+  ExternalKv,
+  KvConnector,
+  KvLoad,
+  KvLoadOutcome,
+  PrefixQuestion,
+} from '../contract/kv-connector.ts';

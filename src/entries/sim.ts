@@ -21,6 +21,7 @@ export {
 } from '../sim/campaign.ts';
 export { readCase, writeCase, type SavedCase } from '../sim/case-file.ts';
 export { drawScenario } from '../sim/draw-scenario.ts';
+export { drawOffloadScenario } from '../sim/offload/draw-offload-scenario.ts';
 export { drawPdScenario } from '../sim/pd/draw-pd-scenario.ts';
 export { LAWS, type LawName, type Violation, type ViolationKind } from '../sim/laws/violation.ts';
 export { runScenario, type ScenarioResult } from '../sim/run-scenario.ts';

@@ -17,11 +17,14 @@ import { RankGrid } from '../worker/pipeline/lockstep/rank-grid.ts';
 import { EngineMember } from '../worker/thread/engine-member.ts';
 import { newLockstep, watchedRows } from '../worker/thread/shared-lockstep.ts';
 import { ThreadExecutor, type ThreadExecutorConfig } from '../worker/thread/thread-executor.ts';
+import type { KvOffloadOptions } from './kv-tier/offload-options.ts';
 
 export type SessionConfig = Omit<ThreadExecutorConfig, 'design' | 'sharedMemory'> &
   Readonly<{
     /** Policy of `deltas`; absent = its default. */
     prefixRows?: PrefixRows;
+    /** Where KV blocks go that the prefix cache gives up; absent = nowhere. */
+    kvOffload?: KvOffloadOptions;
     /** The layers that rows count; absent = `routers`. */
     rowsLayers?: RowsLayers;
     /**

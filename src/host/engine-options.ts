@@ -19,6 +19,7 @@ import { modelPreset } from '../kernels/model/model-presets.ts';
 import { ROUTER_KERNELS } from '../kernels/model/route/engine-router.ts';
 import { designReference } from '../worker/design-module.ts';
 import type { SessionConfig } from './design-session.ts';
+import { checkOffload, NO_OFFLOAD, type KvOffloadOptions, type OffloadNames } from './kv-tier/offload-options.ts';
 import { requireNames, requireOneOf, requireText } from './option-checks.ts';
 
 /** A timer of Node waits no longer, in ms. */
@@ -49,6 +50,11 @@ export type EngineOptions = Readonly<{
   design?: string | URL;
   /** Rows of prefix-cached tokens under `deltas`; default `complete`. */
   prefixRows?: PrefixRows;
+  /**
+   * Where KV blocks go that the prefix cache gives up: `hostBlocks` of them to host memory, and with `dir` to files
+   * that outlive the engine (`dirBlocks`, `weightVersion`). Default: they are gone.
+   */
+  kvOffload?: Partial<KvOffloadOptions>;
   /**
    * The layers that rows count: those that have a router (`routers`, default), or `all` of the model's, dense ones as
    * zeros. `rows.layers` says which have a router.
@@ -82,6 +88,7 @@ const OPTIONS: Readonly<Record<keyof EngineOptions, true>> = {
   routerKernels: true,
   design: true,
   prefixRows: true,
+  kvOffload: true,
   rowsLayers: true,
   numRanks: true,
   queueDepth: true,
@@ -101,17 +108,18 @@ export function engineSettings(options: EngineOptions): EngineSettings {
   requireWhole('queueDepth', queueDepth, 1, 16);
   requireWhole('numRanks', numRanks, 1, 16);
   requireWhole('maxRestarts', maxRestarts, 0, 1000);
-  const { stepTimeoutMs, prefixRows, rowsLayers = 'routers', routerKernels = 'auto' } = options;
+  const { stepTimeoutMs, prefixRows, kvOffload, rowsLayers = 'routers', routerKernels = 'auto' } = options;
   requireOneOf('rowsLayers', rowsLayers, rowsLayersNames);
   if (stepTimeoutMs !== undefined) requireWhole('stepTimeoutMs', stepTimeoutMs, 0, MOST_TIMER_MS);
   if (!ROUTER_KERNELS.includes(routerKernels))
     throw RoutedExpertsError.of('UNKNOWN_NAME', 'routerKernels', routerKernels, ROUTER_KERNELS);
+  const engine = engineConfig(options.engine ?? {}, { queueDepth });
   return {
     design: designReference(design),
     maxRestarts,
     session: {
       model: modelOf(options.model),
-      engine: engineConfig(options.engine ?? {}, { queueDepth }),
+      engine,
       device,
       adapter: options.adapter ?? null,
       ...(options.clockTimes === undefined ? {} : { clockTimes: clockTimesOf(options.clockTimes, device) }),
@@ -122,9 +130,27 @@ export function engineSettings(options: EngineOptions): EngineSettings {
       rowsLayers,
       router: { kind: 'modular', kernels: routerKernels },
       ...(stepTimeoutMs === undefined ? {} : { stepTimeoutMs }),
+      ...(kvOffload === undefined ? {} : { kvOffload: offloadOf(kvOffload, engine) }),
       ...(prefixRows === undefined ? {} : { prefixRows: prefixRowsByName(prefixRows) }),
     },
   };
+}
+
+const OFFLOAD_NAMES: OffloadNames = {
+  hostBlocks: 'kvOffload.hostBlocks',
+  dir: 'kvOffload.dir',
+  prefixCaching: 'engine.enablePrefixCaching',
+};
+
+function offloadOf(given: Partial<KvOffloadOptions>, engine: EngineConfig): KvOffloadOptions {
+  requireNames('kvOffload', given, Object.keys(NO_OFFLOAD));
+  const offload = { ...NO_OFFLOAD, ...given };
+  requireWhole('kvOffload.hostBlocks', offload.hostBlocks, 0, 2 ** 24);
+  requireWhole('kvOffload.dirBlocks', offload.dirBlocks, 1, 2 ** 24);
+  requireText('kvOffload.weightVersion', offload.weightVersion);
+  if (offload.dir !== null) requireText('kvOffload.dir', offload.dir);
+  checkOffload(offload, engine, OFFLOAD_NAMES);
+  return offload;
 }
 
 function modelOf(model: EngineOptions['model']): ModelConfig {

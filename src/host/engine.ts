@@ -8,6 +8,7 @@ import type { WorkerLiveCounts } from '../worker/executor.ts';
 import { DesignSession } from './design-session.ts';
 import { engineSettings, type EngineOptions } from './engine-options.ts';
 import { engineRequest, type GenerateOptions } from './generate-options.ts';
+import type { OffloadStats } from './kv-tier/kv-offload.ts';
 import { LiveEngine } from './live-engine.ts';
 import { LiveRequest, type GenerationResult, type GenerationUpdate } from './live-request.ts';
 
@@ -105,6 +106,11 @@ export class Engine {
   /** What the engine core holds and has done. */
   stats(): EngineStats {
     return this.#live.stats();
+  }
+
+  /** What is kept of KV blocks outside the device; `null` without `kvOffload`. */
+  offloadStats(): OffloadStats | null {
+    return this.#live.offloadStats();
   }
 
   /** What the workers hold; all 0 when nothing runs. Rejects with WORKER_LOST if they are gone, as after `close`. */

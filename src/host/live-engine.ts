@@ -13,7 +13,9 @@ import type { SchedulerOutput } from '../contract/scheduler-output.ts';
 import { EngineCore, type EngineStats } from '../engine/engine-core.ts';
 import { EngineDriver, type StepTiming } from '../worker/engine-driver.ts';
 import type { Executor, TransferCounts, WorkerLiveCounts } from '../worker/executor.ts';
+import { Sha256BlockHasher } from '../engine/kv/sha256-block-hasher.ts';
 import type { DesignSession } from './design-session.ts';
+import { KvOffload, type OffloadStats } from './kv-tier/kv-offload.ts';
 
 /** Listeners are called between two steps, and must be quick. */
 export type LiveEngineOptions = Readonly<{
@@ -31,6 +33,8 @@ export type LiveEngineOptions = Readonly<{
   maxRestarts?: number;
   /** Where KV comes from and goes to; absent or `null` = nowhere. */
   connector?: KvConnector | null;
+  /** Something is wrong with the tier's files: told once, and each block is a miss. */
+  onOffloadProblem?: (message: string) => void;
 }>;
 
 /** What became of the workers so far. `lastLoss`: why they were last lost. */
@@ -45,6 +49,7 @@ export class LiveEngine {
   readonly #core: EngineCore;
   readonly #driver: EngineDriver;
   readonly #options: LiveEngineOptions;
+  readonly #offload: KvOffload | null;
   readonly #running: Promise<void>;
   #deathReason: string | null = null;
   /** What the engine died of. */
@@ -61,7 +66,10 @@ export class LiveEngine {
     this.takesExternalKv = capture === null || capture.acceptsExternalKv !== undefined;
     this.#session = session;
     this.#options = options;
-    this.#core = new EngineCore(engine, capture, { connector });
+    this.#offload = this.#makeOffload();
+    // Names of files want a hash that nobody can forge.
+    const hasher = (session.config.kvOffload?.dir ?? null) === null ? {} : { hasher: new Sha256BlockHasher() };
+    this.#core = new EngineCore(engine, capture, { connector: this.#offload ?? connector, ...hasher });
     this.#driver = new EngineDriver({
       engine: this.#core,
       executor: session.executor,
@@ -144,6 +152,11 @@ export class LiveEngine {
     return this.#core.stats();
   }
 
+  /** What the tier of evicted blocks holds and has done; `null`: there is none. */
+  offloadStats(): OffloadStats | null {
+    return this.#offload?.stats() ?? null;
+  }
+
   /** By all workers that there were. */
   transferCounts(): TransferCounts {
     const now = this.#workers.isRestarting ? NOTHING_TRANSFERRED : this.#session.executor.transferCounts();
@@ -182,6 +195,24 @@ export class LiveEngine {
     this.#driver.abort(this.#core.requestIds);
     this.#driver.stop();
     await this.#running;
+    await this.#offload?.settled();
+  }
+
+  #makeOffload(): KvOffload | null {
+    const { kvOffload } = this.#session.config;
+    if (kvOffload === undefined || kvOffload.hostBlocks === 0) return null;
+    const { connector = null, onOffloadProblem = (message) => void process.stderr.write(`${message}\n`) } =
+      this.#options;
+    if (connector !== null) {
+      const wanted = 'none with a KV connector: an engine that shares KV with others keeps none of its own';
+      throw RoutedExpertsError.of('BAD_VALUE', 'kvOffload', kvOffload.hostBlocks, wanted);
+    }
+    const engine = {
+      finishLoad: (loadId: number, outcome: KvLoadOutcome) => this.finishLoad(loadId, outcome),
+      readKv: (blockIds: readonly number[]) => this.readKv(blockIds),
+      writeKv: (blockIds: readonly number[], keys: Uint32Array<ArrayBuffer>) => this.writeKv(blockIds, keys),
+    };
+    return new KvOffload(kvOffload, this.#session.config, engine, onOffloadProblem);
   }
 
   #requireLife(): void {

@@ -19,7 +19,8 @@ const FLAGS: Readonly<Record<string, boolean>> = Object.fromEntries([
 export function resetPrefixCache(engine: LiveEngine, { query }: FastifyRequest, reply: FastifyReply): FastifyReply {
   const parameters = query as Readonly<Record<string, unknown>>;
   const resetRunning = flag(parameters, 'reset_running_requests');
-  // There is no cache outside of this engine: KV that is kept was promised to other engines, and is no cache.
+  // Blocks in host memory and files go with every reset, which may be there because the weights have changed. KV that
+  // is kept was promised to other engines, and is no cache.
   flag(parameters, 'reset_external');
   if (!engine.resetPrefixCache(resetRunning)) throw HttpError.of('CACHE_IN_USE', null, holdersOf(engine), resetRunning);
   return reply.code(200).send('');

@@ -7,6 +7,7 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { EngineCoreOutput, FinishReason } from '../contract/engine-core-output.ts';
 import type { EngineStats } from '../engine/engine-core.ts';
+import type { OffloadStats } from '../host/kv-tier/kv-offload.ts';
 import type { StepTiming } from '../worker/engine-driver.ts';
 import type { TransferCounts } from '../worker/executor.ts';
 import type { EngineHost } from './engine-host.ts';
@@ -25,6 +26,18 @@ const lengthBuckets = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_
 const iterationBuckets = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192];
 
 const LOOP_RESOLUTION_MS = 10;
+
+/** Of KV blocks outside the device: name, help and value. */
+const OFFLOAD_TOTALS: readonly (readonly [name: string, help: string, pick: (stats: OffloadStats) => number])[] = [
+  ['to_host_bytes_total', 'Bytes of KV and rows that went to host memory', (s) => s.bytesToHost],
+  ['from_host_bytes_total', 'Bytes of KV and rows that came back from it', (s) => s.bytesFromHost],
+  ['skipped_blocks_total', 'Evicted blocks that were not kept', (s) => s.blocksSkipped],
+  ['loads_total', 'Loads begun', (s) => s.loads],
+  ['failed_loads_total', 'Loads that failed', (s) => s.failedLoads],
+  ['file_writes_total', 'Blocks written to files', (s) => s.files?.writes ?? 0],
+  ['file_reads_total', 'Blocks looked for in files', (s) => s.files?.reads ?? 0],
+  ['file_problems_total', 'Files that could not be used, written, read or believed', (s) => s.fileProblems],
+];
 
 type Times = { readonly arrivedAt: number; firstTokenAt: number; lastTokenAt: number };
 
@@ -211,6 +224,24 @@ export class Metrics {
     this.#total('routed_experts:kv_loaded_bytes_total', 'Bytes of KV and rows that came', () => kv.counts.bytesLoaded);
     this.#total('routed_experts:kv_sent_bytes_total', 'Bytes of KV and rows handed out', () => kv.numBytesSent);
     this.#total('routed_experts:kv_expired_leases_total', 'Leases that ran out', () => kv.numExpired);
+  }
+
+  /** Adds what is read of KV blocks that are kept outside the device. */
+  observeOffload({ engine }: EngineHost): void {
+    const stats = (pick: (stats: OffloadStats) => number) => () => pick(engine.offloadStats()!);
+    const hits = (): number => engine.stats().numExternalTokens;
+    this.#total('vllm:external_prefix_cache_hits_total', 'Tokens whose KV came back from host memory or files', hits);
+    for (const [name, help, pick] of OFFLOAD_TOTALS) this.#total(`routed_experts:offload_${name}`, help, stats(pick));
+    this.#gauge(
+      'routed_experts:offload_host_blocks',
+      'KV blocks in host memory',
+      stats((s) => s.hostBlocks),
+    );
+    this.#gauge(
+      'routed_experts:offload_file_blocks',
+      'KV blocks in files',
+      stats((s) => s.files?.blocks ?? 0),
+    );
   }
 
   submitted(requestIds: readonly string[], maxTokens: number, n: number): void {

@@ -38,6 +38,7 @@ export class Server {
     this.#admission = new Admission(config.limits.maxConcurrent);
     metrics.observe(host, () => this.#admission.taken);
     if (host.kv !== null) metrics.observeKv(host, host.kv);
+    if (host.engine.offloadStats() !== null) metrics.observeOffload(host);
     this.#addRoutes(config);
   }
 
@@ -57,6 +58,7 @@ export class Server {
         app.log.warn('new workers run; what ran is computed anew');
       },
       onKvFailure: (id, error) => app.log.warn({ id, reason: error.message }, 'KV from elsewhere did not come'),
+      onOffloadProblem: (message) => app.log.warn(message),
       onDeath: (error) => app.log.error({ err: error }, 'the engine has stopped'),
     }).catch((error: unknown) => {
       metrics.close();

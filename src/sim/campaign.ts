@@ -1,8 +1,9 @@
 /** Many seeds of one design: what a thread of `fuzz` and `matrix` does with its share. */
 
-import { Coverage, type Mark } from './coverage.ts';
+import { Coverage, type Beside, type Mark } from './coverage.ts';
 import { drawScenario } from './draw-scenario.ts';
 import { EventLog } from './event-log.ts';
+import { drawOffloadScenario } from './offload/draw-offload-scenario.ts';
 import { drawPdScenario } from './pd/draw-pd-scenario.ts';
 import { runScenario } from './run-scenario.ts';
 import type { Scenario } from './scenario.ts';
@@ -43,6 +44,8 @@ export type SeedRange = Readonly<{ from: number; to: number }>;
 export type CampaignOptions = Readonly<{
   /** Whether storms have a prefill engine in front. */
   pd?: boolean;
+  /** Whether KV is kept outside the device. Not with `pd`. */
+  offload?: boolean;
   /** Whether each seed runs twice and its event logs are compared (L10). */
   twice: boolean;
   /** Stops after this many violations; 0 = never. */
@@ -50,15 +53,12 @@ export type CampaignOptions = Readonly<{
 }>;
 
 /**
- * Draws the storm of a seed. It has a prefill engine in front with `pd`, and for a mutant that is a defect of two
- * engines.
+ * Draws the storm of a seed. It has what the campaign asks for beside the engine, and for a mutant what its defect
+ * needs.
  */
-export function scenarioOf(
-  seed: number,
-  { mutation }: TestedDesign,
-  { pd = false }: Readonly<{ pd?: boolean | undefined }>,
-): Scenario {
-  return pd || mutation.inPd === true ? drawPdScenario(seed) : drawScenario(seed);
+export function scenarioOf(seed: number, { mutation }: TestedDesign, { pd, offload }: Beside): Scenario {
+  if (pd === true || mutation.inPd === true) return drawPdScenario(seed);
+  return offload === true || mutation.inOffload === true ? drawOffloadScenario(seed) : drawScenario(seed);
 }
 
 /** Runs a range of seeds. */

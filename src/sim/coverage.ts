@@ -1,7 +1,6 @@
 /** The rare paths that a campaign must take often enough for its result to count. */
 
 import { designs } from '../capture/designs.ts';
-import type { DesignName } from '../contract/config.ts';
 
 /** Paths of one engine, each with the least share of the scenarios that must take it. */
 const ENGINE_MARKS = {
@@ -50,24 +49,72 @@ const HANDOVER_MARKS = {
   'decode workers lost in the middle of a load': 0.0005,
 } as const;
 
-export type Mark = keyof typeof ENGINE_MARKS | keyof typeof PROXY_MARKS | keyof typeof HANDOVER_MARKS;
+/** Paths that need KV outside the device, whatever the design. */
+const OFFLOAD_MARKS = {
+  'block kept outside the device': 0.2,
+  'evicted block not kept': 0.02,
+  'file of a block not written': 0.01,
+  'cache reset with blocks outside the device': 0.02,
+  'cache reset with copies under way': 0.001,
+  'workers lost while blocks were saved': 0.001,
+} as const;
 
-const LEAST_SHARES: Readonly<Record<Mark, number>> = { ...ENGINE_MARKS, ...PROXY_MARKS, ...HANDOVER_MARKS };
+/** Those for which blocks must come back. */
+const TIER_HIT_MARKS = {
+  'block loaded back': 0.1,
+  'block loaded back for a request that wants rows': 0.03,
+  'preempted request loads its blocks back': 0.01,
+  'block found while it was on its way': 0.01,
+  'block read from a file': 0.01,
+  'file of a block not believed': 0.005,
+  'blocks did not come back and were computed again': 0.01,
+  'aborted while its blocks came back': 0.002,
+  'workers lost while blocks came back': 0.001,
+} as const;
+
+/** Those of a design that keeps rows with blocks. */
+const TIER_ROWS_MARKS = { 'rows under way when their block was evicted': 0.005 } as const;
+
+export type Mark =
+  | keyof typeof ENGINE_MARKS
+  | keyof typeof PROXY_MARKS
+  | keyof typeof HANDOVER_MARKS
+  | keyof typeof OFFLOAD_MARKS
+  | keyof typeof TIER_HIT_MARKS
+  | keyof typeof TIER_ROWS_MARKS;
+
+const LEAST_SHARES: Readonly<Record<Mark, number>> = {
+  ...ENGINE_MARKS,
+  ...PROXY_MARKS,
+  ...HANDOVER_MARKS,
+  ...OFFLOAD_MARKS,
+  ...TIER_HIT_MARKS,
+  ...TIER_ROWS_MARKS,
+};
 export const ALL_MARKS = Object.keys(LEAST_SHARES) as readonly Mark[];
-const handoverMarks = Object.keys(HANDOVER_MARKS) as readonly Mark[];
+const namesOf = (marks: Readonly<Partial<Record<Mark, number>>>): readonly Mark[] => Object.keys(marks) as Mark[];
+const handoverMarks = namesOf(HANDOVER_MARKS);
+const tierHitMarks = namesOf(TIER_HIT_MARKS);
+const tierRowsMarks = namesOf(TIER_ROWS_MARKS);
 
-const CLOSED_MARKS: Readonly<Partial<Record<DesignName, readonly Mark[]>>> = {
-  // A design that blocks has one step on the device and never fills the ring; it takes over no KV.
-  'shm-flock': ['ring full', ...handoverMarks],
-  'host-cache': ['KV loaded for a request that wants rows'],
-  'slot-store': handoverMarks,
-  'block-store': handoverMarks,
+/** Tested designs by their names; what stands for `deltas` holds for each of its policies. */
+const CLOSED_MARKS: Readonly<Record<string, readonly Mark[]>> = {
+  off: tierRowsMarks,
+  // A design that blocks has one step on the device and never fills the ring; it takes over no KV of other engines.
+  'shm-flock': ['ring full', ...handoverMarks, ...tierRowsMarks],
+  'host-cache': ['KV loaded for a request that wants rows', ...tierRowsMarks],
+  'slot-store': [...handoverMarks, ...tierRowsMarks],
+  // Rows of all requests lie with the worker, and none of them comes from elsewhere.
+  'block-store': [...handoverMarks, ...tierHitMarks, ...tierRowsMarks],
+  'deltas/recompute': tierRowsMarks,
+  'deltas/computed-only': tierRowsMarks,
 };
 
-/** Paths that a design cannot take; of one of the caller's own, those that it may be unable to take. */
-export function closedMarks(design: string): readonly Mark[] {
-  if (!Object.hasOwn(designs, design)) return ['ring full', ...handoverMarks];
-  return CLOSED_MARKS[design as DesignName] ?? [];
+/** Paths that a tested design cannot take; of one of the caller's own, those that it may be unable to take. */
+export function closedMarks(tested: string): readonly Mark[] {
+  const [design, policy] = tested.split('/');
+  if (!Object.hasOwn(designs, design!)) return ['ring full', ...handoverMarks, ...tierHitMarks, ...tierRowsMarks];
+  return [...(CLOSED_MARKS[design!] ?? []), ...(policy === undefined ? [] : (CLOSED_MARKS[tested] ?? []))];
 }
 
 /** From this many scenarios on, a campaign tells every share from chance. */
@@ -78,21 +125,28 @@ export type RareMark = Readonly<{ mark: Mark; count: number; due: number }>;
 
 export type MarkCounts = Readonly<Record<Mark, number>>;
 
-/** Returns the marks that a campaign can reach. `pd`: its storms have a prefill engine in front. */
-export function marksOf(pd: boolean): readonly Mark[] {
-  return pd ? ALL_MARKS : (Object.keys(ENGINE_MARKS) as readonly Mark[]);
+/** What storms have beside one engine: a prefill engine in front, or KV that is kept outside the device. */
+export type Beside = Readonly<{ pd?: boolean | undefined; offload?: boolean | undefined }>;
+
+/** Returns the marks that a campaign can reach. */
+export function marksOf({ pd = false, offload = false }: Beside): readonly Mark[] {
+  return [
+    ...namesOf(ENGINE_MARKS),
+    ...(pd ? [...namesOf(PROXY_MARKS), ...handoverMarks] : []),
+    ...(offload ? [...namesOf(OFFLOAD_MARKS), ...tierHitMarks, ...tierRowsMarks] : []),
+  ];
 }
 
-/** Returns the paths that a campaign over `scenarios` storms of a design should have taken more often. */
+/** Returns the paths that a campaign over `scenarios` storms of a tested design should have taken more often. */
 export function rareMarks(campaign: {
-  design: string;
-  pd: boolean;
+  tested: string;
+  beside: Beside;
   scenarios: number;
   counts: MarkCounts;
 }): RareMark[] {
-  const { design, pd, scenarios, counts } = campaign;
-  const closed = closedMarks(design);
-  return marksOf(pd)
+  const { tested, beside, scenarios, counts } = campaign;
+  const closed = closedMarks(tested);
+  return marksOf(beside)
     .filter((mark) => !closed.includes(mark))
     .map((mark) => ({ mark, count: counts[mark], due: Math.floor(scenarios * LEAST_SHARES[mark]) }))
     .filter(({ count, due }) => count < due);

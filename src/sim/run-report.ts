@@ -1,5 +1,6 @@
 /** A run as a reader wants it: the surroundings, what each part did in which step, and what was expected instead. */
 
+import type { CopyTiming, OffloadScenario } from './offload/offload-scenario.ts';
 import type { PdScenario } from './pd/pd-scenario.ts';
 import { runScenario } from './run-scenario.ts';
 import { describeMoment, type Fault } from './fault.ts';
@@ -27,6 +28,7 @@ export function reportRun(scenario: Scenario, tested: TestedDesign): string[] {
       `${engine.maxNumBatchedTokens} tokens a step, ${model.numLayers} layers, ${model.topK} of ` +
       `${model.numExperts} experts; ${features.join(', ')}`,
     ...(scenario.pd === undefined ? [] : describePrefill(scenario.pd)),
+    ...(scenario.offload === undefined ? [] : describeTier(scenario.offload)),
     ...scenario.faults.map((fault) => `fault: ${describeFault(fault)}`),
     '  step',
     ...lines,
@@ -66,6 +68,23 @@ function describePrefill({
       ? []
       : [`proxy: waits ${proxy.patienceTicks} for P, ${proxy.lostShare} of its answers lost`]),
     ...faults.map((fault) => `fault of P: ${describeFault(fault)}`),
+  ];
+}
+
+function timesOf({ ticks, jitter, slowShare, slowFactor }: CopyTiming): string {
+  return `${ticks} to ${ticks + jitter}, ${slowShare} of them ${slowFactor} times as long`;
+}
+
+function describeTier({ hostBlocks, mostCopies, copy, failedCopyShare, files }: OffloadScenario): string[] {
+  return [
+    `host memory: ${hostBlocks} blocks; copies take ${timesOf(copy)}, at most ${mostCopies} at once, ` +
+      `${failedCopyShare} of them fail`,
+    ...(files === null
+      ? []
+      : [
+          `files: ${files.blocks} blocks; they take ${timesOf(files.timing)}; ${files.failedWriteShare} are not ` +
+            `written, ${files.failedReadShare} are not what was written`,
+        ]),
   ];
 }
 

@@ -5,6 +5,8 @@ import type { Mark } from './coverage.ts';
 import { EventHeap } from './virtual/event-heap.ts';
 import { EventLog } from './event-log.ts';
 import { DeclaredStall, Judge } from './laws/judge.ts';
+import { gapsThatApply } from '../capture/designs.ts';
+import { OffloadedEngine } from './offload/offloaded-engine.ts';
 import { EnginePair } from './pd/engine-pair.ts';
 import type { Scenario } from './scenario.ts';
 import { routerOf } from './virtual/sim-kernels.ts';
@@ -35,21 +37,20 @@ export function runScenario(
   tested: TestedDesign,
   { isTracing = false }: Readonly<{ isTracing?: boolean }> = {},
 ): ScenarioResult {
-  const judge = new Judge(tested.gaps);
+  const { pd, offload } = scenario;
+  const judge = new Judge(gapsThatApply(tested.gaps, { isOffloading: offload !== undefined }));
   const log = new EventLog(isTracing);
   const marks = new Set<Mark>();
   const heap = new EventHeap();
   const uninstall = tested.mutation.install?.();
   const uninstallMeter = installCopyMeter();
-  let run: EnginePair | Storm | null = null;
+  let run: EnginePair | OffloadedEngine | Storm | null = null;
   let violation: Violation | null = null;
   try {
-    const { pd } = scenario;
     const context = { tested, router: routerOf(scenario.model), judge, log, marks };
-    run =
-      pd === undefined
-        ? new Storm(new World(scenario, context), tested, heap)
-        : new EnginePair(scenario, pd, { run: context, clock: heap });
+    if (pd !== undefined) run = new EnginePair(scenario, pd, { run: context, clock: heap });
+    else if (offload !== undefined) run = new OffloadedEngine(scenario, offload, { run: context, clock: heap });
+    else run = new Storm(new World(scenario, context), tested, heap);
     let numEvents = 0;
     while (heap.runNext()) {
       numEvents += 1;

@@ -8,6 +8,7 @@ import { RoutedExpertsError } from '../contract/errors.ts';
 import { checkModel } from '../kernels/model/kernel-shape.ts';
 import { validateEngineConfig } from '../engine/engine-config.ts';
 import { FAULT_KINDS, type Fault } from './fault.ts';
+import { checkOffloadScenario, type OffloadScenario } from './offload/offload-scenario.ts';
 import { checkPdScenario, type PdScenario } from './pd/pd-scenario.ts';
 
 /** A request of a storm, and when it comes. */
@@ -67,6 +68,8 @@ export type Scenario = Readonly<{
   faults: readonly Fault[];
   /** A prefill engine in front: `engine` and `faults` are those of the decode engine. Absent: one engine does both. */
   pd?: PdScenario;
+  /** Evicted KV goes to host memory and files, and comes back. Absent: it is gone. Not with `pd`. */
+  offload?: OffloadScenario;
 }>;
 
 const LIMIT = { requests: 10_000, faults: 10_000, prompt: 1_000_000 } as const;
@@ -116,5 +119,7 @@ export function parseScenario(text: string, file: string): Scenario {
   checkModel(model);
   validateEngineConfig(engine);
   if (scenario.pd !== undefined) checkPdScenario(scenario.pd, engine, bad);
+  if (scenario.offload !== undefined) checkOffloadScenario(scenario.offload, bad);
+  if (scenario.offload !== undefined && scenario.pd !== undefined) throw bad('has both "offload" and "pd"');
   return scenario;
 }

@@ -1,6 +1,7 @@
 /** Makes a failing scenario small: leaves out everything without which the same promise is still broken. */
 
 import type { EngineConfig } from '../contract/config.ts';
+import type { OffloadScenario } from './offload/offload-scenario.ts';
 import type { PdScenario } from './pd/pd-scenario.ts';
 import { runScenario } from './run-scenario.ts';
 import type { Fault } from './fault.ts';
@@ -71,6 +72,7 @@ function candidateOf(scenario: Scenario, i: number): Scenario | typeof END | typ
     return smaller === SAME ? SAME : { ...scenario, faults: smaller };
   }
   rest -= faults.length * FAULT.length;
+  if (scenario.offload !== undefined) return withPlainerTier(scenario, scenario.offload, rest);
   const { pd, ...alone } = scenario;
   if (pd === undefined) return END;
   // One engine is less than two; then the other engine and the link are made plainer.
@@ -90,6 +92,20 @@ function candidateOf(scenario: Scenario, i: number): Scenario | typeof END | typ
   rest -= requests.length;
   if (rest < PREFILL.length) return changed(scenario, { ...scenario, pd: PREFILL[rest]!(pd) });
   return END;
+}
+
+/** No KV outside the device is less than some; then the tier is made plainer. */
+function withPlainerTier(
+  scenario: Scenario,
+  offload: OffloadScenario,
+  choice: number,
+): Scenario | typeof END | typeof SAME {
+  if (choice === 0) {
+    const { offload: _, ...alone } = scenario;
+    return alone;
+  }
+  const plainer = TIER[choice - 1];
+  return plainer === undefined ? END : changed(scenario, { ...scenario, offload: plainer(offload) });
 }
 
 function smallerFaults(faults: readonly Fault[], choice: number): Fault[] | typeof SAME {
@@ -160,6 +176,17 @@ const PREFILL: readonly ((pd: PdScenario) => PdScenario)[] = [
   (pd) => ({ ...pd, engine: roomy(pd.engine) }),
   (pd) => ({ ...pd, engine: { ...pd.engine, enablePrefixCaching: false } }),
   (pd) => ({ ...pd, engine: { ...pd.engine, numBlocks: Math.max(2, pd.engine.numBlocks - 1) } }),
+];
+
+/** … and those of the tier. */
+const TIER: readonly ((offload: OffloadScenario) => OffloadScenario)[] = [
+  (tier) => ({ ...tier, files: null }),
+  (tier) => ({ ...tier, failedCopyShare: 0 }),
+  (tier) => ({ ...tier, copy: { ticks: 1, jitter: 0, slowShare: 0, slowFactor: 1 } }),
+  (tier) => ({ ...tier, copy: { ...tier.copy, jitter: 0, slowShare: 0 } }),
+  (tier) => ({ ...tier, hostBlocks: 1000 }),
+  (tier) => (tier.files === null ? tier : { ...tier, files: { ...tier.files, failedReadShare: 0 } }),
+  (tier) => (tier.files === null ? tier : { ...tier, files: { ...tier.files, failedWriteShare: 0, blocks: 1000 } }),
 ];
 
 const REQUEST: readonly ((request: ScenarioRequest) => ScenarioRequest)[] = [

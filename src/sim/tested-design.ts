@@ -25,6 +25,8 @@ export type Mutation = Readonly<{
   output?: (output: ModelRunnerOutput, plan: SchedulerOutput) => ModelRunnerOutput;
   /** The defect is one of two engines: storms have a prefill engine in front. */
   inPd?: true;
+  /** The defect is one of KV that is kept outside the device: storms have it. */
+  inOffload?: true;
   /** Changes the code under test for the time of a run; returns the function that changes it back. */
   install?: () => () => void;
 }>;

@@ -72,11 +72,21 @@ export class ModelRunner {
   ): Promise<ModelRunner> {
     const { rank, numRanks, model, engine, ballastMs, draftAcceptanceRate } = config;
     const drafts = draftAcceptanceRate === undefined ? {} : { draftAcceptanceRate };
-    const place = placeOf(config);
+    const place = placeOf(config, design);
+    const shard = place?.dispatch === 'modular-shards' ? { shard: { index: rank, count: numRanks } } : {};
     const room = place === null ? engine : roomForAll(engine, place);
-    const forward = await ForwardPass.create(device, { model, engine: room, ballastMs, ...drafts, kernels });
+    const captures = design.name !== 'off';
+    const forward = await ForwardPass.create(device, {
+      model,
+      engine: room,
+      ballastMs,
+      ...drafts,
+      ...shard,
+      captures,
+      kernels,
+    });
     const { slotMapping, rows } = forward;
-    if (rows === null && design.name !== 'off') throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design.name);
+    if (rows === null && captures) throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design.name);
     const capture =
       rows === null ? null : design.workerHalf({ rank, device, model, engine, slotMapping, ...rows }, resources);
     const lockstep = config.lockstep === undefined ? null : new LockstepMember(config.lockstep, rank, numRanks);
@@ -188,8 +198,9 @@ export class ModelRunner {
 
   async #endPass(pass: EndedPass<RunnerTask>, lockstep: LockstepMember): Promise<void> {
     try {
-      await lockstep.passEnded(pass.flight.frame.step.stepId, pass.task.acceptedAt);
-      this.#pipeline.passReleased(pass);
+      const { flight, task, shard } = pass;
+      const gathered = await lockstep.passEnded(flight.frame.step.stepId, task.acceptedAt, shard);
+      this.#pipeline.passReleased(pass, gathered);
     } catch (error) {
       this.#pipeline.passFailed(pass, error);
     }
@@ -216,15 +227,16 @@ type RunnerParts = Readonly<{
 type RunnerTask = WorkerTask &
   Readonly<{ acceptedAt: number; resolve: (end: TaskEnd) => void; reject: (error: unknown) => void }>;
 
-/** `null`: there are no other engines. */
-function placeOf({ lockstep, numRanks }: WorkerConfig): HookPlace | null {
-  if (lockstep === undefined || lockstep.numEngines === 1) return null;
+/** `null`: there are no other engines, and no shards. */
+function placeOf({ lockstep, numRanks }: WorkerConfig, { gaps }: Design): HookPlace | null {
+  if (lockstep === undefined) return null;
   const { numEngines, engine, dispatch = 'modular' } = lockstep;
+  if (numEngines === 1 && dispatch !== 'modular-shards') return null;
   const ranks = {
     dataParallelRank: engine,
     dataParallelSize: numEngines,
     tensorParallelSize: numRanks,
-    isSequenceParallel: dispatch === 'naive-shards',
+    isSequenceParallel: dispatch === 'naive-shards' || dispatch === 'modular-shards',
   };
-  return { ranks, dispatch };
+  return { ranks, dispatch, capturesAll: gaps.some(({ law }) => law === 'L5') };
 }

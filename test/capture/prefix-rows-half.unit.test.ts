@@ -5,6 +5,7 @@
  */
 
 import { expect, test } from 'vitest';
+import type { ModelRunnerOutput } from '../../src/contract/model-runner-output.ts';
 import { BLOCK_SIZE, missing, rowsOf, SchedulerCalls } from './scheduler-calls.ts';
 
 test('hit in the very step that computes it: the rows of both arrive together', () => {
@@ -292,4 +293,26 @@ test('the workers die: steps in flight are let go with their rows', () => {
   calls.end(a);
   calls.expectNothingHeld();
   expect(() => calls.arrive(second, [a])).toThrow(/the output of step 1 came in place of step undefined/);
+});
+
+test('a cache reset in every step: tables of steps that have come are let go, whatever is still in flight', () => {
+  const calls = new SchedulerCalls();
+  const a = calls.request(6);
+  const scheduleAndLose = (): ModelRunnerOutput => {
+    calls.admit(a, [1, 2]);
+    const output = calls.schedule([a, 6]);
+    calls.preempt(a);
+    calls.half.onCacheReset!();
+    return output;
+  };
+  let inFlight = scheduleAndLose();
+  const held: number[] = [];
+  for (let i = 0; i < 4; i++) {
+    const next = scheduleAndLose();
+    calls.arrive(inFlight, [a], [a]);
+    held.push(calls.half.liveCounts().bytes);
+    inFlight = next;
+  }
+  // Two blocks of one request.
+  expect(held).toEqual(held.map(() => 2 * BLOCK_SIZE));
 });

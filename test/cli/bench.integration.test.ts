@@ -31,14 +31,15 @@ const SMALL = ['--model', 'tiny', '--repeats', '2', '--requests', '8', '--ballas
 describe('bench', () => {
   test.each([
     // Every design's rows on WebGPU: test/worker and test/kernels. A software adapter compiles the kernels in each run.
-    ['webgpu', 'off,deltas', '1'],
-    ['cpu', designNames.join(','), '2'],
-    ['clock', 'off,deltas', '1'],
-  ])('on %s, designs %s: every row right, figures in table and JSON', async (device, designs, repeats) => {
+    { device: 'webgpu', designs: 'off,deltas', repeats: '1', run: runProcess, more: [] },
+    { device: 'cpu', designs: designNames.join(','), repeats: '2', run: runHere, more: [] },
+    { device: 'clock', designs: 'off,deltas', repeats: '1', run: runHere, more: ['--step-time', '1 ms + 10 us'] },
+  ])('on $device, designs $designs: every row right, figures in table and JSON', async (bench) => {
+    const { device, designs, repeats, run, more } = bench;
     const json = join(folder, `${device}.json`);
     const csv = join(folder, `${device}.csv`);
     const flags = ['--device', device, '--design', designs, '--repeats', repeats, '--json', json, '--csv', csv];
-    const { code, stdout, stderr } = await runProcess('bench', ...SMALL, ...flags);
+    const { code, stdout, stderr } = await run('bench', ...SMALL, ...flags, ...more);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toContain('0 mismatched');
     const result = JSON.parse(readFileSync(json, 'utf8'));
@@ -129,13 +130,15 @@ describe('bench', () => {
       'deltas',
       '--opt-in',
       '1',
+      '--length-scale',
+      '0.3',
       '--time-budget',
-      '10',
+      '6',
     );
     expect(code).toBe(0);
-    expect(oneLine(stdout)).toMatch(/pairs until ± 2 %, at most 10 s/);
+    expect(oneLine(stdout)).toMatch(/pairs until ± 2 %, at most 6 s/);
     const { cells, runs, options, warnings } = JSON.parse(readFileSync(json, 'utf8'));
-    expect(options).toMatchObject({ repeats: null, ending: { kind: 'half-width', budgetMs: 10_000 } });
+    expect(options).toMatchObject({ repeats: null, ending: { kind: 'half-width', budgetMs: 6000 } });
     const { median, low, high, halfWidth, verdict, pairs, endedBy } = cells[1].ratioToOff;
     expect(runs).toHaveLength(2 * pairs);
     expect(stdout).toContain(` · pairs of each cell: ${pairs}\n`);
@@ -286,7 +289,7 @@ describe('wrong input: exit code 2, the value, the limit, no stack trace', () =>
     [
       'a budget too short for a sweep',
       [
-        ...'bench --device cpu --model tiny --requests 2 --ballast-ms 0 --time-budget 1'.split(' '),
+        ...'bench --device cpu --model tiny --design deltas --requests 2 --ballast-ms 0 --time-budget 1'.split(' '),
         '--sweep',
         'ranks=1,2',
       ],

@@ -40,6 +40,7 @@ function render(part: Pick<CampaignPart, 'scenarios' | 'violations'>, seeds: num
     seeds,
     from: 1,
     pd: false,
+    offload: false,
     scenarios: part.scenarios,
     steps: 0,
     seconds: 1,

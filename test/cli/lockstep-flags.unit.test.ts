@@ -37,11 +37,28 @@ test('a fault of a rank that there is not is refused', () => {
   expect(() => checkFaultRank(4, 4)).toThrow(refused(message));
 });
 
+const plain = { router: 'modular', routing: 'deterministic' } as const;
+
 test('engines share the ranks alike, and only several of them dispatch', () => {
-  expect(ranksPerEngine({ ranks: 8, dataParallel: 2, dispatch: 'naive' })).toBe(4);
+  expect(ranksPerEngine({ ...plain, ranks: 8, dataParallel: 2, dispatch: 'naive' })).toBe(4);
   const alike = '--data-parallel is 3; give a number that divides the 8 ranks (--ranks), as each engine has as many';
-  expect(() => ranksPerEngine({ ranks: 8, dataParallel: 3, dispatch: 'modular' })).toThrow(refused(alike));
+  expect(() => ranksPerEngine({ ...plain, ranks: 8, dataParallel: 3, dispatch: 'modular' })).toThrow(refused(alike));
   const alone = '--dispatch is naive; give modular, or --data-parallel 2 or more';
-  expect(() => ranksPerEngine({ ranks: 8, dataParallel: 1, dispatch: 'naive' })).toThrow(refused(alone));
+  expect(() => ranksPerEngine({ ...plain, ranks: 8, dataParallel: 1, dispatch: 'naive' })).toThrow(refused(alone));
   expect(collectiveTimeoutOf({ dataParallel: 2, stepTimeout: 300 }, onGpu)).toBe(60_000);
+});
+
+const shardsRefused = (wanted: string): unknown =>
+  refused(`--dispatch is modular-shards; give another one, or ${wanted}`);
+
+test('shards are for several ranks of an engine, behind a modular router that computes', () => {
+  const shards = { ...plain, ranks: 8, dataParallel: 2, dispatch: 'modular-shards' } as const;
+  expect(ranksPerEngine(shards)).toBe(4);
+  expect(() => ranksPerEngine({ ...shards, ranks: 2 })).toThrow(
+    shardsRefused('more ranks: an engine of one rank has no shards'),
+  );
+  const monolithic = '--router modular: a monolithic one routes all rows';
+  expect(() => ranksPerEngine({ ...shards, router: 'monolithic' })).toThrow(shardsRefused(monolithic));
+  const recorded = 'no --recording, which knows no shards';
+  expect(() => ranksPerEngine({ ...shards, routing: 'replay' })).toThrow(shardsRefused(recorded));
 });

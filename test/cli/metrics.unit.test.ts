@@ -45,6 +45,7 @@ function report(fields: Partial<CellReport>): CellReport {
     prefixQueryTokens: 1,
     prefixHitTokens: 2,
     prefixRecomputedTokens: 3,
+    offload: null,
     rowBytesPeak: { device: 9220, inFlight: 8192, cached: null, requests: 12_345_678 },
     ranks: null,
     drafts: { tokens: 0, accepted: 0 },

@@ -21,6 +21,8 @@ test.each([
   ['a way without a role', [...tiny, '--pd-rows', 'carry'], /--role too, or leave out --pd-rows/],
   ['a peer without a role', [...tiny, '--kv-peer', '10.0.0.1'], /leave out --kv-peer/],
   ['an address for everybody', [...tiny, '--role', 'both', '--kv-host', '0.0.0.0'], /kv-host is 0\.0\.0\.0/],
+  ['KV shared and kept', [...tiny, '--role', 'both', '--kv-offload-blocks', '9'], /--kv-offload-blocks is 9; give 0 w/],
+  ['files without memory', [...tiny, '--kv-offload-dir', 'x'], /--kv-offload-dir is x; give it with --kv-offload-bl/],
   ['a pool that is too small', [...tiny, '--num-blocks', '2'], /--num-blocks is 2; give at least \d+, so that/],
   ['an unknown design', [...tiny, '--design', 'magic'], /unknown design "magic"; choose one of: off, shm-flock/],
   ['KV for a design that takes none', [...tiny, '--design', 'slot-store', '--role', 'both'], /--design is slot-store/],

@@ -7,6 +7,7 @@ import { libraryMutations } from './library.ts';
 import { lockstepMutations } from './lockstep.ts';
 import { handoverMutations } from './handover.ts';
 import { metricsMutations } from './metrics.ts';
+import { offloadMutations } from './offload.ts';
 import { ownDesignMutations } from './own-designs.ts';
 import { pdMutations } from './pd.ts';
 import { pipelineMutations } from './pipeline.ts';
@@ -27,6 +28,7 @@ export const allMutations: readonly SourceMutation[] = [
   ...lockstepMutations,
   ...handoverMutations,
   ...metricsMutations,
+  ...offloadMutations,
   ...ownDesignMutations,
   ...pdMutations,
   ...pipelineMutations,

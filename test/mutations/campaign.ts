@@ -6,6 +6,7 @@ const room = 'src/cli/campaign';
 const bookkeeping = { test: 'test/cli/campaign/campaign.unit.test.ts' };
 const parts = { test: 'test/cli/campaign/parts.integration.test.ts' };
 const queue = { test: 'test/cli/campaign/queue.integration.test.ts' };
+const sweep = { test: 'test/cli/campaign/sweep.integration.test.ts' };
 const noQueue = { test: 'test/cli/campaign/no-queue.integration.test.ts' };
 
 export const campaignMutations: readonly SourceMutation[] = [
@@ -31,8 +32,8 @@ export const campaignMutations: readonly SourceMutation[] = [
     name: 'campaign-two-results-taken-for-one',
     defect: 'a shard that has two different results is not noticed',
     file: `${room}/core/campaign.ts`,
-    find: 'if (JSON.stringify(known) !== JSON.stringify(result)) throw',
-    replace: 'if (JSON.stringify(known) === JSON.stringify(null)) throw',
+    find: 'if (first !== second) throw',
+    replace: "if (first === '') throw",
     killedBy: bookkeeping,
   },
   {
@@ -106,8 +107,8 @@ export const campaignMutations: readonly SourceMutation[] = [
     name: 'queue-of-all-code',
     defect: 'workers of every commit take shards from one queue',
     file: `${room}/queue/shard-queue.ts`,
-    find: 'return `shards-${version}-${commit}`;',
-    replace: 'return commit === null ? commit : `shards-${version}`;',
+    find: "'shards'}-${version}-${commit}`;",
+    replace: "'shards'}-${commit === null ? commit : version}`;",
     killedBy: queue,
   },
   {
@@ -154,7 +155,7 @@ export const campaignMutations: readonly SourceMutation[] = [
     name: 'queue-silent',
     defect: 'a command waits for a server that never replies',
     file: `${room}/queue/queue-server.ts`,
-    find: '      commandTimeout: COMMAND_MS,\n',
+    find: '      commandTimeout: replyMs,\n',
     replace: '',
     killedBy: noQueue,
   },
@@ -165,5 +166,61 @@ export const campaignMutations: readonly SourceMutation[] = [
     find: 'const { protocol, host, pathname } = new URL(url);',
     replace: 'const { protocol, host, pathname, password } = new URL(url);\n  if (password !== null) return url;',
     killedBy: noQueue,
+  },
+  {
+    name: 'sweep-times-must-be-equal',
+    defect: 'a value that was measured twice ends the campaign, since no two times are equal',
+    file: `${room}/core/campaign.ts`,
+    find: 'this.#repeatablePart(each)',
+    replace: 'each',
+    killedBy: sweep,
+  },
+  {
+    name: 'sweep-rows-need-not-be-equal',
+    defect: 'a value that served other rows where it ran again counts as the same',
+    file: 'src/cli/bench/sweep/sweep-kind.ts',
+    find: 'requests: run.accounting.submitted, rows, rowsMismatched };',
+    replace: 'requests: run.accounting.submitted, rowsMismatched, rows: rows === null };',
+    killedBy: sweep,
+  },
+  {
+    name: 'sweep-figures-without-a-machine',
+    defect: 'lines of several machines stand in one table, and nothing tells them apart',
+    file: 'src/cli/bench/report/sweep-report.ts',
+    find: 'results.map(({ environment }) => environment.host)',
+    replace: 'results.map(() => results[0]!.environment.host)',
+    killedBy: sweep,
+  },
+  {
+    name: 'sweep-with-another-file',
+    defect: 'a machine measures a design that is not the one which the campaign began with',
+    file: 'src/cli/bench/sweep/swept-bench.ts',
+    find: 'checkFiles(files);',
+    replace: '',
+    killedBy: sweep,
+  },
+  {
+    name: 'sweep-sized-to-another-device',
+    defect: 'a machine without a GPU serves a workload of its own for a campaign of GPUs',
+    file: 'src/cli/bench/sweep/swept-bench.ts',
+    find: 'if (here.pace !== pace) {',
+    replace: "if (here.pace === 'gpu') {",
+    killedBy: sweep,
+  },
+  {
+    name: 'sweep-value-that-dies-is-waited-for',
+    defect: 'a value whose process died is waited for',
+    file: 'src/cli/bench/sweep/value-processes.ts',
+    find: 'if (message === null) reject(',
+    replace: 'if (message === null && exitCode === null) return;\n    if (message === null) reject(',
+    killedBy: sweep,
+  },
+  {
+    name: 'sweep-beside-storms',
+    defect: 'a worker of storms measures, with storms beside it',
+    file: `${room}/queue/shard-queue.ts`,
+    find: "${measures ? 'benches' : 'shards'}",
+    replace: "${measures ? 'shards' : 'shards'}",
+    killedBy: queue,
   },
 ];

@@ -147,6 +147,16 @@ export const captureMutations: readonly SourceMutation[] = [
     killedBy: { test: 'test/capture/prefix-rows-half.unit.test.ts' },
   },
   {
+    name: 'tables-kept-while-a-step-is-in-flight',
+    defect: 'a cache reset in every step: rows of all outputs that it threw away are held (storm 3013056, L7)',
+    file: 'src/capture/deltas/prefix-rows/row-accumulator.ts',
+    find:
+      'before.splice(\n      0,\n      before.findLastIndex(({ firstStepId }) => firstStepId <= stepId),\n    );\n' +
+      '    return before[0]!;',
+    replace: 'return before.findLast(({ firstStepId }) => firstStepId <= stepId)!;',
+    killedBy: { test: 'test/capture/prefix-rows-half.unit.test.ts' },
+  },
+  {
     name: 'ended-with-steps-in-flight',
     defect: 'rows that come after a request has ended are lost to the requests that hit its blocks',
     file: 'src/capture/deltas/prefix-rows/engine-half.ts',

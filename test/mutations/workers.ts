@@ -128,4 +128,20 @@ export const workersMutations: readonly SourceMutation[] = [
     replace: '',
     killedBy: ranks,
   },
+  {
+    name: 'cached-rows-of-one-rank',
+    defect: 'rows that stay with cached blocks are not counted where there are several ranks',
+    file: 'src/worker/thread/live-counts.ts',
+    find: 'return { ...sum, cachedBytes: (a.cachedBytes ?? 0) + (b.cachedBytes ?? 0) };',
+    replace: 'return sum;',
+    killedBy: { test: 'test/worker/live-counts.unit.test.ts' },
+  },
+  {
+    name: 'off-allocates-for-rows',
+    defect: 'a worker that captures nothing has buffers for packed rows (L5)',
+    file: 'src/worker/model-runner.ts',
+    find: "const captures = design.name !== 'off';",
+    replace: "const captures = design.name !== '';",
+    killedBy: { test: 'test/worker/capture-buffers.unit.test.ts' },
+  },
 ];

@@ -29,7 +29,7 @@ for (const name of testedDesignNames) {
     for (const law of LAWS) {
       if (declared[law] !== undefined) expect(tested.gaps.map((gap) => gap.law)).toContain(law);
     }
-    const campaign = { design: tested.design.name, pd: false, scenarios: NUM_SEEDS, counts: marks };
+    const campaign = { tested: name, beside: {}, scenarios: NUM_SEEDS, counts: marks };
     expect(rareMarks(campaign)).toEqual([]);
   });
 }

@@ -17,6 +17,7 @@ const HOOKS = {
       'onBlocksCached',
       'onScheduled',
       'onPreempt',
+      'evictedRows',
       'onBlockEvicted',
       'onCacheReset',
       'onStepsLost',

@@ -9,7 +9,7 @@ export function guardedDesign(design: Design): Design {
     ...design,
     engineHalf: (model, engine, resources) => {
       const half = design.engineHalf(model, engine, resources);
-      return half === null ? null : new GuardedEngineHalf(design.name, half, model);
+      return half === null ? null : new GuardedEngineHalf(design.name, half, model, engine);
     },
     workerHalf: (context, resources) => {
       const watched = watchedContext(context);

@@ -6,8 +6,9 @@
  */
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
-import type { ModelConfig, RowDtype } from '../../contract/config.ts';
+import type { EngineConfig, ModelConfig, RowDtype } from '../../contract/config.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
+import type { EvictedRows } from '../../contract/kv-connector.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
@@ -32,9 +33,11 @@ const NOTHING: CaptureLiveCounts = { requests: 0, bytes: 0 };
 export class GuardedEngineHalf implements CaptureEngineHalf {
   readonly design: string;
   readonly followsBlocks: boolean;
+  readonly takesTierKv: boolean;
   /** Absent where the half has none: its absence means something. */
   readonly acceptsExternalKv?: (request: CaptureRequest, hasRows: boolean) => boolean;
   readonly onExternalKv?: (request: CaptureRequest, from: number, to: number, rows: RoutedRows | null) => void;
+  readonly #blockSize: number;
   readonly #shape: RowShape;
   readonly #needsRows: boolean;
   /** `null`: switched off, because of `#failure`. */
@@ -43,9 +46,16 @@ export class GuardedEngineHalf implements CaptureEngineHalf {
   readonly #asking: Map<number, Asking> = new Map();
   #failures: Map<string, RoutedExpertsError> = new Map();
 
-  constructor(design: string, half: CaptureEngineHalf, model: ModelConfig) {
+  constructor(
+    design: string,
+    half: CaptureEngineHalf,
+    model: ModelConfig,
+    { blockSize }: Pick<EngineConfig, 'blockSize'>,
+  ) {
     this.design = design;
     this.#half = half;
+    this.#blockSize = blockSize;
+    this.takesTierKv = half.takesTierKv === true;
     this.#shape = rowShape(model);
     this.followsBlocks = half.followsBlocks === true;
     this.#needsRows = half.needsRows === true;
@@ -129,6 +139,21 @@ export class GuardedEngineHalf implements CaptureEngineHalf {
     }
   }
 
+  evictedRows(blockId: number): EvictedRows | null {
+    const rows = this.#ofAll('evictedRows', null, (half) => half.evictedRows?.(blockId) ?? null);
+    if (rows === null) return null;
+    const { entriesPerRow, dtype } = this.#shape;
+    const length = this.#blockSize * entriesPerRow;
+    const read = (): ReturnType<EvictedRows['read']> =>
+      this.#ofAll('evictedRows', null, () => {
+        const chunk = rows.read();
+        const isBlock = chunk === null || (chunk.length === length && dtypeOf(chunk) === dtype);
+        if (!isBlock) throw new BrokenContract(`its read returned no ${length} ids of ${dtype}, and not null`);
+        return chunk;
+      });
+    return { from: rows.from, read };
+  }
+
   onBlockEvicted(blockId: number): void {
     this.#ofAll('onBlockEvicted', undefined, (half) => half.onBlockEvicted?.(blockId));
   }
@@ -197,6 +222,11 @@ export class GuardedEngineHalf implements CaptureEngineHalf {
     this.close();
     for (const asking of this.#asking.values()) this.#fail(asking, this.#failure);
   }
+}
+
+function dtypeOf(chunk: Uint8Array | Uint16Array | Int32Array): RowDtype {
+  if (chunk instanceof Int32Array) return 'int32';
+  return chunk instanceof Uint16Array ? 'uint16' : 'uint8';
 }
 
 function newAsking({ requestId, routedExpertsPromptStart: rowsEnd }: CaptureRequest): Asking {

@@ -17,4 +17,6 @@ import { DeltasEngineHalf } from '../deltas/engine-half.ts';
 
 export class HostCacheEngineHalf extends DeltasEngineHalf {
   override readonly design = 'host-cache';
+  /** Rows of tokens that a block spares the worker are missing, wherever the block comes from. */
+  readonly takesTierKv = true;
 }

@@ -24,6 +24,8 @@ import type { SharedRows } from './shared-rows.ts';
 
 export class ShmFlockEngineHalf implements CaptureEngineHalf {
   readonly design = 'shm-flock';
+  /** The source refuses a tier; without that it would read what the slots held before. */
+  readonly takesTierKv = true;
   readonly #shape: RowShape;
   readonly #blockSize: number;
   readonly #shared: SharedRows;

@@ -51,6 +51,8 @@ type Emission = {
 
 export class SlotStoreEngineHalf implements CaptureEngineHalf {
   readonly design = 'slot-store';
+  /** The source refuses a tier; without that it would read what the slots held before. */
+  readonly takesTierKv = true;
   readonly #shape: RowShape;
   readonly #blockSize: number;
   readonly #table: SlotTable;

@@ -14,23 +14,22 @@ import { DEFAULT_CLOCK_TIMES, parseStepTime, stepTimeText } from '../../kernels/
 import { workloadNames, workloads } from '../../workload/workloads.ts';
 import { designReference } from '../../worker/design-module.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread/thread-executor.ts';
+import { refuseRunFlags, withRunFlags, type RunFlags } from '../campaign/run-flags.ts';
 import { checkDraftFlags, finite, list, routerKernelsOption, rowsLayersOption, whole } from '../options.ts';
 import { runBench } from './bench.ts';
-import type { BenchOptions } from './bench-options.ts';
 import { parseLayersXK } from './flags/model-flags.ts';
 import { prepareBench } from './flags/prepare-bench.ts';
 import { experimentsJson, renderExperiments } from './experiments/experiments-report.ts';
 import { runExperiments } from './experiments/run-experiments.ts';
 import { checkOutputs, writeOutputs } from './report/output-files.ts';
-import { dividedEnding } from './pair-schedule.ts';
-import { progressDisplay, type ProgressDisplay } from './report/progress-display.ts';
+import { withProgress } from './report/progress-display.ts';
 import { reportCells } from './report/cell-report.ts';
 import { toCsv } from './report/csv.ts';
-import { renderSweep, sweepCsv, sweepJson, type SweptResult } from './report/sweep-report.ts';
 import { metricsHelp } from './report/terminal.ts';
 import { DEFAULTS, type Defaults, type Flags } from './settings.ts';
 import { renderTable, toJson } from './report.ts';
-import { checkRunning, checkSweep, LIMITS, parseSweep, sweepHelp, sweptFlags, type Sweep } from './flags/sweep.ts';
+import { LIMITS, parseSweep, sweepHelp } from './flags/sweep.ts';
+import { runSweep, runSweepCampaign } from './sweep/run-sweep.ts';
 
 /** Two cores carry as many on the clock. */
 const EXPERIMENT_RANKS = 4;
@@ -43,7 +42,7 @@ function byDevice(of: (defaults: Defaults) => number): string {
 export function benchCommand(): Command {
   const described = Object.entries(workloads).map(([name, { description }]) => `  ${name.padEnd(8)} ${description}`);
   const policies = prefixRowsNames.map((name) => `  ${name.padEnd(13)} ${prefixRowsPolicies[name].summary}`);
-  return new Command('bench')
+  const command = new Command('bench')
     .description('Serve a workload with each capture design, check every returned row, compare with capture off')
     .addOption(
       new Option('--design <names>', `designs to compare with off, of ${designNames.join(', ')}; or modules: ./mine.ts`)
@@ -134,13 +133,20 @@ export function benchCommand(): Command {
       new Option(
         '--dispatch <kind>',
         'rows that a router sees with --data-parallel: modular = its engine’s, naive = those of all engines, ' +
-          'naive-shards = the same, padded to shards of the ranks (sequence parallelism)',
+          'naive-shards = the same, padded to shards of the ranks (sequence parallelism), modular-shards = a shard ' +
+          'of its engine’s, and an all-gather behind it',
       )
-        .choices(['modular', 'naive', 'naive-shards'])
+        .choices(['modular', 'naive', 'naive-shards', 'modular-shards'])
         .default('modular'),
     )
     .option('--block-size <n>', 'tokens per KV block', whole(1, 65_536), 16)
     .option('--num-blocks <n>', 'KV blocks (default: enough that nothing is preempted)', whole(2, 2 ** 24))
+    .option(
+      '--kv-offload-blocks <n>',
+      'KV blocks kept in host memory when the pool gives them up',
+      whole(0, 2 ** 24),
+      0,
+    )
     .option(
       '--max-num-seqs <n>',
       'requests running at once (default: the concurrency, 256 in an open loop)',
@@ -216,13 +222,23 @@ export function benchCommand(): Command {
       `\nWorkloads:\n${described.join('\n')}\n\nPrefix rows (--prefix-rows):\n${policies.join('\n')}\n\n` +
         `Sweeps (--sweep):\n${sweepHelp()}\n\n` +
         `Metrics (*: in the table; with their columns of --csv):\n${metricsHelp()}\n\n` +
+        'A sweep with --queue, --campaign or --shard is a campaign, of a shard for each value (docs/campaigns.md).\n' +
+        'Wherever it runs, its cells, requests and verified rows are the same. Its figures are not: each carries\n' +
+        'the machine that measured it. All designs of a value run on one machine.\n\n' +
         'Exit code: 0 = all rows right, 1 = a law was broken, 2 = could not run',
     )
-    .action((flags: Flags, command: Command) => {
-      checkDraftFlags(flags, command);
-      if (flags.experiments) return experimentsBench(flags, command.getOptionValueSource('ranks') === 'cli');
-      return flags.sweep === undefined ? bench(flags) : sweepBench(flags.sweep, flags, command);
+    .action((flags: Flags & RunFlags, self: Command) => {
+      checkDraftFlags(flags, self);
+      if (flags.experiments) {
+        refuseRunFlags(flags, '--experiments');
+        return experimentsBench(flags, self.getOptionValueSource('ranks') === 'cli');
+      }
+      if ([flags.queue, flags.campaign, flags.shard, flags.part].some((given) => given !== undefined)) {
+        return runSweepCampaign(flags, self);
+      }
+      return flags.sweep === undefined ? bench(flags) : runSweep(flags.sweep, flags, self);
     });
+  return withRunFlags(command);
 }
 
 async function bench(flags: Flags): Promise<void> {
@@ -245,44 +261,4 @@ async function experimentsBench(flags: Flags, isRanksGiven: boolean): Promise<vo
   writeOutputs(flags, { json: experimentsJson(result), csv: '' });
   console.log(renderExperiments(result));
   if (result.problems.length > 0) process.exitCode = 1;
-}
-
-/** All flags are checked before the first run. What is known is written after each value. */
-async function sweepBench(sweep: Sweep, flags: Flags, command: Command): Promise<void> {
-  const optionOf = (flag: string) => command.options.find((option) => option.attributeName() === flag)!;
-  checkSweep(
-    sweep,
-    (flag) => command.getOptionValueSource(flag) === 'cli',
-    (flag) => optionOf(flag).long!,
-  );
-  const benches: BenchOptions[] = [];
-  for (const swept of sweptFlags(sweep, flags)) {
-    const options = await prepareBench(swept);
-    if (sweep.parameter === 'requests-running') checkRunning(options);
-    // The shaders are the same for every value.
-    const checksShaders = options.checksShaders && benches.length === 0;
-    benches.push({ ...options, checksShaders, ending: dividedEnding(options.ending, sweep.values.length) });
-  }
-  checkOutputs(flags);
-  const { parameter } = sweep;
-  const results: SweptResult[] = [];
-  for (const [i, options] of benches.entries()) {
-    const value = sweep.values[i]!.text;
-    const result = await withProgress(({ update }) =>
-      runBench(options, (progress, what) => update(progress, `${parameter} ${value}: ${what}`)),
-    );
-    results.push({ value, result });
-    writeOutputs(flags, { json: sweepJson({ parameter, results }), csv: sweepCsv({ parameter, results }) });
-  }
-  console.log(renderSweep({ parameter, results }));
-  if (results.some(({ result }) => result.problems.length > 0)) process.exitCode = 1;
-}
-
-async function withProgress<T>(work: (progress: ProgressDisplay) => Promise<T>): Promise<T> {
-  const progress = progressDisplay();
-  try {
-    return await work(progress);
-  } finally {
-    progress.stop();
-  }
 }

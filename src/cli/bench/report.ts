@@ -4,14 +4,15 @@ import { DEFAULT_PREFIX_ROWS } from '../../capture/deltas/prefix-rows.ts';
 import type { Environment } from '../environment.ts';
 import type { SessionConfig } from '../../host/design-session.ts';
 import type { BenchOptions } from './bench-options.ts';
+import type { BenchRun } from './bench-run.ts';
 import type { BenchResult } from './bench.ts';
 import type { DataParallel } from './engines/bench-engines.ts';
 import type { Ending } from './pair-schedule.ts';
 import { cellName } from './plan.ts';
 import { sumOfDeadlines } from '../../worker/thread/rank-usage.ts';
-import { percentiles, reportCells, type CellReport } from './report/cell-report.ts';
+import { hitShare, percentiles, reportCells, type CellReport, type Percentiles } from './report/cell-report.ts';
 import { deadlineLines } from './report/deadline-lines.ts';
-import { rankReports, ranksTable } from './report/rank-report.ts';
+import { rankReports, ranksTable, type RankReport } from './report/rank-report.ts';
 import { legend, metricsTable, wrapped } from './report/terminal.ts';
 
 export function renderTable(result: BenchResult): string {
@@ -25,9 +26,24 @@ export function renderTable(result: BenchResult): string {
   return [headline(result), table, legend(), ...ranks, footer(result, reports)].join('\n');
 }
 
-export function toJson(result: BenchResult): unknown {
+/** All that is told of a bench. It goes through JSON. */
+export type BenchReport = Omit<BenchResult, 'options' | 'cells' | 'comparisons' | 'runs'> &
+  Readonly<{
+    seed: number;
+    options: BenchResult['options'];
+    cells: readonly CellReport[];
+    runs: readonly ToldRun[];
+  }>;
+
+/** Every wait of every run would be most of the file. */
+type ToldRun = Omit<BenchRun, 'served'> &
+  Readonly<{
+    served: Omit<BenchRun['served'], 'ttftMs' | 'itlMs' | 'ranks'> &
+      Readonly<{ ttftMs: Percentiles; itlMs: Percentiles; ranks: readonly RankReport[] | null }>;
+  }>;
+
+export function toJson(result: BenchResult): BenchReport {
   const { options, cells: _, comparisons: __, runs, ...rest } = result;
-  // Every wait of every run would be most of the file.
   const summed = runs.map(({ served, ...run }) => {
     const waits = { ttftMs: percentiles(served.ttftMs), itlMs: percentiles(served.itlMs) };
     return { ...run, served: { ...served, ...waits, ranks: rankReports([{ ...run, served }]) } };
@@ -102,11 +118,23 @@ function footer(result: BenchResult, reports: readonly CellReport[]): string {
         `${bytes(cached)} of rows kept with cached blocks`,
     );
   });
+  reports.forEach((report, i) => {
+    const { offload } = report;
+    if (offload === null) return;
+    lines.push(
+      `${cellName(result.cells[i]!)}, host memory: ${bytes(offload.bytesToHost)} to it and ` +
+        `${bytes(offload.bytesFromHost)} back, ${Math.round(offload.loadedTokens)} tokens loaded; hit rate ` +
+        `${(100 * hitShare(report)).toFixed(1)} % with the prefix cache`,
+    );
+  });
   return [...lines, ...notes(result)].map((line) => wrapped(line, '  ')).join('\n');
 }
 
 /** What a reader has to know of a result besides its figures. */
-export function notes(result: BenchResult): string[] {
+export function notes(
+  result: Pick<BenchResult, 'shaderCheck' | 'warnings' | 'problems'> &
+    Readonly<{ runs: readonly Readonly<{ refusal: string | null; served: Pick<BenchRun['served'], 'deadlines'> }>[] }>,
+): string[] {
   const lines = deadlineLines(sumOfDeadlines(result.runs.map(({ served }) => served.deadlines)));
   if (result.shaderCheck !== null) {
     const { device, numDesigns, rowsVerified } = result.shaderCheck;

@@ -92,6 +92,7 @@ export type Flags = DeviceFlags & {
   gpus?: number[];
   blockSize: number;
   numBlocks?: number;
+  kvOffloadBlocks: number;
   maxNumSeqs?: number;
   maxNumBatchedTokens?: number;
   maxModelLen?: number;

@@ -12,6 +12,11 @@ import type { RunFlags } from './run-flags.ts';
 
 const FOLDER = join('out', 'campaigns');
 
+/** Where the campaign of this id keeps what is done. */
+export function campaignFile(id: string): string {
+  return join(FOLDER, `${id}.jsonl`);
+}
+
 /**
  * The file of a campaign; null for one that is kept nowhere. `given`: the fields of the description that were asked
  * for; in the others a campaign goes on as it began. Throws BAD_FILE.
@@ -28,7 +33,7 @@ export function openCampaignFile(
   const id = campaign ?? `${kind}-${shard === undefined ? randomBytes(4).toString('hex') : digestOf(described, build)}`;
   const place = shard === undefined ? id : `${id}-${share.index + 1}-of-${share.count}`;
   const header: PartHeader = { id, build, description: described, share };
-  const file = new ResultFile(part ?? join(FOLDER, `${place}.jsonl`), header);
+  const file = new ResultFile(part ?? campaignFile(place), header);
   checkSame(file, header, shard === undefined ? given : new Set(Object.keys(described)));
   return file;
 }

@@ -30,7 +30,7 @@ export class ResultFile {
         return;
       }
     }
-    this.part = { ...header, file, results: new Map() };
+    this.part = { ...header, file, results: [] };
     try {
       mkdirSync(dirname(file), { recursive: true });
       writeFileSync(file, `${JSON.stringify({ format: FORMAT, ...header })}\n`);
@@ -60,17 +60,13 @@ function parsePart(file: string, text: string): Part {
   if (format !== FORMAT) {
     throw RoutedExpertsError.of('BAD_FILE', file, 'holds no results of a campaign; give a file that --shard wrote');
   }
-  const results = new Map<number, unknown>();
+  const results: [number, unknown][] = [];
   for (const [i, line] of lines.entries()) {
     const { shard, result } = parseLine(line) as { shard?: unknown; result?: unknown };
     if (typeof shard !== 'number' || typeof result !== 'object') {
       throw RoutedExpertsError.of('BAD_FILE', file, `line ${i + 2} is no result of a shard; delete the line`);
     }
-    // Two processes that ran one campaign at a time have both written it.
-    if (results.has(shard) && JSON.stringify(results.get(shard)) !== JSON.stringify(result)) {
-      throw RoutedExpertsError.of('SHARD_DIFFERS', shard);
-    }
-    results.set(shard, result);
+    results.push([shard, result]);
   }
   return { ...header, file, results };
 }

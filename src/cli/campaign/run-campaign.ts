@@ -59,6 +59,8 @@ type OpenRun<Task, Result> = Omit<CampaignRun<Task, Result>, 'signal'> &
   Readonly<{
     /** Some shards were done before. */
     isResumed: boolean;
+    /** See `CampaignKind`. */
+    measures: boolean;
     close: () => void;
   }>;
 
@@ -80,6 +82,7 @@ function openRun<Described extends Description, Task, Result>(
     campaign,
     tasks,
     isResumed: done > 0,
+    measures: kind.measures === true,
     openRunner: (jobs) => kind.openRunner(jobs),
     onResult: (shard, result) => {
       if (!campaign.add(shard, result)) return;
@@ -100,8 +103,9 @@ async function untilComplete<Task, Result>(
   if (file === null) return runOnThreads({ ...run, signal: new AbortController().signal }, flags.jobs);
   if (server === null) return untilSignal((signal) => runOnThreads({ ...run, signal }, flags.jobs));
   const { runOnQueue } = await import('./queue/run-on-queue.ts');
-  const { part } = file;
-  const to = { id: part.id, build: part.build, kind: part.description.kind, patience: flags.patience, server };
+  const { id, build, description } = file.part;
+  const { measures } = run;
+  const to = { id, build, measures, kind: description.kind, patience: flags.patience, server };
   return untilSignal((signal) => runOnQueue({ ...run, signal }, to));
 }
 

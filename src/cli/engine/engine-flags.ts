@@ -14,6 +14,7 @@ import type {
 } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { engineConfig } from '../../host/engine-options.ts';
+import { checkOffload, NO_OFFLOAD, type KvOffloadOptions } from '../../host/kv-tier/offload-options.ts';
 import { DEFAULT_CLOCK_TIMES, parseStepTime, type StepTime } from '../../kernels/device/clock/clock-times.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../../kernels/model/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../../kernels/model/model-presets.ts';
@@ -24,7 +25,15 @@ import { kvRoles, pdRowsWays } from '../../serve/kv/transfer-params.ts';
 import { designReference } from '../../worker/design-module.ts';
 import { requireRows } from '../../worker/router-kinds.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread/thread-executor.ts';
-import { checkDraftFlags, finite, list, routerKernelsOption, rowsLayersOption, whole } from '../options.ts';
+import {
+  checkDraftFlags,
+  finite,
+  list,
+  OFFLOAD_FLAGS,
+  routerKernelsOption,
+  rowsLayersOption,
+  whole,
+} from '../options.ts';
 import { routerConfig } from '../router-flags.ts';
 
 /** One of the smaller published models: on a software adapter a token of a large one takes its time. */
@@ -44,6 +53,10 @@ export type EngineFlags = {
   policy: SchedulingPolicy;
   prefixCaching: boolean;
   prefixRows: PrefixRows;
+  kvOffloadBlocks: number;
+  kvOffloadDir?: string;
+  kvOffloadDirBlocks: number;
+  weightVersion: string;
   rowsLayers: RowsLayers;
   ranks: number;
   queueDepth: number;
@@ -99,6 +112,15 @@ export function addEngineFlags(
       prefixRowsByName,
       DEFAULT_PREFIX_ROWS,
     )
+    .option(
+      '--kv-offload-blocks <n>',
+      'KV blocks kept in host memory, once the pool gives them up',
+      whole(0, 2 ** 24),
+      0,
+    )
+    .option('--kv-offload-dir <dir>', 'keep such blocks in files, too: they outlive the server')
+    .option('--kv-offload-dir-blocks <n>', 'the most of these files', whole(1, 2 ** 24), NO_OFFLOAD.dirBlocks)
+    .option('--weight-version <name>', 'names the weights: blocks in files of other weights are of no use', '')
     .addOption(rowsLayersOption(rowsLayers))
     .option('--ranks <n>', 'worker threads, each running every step', whole(1, 16), 1)
     .option('--queue-depth <n>', 'steps in flight', whole(1, 16), 2)
@@ -170,6 +192,7 @@ export function addEngineFlags(
 export function checkEngineFlags(flags: EngineFlags, command: Command): void {
   checkDraftFlags(flags, command);
   checkKvFlags(flags, command);
+  checkOffloadFlags(flags);
   checkDesign(flags, command);
   if (flags.stepTime !== undefined && flags.device !== 'clock') {
     throw RoutedExpertsError.of('BAD_VALUE', '--device', flags.device, 'clock, or leave out --step-time');
@@ -178,10 +201,12 @@ export function checkEngineFlags(flags: EngineFlags, command: Command): void {
 
 /** What the flags ask for. */
 export function engineOfFlags(flags: EngineFlags): KvEngineOptions {
+  const engine = toEngineConfig(flags);
   return {
     design: flags.design,
     model: modelPreset(flags.model),
-    engine: toEngineConfig(flags),
+    engine,
+    kvOffload: toOffload(flags, engine),
     device: flags.device,
     adapter: flags.adapter ?? null,
     ...(flags.stepTime === undefined ? {} : { clockTimes: { ...DEFAULT_CLOCK_TIMES, ...flags.stepTime } }),
@@ -210,12 +235,29 @@ function checkKvFlags({ role, kvPort }: EngineFlags, command: Command): void {
   }
 }
 
+function checkOffloadFlags({ kvOffloadBlocks, role, kvPort }: EngineFlags): void {
+  if (kvOffloadBlocks === 0 || (role === undefined && kvPort === undefined)) return;
+  const wanted = '0 with --role or --kv-port: a server that shares KV with others keeps none of its own';
+  throw RoutedExpertsError.of('BAD_VALUE', OFFLOAD_FLAGS.hostBlocks, kvOffloadBlocks, wanted);
+}
+
 function checkDesign(flags: EngineFlags, command: Command): void {
   const { design, prefixRows } = flags;
   requireRows(routerConfig(flags), design);
   if (design === 'deltas' || command.getOptionValueSource('prefixRows') !== 'cli') return;
   const wanted = 'it with --design deltas only: the other designs have no policy';
   throw RoutedExpertsError.of('BAD_VALUE', '--prefix-rows', prefixRows, wanted);
+}
+
+function toOffload(flags: EngineFlags, engine: EngineConfig): KvOffloadOptions {
+  const offload: KvOffloadOptions = {
+    hostBlocks: flags.kvOffloadBlocks,
+    dir: flags.kvOffloadDir ?? null,
+    dirBlocks: flags.kvOffloadDirBlocks,
+    weightVersion: flags.weightVersion,
+  };
+  checkOffload(offload, engine, OFFLOAD_FLAGS);
+  return offload;
 }
 
 function toKvOptions(flags: EngineFlags): KvExchangeOptions | null {

@@ -3,6 +3,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { mergeParts, scenarioOf, type CampaignPart, type SeedViolation } from '../../sim/campaign.ts';
+import type { Beside } from '../../sim/coverage.ts';
 import { writeCase } from '../../sim/case-file.ts';
 import { reportRun } from '../../sim/run-report.ts';
 import { shrink } from '../../sim/shrink.ts';
@@ -19,6 +20,8 @@ export type FuzzDescription = Readonly<{
   from: number;
   seeds: number;
   pd: boolean;
+  /** Absent in campaigns without it. */
+  offload?: boolean;
   twice: boolean;
 }>;
 
@@ -30,8 +33,12 @@ const MOST_REPORTS = 5;
 
 export const fuzzKind: CampaignKind<FuzzDescription, StormTask, CampaignPart> = {
   name: 'fuzz',
-  seriesOf: ({ seeds, pd, twice, ...storms }) =>
-    stormSeries({ ...storms, numSeeds: seeds, options: { pd, twice, stopAfter: 0 } }),
+  seriesOf: ({ seeds, pd, offload, twice, ...storms }) =>
+    stormSeries({
+      ...storms,
+      numSeeds: seeds,
+      options: { pd, ...(offload === true ? { offload } : {}), twice, stopAfter: 0 },
+    }),
   sizeOf: numStorms,
   numViolations,
   openRunner: openStormThreads,
@@ -41,7 +48,7 @@ export const fuzzKind: CampaignKind<FuzzDescription, StormTask, CampaignPart> = 
 };
 
 function report(
-  { seeds, from, pd }: FuzzDescription,
+  { seeds, from, pd, offload = false }: FuzzDescription,
   parts: readonly CampaignPart[],
   { json, save = CASE_FOLDER, seconds }: ReportFlags & Readonly<{ seconds: number | null }>,
 ): void {
@@ -49,7 +56,7 @@ function report(
   const told = new Set(firstOfEachLaw(found).slice(0, MOST_REPORTS));
   const violations = found.map((violation) => ({
     ...violation,
-    ...(told.has(violation) ? saveCase(violation, { save, pd }) : { story: [], file: null }),
+    ...(told.has(violation) ? saveCase(violation, { save, beside: { pd, offload } }) : { story: [], file: null }),
   }));
   const scenarios = parts.reduce((sum, part) => sum + part.scenarios, 0);
   const steps = parts.reduce((sum, part) => sum + part.steps, 0);
@@ -57,6 +64,7 @@ function report(
     seeds,
     from,
     pd,
+    offload,
     scenarios,
     steps,
     seconds,
@@ -64,7 +72,7 @@ function report(
     stepsPerSecond: seconds === null ? null : steps / seconds,
     designs: parts.map(({ design, hash, declared, marks }) => ({ design, hash, declared, marks })),
     violations,
-    thinPaths: thinPathsOf(parts, pd),
+    thinPaths: thinPathsOf(parts, { pd, offload }),
   };
   process.exitCode = exitCodeOf(found) || (result.thinPaths.length > 0 ? EXIT.thin : 0);
   if (json === true) {
@@ -84,16 +92,19 @@ function report(
 /** Shrinks a failing seed, tells what is left, and saves it. */
 function saveCase(
   violation: SeedViolation,
-  { save, pd }: Readonly<{ save: string; pd: boolean }>,
+  { save, beside }: Readonly<{ save: string; beside: Beside }>,
 ): { story: string[]; file: string | null } {
   const tested = loadedDesign(violation.design);
-  const shrunk = shrink(scenarioOf(violation.seed, tested, { pd }), tested);
+  const shrunk = shrink(scenarioOf(violation.seed, tested, beside), tested);
   // Two runs that differ (L10) may well agree now: there is nothing to shrink.
   if (shrunk === null) return { story: [], file: null };
   const { scenario } = shrunk;
   const { law, message } = shrunk.violation;
   const name = violation.design.replace(/^[^\w]+/, '').replaceAll(/[^\w.-]+/g, '-');
-  const file = join(save, `${name}-${law}-${pd ? 'pd-' : ''}${violation.seed}.json`);
+  const file = join(
+    save,
+    `${name}-${law}-${beside.pd ? 'pd-' : beside.offload ? 'offload-' : ''}${violation.seed}.json`,
+  );
   mkdirSync(save, { recursive: true });
   writeFileSync(
     file,

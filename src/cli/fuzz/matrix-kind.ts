@@ -1,4 +1,7 @@
-/** The campaign of `matrix`: every design, with and without a prefill engine in front, then every mutant. */
+/**
+ * The campaign of `matrix`: every design alone, with a prefill engine in front, and with KV outside the device; then
+ * every mutant.
+ */
 
 import { appendFileSync, writeFileSync } from 'node:fs';
 import { RoutedExpertsError } from '../../contract/errors.ts';
@@ -21,16 +24,18 @@ export type MatrixDescription = Readonly<{
   from: number;
   seeds: number;
   pdSeeds: number;
+  offloadSeeds: number;
 }>;
 
 export const matrixKind: CampaignKind<MatrixDescription, StormTask, CampaignPart> = {
   name: 'matrix',
-  seriesOf: ({ designs, modules, from, seeds, pdSeeds }) => {
+  seriesOf: ({ designs, modules, from, seeds, pdSeeds, offloadSeeds }) => {
     const names = mutants.map(({ name }) => `mutant/${name}`);
     const twice = { twice: true, stopAfter: 0 };
     return [
       ...stormSeries({ designs, modules, from, numSeeds: seeds, options: twice }),
       ...stormSeries({ designs, modules, from, numSeeds: pdSeeds, options: { pd: true, ...twice } }),
+      ...stormSeries({ designs, modules, from, numSeeds: offloadSeeds, options: { offload: true, ...twice } }),
       ...stormSeries({
         designs: names,
         modules: {},
@@ -54,29 +59,35 @@ export function checkMatrixFiles({ out, mutations }: Pick<ReportFlags, 'out' | '
 }
 
 function report(description: MatrixDescription, all: readonly CampaignPart[], flags: ReportFlags): void {
-  const { designs, seeds, pdSeeds, from } = description;
+  const { designs, seeds, pdSeeds, offloadSeeds, from } = description;
   const mutations = flags.mutations === undefined ? [] : readMutationResults(flags.mutations);
-  const parts = all.slice(0, designs.length);
-  const pdParts = all.slice(designs.length, 2 * designs.length);
-  const killed = all.slice(2 * designs.length);
+  const partsOf = (place: number): readonly CampaignPart[] =>
+    all.slice(place * designs.length, (place + 1) * designs.length);
+  const [parts, pdParts, offloadParts] = [partsOf(0), partsOf(1), partsOf(2)];
+  const killed = all.slice(3 * designs.length);
   const rows: MutantRow[] = mutants.map((mutant, i) => ({ mutant, killedBy: killed[i]!.violations[0] ?? null }));
-  const cells = cellsByDesign(parts);
-  const pdCells = cellsByDesign(pdParts);
   const survivors = rows.filter(({ killedBy }) => killedBy === null).map(({ mutant }) => mutant.name);
+  const ranges = { seeds, pdSeeds, offloadSeeds, from };
   if (flags.json === true) {
     const kills = rows.map(({ mutant, killedBy }) => ({ name: mutant.name, number: mutant.number, killedBy }));
-    process.stdout.write(`${JSON.stringify({ seeds, pdSeeds, from, cells, pdCells, mutants: kills, mutations })}\n`);
+    const cells = { cells: cellsByDesign(parts), pdCells: cellsByDesign(pdParts) };
+    const offloadCells = cellsByDesign(offloadParts, { isOffloading: true });
+    process.stdout.write(`${JSON.stringify({ ...ranges, ...cells, offloadCells, mutants: kills, mutations })}\n`);
   }
-  const page = renderMatrix({ seeds, pdSeeds, from, parts, pdParts, rows, mutations });
+  const page = renderMatrix({ ...ranges, parts, pdParts, offloadParts, rows, mutations });
   if (flags.out !== undefined) writeTo(flags.out, page, writeFileSync);
   else if (flags.json !== true) process.stdout.write(page);
   for (const name of survivors) process.stderr.write(`mutant "${name}" survived ${MUTANT_SEEDS} seeds\n`);
   const missed = mutations.filter((mutation) => !mutation.killed).map(({ name }) => name);
   for (const name of missed) process.stderr.write(`mutation "${name}" survived its test\n`);
-  const thinPaths = [...thinPathsOf(parts, false), ...thinPathsOf(pdParts, true)];
+  const thinPaths = [
+    ...thinPathsOf(parts, {}),
+    ...thinPathsOf(pdParts, { pd: true }),
+    ...thinPathsOf(offloadParts, { offload: true }),
+  ];
   for (const path of thinPaths) process.stderr.write(`${showThinPath(path)}\n`);
   process.exitCode =
-    exitCodeOf([...parts, ...pdParts].flatMap(({ violations }) => violations)) ||
+    exitCodeOf([...parts, ...pdParts, ...offloadParts].flatMap(({ violations }) => violations)) ||
     (survivors.length + missed.length > 0 ? EXIT.wrong : 0) ||
     (thinPaths.length > 0 ? EXIT.thin : 0);
 }
@@ -89,6 +100,9 @@ function writeTo(file: string, text: string, write: (file: string, text: string)
   }
 }
 
-function cellsByDesign(parts: readonly CampaignPart[]): Record<string, readonly MatrixCell[]> {
-  return Object.fromEntries(parts.map((part) => [part.design, cellsOf(part)]));
+function cellsByDesign(
+  parts: readonly CampaignPart[],
+  storms: Parameters<typeof cellsOf>[1] = {},
+): Record<string, readonly MatrixCell[]> {
+  return Object.fromEntries(parts.map((part) => [part.design, cellsOf(part, storms)]));
 }

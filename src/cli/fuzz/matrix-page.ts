@@ -1,5 +1,6 @@
 /** docs/matrix.md: designs × laws, and the mutants. Holds nothing that differs between machines. */
 
+import { gapsThatApply } from '../../capture/designs.ts';
 import type { CampaignPart, SeedViolation } from '../../sim/campaign.ts';
 import type { Mutant } from '../../sim/mutants/mutant.ts';
 import { LAWS, type LawName } from '../../sim/laws/violation.ts';
@@ -18,8 +19,11 @@ export type MatrixCell = Readonly<{
 export type MutantRow = Readonly<{ mutant: Mutant; killedBy: SeedViolation | null }>;
 
 /** One cell per law, in their order. A law that is broken beyond what is declared is broken. */
-export function cellsOf(part: CampaignPart): MatrixCell[] {
-  const { gaps } = loadedDesign(part.design);
+export function cellsOf(
+  part: CampaignPart,
+  { isOffloading = false }: Readonly<{ isOffloading?: boolean }> = {},
+): MatrixCell[] {
+  const gaps = gapsThatApply(loadedDesign(part.design).gaps, { isOffloading });
   return LAWS.map((law) => {
     const broken = part.violations.filter((violation) => violation.law === law);
     const shown = part.declared[law];
@@ -34,16 +38,20 @@ export function cellsOf(part: CampaignPart): MatrixCell[] {
 export function renderMatrix(found: {
   seeds: number;
   pdSeeds: number;
+  offloadSeeds: number;
   from: number;
   parts: readonly CampaignPart[];
   /** With a prefill engine in front. */
   pdParts: readonly CampaignPart[];
+  /** With KV outside the device. */
+  offloadParts: readonly CampaignPart[];
   rows: readonly MutantRow[];
   /** None: they were not run. */
   mutations: readonly MutationResult[];
 }): string {
-  const { seeds, pdSeeds, from, parts, pdParts, rows, mutations } = found;
-  const command = `routed-experts matrix --seeds ${seeds} --pd-seeds ${pdSeeds}${from === 1 ? '' : ` --from ${from}`}`;
+  const { seeds, pdSeeds, offloadSeeds, from, parts, pdParts, offloadParts, rows, mutations } = found;
+  const numbers = `--seeds ${seeds} --pd-seeds ${pdSeeds} --offload-seeds ${offloadSeeds}`;
+  const command = `routed-experts matrix ${numbers}${from === 1 ? '' : ` --from ${from}`}`;
   return [
     '# Who keeps which law',
     '',
@@ -75,6 +83,23 @@ export function renderMatrix(found: {
       ]),
     ),
     '',
+    '## With KV outside the device',
+    '',
+    `The seeds ${from} to ${from + offloadSeeds - 1} again, each twice, in tighter pools and with prompts that come ` +
+      'again: evicted blocks go to host memory and to files, and come back; copies are slow or fail, files are not ' +
+      'written or not believed. Loads: scenarios in which a request that wants rows was given such blocks. ' +
+      '`slot-store` and `shm-flock` are run as they would be if vLLM did not refuse the combination. `block-store` ' +
+      'takes no such block, as its source refuses them.',
+    '',
+    table(
+      ['design', 'loads', ...LAWS],
+      offloadParts.map((part) => [
+        `\`${part.design}\``,
+        `${part.marks['block loaded back for a request that wants rows']}`,
+        ...cellsOf(part, { isOffloading: true }).map(showCell),
+      ]),
+    ),
+    '',
     '## What is given up, and why',
     '',
     table(
@@ -82,7 +107,7 @@ export function renderMatrix(found: {
       parts.flatMap(({ design }) => gapRows(design)),
     ),
     '',
-    ...brokenSection([...parts, ...pdParts]),
+    ...brokenSection([...parts, ...pdParts, ...offloadParts]),
     '## Defects that the campaign must find',
     '',
     'Each is a small patch in `src/sim/mutants/`, of a design or of what is around it. First killing seed of 2,000.',
@@ -100,7 +125,9 @@ export function renderMatrix(found: {
     ),
     '',
     `The storms of ${rows.flatMap(({ mutant }) => (mutant.mutation.inPd ? [mutant.number] : [])).join(', ')} have ` +
-      'a prefill engine in front.',
+      'a prefill engine in front, those of ' +
+      `${rows.flatMap(({ mutant }) => (mutant.mutation.inOffload ? [mutant.number] : [])).join(', ')} KV outside the ` +
+      'device.',
     '',
     ...mutationSection(mutations),
     '## Event logs',
@@ -109,10 +136,14 @@ export function renderMatrix(found: {
       'machine.',
     '',
     table(
-      ['design', 'scenarios', 'steps', 'hash', 'with a prefill engine', 'steps', 'hash'],
+      'design|scenarios|steps|hash|with a prefill engine|steps|hash|with KV outside|steps|hash'.split('|'),
       parts.map((part, i) => [
         `\`${part.design}\``,
-        ...[part, pdParts[i]!].flatMap((each) => [`${each.scenarios}`, `${each.steps}`, `\`${each.hash}\``]),
+        ...[part, pdParts[i]!, offloadParts[i]!].flatMap((each) => [
+          `${each.scenarios}`,
+          `${each.steps}`,
+          `\`${each.hash}\``,
+        ]),
       ]),
     ),
     '',
@@ -136,7 +167,11 @@ function showCell({ state, seeds, first }: MatrixCell): string {
 
 function gapRows(design: string): string[][] {
   const { gaps } = loadedDesign(design);
-  return gaps.map(({ law, reason }, i) => [i === 0 ? `\`${design}\`` : '', law, reason]);
+  return gaps.map(({ law, reason, shows }, i) => [
+    i === 0 ? `\`${design}\`` : '',
+    law,
+    shows === 'with offloading' ? `with KV outside the device: ${reason}` : reason,
+  ]);
 }
 
 function brokenSection(parts: readonly CampaignPart[]): string[] {

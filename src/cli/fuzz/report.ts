@@ -2,7 +2,7 @@
 
 import Table from 'cli-table3';
 import type { CampaignPart, SeedViolation } from '../../sim/campaign.ts';
-import { COVERAGE_SCENARIOS, marksOf, rareMarks, type RareMark } from '../../sim/coverage.ts';
+import { COVERAGE_SCENARIOS, marksOf, rareMarks, type Beside, type RareMark } from '../../sim/coverage.ts';
 import { LAWS } from '../../sim/laws/violation.ts';
 import { loadedDesign } from './loaded-designs.ts';
 
@@ -13,10 +13,10 @@ export const EXIT = { wrong: 1, stall: 3, crash: 4, thin: 5 } as const;
 export type ThinPath = RareMark & Readonly<{ design: string }>;
 
 /** The paths that campaigns large enough to say so took too rarely: such a campaign proves less than it seems to. */
-export function thinPathsOf(parts: readonly CampaignPart[], pd: boolean): ThinPath[] {
+export function thinPathsOf(parts: readonly CampaignPart[], beside: Beside): ThinPath[] {
   return parts.flatMap(({ design, scenarios, marks: counts }) => {
     if (scenarios < COVERAGE_SCENARIOS) return [];
-    const rare = rareMarks({ design: loadedDesign(design).design.name, pd, scenarios, counts });
+    const rare = rareMarks({ tested: loadedDesign(design).name, beside, scenarios, counts });
     return rare.map((each) => ({ design, ...each }));
   });
 }
@@ -38,6 +38,8 @@ export type FuzzReport = Readonly<{
   from: number;
   /** With a prefill engine in front. */
   pd: boolean;
+  /** With KV kept outside the device. */
+  offload: boolean;
   scenarios: number;
   steps: number;
   /** Null, and so are the rates: parts were put together, and no clock ran along. */
@@ -95,7 +97,7 @@ export function renderReport(report: FuzzReport, parts: readonly CampaignPart[])
     table.push([part.design, part.scenarios, part.violations.length, declared.join(' '), part.hash]);
   }
   const scenarios = parts.reduce((sum, part) => sum + part.scenarios, 0);
-  const marks = marksOf(report.pd).map((mark) => {
+  const marks = marksOf(report).map((mark) => {
     const count = parts.reduce((sum, part) => sum + part.marks[mark], 0);
     const share = scenarios === 0 ? 0 : count / scenarios;
     return `  ${String(count).padStart(8)}  ${(100 * share).toFixed(1).padStart(5)} %  ${mark}`;

@@ -20,6 +20,9 @@ export class BlockPool {
   /** Called when a followed block loses its hash, except by `resetCache`. */
   onEvicted: (blockId: number) => void = () => {};
 
+  /** Called when a cached block is taken for other tokens, while it still has its hash; `null`: nobody asks. */
+  onReused: ((blockId: number, hashes: Uint32Array, at: number) => void) | null = null;
+
   readonly #refCounts: Int32Array;
   /** Free list; entry `numBlocks` is head and tail in one. */
   readonly #next: Int32Array;
@@ -91,7 +94,10 @@ export class BlockPool {
     if (id === end) throw RoutedExpertsError.of('INVARIANT', 'a block was taken from an empty pool');
     this.#unlink(id);
     this.#refCounts[id] = 1;
-    if (this.#isCached[id] === 1) this.evict(id);
+    if (this.#isCached[id] === 1) {
+      this.onReused?.(id, this.#hashes, id * this.hashWords);
+      this.evict(id);
+    }
     return id;
   }
 
@@ -152,6 +158,10 @@ export class BlockPool {
   /** `onEvicted` is to be called for this cached block. */
   follow(blockId: number): void {
     this.#isFollowed[blockId] = 1;
+  }
+
+  isFollowed(blockId: number): boolean {
+    return this.#isFollowed[blockId] === 1;
   }
 
   /** The first inserted block that bears the hash, or −1. */

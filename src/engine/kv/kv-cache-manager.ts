@@ -56,6 +56,13 @@ export class KVCacheManager {
     return this.pool.find(request.blockHashes, ordinal * this.#hasher.words);
   }
 
+  /** Hashes every full block that the request may hit. `false`: blocks are not cached at all. */
+  hashPrefix(request: Request): boolean {
+    const numBlocks = Math.floor((request.numTokens - 1) / this.#blockSize);
+    if (this.#enableCaching && numBlocks > request.numHashedBlocks) this.#hashBlocks(request, numBlocks);
+    return this.#enableCaching;
+  }
+
   /**
    * Makes room for `numNewTokens` more tokens and for drafts behind them: appends blocks to the request's table. Blocks
    * that become full get their hashes before their KV is computed, so that a later request of the same step can hit

@@ -21,6 +21,7 @@ import type { KernelShape } from './kernel-shape.ts';
 import { kernelShape, packedBytes } from './kernel-shape.ts';
 import { routingReplayWords } from './routing-replay/routing-replay.ts';
 import { MODULAR } from './route/engine-router.ts';
+import { RouterShard, type ShardPlace } from './router-shard.ts';
 import { SampledLayout } from './sample/sampled-layout.ts';
 import type { StepInput } from './step-input.ts';
 import { stepInputWords } from './step-input.ts';
@@ -32,6 +33,10 @@ export type ForwardPassOptions = Readonly<{
   ballastMs: number;
   /** How likely a draft is right, in [0, 1]; absent = `DRAFT_ACCEPTANCE_RATE`. */
   draftAcceptanceRate?: number;
+  /** Without, nothing is allocated for rows on their way to the host, and `rows` is `null` (L5); absent = with. */
+  captures?: boolean;
+  /** The router, a modular one, takes this shard of the rows alone; absent = all of them. */
+  shard?: ShardPlace;
   kernels: KernelSetFactory;
 }>;
 
@@ -53,8 +58,10 @@ export class ForwardPass {
   readonly kvKeys: DeviceBuffer;
   /** One record per request, see sampled-layout.ts. Read back `sampledLayout.byteLength(numRequests)` bytes. */
   readonly sampled: DeviceBuffer;
-  /** For capture. `null`: the router writes no rows anywhere, and nothing can be captured. */
+  /** For capture. `null`: nothing captures, or the router writes no rows anywhere. */
   readonly rows: RowSource | null;
+  /** `null`: the router takes all rows, and writes `routedExperts` itself. */
+  readonly shard: RouterShard | null;
 
   readonly #device: Device;
   readonly #stepInput: DeviceBuffer;
@@ -64,8 +71,7 @@ export class ForwardPass {
 
   private constructor(
     device: Device,
-    shape: KernelShape,
-    buffers: Buffers,
+    { shape, buffers, owned, shard }: Plan,
     steps: readonly BoundStep[],
     rows: RowSource | null,
     ballast: Ballast | null,
@@ -80,8 +86,9 @@ export class ForwardPass {
     this.sampled = buffers.sampled;
     this.expertOutput = buffers.expertOutput;
     this.rows = rows;
+    this.shard = shard;
     this.#stepInput = buffers.stepInput;
-    this.#owned = Object.values(buffers).flat();
+    this.#owned = owned;
     this.#steps = steps;
     this.#ballast = ballast;
   }
@@ -98,12 +105,13 @@ export class ForwardPass {
         '0 with device clock, which has a step time instead',
       );
     }
-    const { shape, kernels, buffers, planned, forRows } = prepare(device, options);
+    const plan = prepare(device, options);
+    const { kernels, planned, forRows } = plan;
     const bind = ({ kernel, bindTo }: Planned): Promise<BoundKernel> => device.bind(kernel, bindTo);
     const [bound, rowKernels] = await Promise.all([Promise.all(planned.map(bind)), Promise.all(forRows.map(bind))]);
     const ballast = ballastMs > 0 ? await Ballast.create(device, kernels.ballast, ballastMs) : null;
     const steps = planned.map((step, i) => ({ ...step, bound: bound[i]! }));
-    return new ForwardPass(device, shape, buffers, steps, rowsOf(kernels, buffers, rowKernels), ballast);
+    return new ForwardPass(device, plan, steps, rowsOf(plan, rowKernels), ballast);
   }
 
   /** `create` without promises and ballast, for a device that binds at once. */
@@ -111,10 +119,10 @@ export class ForwardPass {
     device: Device & Readonly<{ bindNow: (kernel: Kernel, buffers: readonly DeviceBuffer[]) => BoundKernel }>,
     options: Omit<ForwardPassOptions, 'ballastMs'>,
   ): ForwardPass {
-    const { shape, kernels, buffers, planned, forRows } = prepare(device, options);
+    const plan = prepare(device, options);
     const bind = ({ kernel, bindTo }: Planned): BoundKernel => device.bindNow(kernel, bindTo);
-    const steps = planned.map((step) => ({ ...step, bound: bind(step) }));
-    return new ForwardPass(device, shape, buffers, steps, rowsOf(kernels, buffers, forRows.map(bind)), null);
+    const steps = plan.planned.map((step) => ({ ...step, bound: bind(step) }));
+    return new ForwardPass(device, plan, steps, rowsOf(plan, plan.forRows.map(bind)), null);
   }
 
   /**
@@ -124,6 +132,7 @@ export class ForwardPass {
   upload(input: StepInput): void {
     this.#device.write(this.#stepInput, 0, input.words.subarray(0, input.numWords));
     this.#device.write(this.slotMapping, 0, input.slotMapping.subarray(0, input.numTokens));
+    this.shard?.upload(input);
   }
 
   /**
@@ -132,10 +141,15 @@ export class ForwardPass {
    */
   record(commands: CommandRecorder, sizes: StepSizes, ownTokens: number = sizes.numTokens): void {
     commands.beginPass?.(ownTokens);
-    for (const { bound, grid, chunk } of this.#steps) {
-      const numTokens = chunk === null ? sizes.numTokens : Math.min(chunk.size, sizes.numTokens - chunk.start);
+    let hasShard = false;
+    for (const { bound, grid, chunk, routes } of this.#steps) {
+      const shard = routes ? this.shard : null;
+      if (shard !== null && !hasShard) shard.record(commands, this.hidden, sizes.numTokens);
+      hasShard ||= shard !== null;
+      const numRows = shard?.rowsOf(sizes.numTokens) ?? sizes.numTokens;
+      const numTokens = chunk === null ? numRows : Math.min(chunk.size, numRows - chunk.start);
       if (chunk !== null && numTokens <= 0) continue;
-      const [x, y] = grid(chunk === null ? sizes : { ...sizes, numTokens });
+      const [x, y] = grid(numTokens === sizes.numTokens ? sizes : { ...sizes, numTokens });
       commands.dispatch(bound, x, y);
     }
     this.#ballast?.record(commands);
@@ -153,55 +167,69 @@ type Planned = Readonly<{ kernel: Kernel; bindTo: readonly DeviceBuffer[] }>;
 /** Tokens of a step that a kernel takes: at most `size` from `start` on; `null` = all. */
 type Chunk = Readonly<{ start: number; size: number }> | null;
 
-type PlannedStep = Planned & Readonly<{ grid: StepKernel['grid']; chunk: Chunk }>;
+/** `routes`: it is of gate or router. */
+type PlannedStep = Planned & Readonly<{ grid: StepKernel['grid']; chunk: Chunk; routes: boolean }>;
 
 /** `planned`: the kernels of a pass, in their order. `forRows`: `pack` and `expand`, as far as there are rows. */
 type Plan = Readonly<{
   shape: KernelShape;
   kernels: KernelSet;
-  buffers: Buffers;
+  buffers: StepBuffers;
+  /** `null`: see `ForwardPass.rows`. */
+  rowBuffers: RowBuffers | null;
+  shard: RouterShard | null;
+  owned: readonly DeviceBuffer[];
   planned: readonly PlannedStep[];
   forRows: readonly Planned[];
 }>;
 
-function prepare(
-  device: Device,
-  { model, engine, draftAcceptanceRate, kernels: factory }: Omit<ForwardPassOptions, 'ballastMs'>,
-): Plan {
+function prepare(device: Device, options: Omit<ForwardPassOptions, 'ballastMs'>): Plan {
+  const { model, engine, draftAcceptanceRate, captures = true, kernels: factory } = options;
   const shape = kernelShape(model, engine, draftAcceptanceRate);
   const kernels = factory(model, shape, device.info);
   const weights = kernels.gateWeights();
   const router = kernels.router ?? MODULAR;
-  const b = createBuffers(device, model, shape, weights.length, router);
+  const b = createBuffers(device, shape, weights.length, router);
   device.write(b.gateWeights, 0, weights);
   const sampleBuffers = [b.stepInput, b.hidden, b.sampled, b.lastTokens];
   // A sampler that replays a recording reads it where the router does.
   if (kernels.sample.kernel.bindings.length > sampleBuffers.length) sampleBuffers.push(b.gateWeights);
+  const shard = options.shard === undefined ? null : new RouterShard(device, shape, options.shard);
+  const { stepInput, hidden, routedExperts } = shard ?? b;
+  const seen = { ...b, stepInput, hidden, routedExperts };
+  const fusedBuffers = [seen.stepInput, seen.hidden, b.gateWeights, ...routerOutputs(router, seen)];
   const routing = kernels.gate
-    ? planChunks(device, kernels.gate, kernels.route, shape, b)
-    : {
-        planned: [wholeStep(kernels.route, [b.stepInput, b.hidden, b.gateWeights, ...routerOutputs(router, b)])],
-        owned: [],
-      };
+    ? planChunks(device, kernels.gate, kernels.route, shape, seen)
+    : { planned: [{ ...wholeStep(kernels.route, fusedBuffers), routes: true }], owned: [] };
   const planned = [
     wholeStep(kernels.attendWrite, [b.stepInput, b.slotMapping, b.lastTokens, b.kvKeys, b.blockTable]),
     wholeStep(kernels.attend, [b.stepInput, b.kvKeys, b.blockTable, b.hidden]),
     ...routing.planned,
     wholeStep(kernels.sample, sampleBuffers),
   ];
-  const forRows: Planned[] = [];
-  if (router.kind === 'modular')
-    forRows.push({ kernel: kernels.pack, bindTo: [b.routedExperts, b.packRows, b.packed] });
-  if (kernels.expand) {
-    forRows.push({ kernel: kernels.pack, bindTo: [b.routingReplayOut, b.packRows, b.packed] });
-    forRows.push({ kernel: kernels.expand.kernel, bindTo: [b.routingReplayOut, b.stepInput, b.expandedRows] });
-  }
-  return { shape, kernels, buffers: { ...b, chunks: routing.owned }, planned, forRows };
+  const hasRows = captures && (router.kind === 'modular' || Boolean(kernels.expand));
+  const rowBuffers = hasRows ? createRowBuffers(device, model, shape, router) : null;
+  const owned = [...Object.values(b), ...routing.owned, ...Object.values(rowBuffers ?? {}), ...(shard?.buffers ?? [])];
+  const forRows = rowBuffers === null ? [] : plannedForRows(kernels, b, rowBuffers);
+  return { shape, kernels, buffers: b, rowBuffers, shard, owned, planned, forRows };
+}
+
+/** `pack`; and `expand`, of a monolithic router. */
+function plannedForRows(
+  { pack, expand }: KernelSet,
+  b: StepBuffers,
+  { packRows, packed, expandedRows }: RowBuffers,
+): Planned[] {
+  if (!expand) return [{ kernel: pack, bindTo: [b.routedExperts, packRows, packed] }];
+  return [
+    { kernel: pack, bindTo: [b.routingReplayOut, packRows, packed] },
+    { kernel: expand.kernel, bindTo: [b.routingReplayOut, b.stepInput, expandedRows] },
+  ];
 }
 
 /** A kernel that takes all of a step. */
 function wholeStep({ kernel, grid }: StepKernel, bindTo: readonly DeviceBuffer[]): PlannedStep {
-  return { kernel, grid, bindTo, chunk: null };
+  return { kernel, grid, bindTo, chunk: null, routes: false };
 }
 
 /** Gate and router for each chunk of the largest step. All chunks share the memory of their choices. */
@@ -221,10 +249,10 @@ function planChunks(
     const params = device.createBuffer('routerParams', 8, 'storage');
     device.write(params, 0, Uint32Array.of(0, start * numLayers));
     owned.push(params);
-    const chunk = { start, size };
+    const part = { chunk: { start, size }, routes: true };
     const gateBuffers = [b.stepInput, b.hidden, b.gateWeights, params, choices];
-    planned.push({ kernel: gate.kernel, grid: gate.grid, bindTo: gateBuffers, chunk });
-    planned.push({ kernel: route.kernel, grid: route.grid, bindTo: [params, choices, b.routedExperts], chunk });
+    planned.push({ kernel: gate.kernel, grid: gate.grid, bindTo: gateBuffers, ...part });
+    planned.push({ kernel: route.kernel, grid: route.grid, bindTo: [params, choices, b.routedExperts], ...part });
   }
   return { planned, owned };
 }
@@ -235,14 +263,14 @@ function routerOutputs(router: RouterConfig, b: StepBuffers): DeviceBuffer[] {
 }
 
 /** A design reads ids where the router writes them: packed straight from there, or, whole, as a modular router's. */
-function rowsOf(kernels: KernelSet, b: Buffers, bound: readonly BoundKernel[]): RowSource | null {
+function rowsOf({ kernels, buffers, rowBuffers }: Plan, bound: readonly BoundKernel[]): RowSource | null {
+  if (rowBuffers === null) return null;
   const [packBound, expandBound] = bound;
-  if (packBound === undefined) return null;
-  const pack = { bound: packBound, rows: b.packRows, packed: b.packed };
+  const pack = { bound: packBound!, rows: rowBuffers.packRows, packed: rowBuffers.packed };
   const { expand } = kernels;
-  if (!expand) return { routedExperts: b.routedExperts, pack };
+  if (!expand) return { routedExperts: buffers.routedExperts, pack };
   return {
-    routedExperts: b.expandedRows,
+    routedExperts: rowBuffers.expandedRows,
     pack,
     recordRows: (commands, numTokens) => {
       const [x, y] = expand.grid({ numTokens, numRequests: 0, numTableUpdates: 0 });
@@ -254,18 +282,12 @@ function rowsOf(kernels: KernelSet, b: Buffers, bound: readonly BoundKernel[]): 
 type BoundStep = PlannedStep & Readonly<{ bound: BoundKernel }>;
 
 type StepBuffers = ReturnType<typeof createBuffers>;
-type Buffers = StepBuffers & Readonly<{ chunks: readonly DeviceBuffer[] }>;
+type RowBuffers = ReturnType<typeof createRowBuffers>;
 
 /** Words of a buffer that this router never touches. */
 const UNUSED = 1;
 
-function createBuffers(
-  device: Device,
-  model: ModelConfig,
-  shape: KernelShape,
-  weightWords: number,
-  router: RouterConfig,
-) {
+function createBuffers(device: Device, shape: KernelShape, weightWords: number, router: RouterConfig) {
   const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, 4 * words, 'storage');
   const { maxNumBatchedTokens, maxNumSeqs, numLayers, topK } = shape;
   const isMonolithic = router.kind === 'monolithic';
@@ -281,9 +303,18 @@ function createBuffers(
     routedExperts: storage('routedExperts', maxNumBatchedTokens * numLayers * topK),
     expertOutput: storage('expertOutput', isMonolithic ? maxNumBatchedTokens * numLayers : UNUSED),
     routingReplayOut: storage('routingReplayOut', hasReplay ? routingReplayWords(shape, maxNumBatchedTokens) : UNUSED),
-    expandedRows: storage('expandedRows', hasReplay ? maxNumBatchedTokens * numLayers * topK : UNUSED),
     sampled: storage('sampled', maxNumSeqs * new SampledLayout(shape.numSpeculativeTokens).stride),
+  };
+}
+
+/** For rows on their way from the router to the host. */
+function createRowBuffers(device: Device, model: ModelConfig, shape: KernelShape, router: RouterConfig) {
+  const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, 4 * words, 'storage');
+  const { maxNumBatchedTokens, numLayers, topK } = shape;
+  const isExpanded = router.kind === 'monolithic';
+  return {
     packRows: storage('packRows', 1 + maxNumBatchedTokens),
     packed: storage('packed', packedBytes(model, maxNumBatchedTokens) / 4),
+    expandedRows: storage('expandedRows', isExpanded ? maxNumBatchedTokens * numLayers * topK : UNUSED),
   };
 }

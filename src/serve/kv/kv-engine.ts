@@ -30,7 +30,9 @@ export type KvEngineOptions = Omit<SessionConfig, 'routing'> &
   }>;
 
 /** Listeners to the engine itself. All are called between two steps, and must be quick. */
-export type EngineListeners = Required<Pick<LiveEngineOptions, 'onStep' | 'onLoss' | 'onRestart' | 'onDeath'>> &
+export type EngineListeners = Required<
+  Pick<LiveEngineOptions, 'onStep' | 'onLoss' | 'onRestart' | 'onDeath' | 'onOffloadProblem'>
+> &
   Pick<LiveEngineOptions, 'onBegin'>;
 
 export type KvEngineObserver = EngineListeners &

@@ -18,6 +18,9 @@ export interface CallPorts {
   readonly warn: (text: string) => void;
 }
 
+/** What calls are told of the engine. */
+type EngineOfCalls = Readonly<{ numWorkers: number; blockSize: number; weightVersion: string }>;
+
 const STOPPING = 'Server shutting down';
 
 export class Calls {
@@ -26,13 +29,13 @@ export class Calls {
   readonly #target: UtilityTarget;
   #isStopping = false;
 
-  constructor(engine: Readonly<{ numWorkers: number; blockSize: number }>, ports: CallPorts) {
+  constructor(engine: EngineOfCalls, ports: CallPorts) {
     const pause = this.#pause;
     this.#ports = ports;
     this.#target = {
       numWorkers: engine.numWorkers,
       blockSize: engine.blockSize,
-      weightVersion: 'default',
+      weightVersion: engine.weightVersion,
       get isPaused() {
         return pause.isPaused;
       },

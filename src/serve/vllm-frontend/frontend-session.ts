@@ -37,6 +37,8 @@ export type SessionOptions = Readonly<{
   numExperts: number;
   numWorkers: number;
   blockSize: number;
+  /** Until a frontend names another. */
+  weightVersion: string;
   logprobs: LogprobSource;
   /** Gives rows the layers that their reader wants. */
   withLayers: WithLayers;

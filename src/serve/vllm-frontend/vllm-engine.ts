@@ -182,6 +182,7 @@ export class VllmEngine {
         this.#dying.abort(error);
         this.#onEnd({ kind: 'dead', error });
       },
+      onOffloadProblem: (message) => log('warn', message),
       onKvFailure: (requestId, error) => log('warn', `KV of "${requestId}" did not come: ${error.message}`),
     };
   }
@@ -194,6 +195,7 @@ export class VllmEngine {
       numExperts: model.numExperts,
       numWorkers: numRanks,
       blockSize: engine.blockSize,
+      weightVersion: options.kvOffload?.weightVersion || 'default',
       logprobs,
       withLayers: this.served.withLayers,
       rules: {

@@ -9,6 +9,7 @@
 
 import type { CaptureEngineHalf, CaptureLiveCounts } from '../../contract/capture.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
+import type { EvictedRows } from '../../contract/kv-connector.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
@@ -98,6 +99,15 @@ export class EngineHalfMonitor implements CaptureEngineHalf {
     if (this.followsBlocks) this.#followed.onExternalKv(request, from);
     this.#half.onExternalKv?.(request, from, to, rows);
     this.#movableBytes += (to - from) * this.#bytesPerRow;
+  }
+
+  get takesTierKv(): boolean {
+    return this.#half.takesTierKv === true;
+  }
+
+  evictedRows(blockId: number): EvictedRows | null {
+    this.#followed.onRowsAsked(blockId);
+    return this.#copying(0, () => this.#half.evictedRows?.(blockId) ?? null);
   }
 
   onBlocksCached(request: CaptureRequest, firstBlock: number): void {

@@ -62,6 +62,12 @@ export class FollowedBlocks {
     this.#loading.delete(request.index);
   }
 
+  /** A tier asks for the rows of a block. */
+  onRowsAsked(blockId: number): void {
+    if (this.#byId.has(blockId)) return;
+    this.#judge.wrong('L5', `the rows of block ${blockId} were asked for, of which the scheduler never told`);
+  }
+
   onBlockEvicted(blockId: number): void {
     const block = this.#byId.get(blockId);
     if (block === undefined) {

@@ -20,6 +20,7 @@ import type { Mark } from '../coverage.ts';
 import type { Flight, FlightEntry } from '../flight.ts';
 import type { Scenario } from '../scenario.ts';
 import type { Judge } from './judge.ts';
+import type { SlotContents } from './slot-contents.ts';
 import { Flag, type LoadedKv, type RowOfStep, type TrackedRequest } from './tracked-request.ts';
 
 const NOTHING = -1;
@@ -155,11 +156,24 @@ export class Ledger {
     return { from, to, epochs, rows };
   }
 
-  /** KV of another engine has been written to the request's blocks. */
+  /** What a block of the device holds, to be kept outside of it. */
+  contentsOf(blockId: number): SlotContents {
+    const { blockSize } = this.#engine;
+    const [from, to] = [blockId * blockSize, (blockId + 1) * blockSize];
+    return {
+      tokens: Array.from(this.#slotTokens.subarray(from, to)),
+      positions: Array.from(this.#slotPositions.subarray(from, to)),
+      epochs: Array.from(this.#slotEpochs.subarray(from, to)),
+      salts: this.#slotSalts.slice(from, to),
+      rows: this.#hasEpochs ? this.#slotRows.slice(from, to) : [],
+    };
+  }
+
+  /** KV from elsewhere has been written to the request's blocks. */
   writeKv(request: TrackedRequest, blocks: readonly number[], kv: LoadedKv): void {
     for (let position = kv.from; position < kv.to; position += 1) {
       const slot = this.#slotIn(blocks, position);
-      this.#slotTokens[slot] = request.spec.prompt[position]!;
+      this.#slotTokens[slot] = request.tokens[position]!;
       this.#slotPositions[slot] = position;
       this.#slotEpochs[slot] = kv.epochs[position - kv.from]!;
       this.#slotSalts[slot] = request.spec.salt;

@@ -139,7 +139,7 @@ export class PlanCheck {
   #takeBegunLoad(request: TrackedRequest, view: CaptureRequest, from: number): void {
     const { blockSize } = this.#engine;
     const { blockIds } = view;
-    if (request.state !== 'waiting')
+    if (request.state !== 'waiting' && request.state !== 'preempted')
       this.#judge.wrong('L8', `a load began for ${request.name}, which is ${request.state}`);
     for (const [i, id] of blockIds.entries()) {
       if (i * blockSize >= from && (this.#holders[id] !== 0 || id === 0)) {
@@ -209,7 +209,7 @@ export class PlanCheck {
     this.#marks.add('loaded KV given back');
     this.#forgetLoad(request);
     this.#dropBlocks(request);
-    request.state = 'waiting';
+    request.state = request.stateWithoutBlocks;
   }
 
   #forgetLoad(request: TrackedRequest): void {
@@ -232,6 +232,7 @@ export class PlanCheck {
       }
       this.#dropBlocks(request);
       request.state = 'preempted';
+      request.wasPreempted = true;
     }
     this.#numUnderWay = 0;
     this.#untold.clear();
@@ -243,7 +244,7 @@ export class PlanCheck {
     request.isKept = false;
     if (request.isAlive) {
       this.#forgetLoad(request);
-      request.state = 'waiting';
+      request.state = request.stateWithoutBlocks;
     } else this.#withKv.delete(request);
   }
 
@@ -278,11 +279,7 @@ export class PlanCheck {
     const { blockSize } = this.#engine;
     const kind = plan.kinds[i]!;
     const due =
-      request.state === 'waiting' || request.state === 'loaded'
-        ? RequestKind.new
-        : request.state === 'preempted'
-          ? RequestKind.resumed
-          : RequestKind.running;
+      request.state === 'running' ? RequestKind.running : request.wasPreempted ? RequestKind.resumed : RequestKind.new;
     if (request.state === 'ended' || kind !== due) {
       this.#judge.wrong('L8', `step ${plan.stepId} runs ${request.name}, which is ${request.state}, as kind ${kind}`);
     }
@@ -361,6 +358,7 @@ export class PlanCheck {
     }
     this.#dropBlocks(request);
     request.state = 'preempted';
+    request.wasPreempted = true;
     if (request.numLoaded > 0) this.#marks.add('preempted after its KV was loaded');
     const isOwn = (entry: FlightEntry): boolean => entry.request === request;
     const wasDropped = flights.some(({ entries }) => entries.some((entry) => isOwn(entry) && entry.isDropped));

@@ -51,6 +51,8 @@ export class TrackedRequest {
   /** The caller's view: prompt and delivered tokens. */
   readonly tokens: number[];
   state: TrackedState = 'waiting';
+  /** The workers have known it before. */
+  wasPreempted = false;
   finish: FinishReason | null = null;
   /** Whether it held blocks when it ended. */
   endedWithBlocks = false;
@@ -98,6 +100,10 @@ export class TrackedRequest {
 
   get isAlive(): boolean {
     return this.finish === null;
+  }
+
+  get stateWithoutBlocks(): 'waiting' | 'preempted' {
+    return this.wasPreempted ? 'preempted' : 'waiting';
   }
 
   /** From the beginning of its load until it is admitted. */

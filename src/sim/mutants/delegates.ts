@@ -10,6 +10,7 @@ import type {
 } from '../../contract/capture.ts';
 import type { CommandRecorder } from '../../contract/device.ts';
 import type { FinishReason } from '../../contract/engine-core-output.ts';
+import type { EvictedRows } from '../../contract/kv-connector.ts';
 import type { ModelRunnerOutput, RoutedExpertDeltas } from '../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../contract/request.ts';
 import type { RoutedRows } from '../../contract/routed-rows.ts';
@@ -38,6 +39,14 @@ export class DelegatingEngineHalf implements CaptureEngineHalf {
 
   get followsBlocks(): boolean {
     return this.half.followsBlocks === true;
+  }
+
+  get takesTierKv(): boolean {
+    return this.half.takesTierKv === true;
+  }
+
+  evictedRows(blockId: number): EvictedRows | null {
+    return this.half.evictedRows?.(blockId) ?? null;
   }
 
   onPrefixHit(request: CaptureRequest, numHitBlocks: number): void {

@@ -23,6 +23,7 @@ import {
   ZerosForMissing,
 } from './engine-mutants.ts';
 import type { Mutant } from './mutant.ts';
+import { offloadMutants } from './offload-mutants.ts';
 import { prefixMutants } from './prefix-mutants.ts';
 import { pdMutants } from './pd-mutants.ts';
 import { scheduleMutants } from './schedule-mutants.ts';
@@ -232,6 +233,7 @@ export const mutants: readonly Mutant[] = [
   ...pdMutants,
   ...scheduleMutants,
   ...captureMutants,
+  ...offloadMutants,
 ];
 
 /** Not a mutant: the half that two mutants are made of, without the defect. It must survive. */

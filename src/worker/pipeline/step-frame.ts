@@ -18,6 +18,8 @@ export type StepFrame = {
   /** Before the step's own, as the router sees them: rows of other engines, and the input's requests that hold them. */
   rowsBefore: number;
   firstOrdinal: number;
+  /** Rows that the rank routed alone, which the ranks of its engine bring together; 0: none, or nobody wants them. */
+  shardRows: number;
   /** Bytes of the step's results: sampled tokens, then rows. */
   sampledBytes: number;
   rowBytes: number;
@@ -47,6 +49,7 @@ function newFrame({ maxNumSeqs, maxNumBatchedTokens }: EngineConfig): StepFrame 
     isDummy: false,
     rowsBefore: 0,
     firstOrdinal: 0,
+    shardRows: 0,
     sampledBytes: 0,
     rowBytes: 0,
     step: {

@@ -68,8 +68,11 @@ export type PendingMap<Task> = Readonly<{ task: Task; buffer: DeviceBuffer; byte
 /** A step or dummy that waits to hear how many rows the pass of each engine has; its own has `numRows`. */
 export type ComingPass<Task> = Readonly<{ task: Task; slot: DeviceBuffer; numRows: number }>;
 
-/** A step or dummy whose forward pass has run, and which waits for the passes of other ranks. */
-export type EndedPass<Task> = Readonly<{ task: Task; flight: StepInFlight }>;
+/**
+ * A step or dummy whose forward pass has run, and which waits for the passes of other ranks. `shard`: the rows that
+ * this rank has routed, which the ranks of its engine bring together; `null`: all of them, or nobody wants them.
+ */
+export type EndedPass<Task> = Readonly<{ task: Task; flight: StepInFlight; shard: Uint32Array | null }>;
 
 /** What the pipeline asks of its driver. None of these may call the pipeline back before it has returned. */
 export type PipelineActions<Task> = Readonly<{
@@ -92,7 +95,7 @@ export type PipelineOptions = StepRunnerOptions &
 export class StepPipeline<Task extends WorkerTask> {
   /**
    * Bytes of the device's buffers that capture needs: the ids of all layers, the packed rows, their places in the ring,
-   * and the target of blocking reads. 0 without capture: most of them are there, but nothing needs them.
+   * and the target of blocking reads. 0 without capture: the ids are there, but nothing needs them.
    */
   readonly captureBufferBytes: number;
   readonly #device: Device;
@@ -221,9 +224,13 @@ export class StepPipeline<Task extends WorkerTask> {
     this.#goOn = () => this.#attempt(task, slot, () => this.#begin(task, work, slot, rowsOfEngines));
   }
 
-  /** All ranks have run their passes: the step goes on with the next `advance`. */
-  passReleased({ task, flight }: EndedPass<Task>): void {
-    this.#goOn = () => this.#attempt(task, flight.slot, () => this.#afterPass(task, flight));
+  /** All ranks have run their passes: the step goes on with the next `advance`. `gathered`: the shards of all. */
+  passReleased({ task, flight }: EndedPass<Task>, gathered: Uint32Array | null = null): void {
+    this.#goOn = () =>
+      this.#attempt(task, flight.slot, () => {
+        if (gathered !== null) this.#submitRows(task, flight, gathered);
+        this.#afterPass(task, flight);
+      });
   }
 
   /** The other ranks were waited for in vain, and the step fails. */
@@ -276,7 +283,13 @@ export class StepPipeline<Task extends WorkerTask> {
     this.#captureBytesRead += frame.rowBytes;
     this.#actions.onSubmitted({ task, kind: 'forward', step: frame.step, captureBytes: frame.rowBytes });
     if (this.#actions.onPassEnd === undefined) this.#afterPass(task, flight);
-    else this.#map({ task, kind: 'pass', buffer: slot, byteLength: frame.sampledBytes, flight });
+    else this.#map({ task, kind: 'pass', ...this.#steps.endOfPass(frame, slot), flight });
+  }
+
+  #submitRows(task: Task, { frame, slot }: StepInFlight, gathered: Uint32Array): void {
+    this.#steps.takeGathered(frame, gathered, slot);
+    this.#captureBytesRead += frame.rowBytes;
+    this.#actions.onSubmitted({ task, kind: 'read', step: frame.step, captureBytes: frame.rowBytes });
   }
 
   #afterPass(task: Task, flight: StepInFlight): void {
@@ -341,7 +354,7 @@ export class StepPipeline<Task extends WorkerTask> {
         this.#readyStep = { task, flight };
         return;
       case 'pass':
-        this.#actions.onPassEnd!({ task, flight });
+        this.#actions.onPassEnd!({ task, flight, shard: frame.shardRows > 0 ? shardOf(bytes) : null });
         return;
       case 'after':
         this.#reads!.takeAfter(frame.step, bytes);
@@ -377,4 +390,8 @@ function captureBufferBytes({ rows }: ForwardPass, ringDepth: number, staging: D
     (1 + ringDepth) * pack.packed.byteLength +
     (staging?.byteLength ?? 0)
   );
+}
+
+function shardOf(bytes: Uint8Array): Uint32Array {
+  return new Uint32Array(bytes.slice().buffer);
 }

@@ -4,11 +4,10 @@
  */
 
 import type { CaptureWorkerHalf, DeviceRange } from '../../contract/capture.ts';
-import { otherRows, type HookPlace } from './dispatched-rows.ts';
+import { otherRows, rowsSeen, type HookPlace } from './dispatched-rows.ts';
 import { rowsOfRank, SINGLE_RANK } from './hook-layout.ts';
 import type { EngineConfig } from '../../contract/config.ts';
-import type { Device, DeviceBuffer } from '../../contract/device.ts';
-import { RoutedExpertsError } from '../../contract/errors.ts';
+import type { CommandRecorder, Device, DeviceBuffer } from '../../contract/device.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import { PLACEHOLDER_TOKEN, type SchedulerOutput } from '../../contract/scheduler-output.ts';
 import type { ForwardPass } from '../../kernels/model/forward-pass.ts';
@@ -25,6 +24,8 @@ export type StepRunnerOptions = Readonly<{
   /** Among other data-parallel engines; absent = there are none. */
   place?: HookPlace;
 }>;
+
+type ByteRange = Readonly<{ buffer: DeviceBuffer; byteLength: number }>;
 
 const ALONE: HookPlace = { ranks: SINGLE_RANK, dispatch: 'modular' };
 /** Of a dummy pass. */
@@ -44,6 +45,10 @@ export class StepRunner {
   /** For each batch slot the request of the step being prepared: its place in the scheduler's step, or −1. */
   readonly #placeOfSlot: Int32Array;
   readonly #place: HookPlace;
+  /** Of `routedExperts`. */
+  readonly #rowBytes: number;
+  /** Where a shard of rows is read; `null`: the rank routes all rows. */
+  readonly #shards: DeviceBuffer | null;
 
   constructor({ engine, device, forward, capture, place = ALONE }: StepRunnerOptions) {
     this.#engine = engine;
@@ -54,6 +59,9 @@ export class StepRunner {
     this.#batch = new PersistentBatch(engine, forward.shape.maxBlocksPerSeq);
     this.#frames = new StepFrames(engine);
     this.#place = place;
+    this.#rowBytes = 4 * forward.shape.numLayers * forward.shape.topK;
+    const shard = forward.shard?.routedExperts ?? null;
+    this.#shards = shard === null ? null : device.createBuffer('shards', shard.byteLength, 'readback');
     this.#placeOfSlot = new Int32Array(engine.maxNumSeqs).fill(-1);
   }
 
@@ -85,6 +93,7 @@ export class StepRunner {
   beginDummy(rowsOfEngines: readonly number[]): StepFrame {
     const frame = this.#frames.take();
     frame.isDummy = true;
+    frame.shardRows = 0;
     frame.firstOrdinal = 0;
     frame.step.stepId = DUMMY_STEP;
     frame.step.numRequests = 0;
@@ -111,15 +120,35 @@ export class StepRunner {
   submit(frame: StepFrame, target: DeviceBuffer): number {
     const { sampled, sampledLayout } = this.#forward;
     frame.sampledBytes = sampledLayout.byteLength(Math.max(1, frame.firstOrdinal + frame.step.numRequests));
+    frame.rowBytes = 0;
     this.#device.submit((commands) => {
       this.#forward.record(commands, this.#input, frame.step.numTokens);
-      const capture = frame.isDummy ? null : this.#capture;
-      const rows: DeviceRange | null = capture?.record(frame.step, commands) ?? null;
-      frame.rowBytes = rows?.byteLength ?? 0;
       commands.copy(sampled, 0, target, 0, frame.sampledBytes);
-      if (rows !== null) commands.copy(rows.buffer, rows.byteOffset ?? 0, target, frame.sampledBytes, rows.byteLength);
+      if (frame.shardRows > 0) {
+        const { buffer, byteLength } = this.endOfPass(frame, target);
+        commands.copy(this.#forward.shard!.routedExperts, 0, buffer, 0, byteLength);
+      } else if (!frame.isDummy) this.#recordRows(frame, target, commands);
     });
     return frame.sampledBytes + frame.rowBytes;
+  }
+
+  /** What can be read when the pass has run: what the rank has routed alone, for its engine's others, if it has. */
+  endOfPass({ shardRows, sampledBytes }: StepFrame, target: DeviceBuffer): ByteRange {
+    if (shardRows > 0) return { buffer: this.#shards!, byteLength: shardRows * this.#rowBytes };
+    return { buffer: target, byteLength: sampledBytes };
+  }
+
+  /** The shards of all ranks, one behind the other: the step's rows, and padding behind them. */
+  takeGathered(frame: StepFrame, gathered: Uint32Array, target: DeviceBuffer): void {
+    const ownWords = (frame.step.numTokens * this.#rowBytes) / 4;
+    this.#device.write(this.#forward.routedExperts, 0, gathered.subarray(0, ownWords));
+    this.#device.submit((commands) => this.#recordRows(frame, target, commands));
+  }
+
+  #recordRows(frame: StepFrame, target: DeviceBuffer, commands: CommandRecorder): void {
+    const rows: DeviceRange | null = this.#capture?.record(frame.step, commands) ?? null;
+    frame.rowBytes = rows?.byteLength ?? 0;
+    if (rows !== null) commands.copy(rows.buffer, rows.byteOffset ?? 0, target, frame.sampledBytes, rows.byteLength);
   }
 
   /** Makes the step's output from the bytes that `submit` announced, and gives the frame back. */
@@ -191,14 +220,16 @@ export class StepRunner {
     out.stepId = step.stepId;
     out.numRequests = n;
     out.numTokens = numTokens;
-    const own = rowsOfRank(this.#place.ranks, { numRowsSeen, rowsPerRank: rowsOfEngines, numTokens });
-    if (own.kind !== 'slice') throw RoutedExpertsError.of('INVARIANT', 'no rank here routes a shard of its rows alone');
+    const seen = { numRowsSeen: rowsSeen(this.#place, numRowsSeen), rowsPerRank: rowsOfEngines, numTokens };
+    const own = rowsOfRank(this.#place.ranks, seen);
     out.firstRow = own.firstRow;
     // Read when the step's results arrive, and the engine's array is reused by then.
     out.captureMetadata = step.captureMetadata?.slice() ?? null;
     this.#addPadding(before);
     for (let i = 0; i < n; i++) this.#addRequest(step, order[i]!, frame, i);
     this.#addPadding(behind);
+    const isWanted = this.#capture !== null && (this.#place.capturesAll || out.optedIn.subarray(0, n).includes(1));
+    frame.shardRows = own.kind === 'all-gather' && isWanted ? seen.numRowsSeen : 0;
     input.end();
     this.#forward.upload(input);
     // A half may read it when the results arrive; the step input belongs to the next step by then.

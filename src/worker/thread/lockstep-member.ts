@@ -17,11 +17,13 @@ export class LockstepMember {
   readonly #config: LockstepConfig;
   readonly #group: LockstepGroup;
   readonly #times = new PassTimes();
+  readonly #engineRanks: readonly number[];
 
   /** `rank`, `numRanks`: within the engine. */
   constructor(config: LockstepConfig, rank: number, numRanks: number) {
     this.#config = config;
     this.#group = groupOf(config, numRanks);
+    this.#engineRanks = this.#group.ranksOf(config.engine);
     this.rank = this.#group.grid.rankOf({ engine: config.engine, stage: 0, tensorRank: rank });
   }
 
@@ -45,14 +47,19 @@ export class LockstepMember {
 
   /**
    * The rank has run the pass of a step that came at `acceptedAt`; resolves when all ranks have run theirs. The thread
-   * goes on meanwhile. Rejects with COLLECTIVE_TIMEOUT once a rank, this one or another, has waited too long.
+   * goes on meanwhile. With a shard of rows it resolves with those of all ranks of the engine. Rejects with
+   * COLLECTIVE_TIMEOUT once a rank, this one or another, has waited too long.
    */
-  async passEnded(stepId: number, acceptedAt: number): Promise<void> {
+  async passEnded(stepId: number, acceptedAt: number, shard: Uint32Array | null): Promise<Uint32Array | null> {
+    const { passes, shards } = this.#group;
     const arrivedAt = performance.now();
     this.#note('barrier', stepId);
-    const { isLast } = await this.#meet(this.#group.passes, arrivedAt);
+    if (shard !== null) shards.leave(this.rank, passes.numReleased, shard);
+    const { pass, isLast } = await this.#meet(passes, arrivedAt);
+    const gathered = shard === null ? null : shards.take(this.#engineRanks, pass, shard.length);
     this.#note('results', stepId);
     this.#times.add({ acceptedAt, arrivedAt, releasedAt: performance.now(), isLast });
+    return gathered;
   }
 
   /** The step has brought its results. The next one may have begun. */

@@ -51,8 +51,8 @@ export class RankThread {
       minThreads: 0,
       maxThreads: 1,
       idleTimeout: Infinity,
-      // Steps in flight, and places for tasks that ask, stop or move KV.
-      concurrentTasksPerWorker: config.queueDepth + 4,
+      // Steps in flight, a KV read ahead of each, and places for tasks that ask, stop or write KV.
+      concurrentTasksPerWorker: 2 * config.queueDepth + 4,
       // Steps that find no place must not be overtaken: the default puts them behind those that came later.
       stricterFIFO: true,
       // The default parks the thread in Atomics.wait between tasks, where a map never resolves.

@@ -1,7 +1,7 @@
 /** A lockstep group in memory that its threads share, on a clock that they share. */
 
 import type { SharedRows } from '../../capture/shm-flock/shared-rows.ts';
-import type { LockstepConfig } from '../../contract/config.ts';
+import type { LockstepConfig, WorkerConfig } from '../../contract/config.ts';
 import type { LockState } from '../pipeline/lockstep/activity-board.ts';
 import { LockstepGroup } from '../pipeline/lockstep/lockstep-group.ts';
 import { RankGrid } from '../pipeline/lockstep/rank-grid.ts';
@@ -9,21 +9,30 @@ import { RankGrid } from '../pipeline/lockstep/rank-grid.ts';
 /** The group of engine 0, at its start. */
 export function newLockstep(
   grid: RankGrid,
-  options: Pick<LockstepConfig, 'collectiveTimeoutMs' | 'dispatch'>,
+  options: Pick<LockstepConfig, 'collectiveTimeoutMs' | 'dispatch' | 'shardWords'>,
 ): LockstepConfig {
   return {
     ...options,
-    memory: new SharedArrayBuffer(4 * LockstepGroup.numWords(grid)),
+    memory: new SharedArrayBuffer(4 * LockstepGroup.numWords(grid, options.shardWords)),
     numEngines: grid.sizes.dataParallel,
     engine: 0,
     startedAt: epochMs(),
   };
 }
 
+/** Of `modular-shards`: what a rank routes alone in the largest step. */
+export function mostShardWords({
+  engine,
+  model,
+  numRanks,
+}: Pick<WorkerConfig, 'engine' | 'model' | 'numRanks'>): number {
+  return Math.ceil(engine.maxNumBatchedTokens / numRanks) * model.numLayers * model.topK;
+}
+
 /** The group as any of its threads sees it. `numRanks`: of each engine. */
-export function groupOf({ memory, numEngines }: LockstepConfig, numRanks: number): LockstepGroup {
+export function groupOf({ memory, numEngines, shardWords }: LockstepConfig, numRanks: number): LockstepGroup {
   const sizes = { dataParallel: numEngines, pipelineParallel: 1, tensorParallel: numRanks };
-  return new LockstepGroup(new RankGrid(sizes), new Int32Array(memory));
+  return new LockstepGroup(new RankGrid(sizes), new Int32Array(memory), shardWords);
 }
 
 /** Since the group's start. */

@@ -9,6 +9,7 @@ import { selectGpu, type PciAddress } from '../../kernels/device/host-gpus.ts';
 import { BytePool } from '../../capture/byte-pool.ts';
 import { rowShape } from '../../capture/row-shape.ts';
 import type { Executor, TransferCounts, WorkerLiveCounts } from '../executor.ts';
+import { sumOfLiveCounts } from './live-counts.ts';
 import { outputMessageLength, readOutputMessage } from './output-message.ts';
 import type { RankPasses } from '../pipeline/lockstep/pass-times.ts';
 import { groupOf } from './shared-lockstep.ts';
@@ -164,12 +165,7 @@ export class ThreadExecutor implements Executor {
         return { ...worker, lentBuffers };
       }),
     );
-    return counts.reduce((a, b) => ({
-      batchEntries: a.batchEntries + b.batchEntries,
-      ringSlots: a.ringSlots + b.ringSlots,
-      lentBuffers: a.lentBuffers + b.lentBuffers,
-      capture: { requests: a.capture.requests + b.capture.requests, bytes: a.capture.bytes + b.capture.bytes },
-    }));
+    return sumOfLiveCounts(counts);
   }
 
   /** What all ranks have used since the last call; the first one begins to measure. Rejects if they are gone. */

@@ -118,7 +118,11 @@ describe('merge refuses', () => {
     ],
     [
       'a shard with two results',
-      () => [copy(partFile(1), (text) => text + text.split('\n')[1]!.replace('"steps":', '"steps":1') + '\n')],
+      () => [
+        copy(partFile(1), (text) => text + text.split('\n')[1]!.replace('"steps":', '"steps":1') + '\n'),
+        partFile(2),
+        partFile(3),
+      ],
       /ran twice and has two results \(L10\)/,
     ],
     ['a file that is not there', () => [join(folder, 'absent.jsonl')], /absent\.jsonl: cannot be read: ENOENT/],

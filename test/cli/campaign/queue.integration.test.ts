@@ -19,6 +19,8 @@ import {
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import type { SweepReport } from '../../../src/cli/bench/report/sweep-report.ts';
+import { sweepKind } from '../../../src/cli/bench/sweep/sweep-kind.ts';
 import { runHere, type Ended } from '../run-cli.ts';
 import { CliProcess, endProcesses } from './cli-process.ts';
 import { redisBinary, RedisServer } from './redis-server.ts';
@@ -162,6 +164,30 @@ describe.skipIf(redisBinary === null)('on a queue', () => {
     expect(cases).toEqual(savedCases());
   });
 
+  test('a sweep is measured by workers that take nothing else, and serves what one process serves', async () => {
+    const served = '--device cpu --model tiny --workload fixed --prompt-length 8 --requests 3 --ballast-ms 0';
+    const sweep = `${served} --design deltas --opt-in 1 --repeats 1 --sweep queue-depth=1,2`.split(' ');
+    const url = await startRedis(true);
+    const campaign = runHere('bench', '--queue', url, ...sweep, '--json', 'queued.json', '--patience', '60');
+    const others = new CliProcess(['work', '--queue', url, '--jobs', '1'], { cwd: folder });
+    await others.says('refuses campaign bench-');
+    expect(keptShards()).toEqual([]);
+    const measuring = new CliProcess(['work', '--queue', url, '--bench'], { cwd: folder });
+    const { code, stderr } = await campaign;
+    expect(code, stderr).toBe(0);
+    expect(stderr).toContain(`workers: routed-experts work --queue ${url} --bench`);
+    for (const worker of [others, measuring]) worker.signal('SIGTERM');
+    expect([await others.ended(), await measuring.ended()]).toEqual([0, 0]);
+    expect(others.stderr).toContain('ran 0 shards');
+    expect(measuring.stderr).toContain('ran 2 shards');
+    await runHere('bench', ...sweep, '--json', 'one.json');
+    const [queued, one] = ['queued.json', 'one.json'].map((file) => {
+      const { results } = JSON.parse(readFileSync(file, 'utf8')) as SweepReport;
+      return results.map((report) => sweepKind.repeatablePart!(report));
+    });
+    expect(queued).toEqual(one);
+  });
+
   test('a worker of other code refuses the campaign, which ends and says what worker it wants', async () => {
     const other = join(folder, 'other');
     mkdirSync(other);
@@ -173,14 +199,14 @@ describe.skipIf(redisBinary === null)('on a queue', () => {
     const main = join(other, 'src', 'cli', 'main.ts');
     const refusing = new CliProcess(['work', '--queue', url, '--jobs', '1'], { cwd: folder, main });
     await refusing.says('takes shards');
-    const campaign = runHere('fuzz', '--queue', url, '--seeds', '10', '--patience', '5');
+    const campaign = runHere('fuzz', '--queue', url, '--seeds', '10', '--patience', '3');
     await refusing.says('refuses campaign fuzz-');
     refusing.signal('SIGTERM');
     expect(await refusing.ended()).toBe(0);
     expect(refusing.stderr).toContain('ran 0 shards');
     const { code, stderr } = await campaign;
     expect(code).toBe(2);
-    expect(stderr).toMatch(/no shard has come back for 5 s .* no workers of version .*; start "routed-experts work /);
+    expect(stderr).toMatch(/no shard has come back for 3 s .* no workers of version .*; start "routed-experts work /);
   });
 
   test('a worker without the module of a design fails the campaign, and says what is missing', async () => {

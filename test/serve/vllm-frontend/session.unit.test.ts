@@ -132,6 +132,7 @@ function table(hasCoordinator = true): Table {
       numExperts: 8,
       numWorkers: 1,
       blockSize: 4,
+      weightVersion: 'default',
       logprobs: null,
       withLayers: (rows) => rows,
       rules: {

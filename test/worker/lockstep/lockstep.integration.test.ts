@@ -127,9 +127,11 @@ test('the five experiments: a row that stands still is a result, and the others 
   expect(text.find((line) => line.startsWith('flag on '))).toMatch(/ at \d\.\d s +~20 s$/);
 });
 
-test('engines of one group: all rows right where the router sees those of all, also while one is idle', async () => {
+const layouts = ['naive-shards', 'modular-shards'] as const;
+
+test.each(layouts)('engines of one group, %s: all rows right, also while one is idle', async (dispatch) => {
   const config = { ...sessionConfig, numRanks: 2, collectiveTimeoutMs: 5000 };
-  const engines = await startEngines('shm-flock', config, { size: 2, dispatch: 'naive-shards' });
+  const engines = await startEngines('shm-flock', config, { size: 2, dispatch });
   onTestFinished(() => engines.close());
   for (const numRequests of [workload.requests.length, 1]) {
     const requests = workload.requests.slice(0, numRequests);

@@ -51,6 +51,14 @@ export class BlockRows {
     return this.#byBlock[blockId]?.run ?? null;
   }
 
+  /** The run with the rows of a cached block, and the position of the block's first token. */
+  placeOf(blockId: number): Readonly<{ run: RowRun; from: number }> | null {
+    const attached = this.#byBlock[blockId];
+    if (!attached) return null;
+    const { run, blockIds } = attached;
+    return { run, from: run.from + blockIds.indexOf(blockId) * this.#blockSize };
+  }
+
   /** The block lost its hash. Requests that hold the run keep it. */
   evict(blockId: number): void {
     const attached = this.#byBlock[blockId];

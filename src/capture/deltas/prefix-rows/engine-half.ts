@@ -17,6 +17,7 @@ import type { CaptureEngineHalf, CaptureLiveCounts } from '../../../contract/cap
 import type { EngineConfig, ModelConfig } from '../../../contract/config.ts';
 import { RoutedExpertsError } from '../../../contract/errors.ts';
 import type { FinishReason } from '../../../contract/engine-core-output.ts';
+import type { EvictedRows } from '../../../contract/kv-connector.ts';
 import type { ModelRunnerOutput } from '../../../contract/model-runner-output.ts';
 import type { CaptureRequest } from '../../../contract/request.ts';
 import type { RoutedRows } from '../../../contract/routed-rows.ts';
@@ -174,6 +175,16 @@ export class PrefixRowsEngineHalf implements CaptureEngineHalf {
       this.#ended.set(request.index, { accumulator, lastStepId });
     }
     this.#accumulators.delete(request.index);
+  }
+
+  /** What stands, or comes with steps in flight: a run outlives its blocks for as long as these write to it. */
+  evictedRows(blockId: number): EvictedRows | null {
+    const place = this.#blocks.placeOf(blockId);
+    if (place === null) return null;
+    const { run, from } = place;
+    const to = from + this.#blockSize;
+    if (run.first >= to) return null;
+    return { from: Math.max(from, run.first), read: () => (run.end < to ? null : run.rows(from, to)) };
   }
 
   onBlockEvicted(blockId: number): void {

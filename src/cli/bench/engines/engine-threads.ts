@@ -10,7 +10,7 @@ import { moduleBeside } from '../../../worker/module-beside.ts';
 import { isLoss } from '../../../worker/pipeline/loss.ts';
 import { RankGrid } from '../../../worker/pipeline/lockstep/rank-grid.ts';
 import { abandon } from '../../../worker/thread/abandoned-threads.ts';
-import { newLockstep } from '../../../worker/thread/shared-lockstep.ts';
+import { mostShardWords, newLockstep } from '../../../worker/thread/shared-lockstep.ts';
 import type { ServeOptions, ServeResult } from '../serve-workload.ts';
 import type { BenchEngines, DataParallel } from './bench-engines.ts';
 import type { EngineReply, EngineTask, EngineThreadConfig } from './engine-protocol.ts';
@@ -37,7 +37,8 @@ export class EngineThreads implements BenchEngines {
   ): Promise<EngineThreads> {
     const { numRanks, fault, collectiveTimeoutMs = 0 } = session;
     const grid = new RankGrid({ dataParallel: size, pipelineParallel: 1, tensorParallel: numRanks });
-    const group = newLockstep(grid, { collectiveTimeoutMs, dispatch });
+    const shardWords = dispatch === 'modular-shards' ? mostShardWords(session) : 0;
+    const group = newLockstep(grid, { collectiveTimeoutMs, dispatch, shardWords });
     // A fault names its rank among all of them.
     const faultPlace = fault === null ? null : grid.placeOf(fault.rank ?? 0);
     const threads = Array.from({ length: size }, (_, engine) => {

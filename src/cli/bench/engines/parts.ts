@@ -51,6 +51,7 @@ export function mergeServed(parts: readonly ServeResult[]): ServeResult {
     ranks: ranks.some((each) => each === null) ? null : ranks.flatMap((each) => each!),
     deadlines: sumOfDeadlines(parts.map(({ deadlines }) => deadlines)),
     engineStats: parts.map(({ engineStats }) => engineStats).reduce(sumOf),
+    offload: parts.map(({ offload }) => offload).reduce(sumOf),
     numRestarts: sum(({ numRestarts }) => numRestarts),
     workerLiveCounts: parts.map(({ workerLiveCounts }) => workerLiveCounts).reduce(sumOf),
   };

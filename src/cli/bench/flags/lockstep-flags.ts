@@ -49,13 +49,28 @@ export function ranksPerEngine({
   ranks,
   dataParallel,
   dispatch,
-}: Readonly<{ ranks: number; dataParallel: number; dispatch: Dispatch }>): number {
+  router,
+  routing,
+}: Readonly<{
+  ranks: number;
+  dataParallel: number;
+  dispatch: Dispatch;
+  router: 'modular' | 'monolithic';
+  routing: 'deterministic' | 'replay';
+}>): number {
   if (ranks % dataParallel !== 0) {
     const wanted = `a number that divides the ${ranks} ranks (--ranks), as each engine has as many`;
     throw RoutedExpertsError.of('BAD_VALUE', '--data-parallel', dataParallel, wanted);
   }
   if (dataParallel === 1 && dispatch !== 'modular') {
     throw RoutedExpertsError.of('BAD_VALUE', '--dispatch', dispatch, 'modular, or --data-parallel 2 or more');
+  }
+  if (dispatch === 'modular-shards') {
+    const refused = (wanted: string): RoutedExpertsError =>
+      RoutedExpertsError.of('BAD_VALUE', '--dispatch', dispatch, wanted);
+    if (ranks === dataParallel) throw refused('another one, or more ranks: an engine of one rank has no shards');
+    if (router !== 'modular') throw refused('another one, or --router modular: a monolithic one routes all rows');
+    if (routing !== 'deterministic') throw refused('another one, or no --recording, which knows no shards');
   }
   return ranks / dataParallel;
 }

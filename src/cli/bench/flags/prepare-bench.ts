@@ -1,10 +1,14 @@
 /** From the flags of a bench to its options; what it runs on is looked for on the way. */
 
+import type { EngineConfig } from '../../../contract/config.ts';
+import type { SessionConfig } from '../../../host/design-session.ts';
+import { checkOffload, NO_OFFLOAD } from '../../../host/kv-tier/offload-options.ts';
 import { prepareAdapters } from '../../../kernels/device/open-device.ts';
 import { gpusForRanks, type PciAddress } from '../../../kernels/device/host-gpus.ts';
 import type { LoopMode } from '../../../workload/arrivals.ts';
 import { recordingWorkload } from '../../../workload/traces/recording.ts';
 import { requireRows } from '../../../worker/router-kinds.ts';
+import { OFFLOAD_FLAGS } from '../../options.ts';
 import { routerConfig } from '../../router-flags.ts';
 import { RoutedExpertsError } from '../../../contract/errors.ts';
 import { benchDevice, type BenchDevice } from '../bench-device.ts';
@@ -65,6 +69,7 @@ export async function prepareBench(flags: Flags): Promise<BenchOptions> {
       stepTimeoutMs: flags.stepTimeout * 1e3,
       ...(collectiveTimeoutMs === null ? {} : { collectiveTimeoutMs }),
       prefixRows: flags.prefixRows,
+      ...offloadOf(flags, engine),
       rowsLayers: flags.rowsLayers,
       shmFlock: { save: flags.shmSave, read: flags.shmRead },
       draftAcceptanceRate: flags.draftAcceptanceRate,
@@ -72,6 +77,14 @@ export async function prepareBench(flags: Flags): Promise<BenchOptions> {
       ...(recording === null ? {} : { routing: { kind: 'replay', recording } as const }),
     },
   };
+}
+
+/** Without files: a run must not find what another one left. */
+function offloadOf({ kvOffloadBlocks }: Flags, engine: EngineConfig): Pick<SessionConfig, 'kvOffload'> {
+  if (kvOffloadBlocks === 0) return {};
+  const kvOffload = { ...NO_OFFLOAD, hostBlocks: kvOffloadBlocks };
+  checkOffload(kvOffload, engine, OFFLOAD_FLAGS);
+  return { kvOffload };
 }
 
 function gpusOf(wanted: readonly number[] | undefined, { kind, pace }: BenchDevice): readonly PciAddress[] {

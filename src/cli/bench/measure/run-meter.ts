@@ -6,6 +6,7 @@ import type { CaptureLiveCounts } from '../../../contract/capture.ts';
 import type { DeadlineCounts } from '../../../contract/device.ts';
 import type { EngineStats } from '../../../engine/engine-core.ts';
 import type { DesignSession } from '../../../host/design-session.ts';
+import type { OffloadStats } from '../../../host/kv-tier/kv-offload.ts';
 import type { LiveEngine } from '../../../host/live-engine.ts';
 import type { StepTiming } from '../../../worker/engine-driver.ts';
 import type { TransferCounts, WorkerLiveCounts } from '../../../worker/executor.ts';
@@ -50,6 +51,8 @@ export type RunMeasures = TokenWaits &
     /** Of the device's reads; `null`: it keeps to none, or workers were lost on the way. */
     deadlines: DeadlineCounts | null;
     engineStats: EngineStats;
+    /** `null`: no KV is kept outside the devices. */
+    offload: OffloadStats | null;
     numRestarts: number;
     /** After the drain. */
     workerLiveCounts: WorkerLiveCounts;
@@ -157,6 +160,7 @@ export class RunMeter {
       ranks,
       deadlines: usage?.deadlines ?? null,
       engineStats,
+      offload: engine.offloadStats(),
       numRestarts: engine.workers.numRestarts,
       workerLiveCounts: await engine.workerLiveCounts(),
     };

@@ -1,5 +1,6 @@
 /** What a bench reports of each cell: its runs put together. */
 
+import type { OffloadStats } from '../../../host/kv-tier/kv-offload.ts';
 import type { BenchResult } from '../bench.ts';
 import { rateOf, type BenchRun } from '../bench-run.ts';
 import type { RowBytesPeak } from '../measure/run-meter.ts';
@@ -44,6 +45,8 @@ export type CellReport = Readonly<{
   prefixQueryTokens: number;
   prefixHitTokens: number;
   prefixRecomputedTokens: number;
+  /** Per repeat; `null`: no KV is kept outside the devices. */
+  offload: OffloadReport | null;
   /** The most of all repeats; `cached` and `requests`: of the first one. */
   rowBytesPeak: RowBytesPeak;
   /** `null`: not in lockstep. */
@@ -66,6 +69,17 @@ export type RatioReport = Readonly<{
   verdict: Comparison['verdict'] | null;
   pairs: number;
   endedBy: Comparison['endedBy'] | null;
+}>;
+
+/** KV that the pool gave up. Bytes are those of keys and rows. */
+export type OffloadReport = Readonly<{
+  /** Tokens whose KV came back. */
+  loadedTokens: number;
+  bytesToHost: number;
+  bytesFromHost: number;
+  blocksSaved: number;
+  blocksSkipped: number;
+  failedLoads: number;
 }>;
 
 export type Percentiles = Readonly<{ p50: number; p99: number }>;
@@ -111,6 +125,7 @@ export function reportCells(result: BenchResult): readonly CellReport[] {
       prefixQueryTokens: mean((run) => run.served.engineStats.numPrefixQueryTokens),
       prefixHitTokens: mean((run) => run.served.engineStats.numPrefixHitTokens),
       prefixRecomputedTokens: mean((run) => run.served.engineStats.numPrefixRefusedTokens),
+      offload: offloadReport(runs),
       drafts: {
         tokens: sum((run) => run.served.engineStats.numDraftTokens),
         accepted: sum((run) => run.served.engineStats.numAcceptedTokens),
@@ -137,6 +152,26 @@ export function reportCells(result: BenchResult): readonly CellReport[] {
       },
     };
   });
+}
+
+function offloadReport(runs: readonly BenchRun[]): OffloadReport | null {
+  const each = runs.map(({ served }) => served.offload).filter((offload) => offload !== null);
+  if (each.length === 0) return null;
+  const mean = (of: (offload: OffloadStats) => number): number =>
+    each.reduce((sum, offload) => sum + of(offload), 0) / runs.length;
+  return {
+    loadedTokens: runs.reduce((sum, run) => sum + run.served.engineStats.numExternalTokens, 0) / runs.length,
+    bytesToHost: mean((offload) => offload.bytesToHost),
+    bytesFromHost: mean((offload) => offload.bytesFromHost),
+    blocksSaved: mean((offload) => offload.blocksSaved),
+    blocksSkipped: mean((offload) => offload.blocksSkipped),
+    failedLoads: mean((offload) => offload.failedLoads),
+  };
+}
+
+/** The share of the tokens of admitted requests that need not be computed; NaN without any. */
+export function hitShare({ prefixQueryTokens, prefixHitTokens, offload }: CellReport): number {
+  return (prefixHitTokens + (offload?.loadedTokens ?? 0)) / prefixQueryTokens;
 }
 
 export function percentiles(values: readonly number[]): Percentiles {

@@ -3,7 +3,7 @@
  * its column of the table, if it has one; its columns of the CSV.
  */
 
-import type { CellReport, RatioReport } from './cell-report.ts';
+import { hitShare, type CellReport, type RatioReport } from './cell-report.ts';
 import { straggler, type RankReport } from './rank-report.ts';
 
 type CsvValue = string | number | null;
@@ -165,6 +165,20 @@ export const METRICS: readonly Metric[] = [
       prefix_query_tokens: (cell) => cell.prefixQueryTokens,
       prefix_hit_tokens: (cell) => cell.prefixHitTokens,
       prefix_recomputed_tokens: (cell) => cell.prefixRecomputedTokens,
+    },
+  },
+  {
+    name: 'offloading',
+    meaning:
+      'per run, with --kv-offload-blocks: bytes of keys and rows to host memory and back; tokens whose KV came back; ' +
+      'evicted blocks that were not kept, since too many copies were under way; and the share of tokens of admitted ' +
+      'requests that the prefix cache and host memory spared',
+    csv: {
+      kv_to_host_bytes: ({ offload }) => offload?.bytesToHost ?? null,
+      kv_from_host_bytes: ({ offload }) => offload?.bytesFromHost ?? null,
+      kv_loaded_tokens: ({ offload }) => offload?.loadedTokens ?? null,
+      kv_skipped_blocks: ({ offload }) => offload?.blocksSkipped ?? null,
+      prefix_hit_share: hitShare,
     },
   },
   {

@@ -3,7 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { RoutedExpertsError } from '../../../contract/errors.ts';
 
-export type OutputFiles = Readonly<{ json?: string; csv?: string }>;
+export type OutputFiles = Readonly<{ json?: string | undefined; csv?: string | undefined }>;
 
 /** A run of minutes must not end with a file that cannot be written. Throws BAD_FILE. */
 export function checkOutputs({ json, csv }: OutputFiles): void {

@@ -20,6 +20,15 @@ export function progressDisplay(): ProgressDisplay {
   };
 }
 
+export async function withProgress<T>(work: (progress: ProgressDisplay) => Promise<T>): Promise<T> {
+  const progress = progressDisplay();
+  try {
+    return await work(progress);
+  } finally {
+    progress.stop();
+  }
+}
+
 /** A line at the start, and one for each tenth. */
 function progressLog(): (progress: Progress, what: string) => void {
   let latest = -1;

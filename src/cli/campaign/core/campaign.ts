@@ -20,6 +20,8 @@ export type CampaignPlan<Result> = Readonly<{
   /** The shards of each series, and the violations that it may have: with more it ends. */
   series: readonly Readonly<{ numShards: number; mostViolations: number }>[];
   numViolations: (result: Result) => number;
+  /** What two results of one shard must agree in; by default all of them. */
+  repeatablePart?: (result: Result) => unknown;
   /** The shards that are this campaign's own; by default all. */
   share?: Share;
 }>;
@@ -40,9 +42,11 @@ export class Campaign<Result> {
   readonly #places: Map<number, Readonly<{ series: Series; position: number }>> = new Map();
   readonly #results: Map<number, Result> = new Map();
   readonly #numViolations: (result: Result) => number;
+  readonly #repeatablePart: (result: Result) => unknown;
 
-  constructor({ series, numViolations, share = WHOLE }: CampaignPlan<Result>) {
+  constructor({ series, numViolations, repeatablePart, share = WHOLE }: CampaignPlan<Result>) {
     this.#numViolations = numViolations;
+    this.#repeatablePart = repeatablePart ?? ((result) => result);
     let first = 0;
     this.#series = series.map(({ numShards, mostViolations }) => {
       const all = Array.from({ length: numShards }, (_, i) => first + i);
@@ -82,7 +86,8 @@ export class Campaign<Result> {
     if (!this.isNeeded(shard)) return false;
     const known = this.#results.get(shard);
     if (known !== undefined) {
-      if (JSON.stringify(known) !== JSON.stringify(result)) throw RoutedExpertsError.of('SHARD_DIFFERS', shard);
+      const [first, second] = [known, result].map((each) => JSON.stringify(this.#repeatablePart(each)));
+      if (first !== second) throw RoutedExpertsError.of('SHARD_DIFFERS', shard);
       return false;
     }
     this.#results.set(shard, result);

@@ -12,6 +12,7 @@ export function cutCampaign<Described extends Description, Task, Result>(
   const campaign = new Campaign<Result>({
     series: series.map(({ tasks, mostViolations }) => ({ numShards: tasks.length, mostViolations })),
     numViolations: (result) => kind.numViolations(result),
+    ...(kind.repeatablePart && { repeatablePart: (result) => kind.repeatablePart!(result) }),
     ...(share && { share }),
   });
   return { campaign, tasks: series.flatMap(({ tasks }) => tasks) };

@@ -13,7 +13,15 @@ export type TaskRunner<Task, Result> = Readonly<{
 export type Description = Readonly<{ kind: string }>;
 
 /** What a report may be given on the command line. */
-export type ReportFlags = Readonly<{ json?: boolean; save?: string; out?: string; mutations?: string }>;
+export type ReportFlags = Readonly<{
+  json?: boolean;
+  save?: string;
+  out?: string;
+  mutations?: string;
+  /** Files of a bench. */
+  jsonFile?: string | undefined;
+  csv?: string | undefined;
+}>;
 
 /** Tasks and results go through JSON, too. A task is one shard: what is hashed is never cut. */
 export type CampaignKind<Described extends Description, Task, Result> = Readonly<{
@@ -22,6 +30,10 @@ export type CampaignKind<Described extends Description, Task, Result> = Readonly
   /** Scenarios, or whatever else progress is counted in. */
   sizeOf(task: Task): number;
   numViolations(result: Result): number;
+  /** What two runs of one task agree in, wherever each of them ran; absent = all of their results (L10). */
+  repeatablePart?(result: Result): unknown;
+  /** Its tasks measure times: a worker runs them one at a time, and nothing beside them. */
+  measures?: true;
   openRunner(jobs: number): TaskRunner<Task, Result>;
   /** Rejects unless this machine has all that the description names, and the same. */
   checkHere(description: Described): Promise<void>;

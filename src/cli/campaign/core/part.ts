@@ -9,8 +9,8 @@ export type Build = Readonly<{ version: string; commit: string }>;
 
 export type PartHeader = Readonly<{ id: string; build: Build; description: Description; share: Share }>;
 
-/** Results by shard. */
-export type Part = PartHeader & Readonly<{ file: string; results: ReadonlyMap<number, unknown> }>;
+/** Results with their shards, as they came: two processes that ran one campaign at a time have both written a shard. */
+export type Part = PartHeader & Readonly<{ file: string; results: readonly (readonly [number, unknown])[] }>;
 
 export function showBuild({ version, commit }: Build): string {
   return `version ${version}, commit ${commit}`;

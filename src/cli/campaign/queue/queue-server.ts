@@ -14,8 +14,8 @@ export const KEY_PREFIX = 'routed-experts';
 /** BullMQ needs its sorted sets and streams. */
 const OLDEST_MAJOR = 5;
 
-const CONNECT_MS = 5000;
-const COMMAND_MS = 5000;
+/** For a connection, and for a command. */
+const REPLY_MS = 5000;
 const RETRY_MS = 500;
 
 /** What is not said again for so long is gone. */
@@ -32,13 +32,13 @@ export class QueueServer {
   #problem = '';
   #lostAt: number | null = null;
 
-  private constructor(url: string) {
+  private constructor(url: string, replyMs: number) {
     this.address = queueAddress(url);
-    this.connection = { url, connectTimeout: CONNECT_MS, retryStrategy: () => RETRY_MS, maxRetriesPerRequest: null };
+    this.connection = { url, connectTimeout: REPLY_MS, retryStrategy: () => RETRY_MS, maxRetriesPerRequest: null };
     this.#client = new Redis(url, {
       lazyConnect: true,
-      connectTimeout: CONNECT_MS,
-      commandTimeout: COMMAND_MS,
+      connectTimeout: replyMs,
+      commandTimeout: replyMs,
       maxRetriesPerRequest: null,
       retryStrategy: () => RETRY_MS,
     });
@@ -54,9 +54,12 @@ export class QueueServer {
     });
   }
 
-  /** Rejects with NO_QUEUE where there is no server, another kind of server, or one that is too old. */
-  static async connect(url: string): Promise<QueueServer> {
-    const server = new QueueServer(url);
+  /**
+   * Rejects with NO_QUEUE where there is no server, another kind of server, one that is too old, or that is silent for
+   * `replyMs`.
+   */
+  static async connect(url: string, replyMs: number = REPLY_MS): Promise<QueueServer> {
+    const server = new QueueServer(url, replyMs);
     try {
       await server.#greet();
       return server;

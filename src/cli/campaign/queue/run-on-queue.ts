@@ -13,11 +13,10 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Queue } from 'bullmq';
 import { RoutedExpertsError } from '../../../contract/errors.ts';
-import { showBuild, type Build } from '../core/part.ts';
 import type { CampaignRun } from '../core/campaign-run.ts';
 import { endsWithin } from './ends-within.ts';
 import { KEY_PREFIX, type QueueServer } from './queue-server.ts';
-import { jobId, jobOptions, queueName, shardOf, type ShardJob } from './shard-queue.ts';
+import { jobId, jobOptions, queueName, shardOf, showLane, type Lane, type ShardJob } from './shard-queue.ts';
 
 /** Shards that lie in the queue at a time: work for the threads of many machines. */
 const MOST_IN_QUEUE = 2000;
@@ -32,13 +31,13 @@ const PUT_AGAIN_MS = 30_000;
 const CLOSE_MS = 5000;
 
 /** What the queue is told of a campaign. `patience` is in seconds. */
-type OnQueue = Readonly<{ id: string; build: Build; kind: string; patience: number; server: QueueServer }>;
+type OnQueue = Lane & Readonly<{ id: string; kind: string; patience: number; server: QueueServer }>;
 
 /** Rejects with SHARD_FAILED and CAMPAIGN_STANDS. */
 export async function runOnQueue<Task, Result>(run: CampaignRun<Task, Result>, to: OnQueue): Promise<void> {
   const { address, keepsJobs } = to.server;
   process.stderr.write(
-    `campaign ${to.id}: ${run.tasks.length} shards at ${address}; workers: routed-experts work --queue ${address}\n` +
+    `campaign ${to.id}: ${run.tasks.length} shards at ${address}; workers: ${workCommand(to)}\n` +
       (keepsJobs
         ? ''
         : `${address} forgets its jobs when it restarts (appendonly no); they are put there again then\n`),
@@ -68,7 +67,7 @@ class QueuedShards<Task, Result> {
   constructor(run: CampaignRun<Task, Result>, to: OnQueue) {
     this.#run = run;
     this.#to = to;
-    this.#queue = new Queue(queueName(to.build), {
+    this.#queue = new Queue(queueName(to), {
       connection: { ...to.server.connection, commandTimeout: CLOSE_MS },
       prefix: KEY_PREFIX,
     });
@@ -175,7 +174,7 @@ class QueuedShards<Task, Result> {
   }
 
   async #lookAround(): Promise<void> {
-    const build = showBuild(this.#to.build);
+    const build = showLane(this.#to);
     await this.#to.server.leaveNotice('campaign', this.#to.id, { build, host: hostname() });
     const workers = [...(await this.#to.server.notices('worker')).values()];
     const numFit = workers.filter((worker) => worker.build === build).length;
@@ -190,7 +189,7 @@ class QueuedShards<Task, Result> {
     const { address, lostForMs, lastProblem } = this.#to.server;
     if (lostForMs > 0) return `${address} is gone (${lastProblem}); start it again`;
     const problem = this.#problem === '' ? '' : ` (last problem: ${this.#problem})`;
-    return `${this.#workers}${problem}; start "routed-experts work --queue ${address}" from that commit`;
+    return `${this.#workers}${problem}; start "${workCommand(this.#to)}" from that commit`;
   }
 
   /** Takes shards back that no worker has begun. */
@@ -204,4 +203,8 @@ class QueuedShards<Task, Result> {
     await this.#to.server.takeNoticeAway('campaign', this.#to.id);
     await this.#queue.close();
   }
+}
+
+function workCommand({ server, measures }: OnQueue): string {
+  return `routed-experts work --queue ${server.address}${measures ? ' --bench' : ''}`;
 }

@@ -1,7 +1,10 @@
-/** Shards as jobs of BullMQ. Each build has a queue of its own: a worker never sees the shard of another commit. */
+/**
+ * Shards as jobs of BullMQ. Each build has a queue of its own: a worker never sees the shard of another commit. So has
+ * what is measured: whoever measures runs nothing else.
+ */
 
 import type { JobsOptions } from 'bullmq';
-import type { Build } from '../core/part.ts';
+import { showBuild, type Build } from '../core/part.ts';
 
 export type ShardJob = Readonly<{ kind: string; task: unknown }>;
 
@@ -11,8 +14,16 @@ const ATTEMPTS = 3;
 /** Results that nobody takes away: the process that ran the campaign is gone for good. */
 const KEEP_SECONDS = 7 * 24 * 3600;
 
-export function queueName({ version, commit }: Build): string {
-  return `shards-${version}-${commit}`;
+/** `measures`: see `CampaignKind`. */
+export type Lane = Readonly<{ build: Build; measures: boolean }>;
+
+export function queueName({ build: { version, commit }, measures }: Lane): string {
+  return `${measures ? 'benches' : 'shards'}-${version}-${commit}`;
+}
+
+/** For messages, and to tell whether a worker is of use to a campaign. */
+export function showLane({ build, measures }: Lane): string {
+  return `${showBuild(build)}${measures ? ', for benches' : ''}`;
 }
 
 /** A shard has one name, so that it is in the queue once, however often it is put there. */

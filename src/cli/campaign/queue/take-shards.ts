@@ -8,10 +8,9 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'bullmq';
 import type { AnyKind, TaskRunner } from '../core/kind.ts';
-import { showBuild, type Build } from '../core/part.ts';
 import { endsWithin } from './ends-within.ts';
 import { KEY_PREFIX, QueueServer } from './queue-server.ts';
-import { queueName, type ShardJob } from './shard-queue.ts';
+import { queueName, showLane, type Lane, type ShardJob } from './shard-queue.ts';
 
 /** A shard that ended so many workers ends no more. */
 const MOST_LOSSES = 10;
@@ -21,26 +20,26 @@ const POLL_MS = 200;
 /** For shards that are being run when the worker is asked to end. */
 const CLOSE_MS = 30_000;
 
-export type ShardWorkerOptions = Readonly<{
-  url: string;
-  build: Build;
-  jobs: number;
-  /** A worker that is silent for so many seconds has lost its shards. */
-  lostAfter: number;
-  /** For how many seconds a server that is gone is waited for. */
-  patience: number;
-  kindOf: (name: string) => Promise<AnyKind>;
-  say: (line: string) => void;
-  signal: AbortSignal;
-}>;
+export type ShardWorkerOptions = Lane &
+  Readonly<{
+    url: string;
+    jobs: number;
+    /** A worker that is silent for so many seconds has lost its shards. */
+    lostAfter: number;
+    /** For how many seconds a server that is gone is waited for. */
+    patience: number;
+    kindOf: (name: string) => Promise<AnyKind>;
+    say: (line: string) => void;
+    signal: AbortSignal;
+  }>;
 
 /** Takes shards until the signal. Resolves with how many it ran; rejects with NO_QUEUE. */
 export async function takeShards(options: ShardWorkerOptions): Promise<number> {
-  const { url, build, jobs, lostAfter, patience, say, signal } = options;
+  const { url, jobs, lostAfter, patience, say, signal } = options;
   const server = await QueueServer.connect(url);
   const runners = new Runners(options);
   let numShards = 0;
-  const worker = new Worker<ShardJob>(queueName(build), async ({ data }) => runners.run(data), {
+  const worker = new Worker<ShardJob>(queueName(options), async ({ data }) => runners.run(data), {
     connection: server.connection,
     prefix: KEY_PREFIX,
     concurrency: jobs,
@@ -57,7 +56,7 @@ export async function takeShards(options: ShardWorkerOptions): Promise<number> {
   // The loss of the server is told of below, and so is its end.
   worker.on('error', () => undefined);
   const id = randomUUID();
-  say(`takes shards of ${showBuild(build)} from ${server.address} on ${jobs} threads`);
+  say(`takes shards of ${showLane(options)} from ${server.address}, ${jobs} at a time`);
   try {
     let noticeAt = -Infinity;
     let isLost = false;
@@ -70,7 +69,7 @@ export async function takeShards(options: ShardWorkerOptions): Promise<number> {
       if (server.lostForMs > 1000 * patience) throw server.problem(`${server.lastProblem}; gone for ${patience} s`);
       if (!isLost && performance.now() - noticeAt > NOTICE_MS) {
         noticeAt = performance.now();
-        await lookAround(server, { id, build: showBuild(build), refused, say });
+        await lookAround(server, { id, build: showLane(options), refused, say });
       }
       await sleep(POLL_MS);
     }
@@ -93,7 +92,7 @@ async function lookAround(server: QueueServer, { id, build, refused, say }: Surr
     for (const [campaign, notice] of await server.notices('campaign')) {
       if (notice.build === build || refused.has(campaign)) continue;
       refused.add(campaign);
-      say(`refuses campaign ${campaign} of ${notice.build}: this is ${build}; check out that commit for it`);
+      say(`refuses campaign ${campaign} of ${notice.build}: this is ${build}; start a worker of the former for it`);
     }
   } catch {
     // The server is going; it is looked after elsewhere.

@@ -4,23 +4,25 @@ import { ActivityBoard } from './activity-board.ts';
 import { EnginePasses } from './engine-passes.ts';
 import { LockstepBarrier } from './lockstep-barrier.ts';
 import type { RankGrid } from './rank-grid.ts';
+import { ShardExchange } from './shard-exchange.ts';
 
 /**
  *     before a pass   `sizes`: each rank says how many rows it runs, and hears it of the others (data parallel only)
  *     after it        `passes`
  *
- * Memory: both barriers, the rows of each rank, the passes that engines owe, the board.
+ * Memory: both barriers, the rows of each rank, the passes that engines owe, the board, the shards of rows.
  */
 export class LockstepGroup {
   readonly grid: RankGrid;
   readonly sizes: LockstepBarrier;
   readonly passes: LockstepBarrier;
   readonly board: ActivityBoard;
+  readonly shards: ShardExchange;
   readonly #rows: Int32Array;
   readonly #engineWords: Int32Array;
 
-  /** `words`: `numWords` of them, zeros at first. */
-  constructor(grid: RankGrid, words: Int32Array) {
+  /** `words`: `numWords` of them, zeros at first. `shardWords`: the most that a rank routes alone, in words. */
+  constructor(grid: RankGrid, words: Int32Array, shardWords = 0) {
     const { numRanks, sizes } = grid;
     let at = 0;
     const take = (length: number): Int32Array => words.subarray(at, (at += length));
@@ -30,12 +32,22 @@ export class LockstepGroup {
     this.#rows = take(numRanks);
     this.#engineWords = take(EnginePasses.numWords(sizes.dataParallel));
     this.board = new ActivityBoard(take(ActivityBoard.numWords(numRanks + sizes.dataParallel)));
+    this.shards = new ShardExchange(take(ShardExchange.numWords(numRanks, shardWords)), numRanks, shardWords);
   }
 
-  static numWords({ numRanks, sizes }: RankGrid): number {
+  static numWords({ numRanks, sizes }: RankGrid, shardWords = 0): number {
     const numActors = numRanks + sizes.dataParallel;
     const barriers = 2 * LockstepBarrier.numWords(numRanks);
-    return barriers + numRanks + EnginePasses.numWords(sizes.dataParallel) + ActivityBoard.numWords(numActors);
+    const others = EnginePasses.numWords(sizes.dataParallel) + ActivityBoard.numWords(numActors);
+    return barriers + numRanks + others + ShardExchange.numWords(numRanks, shardWords);
+  }
+
+  /** The tensor-parallel ranks of an engine, in their order. */
+  ranksOf(engine: number): readonly number[] {
+    const { tensorParallel } = this.grid.sizes;
+    return Array.from({ length: tensorParallel }, (_, tensorRank) =>
+      this.grid.rankOf({ engine, stage: 0, tensorRank }),
+    );
   }
 
   /** Where some ranks have come to and others have not, or will come to next. */
