@@ -14,7 +14,7 @@ import type { WithLayers } from '../../capture/row-layers.ts';
 import type { EngineCoreOutput } from '../../contract/engine-core-output.ts';
 import type { TransferAnswer } from '../kv/transfer-params.ts';
 import { Calls } from './calls.ts';
-import { LiveRequest, type LogprobSource } from './live-requests.ts';
+import { FrontendRequest, type LogprobSource } from './frontend-request.ts';
 import { Outbox } from './outbox.ts';
 import type { SessionEngine } from './session-engine.ts';
 import { countFields, countsOf, SchedulerStats } from './scheduler-stats.ts';
@@ -49,9 +49,9 @@ export class FrontendSession {
   readonly #ports: SessionPorts;
   readonly #outboxes: readonly Outbox[];
   readonly #gone: Set<number> = new Set();
-  readonly #live: Map<string, LiveRequest> = new Map();
+  readonly #live: Map<string, FrontendRequest> = new Map();
   /** Requests that wait for the end of a pause, in order. */
-  readonly #held: Map<string, LiveRequest> = new Map();
+  readonly #held: Map<string, FrontendRequest> = new Map();
   readonly #calls: Calls;
   readonly #waves: Waves;
   readonly #stats: SchedulerStats = new SchedulerStats();
@@ -223,7 +223,7 @@ export class FrontendSession {
     }
     const startWave = this.#waves.onRequest(add.wave, this.#calls);
     if (startWave !== null) this.#tellCoordinator(now, { startWave });
-    const request = new LiveRequest(add, now, this.#options);
+    const request = new FrontendRequest(add, now, this.#options);
     if (this.#calls.isPaused) this.#held.set(requestId, request);
     else this.#submit(request);
     if (add.abortsImmediately) this.#abort([requestId]);
@@ -235,7 +235,7 @@ export class FrontendSession {
     for (const request of held) this.#submit(request);
   }
 
-  #submit(request: LiveRequest): void {
+  #submit(request: FrontendRequest): void {
     const { add } = request;
     const { requestId } = add.request;
     this.#live.set(requestId, request);

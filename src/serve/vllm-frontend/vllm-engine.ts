@@ -10,7 +10,7 @@ import { attach, type AttachOptions, type OnJoin } from './attach.ts';
 import { FrontendSession, type SessionOptions } from './frontend-session.ts';
 import type { FrontendSockets } from './frontend-sockets.ts';
 import type { EngineFacts } from './handshake.ts';
-import type { LogprobSource } from './live-requests.ts';
+import type { LogprobSource } from './frontend-request.ts';
 import { LAYOUT } from './wire/vllm-layout.ts';
 import type { RowsFor } from './wire/sampling-map.ts';
 

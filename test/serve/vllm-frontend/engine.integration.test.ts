@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { modelPreset } from '../../../src/kernels/model/model-presets.ts';
-import type { LogprobSequence } from '../../../src/serve/vllm-frontend/live-requests.ts';
+import type { LogprobSequence } from '../../../src/serve/vllm-frontend/frontend-request.ts';
 import { tiny } from '../helpers.ts';
 import { addArray, pack } from './mirror-frontend.ts';
 import { attached, expectEngineEmpty, expectOracle, openAttached, promptOf, type Attached } from './helpers.ts';

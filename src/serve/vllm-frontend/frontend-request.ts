@@ -1,4 +1,4 @@
-/** The requests of frontends that the engine has, and what the wire wants to know of each beside its outputs. */
+/** A request of a frontend that the engine has, and what the wire wants to know of it beside its outputs. */
 
 import type { WithLayers } from '../../capture/row-layers.ts';
 import type { EngineCoreOutput } from '../../contract/engine-core-output.ts';
@@ -18,7 +18,7 @@ export interface LogprobSequence {
 /** Begins a sequence. `null`: there are no log probabilities. */
 export type LogprobSource = (() => LogprobSequence) | null;
 
-export class LiveRequest {
+export class FrontendRequest {
   readonly add: AddRequest;
   readonly #queuedAt: number;
   readonly #logprobs: LogprobSequence | null;
