@@ -79,14 +79,8 @@ export class Calls {
   /** Replies to the pauses that are complete. `numRequests`: that the engine has. */
   settle(numRequests: number): void {
     if (!this.#pause.isPending) return;
-    const { engine, reply, warn } = this.#ports;
-    const numInFlight = engine.stats().numStepsInFlight;
-    for (const { call, clearsCache } of this.#pause.takeComplete({ numRequests, numInFlight })) {
-      if (clearsCache && !this.#target.resetPrefixCache(true)) {
-        warn('the prefix cache is as it was: KV is being loaded, or kept for another engine');
-      }
-      reply(call.clientIndex, { callId: call.callId, result: null });
-    }
+    const numInFlight = this.#ports.engine.stats().numStepsInFlight;
+    for (const request of this.#pause.takeComplete({ numRequests, numInFlight })) this.#complete(request);
   }
 
   forgetClient(clientIndex: number): void {
@@ -105,6 +99,18 @@ export class Calls {
     this.#pause.begin(request);
     if (request.mode === 'abort') this.#ports.abortAll();
     if (request.mode === 'keep') this.#ports.engine.pause();
+  }
+
+  #complete({ call, clearsCache }: PauseRequest): void {
+    try {
+      if (clearsCache && !this.#target.resetPrefixCache(true)) {
+        this.#ports.warn('the prefix cache is as it was: KV is being loaded, or kept for another engine');
+      }
+      this.#ports.reply(call.clientIndex, { callId: call.callId, result: null });
+    } catch (error) {
+      // The engine is dead.
+      this.#fail(call, (error as Error).message);
+    }
   }
 
   #resume(): void {
