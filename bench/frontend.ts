@@ -15,6 +15,7 @@ import { modelPreset } from '../src/kernels/model/model-presets.ts';
 import { rowShape, viewRows } from '../src/capture/row-shape.ts';
 import { routedRows } from '../src/capture/routed-rows.ts';
 import { FrontendSession } from '../src/serve/vllm-frontend/frontend-session.ts';
+import { madeUpLogprobs } from '../src/serve/vllm-frontend/made-up-logprobs.ts';
 import { SendQueue } from '../src/serve/vllm-frontend/send-queue.ts';
 
 const NUM_REQUESTS = 64;
@@ -59,14 +60,13 @@ async function measure(name: string): Promise<Cost> {
       numWorkers: 1,
       blockSize: 16,
       weightVersion: 'default',
-      logprobs: null,
+      logprobs: () => madeUpLogprobs(97, 0),
       withLayers: (rows) => rows,
       rules: {
         vocabSize: model.vocabSize,
         maxModelLen: 4096,
         numClients: 1,
         rowsFor: 'all',
-        hasLogprobs: false,
         transfer: null,
         maxMessageBytes: 2 ** 26,
       },

@@ -130,6 +130,14 @@ export const vllmFrontendMutations: readonly SourceMutation[] = [
     killedBy: frontends,
   },
   {
+    name: 'frontend-ranks-from-zero',
+    defect: 'the likeliest token has rank 0',
+    file: at('made-up-logprobs.ts'),
+    find: 'rank: next.rankOf(token) + 1',
+    replace: 'rank: next.rankOf(token)',
+    killedBy: engine,
+  },
+  {
     name: 'frontend-prefill-only-at-the-end',
     defect: 'the statistics of the prompt do not come with the first token',
     file: 'src/engine/live-requests.ts',

@@ -101,7 +101,6 @@ function toConfig(flags: Flags): VllmEngineConfig {
     goneAfterMs: GONE_AFTER_MS,
     maxMessageBytes: flags.maxMessageBytes,
     parallelConfigHash: flags.parallelConfigHash ?? null,
-    logprobs: null,
     log: (level, text) => {
       if (LOG_LEVELS.indexOf(level) <= shown) console.error(`${level}: ${text}`);
     },

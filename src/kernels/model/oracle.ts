@@ -5,17 +5,15 @@
 
 import type { ModelConfig } from '../../contract/config.ts';
 import { checkModel } from './kernel-shape.ts';
-import { hiddenX, hiddenY, keyBase, keyX, keyY, nextToken, termX, termY } from './mix/mix.ts';
+import { NextLogprobs } from './logprobs.ts';
+import { nextToken } from './mix/mix.ts';
+import { PrefixDigest } from './prefix-digest.ts';
 import { Router } from './route/route.ts';
 
 /** One sequence, token by token. `router` may be shared: it holds the model's weights. */
 export class Oracle {
   readonly router: Router;
-  #position = 0;
-  #sumX = 0;
-  #sumY = 0;
-  #hiddenX = 0;
-  #hiddenY = 0;
+  readonly #digest = new PrefixDigest();
 
   constructor(router: Router) {
     this.router = router;
@@ -23,31 +21,28 @@ export class Oracle {
 
   /** Tokens taken so far: the position of the next. */
   get position(): number {
-    return this.#position;
+    return this.#digest.position;
   }
 
   /** Takes the next token and returns its successor. `epoch`: of the forward pass that computed its key. */
   push(token: number, epoch: number = 0): number {
-    const position = this.#position;
-    const base = keyBase(position, epoch);
-    this.#sumX = (this.#sumX + termX(keyX(token, base), position)) | 0;
-    this.#sumY = (this.#sumY + termY(keyY(token, base), position)) | 0;
-    this.#hiddenX = hiddenX(this.#sumX);
-    this.#hiddenY = hiddenY(this.#sumY, this.#hiddenX);
-    this.#position = position + 1;
-    return nextToken(this.#hiddenX, this.#hiddenY, this.router.model.vocabSize);
+    this.#digest.push(token, epoch);
+    return nextToken(this.#digest.hiddenX, this.#digest.hiddenY, this.router.model.vocabSize);
   }
 
   /** Writes the row of the token pushed last, `L · K` ids, to `ids` from `at` on. */
   row(ids: Uint32Array | Uint16Array | Uint8Array, at: number = 0): void {
-    this.router.route(this.#hiddenX, this.#hiddenY, ids, at);
+    this.router.route(this.#digest.hiddenX, this.#digest.hiddenY, ids, at);
+  }
+
+  /** Of what can follow the token pushed last. */
+  logprobs(): NextLogprobs {
+    return new NextLogprobs(this.#digest, this.router.model.vocabSize);
   }
 
   /** Back to an empty sequence. */
   reset(): void {
-    this.#position = 0;
-    this.#sumX = 0;
-    this.#sumY = 0;
+    this.#digest.reset();
   }
 }
 

@@ -9,14 +9,14 @@ import type { TokenLogprobs } from './wire/wire-logprobs.ts';
 
 /** Made-up log probabilities of one sequence, token by token. */
 export interface LogprobSequence {
-  /** Of what may follow the tokens taken so far, one at least: `token` itself, then the `numTop` likeliest; −1: all. */
+  /** Of what may follow the tokens taken so far, one at least: `token` itself, then the `numTop` likeliest. */
   of(token: number, numTop: number): TokenLogprobs;
   /** Takes the next token. */
   push(token: number): void;
 }
 
-/** Begins a sequence. `null`: there are no log probabilities. */
-export type LogprobSource = (() => LogprobSequence) | null;
+/** Begins a sequence. */
+export type LogprobSource = () => LogprobSequence;
 
 export class FrontendRequest {
   readonly add: AddRequest;
@@ -36,7 +36,7 @@ export class FrontendRequest {
     const wantsLogprobs = add.logprobs !== null || add.promptLogprobs !== null;
     this.add = add;
     this.#queuedAt = queuedAt;
-    this.#logprobs = wantsLogprobs && logprobs !== null ? logprobs() : null;
+    this.#logprobs = wantsLogprobs ? logprobs() : null;
     this.#withLayers = withLayers;
   }
 

@@ -10,7 +10,7 @@ import { attach, type AttachOptions, type OnJoin } from './attach.ts';
 import { FrontendSession, type SessionOptions } from './frontend-session.ts';
 import type { FrontendSockets } from './frontend-sockets.ts';
 import type { EngineFacts } from './handshake.ts';
-import type { LogprobSource } from './frontend-request.ts';
+import { madeUpLogprobs } from './made-up-logprobs.ts';
 import { LAYOUT } from './wire/vllm-layout.ts';
 import type { RowsFor } from './wire/sampling-map.ts';
 
@@ -25,8 +25,6 @@ export type VllmEngineConfig = Pick<AttachOptions, 'address' | 'parallelConfigHa
     maxMessageBytes: number;
     /** The engine ends with its first frontend; else it looks for the next one. */
     once: boolean;
-    /** `null`: requests for log probabilities are refused. */
-    logprobs: LogprobSource;
     log: (level: 'info' | 'warn', text: string) => void;
   }>;
 
@@ -188,15 +186,15 @@ export class VllmEngine {
   }
 
   #sessionOptions(numClients: number): SessionOptions {
-    const { engine: options, engineIndex, rowsFor, maxMessageBytes, logprobs } = this.#config;
-    const { model, engine, numRanks } = options;
+    const { engine: options, engineIndex, rowsFor, maxMessageBytes } = this.#config;
+    const { model, engine, numRanks, epoch } = options;
     return {
       engineIndex,
       numExperts: model.numExperts,
       numWorkers: numRanks,
       blockSize: engine.blockSize,
       weightVersion: options.kvOffload?.weightVersion || 'default',
-      logprobs,
+      logprobs: () => madeUpLogprobs(model.vocabSize, epoch),
       withLayers: this.served.withLayers,
       rules: {
         numClients,
@@ -204,7 +202,6 @@ export class VllmEngine {
         maxMessageBytes,
         vocabSize: model.vocabSize,
         maxModelLen: engine.maxModelLen,
-        hasLogprobs: logprobs !== null,
         transfer: this.served.kv?.rules ?? null,
       },
     };

@@ -16,7 +16,6 @@ const rules: MessageRules = {
   maxModelLen: 4096,
   numClients: 3,
   rowsFor: 'asked',
-  hasLogprobs: true,
   transfer: null,
   maxMessageBytes: 2 ** 22,
 };
@@ -41,7 +40,7 @@ const sampling = fc.record(
     max_tokens: fc.integer({ min: 1, max: 10_000 }),
     min_tokens: fc.nat(100),
     logprobs: fc.integer({ min: -1, max: 20 }),
-    prompt_logprobs: fc.integer({ min: -1, max: 20 }),
+    prompt_logprobs: fc.nat(20),
     output_kind: fc.nat(2),
     _eos_token_id: token,
     _all_stop_token_ids: fc.array(token),
@@ -111,7 +110,7 @@ test('any request comes through', () => {
         clientIndex: client,
         wave,
         abortsImmediately,
-        logprobs: params.logprobs ?? null,
+        logprobs: params.logprobs === undefined ? null : params.logprobs < 0 ? VOCAB : params.logprobs,
         promptLogprobs: params.prompt_logprobs ?? null,
         request: { requestId: id, priority, arrivalTime: arrival },
       });
@@ -124,6 +123,18 @@ test('any request comes through', () => {
     }),
     { numRuns: 80 },
   );
+});
+
+test('more log probabilities than one turn can make are refused', () => {
+  const ask = (length: number, numTop: number): string => {
+    const prompt = Array.from({ length }, () => 1);
+    const body = pack(addArray({ id: 'r', prompt, sampling: { prompt_logprobs: numTop } }));
+    return readFrontendMessage([Uint8Array.of(0), body], 0, rules).kind;
+  };
+  expect(ask(209, -1)).toBe('add');
+  expect(ask(210, -1)).toBe('refused');
+  expect(ask(4096, 256)).toBe('add');
+  expect(ask(4096, 257)).toBe('refused');
 });
 
 test('bytes that are cut or flipped are refused by name, or read; nothing is thrown', () => {

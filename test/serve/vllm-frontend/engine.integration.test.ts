@@ -1,8 +1,8 @@
 // A frontend written from vLLM's side of the protocol against the real engine: tokens and rows are the oracle's.
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { SequenceLogprobs, type NextLogprobs } from '../../../src/kernels/model/logprobs.ts';
 import { modelPreset } from '../../../src/kernels/model/model-presets.ts';
-import type { LogprobSequence } from '../../../src/serve/vllm-frontend/frontend-request.ts';
 import { tiny } from '../helpers.ts';
 import { addArray, pack } from './mirror-frontend.ts';
 import { attached, expectEngineEmpty, expectOracle, openAttached, promptOf, type Attached } from './helpers.ts';
@@ -87,7 +87,7 @@ test('children of n, salts, prefix hits and minimal tokens are the engine’s', 
 
 test('rows of more than 256 experts are 16 bits wide, for those that ask; tokens have log probabilities', async () => {
   const model = { ...modelPreset('tiny'), numExperts: 300, topK: 3 };
-  const { frontend } = await attached({ host: { model }, rowsFor: 'asked', logprobs });
+  const { frontend } = await attached({ host: { model }, rowsFor: 'asked' });
   const prompt = promptOf(30);
   const plain = await frontend.generate({ id: 'plain', prompt, sampling: { ...greedy, max_tokens: 2 } });
   expect(plain.rows).toEqual([]);
@@ -97,15 +97,26 @@ test('rows of more than 256 experts are 16 bits wide, for those that ask; tokens
   expectOracle(received, prompt, 11, model);
   expect(received.rows[0]).toMatchObject({ dtype: '<u2', shape: [19, 2, 3] });
 
+  const tokens = [...prompt, ...received.tokens];
+  const wanted = (position: number): NextLogprobs => {
+    const sequence = new SequenceLogprobs(model.vocabSize, () => 0);
+    for (const token of tokens.slice(0, position)) sequence.push(token);
+    return sequence.next()!;
+  };
   const tensors = received.promptLogprobs as { shape: number[]; ids: number[]; dtype: string }[];
   expect(tensors.map((each) => each?.dtype)).toEqual(['int32', 'float32', 'int32', undefined]);
   expect(tensors[0]).toMatchObject({ shape: [29, 1], ids: prompt.slice(1) });
-  expect(tensors[1]!.ids).toEqual(prompt.slice(1).map((token, i) => -(i + 1) - token / 1024));
+  expect(tensors[1]!.ids).toEqual(prompt.slice(1).map((token, i) => wanted(i + 1).of(token)));
+  expect(tensors[2]!.ids).toEqual(prompt.slice(1).map((token, i) => wanted(i + 1).rankOf(token) + 1));
   const lists = received.logprobs as { shape: number[]; ids: number[]; dtype: string }[][];
-  expect(lists.map(([ids]) => ids!.ids)).toEqual(received.tokens.map((token) => [token, 0, 1]));
-  expect(lists.map(([ids]) => ids!.shape)).toEqual(lists.map(() => [1, 3]));
-  expect(lists.map(([, values]) => values!.ids[0])).toEqual(received.tokens.map((token, i) => -30 - i - token / 1024));
-  expect(lists.map(([, , ranks]) => ranks!.ids)).toEqual([[30], [31], [32]]);
+  expect(lists).toHaveLength(3);
+  for (const [i, token] of received.tokens.entries()) {
+    const next = wanted(30 + i);
+    const [ids, values, ranks] = lists[i]!;
+    expect(ids).toMatchObject({ shape: [1, 3], ids: [token, ...next.top(2).map((each) => each.token)] });
+    expect(values!.ids).toEqual([next.of(token), ...next.top(2).map(({ logprob }) => logprob)]);
+    expect(ranks!.ids).toEqual([1]);
+  }
 });
 
 test('parameters without effect are named once', async () => {
@@ -153,7 +164,6 @@ test('what the engine cannot do ends with an error for that request, is named, a
   await refused('full', { prompt: promptOf(512) }, /leaves no room/);
   await refused('nothing', { prompt: [] }, /empty prompt/);
   await refused('start', { sampling: { routed_experts_prompt_start: 2 } }, /routed_experts_prompt_start 2/);
-  await refused('guess', { sampling: { logprobs: 2 } }, /logprobs/);
   await refused('long', { at: { 20: 'x'.repeat(2 ** 20) } }, /at most 1048576/);
   await refused('later', { at: { 21: null } }, /21 fields/);
   await refused('elsewhere', { at: { 11: 5 } }, /client_index is 5/);
@@ -177,15 +187,3 @@ test('unreadable messages and unknown types are named, and nothing else happens'
   expect(log.slice(numBefore).filter((line) => line.startsWith('warn')).length).toBe(frames.length + 1);
   expect(log.some((line) => line.includes('47455420'))).toBe(true);
 });
-
-/** Of position n the log probability of a token is −n − token / 1024, and its rank n. */
-function logprobs(): LogprobSequence {
-  let position = 0;
-  return {
-    of: (token, numTop) => {
-      const tokenIds = [token, ...Array.from({ length: numTop }, (_, i) => i)];
-      return { tokenIds, logprobs: tokenIds.map((id) => -position - id / 1024), rank: position };
-    },
-    push: () => (position += 1),
-  };
-}

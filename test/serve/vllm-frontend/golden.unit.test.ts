@@ -55,7 +55,6 @@ const rules: MessageRules = {
   maxModelLen: 512,
   numClients: 2,
   rowsFor: 'all',
-  hasLogprobs: true,
   transfer: null,
   maxMessageBytes: 2 ** 20,
 };

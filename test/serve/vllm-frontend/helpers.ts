@@ -31,7 +31,6 @@ export async function startEngine(address: string, overrides: EngineOverrides = 
     goneAfterMs: 100,
     maxMessageBytes: 2 ** 20,
     parallelConfigHash: null,
-    logprobs: null,
     log: (level, text) => log.push(`${level}: ${text}`),
     ...rest,
     engine: {

@@ -9,6 +9,7 @@ import type { EngineCoreOutput, FinishReason } from '../../../src/contract/engin
 import { RoutedExpertsError } from '../../../src/contract/errors.ts';
 import { EngineCore, type EngineStats } from '../../../src/engine/engine-core.ts';
 import { FrontendSession } from '../../../src/serve/vllm-frontend/frontend-session.ts';
+import { madeUpLogprobs } from '../../../src/serve/vllm-frontend/made-up-logprobs.ts';
 import type { SessionEngine } from '../../../src/serve/vllm-frontend/session-engine.ts';
 import type { AddRequest } from '../../../src/serve/vllm-frontend/wire/add-request.ts';
 import { smallEngine } from '../helpers.ts';
@@ -133,14 +134,13 @@ function table(hasCoordinator = true): Table {
       numWorkers: 1,
       blockSize: 4,
       weightVersion: 'default',
-      logprobs: null,
+      logprobs: () => madeUpLogprobs(97, 0),
       withLayers: (rows) => rows,
       rules: {
         vocabSize: 97,
         maxModelLen: 64,
         numClients: NUM_CLIENTS,
         rowsFor: 'all',
-        hasLogprobs: false,
         transfer: null,
         maxMessageBytes: 4096,
       },

@@ -10,7 +10,6 @@ import { LAYOUT, requestFields, versionOf, type RequestField } from './vllm-layo
 
 export type AddRules = SamplingRules &
   Readonly<{
-    vocabSize: number;
     /** How many API servers there are. */
     numClients: number;
     /** `null`: KV is neither kept for other engines nor fetched from them. */

@@ -11,13 +11,12 @@ export type RowsFor = (typeof ROWS_FOR)[number];
 export type SamplingRules = Readonly<{
   maxModelLen: number;
   rowsFor: RowsFor;
-  /** Whether log probabilities can be made up. */
-  hasLogprobs: boolean;
+  vocabSize: number;
 }>;
 
 export type SamplingMap = Readonly<{
   sampling: SamplingParams;
-  /** The most likely tokens wanted beside each sampled token and each prompt token; −1: all; `null`: no logprobs. */
+  /** The most likely tokens wanted beside each sampled token and each prompt token; `null`: no logprobs. */
   logprobs: number | null;
   promptLogprobs: number | null;
   /** A cached prefix may not be used. */
@@ -28,6 +27,7 @@ export type SamplingMap = Readonly<{
 
 const DEFAULT_MAX_TOKENS = 16;
 const MOST_STOP_TOKENS = 65_536;
+const MOST_LOGPROBS = 2 ** 20;
 const MOST_TOKEN_ID = 2 ** 32 - 1;
 
 /**
@@ -50,17 +50,13 @@ const isGiven = (value: unknown): boolean =>
  * Throws an error for what cannot be read, and for what would change the form of the output and cannot be honoured.
  */
 export function readSamplingMap(fields: BodyFields, promptLength: number, rules: SamplingRules): SamplingMap {
-  const { maxModelLen, rowsFor, hasLogprobs } = rules;
+  const { maxModelLen, rowsFor, vocabSize } = rules;
   refuse(fields, 'structured_outputs', 'this engine cannot hold tokens to a grammar');
   const extra = fields.object('extra_args');
   const asked = extra.raw('return_routed_experts');
   const returnRoutedExperts = rowsFor === 'all' || (rowsFor === 'asked' && (asked === true || asked === 1));
-  const logprobs = fields.whole('logprobs', -1, MOST_TOKEN_ID);
-  const promptLogprobs = fields.whole('prompt_logprobs', -1, MOST_TOKEN_ID);
-  if (!hasLogprobs) {
-    refuse(fields, 'logprobs', 'this engine has none');
-    refuse(fields, 'prompt_logprobs', 'this engine has none');
-  }
+  const logprobs = numLogprobs(fields, 'logprobs', { vocabSize, numPositions: 1 });
+  const promptLogprobs = numLogprobs(fields, 'prompt_logprobs', { vocabSize, numPositions: promptLength });
   const sampling: SamplingParams = {
     maxTokens: fields.has('max_tokens')
       ? (fields.whole('max_tokens', 1, MOST_TOKEN_ID) ?? maxModelLen - promptLength)
@@ -80,6 +76,20 @@ export function readSamplingMap(fields: BodyFields, promptLength: number, rules:
     skipsPrefixCache: fields.flag('skip_reading_prefix_cache'),
     ignored: WITHOUT_EFFECT.filter((name) => isGiven(fields.raw(name))),
   };
+}
+
+/** Made in one turn of the event loop, they may not be more. */
+function numLogprobs(
+  fields: BodyFields,
+  name: string,
+  { vocabSize, numPositions }: Readonly<{ vocabSize: number; numPositions: number }>,
+): number | null {
+  const given = fields.whole(name, -1, MOST_TOKEN_ID);
+  if (given === null) return null;
+  const numTop = given < 0 ? vocabSize : Math.min(given, vocabSize);
+  if (numTop * numPositions <= MOST_LOGPROBS) return numTop;
+  const most = Math.floor(MOST_LOGPROBS / numPositions);
+  throw new Error(`${fields.nameOf(name)} is ${given} for ${numPositions} positions; ask for at most ${most}`);
 }
 
 function refuse(fields: BodyFields, name: string, why: string): void {
