@@ -126,11 +126,6 @@ test('any request comes through', () => {
 });
 
 test('more log probabilities than one turn can make are refused', () => {
-  const ask = (length: number, numTop: number): string => {
-    const prompt = Array.from({ length }, () => 1);
-    const body = pack(addArray({ id: 'r', prompt, sampling: { prompt_logprobs: numTop } }));
-    return readFrontendMessage([Uint8Array.of(0), body], 0, rules).kind;
-  };
   expect(ask(209, -1)).toBe('add');
   expect(ask(210, -1)).toBe('refused');
   expect(ask(4096, 256)).toBe('add');
@@ -268,4 +263,11 @@ function itemsOf(bytes: Buffer, dtype: string): number[] {
     if (dtype === '<u2') return bytes.readUInt16LE(2 * i);
     return dtype === '<f4' || dtype === 'float32' ? bytes.readFloatLE(4 * i) : bytes.readInt32LE(4 * i);
   });
+}
+
+/** What becomes of a request for log probabilities of its prompt. */
+function ask(length: number, numTop: number): string {
+  const prompt = Array.from({ length }, () => 1);
+  const body = pack(addArray({ id: 'r', prompt, sampling: { prompt_logprobs: numTop } }));
+  return readFrontendMessage([Uint8Array.of(0), body], 0, rules).kind;
 }
