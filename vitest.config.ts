@@ -47,7 +47,13 @@ const config: ViteUserConfig = defineConfig({
       },
       { test: { name: 'wgsl', include: ['test/**/*.wgsl.test.ts'], experimental } },
       {
-        test: { name: 'integration', include: ['test/**/*.integration.test.ts'], experimental, testTimeout: 120_000, isolate: false },
+        test: {
+          name: 'integration',
+          include: ['test/**/*.integration.test.ts'],
+          experimental,
+          testTimeout: 120_000,
+          isolate: false,
+        },
       },
     ],
   },

@@ -52,7 +52,7 @@ async function measure(name: string): Promise<Cost> {
   const queue = new SendQueue(socket);
   const model = modelPreset(name);
   const shape = rowShape(model);
-  const stats: EngineStats = new EngineCore(engineConfig({}, { queueDepth: 1 }), null).stats();
+  const stats: EngineStats = new EngineCore(engineConfig({ asyncScheduling: false }), null).stats();
   const session = new FrontendSession(
     {
       engineIndex: 0,

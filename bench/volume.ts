@@ -33,10 +33,13 @@ const DECODE_PROMPT = 16;
 const NUM_STEPS = 16;
 const LONG_PROMPT = 2708;
 
-const ENGINE: EngineConfig = engineConfig(
-  { blockSize: 16, maxNumSeqs: NUM_DECODES, maxNumBatchedTokens: LONG_PROMPT, maxModelLen: 4096 },
-  { queueDepth: 1 },
-);
+const ENGINE: EngineConfig = engineConfig({
+  blockSize: 16,
+  maxNumSeqs: NUM_DECODES,
+  maxNumBatchedTokens: LONG_PROMPT,
+  maxModelLen: 4096,
+  asyncScheduling: false,
+});
 
 /** Bytes of some steps. */
 type Volume = Readonly<{ rowsOffDevice: number; restOffDevice: number; messages: number }>;

@@ -61,6 +61,11 @@ export type Design = Readonly<{
   /** Where it comes from. */
   source?: string;
   summary?: string;
+  /**
+   * Why the parts of pipeline stages cannot be joined for it. `null`: they can, by the spans in its payload's index, or
+   * there are none. Absent, of a design of the caller's own: nobody knows what its payload says.
+   */
+  refusesStages?: string | null;
   gaps: readonly DeclaredGap[];
   /** `null`: the engine captures nothing. */
   engineHalf: (model: ModelConfig, engine: EngineConfig, resources: DesignResources) => CaptureEngineHalf | null;
@@ -79,6 +84,7 @@ const STALE_SLOTS: readonly DeclaredGap[] = (['L2', 'L3', 'L4', 'L9'] as const).
 
 const off: BuiltInDesign = {
   name: 'off',
+  refusesStages: null,
   source: '–',
   summary: 'no capture: the zero line',
   gaps: [{ law: 'L1', reason: 'returns no rows at all', missing: 'all' }],
@@ -88,6 +94,7 @@ const off: BuiltInDesign = {
 
 const shmFlock: BuiltInDesign = {
   name: 'shm-flock',
+  refusesStages: 'as its source does: rank 0 alone writes its table, and has the layers of the first stage only',
   source: 'vllm#28284',
   summary: 'shared memory and a file lock, read when a request stops: the baseline',
   gaps: [
@@ -117,6 +124,7 @@ const shmFlock: BuiltInDesign = {
 
 const hostCache: BuiltInDesign = {
   name: 'host-cache',
+  refusesStages: 'as its source does: each worker hands out what its own cache holds, by its own prediction of the end',
   source: 'vllm#39917',
   summary: 'a cache per request in the worker, emitted when the worker predicts the end: reverted',
   gaps: [
@@ -146,6 +154,8 @@ const hostCache: BuiltInDesign = {
 
 const slotStore: BuiltInDesign = {
   name: 'slot-store',
+  refusesStages:
+    'as its source does (--enable-return-routed-experts with PP > 1): its table has rows of all layers, or none',
   source: 'vllm#39568',
   summary: 'a table by KV slot in the scheduler, rows with every output: today’s released vLLM',
   gaps: [
@@ -164,6 +174,8 @@ const slotStore: BuiltInDesign = {
 
 const blockStore: BuiltInDesign = {
   name: 'block-store',
+  refusesStages:
+    'as its source does (--enable-return-routed-experts with PP > 1): a block is published whole, by one worker',
   source: 'vllm RFC #45221, #45635',
   summary: 'immutable blocks of rows by KV block hash in the worker: vLLM’s newest',
   gaps: [
@@ -188,6 +200,7 @@ const blockStore: BuiltInDesign = {
 
 const deltas: BuiltInDesign = {
   name: 'deltas',
+  refusesStages: null,
   source: 'RFC vllm#38079',
   summary: 'opted-in rows leave with the output of the step that computed them: the default',
   gaps: [],
@@ -216,4 +229,11 @@ export function designByName(name: string): BuiltInDesign {
   const design = Object.hasOwn(designs, name) ? designs[name as DesignName] : undefined;
   if (design !== undefined) return design;
   throw RoutedExpertsError.of('UNKNOWN_NAME', 'design', name, [...designNames, 'the path of a module (./mine.ts)']);
+}
+
+/** Throws STAGES_REFUSED for a design whose rows cannot be put together from those of pipeline stages. */
+export function requireStages({ name, refusesStages }: Design): void {
+  if (refusesStages === null) return;
+  const unknown = 'the index of its payload is its own, and nobody else can join what several stages return';
+  throw RoutedExpertsError.of('STAGES_REFUSED', name, refusesStages ?? unknown);
 }

@@ -9,8 +9,8 @@ import { countModelLayers, routerLayers } from '../kernels/model/model-layers.ts
 export const rowsLayersNames: readonly RowsLayers[] = ['routers', 'all'];
 
 /**
- * Gives the rows of a request another axis in O(1): chunks are shared, and whoever writes the rows puts the zeros of
- * dense layers between the ids as it goes.
+ * Gives the rows of a request another axis in O(1): chunks are shared, and not looked at here, since a design may put
+ * their list together when it is read first. Whoever writes the rows puts the zeros of dense layers between the ids.
  */
 export type WithLayers = (rows: RoutedRows) => RoutedRows;
 
@@ -21,5 +21,24 @@ export function withLayersOf(model: ModelConfig, axis: RowsLayers): WithLayers {
   }
   const layers = routerLayers(model);
   const numLayers = axis === 'all' ? countModelLayers(model) : layers.length;
-  return (rows) => ({ ...rows, numLayers, layers });
+  return (rows) => {
+    if (rows.layers !== undefined && rows.numLayers === numLayers) return rows;
+    const { start, count, topK, dtype, rowsPerChunk, chunkOrigin } = rows;
+    return {
+      start,
+      count,
+      numLayers,
+      layers,
+      topK,
+      dtype,
+      rowsPerChunk,
+      ...(chunkOrigin === undefined ? {} : { chunkOrigin }),
+      get chunks() {
+        return rows.chunks;
+      },
+      get missing() {
+        return rows.missing;
+      },
+    };
+  };
 }

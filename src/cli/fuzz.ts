@@ -3,6 +3,7 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
+import { requireStages } from '../capture/designs.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import { scenarioOf } from '../sim/campaign.ts';
 import { readCase, type SavedCase } from '../sim/case-file.ts';
@@ -17,7 +18,14 @@ import { loadDesigns, loadedDesign } from './fuzz/loaded-designs.ts';
 import { digestsOf } from './fuzz/module-digests.ts';
 import { EXIT } from './fuzz/report.ts';
 
-type Flags = CampaignFlags & { pd?: boolean; offload?: boolean; twice?: boolean; replay?: string; save: string };
+type Flags = CampaignFlags & {
+  pd?: boolean;
+  offload?: boolean;
+  pipeline?: boolean;
+  twice?: boolean;
+  replay?: string;
+  save: string;
+};
 
 export function fuzzCommand(): Command {
   const command = new Command('fuzz').description(
@@ -35,6 +43,12 @@ export function fuzzCommand(): Command {
         '--offload',
         'keep evicted KV in host memory and in files; copies are slow or fail, and files are not always believed',
       ).conflicts('pd'),
+    )
+    .addOption(
+      new Option(
+        '--pipeline',
+        'split each model’s layers over two to four stages, which hand hidden states on',
+      ).conflicts(['pd', 'offload']),
     )
     .option('--twice', 'run each seed twice and compare the event logs (L10)')
     .option('--replay <file>', 'run a saved case, or every case of a directory')
@@ -54,8 +68,19 @@ export function fuzzCommand(): Command {
     });
 }
 
-async function fuzz(flags: Flags, command: Command): Promise<void> {
+/** Throws BAD_VALUE for two kinds of storm at once, and STAGES_REFUSED for a design that does not go with stages. */
+async function designsFor(flags: Flags): Promise<readonly string[]> {
   const designs = await designsOf(flags);
+  if (flags.pipeline !== true) return designs;
+  if (flags.pd === true) {
+    throw RoutedExpertsError.of('BAD_VALUE', '--pd', true, 'one of --pd and --pipeline: the KV of a stage stays there');
+  }
+  for (const name of designs) requireStages(loadedDesign(name).design);
+  return designs;
+}
+
+async function fuzz(flags: Flags, command: Command): Promise<void> {
+  const designs = await designsFor(flags);
   const description: FuzzDescription = {
     kind: 'fuzz',
     designs,
@@ -64,6 +89,7 @@ async function fuzz(flags: Flags, command: Command): Promise<void> {
     seeds: flags.seeds,
     pd: flags.pd === true,
     ...(flags.offload === true ? { offload: true as const } : {}),
+    ...(flags.pipeline === true ? { pipeline: true as const } : {}),
     twice: flags.twice === true,
   };
   const options = {
@@ -73,13 +99,14 @@ async function fuzz(flags: Flags, command: Command): Promise<void> {
     seeds: ['seeds'],
     pd: ['pd'],
     offload: ['offload'],
+    pipeline: ['pipeline'],
     twice: ['twice'],
   };
   await runCampaign(fuzzKind, description, givenFields(command, options), flags);
 }
 
 async function reportSeed(seed: number, flags: Flags): Promise<void> {
-  const told = (await designsOf(flags)).map((name) => {
+  const told = (await designsFor(flags)).map((name) => {
     const tested = loadedDesign(name);
     const scenario = scenarioOf(seed, tested, flags);
     return { name, scenario, story: reportRun(scenario, tested), result: runScenario(scenario, tested) };

@@ -8,6 +8,7 @@ import { rowsLayersNames } from '../capture/row-layers.ts';
 import type { RowsLayers } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { OffloadNames } from '../host/kv-tier/offload-options.ts';
+import type { PipelineOptions } from '../host/pipeline-options.ts';
 import { ROUTER_KERNELS } from '../kernels/model/route/engine-router.ts';
 
 /** A whole number in [min, max]. */
@@ -62,6 +63,27 @@ export function rowsLayersOption(standard: RowsLayers = 'routers'): Option {
   return new Option('--rows-layers <axis>', 'layers that rows count: those with a router, or all, dense ones as zeros')
     .choices(rowsLayersNames)
     .default(standard);
+}
+
+/** `--pipeline-parallel` and `--pipeline-split` of the same commands. */
+export function pipelineParallelOption(): Option {
+  const what = 'stages that the layers are split into; each has its share of --ranks (default: 1 rank each)';
+  return new Option('--pipeline-parallel <n>', what).argParser(whole(1, 16));
+}
+
+export function pipelineSplitOption(): Option {
+  return new Option(
+    '--pipeline-split <layers>',
+    'layers of each stage, as 3,20,20 (default: as even as can be)',
+  ).argParser(list(whole(1)));
+}
+
+/** `--ranks 1` is its default: a stage has one rank at least. */
+export function pipelineOf(
+  flags: Readonly<{ pipelineParallel?: number; pipelineSplit?: number[]; ranks: number; queueDepth?: number }>,
+): PipelineOptions {
+  const { pipelineParallel, pipelineSplit, ranks, queueDepth } = flags;
+  return { pipelineParallel, pipelineSplit, queueDepth, numRanks: ranks === 1 ? undefined : ranks };
 }
 
 function wanted(kind: string, min: number, max: number): string {

@@ -32,6 +32,11 @@ export type EngineConfig = Readonly<{
   watermark: number;
   /** Draft tokens per request and step; 0 = no speculative decoding. */
   numSpeculativeTokens: number;
+  /**
+   * Stages that the workers are split into; absent = 1. With more the scheduler is synchronous, without drafts, and
+   * each step brings the tokens that were sampled before it, since only the last stage knows them.
+   */
+  pipelineParallelSize?: number;
 }>;
 
 /**
@@ -84,6 +89,8 @@ export type ModelConfig = Readonly<{
    * The model's layers without a router, ascending: the model has `numLayers` layers and these. Absent: it has none.
    */
   denseLayers?: readonly number[];
+  /** Of a pipeline stage: how many layers with a router stand in the stages before it. Absent = 0. */
+  firstLayer?: number;
   /** E: experts a router chooses from. */
   numExperts: number;
   /** K: experts a token is sent to. */
@@ -200,6 +207,12 @@ export type LockstepConfig = Readonly<{
  */
 export type Dispatch = 'modular' | 'naive' | 'naive-shards' | 'modular-shards';
 
+/**
+ * Ranks that each have some of the model's layers, in a row. `split`: layers of each stage, dense ones included.
+ * `links`: where a stage leaves hidden states for the next (`StageLinks`).
+ */
+export type PipelineConfig = Readonly<{ split: readonly number[]; links: SharedArrayBuffer }>;
+
 /** What a worker thread is told when it starts. Structured-cloneable. */
 export type WorkerConfig = Readonly<{
   /** Among those of its engine. */
@@ -226,6 +239,8 @@ export type WorkerConfig = Readonly<{
   shmFlock?: ShmFlockSwitches;
   /** Absent: the ranks run each at its own pace. */
   lockstep?: LockstepConfig;
+  /** Absent: each rank has all layers. */
+  pipeline?: PipelineConfig;
   /** Fault to inject, `null` = none. */
   fault: WorkerFault | null;
   /** Absent = deterministic. */

@@ -40,6 +40,8 @@ const messages = {
   ROUTING_NOT_CAPTURED: (design: string): string =>
     `design "${design}" returns routed experts, and a monolithic router without routing_replay_out writes none; ` +
     'give it that output (leave out --no-routing-replay), take --router modular, or --design off',
+  STAGES_REFUSED: (design: string, reason: string) =>
+    `design "${design}" refuses pipeline stages, ${reason}; take --design deltas, or one stage`,
   DEVICE_LOST: (reason: string) => `the device is gone: ${reason}`,
   NOTHING_SERVED: (count: number, refusal: string) => `all ${count} requests were refused, for example: ${refusal}`,
   WORKER_LOST: (rank: number, reason: string) => `worker of rank ${rank} was lost: ${reason}`,

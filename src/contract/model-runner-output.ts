@@ -14,6 +14,13 @@ export type RoutedExpertDeltas = Readonly<{
   index: Uint32Array;
   /** How many entries of `index` are used. */
   indexLength: number;
+  /**
+   * Spans as in `index` of a design that stages can be joined for: rows of the step that one of the stages did not
+   * deliver, and which are missing for good. Absent: there are none.
+   */
+  missing?: Uint32Array;
+  /** Of a pipeline stage: the column of a row, counted in layers, at which its ids begin. Absent = 0. */
+  firstLayer?: number;
 }>;
 
 /** Entry `i` belongs to the i-th request in *the worker's* order, which need not be the scheduler's. */

@@ -28,6 +28,9 @@ export type NewRequestData = Readonly<{
   routedExpertsPromptStart: number;
 }>;
 
+/** Tokens of request `i`: `tokenIds[offsets[i] … offsets[i + 1])`. */
+export type TokensByRequest = { tokenIds: Uint32Array; offsets: Uint32Array };
+
 /**
  * Entry `i` of each per-request array belongs to the i-th scheduled request, in the scheduler's order; arrays may be
  * longer than `numRequests`. A `…Offsets` array has `numRequests + 1` entries: entry `i` of its values is `[offsets[i],
@@ -55,6 +58,11 @@ export type SchedulerOutput = {
    */
   draftTokenIds: Uint32Array;
   draftOffsets: Uint32Array;
+  /**
+   * With pipeline stages only: the output tokens among the scheduled ones, drafts aside, of requests that run on. They
+   * are the last of each request's. vLLM's `new_token_ids`.
+   */
+  newTokens?: TokensByRequest;
   /** One per scheduled request of kind new or resumed, in their order. */
   newRequests: NewRequestData[];
   /** Requests that lost their KV since the step before. */

@@ -41,7 +41,19 @@ export const validateEngineConfig = (config: EngineConfig): void => {
   flag('reserveFullIsl', config.reserveFullIsl);
   wholeNumber('longPrefillTokenThreshold', config.longPrefillTokenThreshold, 0);
   wholeNumber('numSpeculativeTokens', config.numSpeculativeTokens, 0, 64);
+  checkPipeline(config);
   if (!(typeof config.watermark === 'number' && config.watermark >= 0 && config.watermark < 1)) {
     throw RoutedExpertsError.of('BAD_VALUE', 'watermark', config.watermark, 'a share of the pool in [0, 1)');
   }
+};
+
+/** A stage learns what the last one sampled from the scheduler, and so only once the step before has ended. */
+const checkPipeline = (config: EngineConfig): void => {
+  const { pipelineParallelSize = 1, asyncScheduling, numSpeculativeTokens } = config;
+  wholeNumber('pipelineParallelSize', pipelineParallelSize, 1, 2 ** 16);
+  if (pipelineParallelSize === 1) return;
+  const refused = (name: keyof EngineConfig, value: unknown, wanted: string): RoutedExpertsError =>
+    RoutedExpertsError.of('BAD_VALUE', name, value, `${wanted} with ${pipelineParallelSize} pipeline stages`);
+  if (asyncScheduling) throw refused('asyncScheduling', true, 'false');
+  if (numSpeculativeTokens > 0) throw refused('numSpeculativeTokens', numSpeculativeTokens, '0');
 };

@@ -22,6 +22,7 @@ import { NO_HITS, type KVCacheManager } from './kv/kv-cache-manager.ts';
 import type { KvHandovers } from './kv-handovers.ts';
 import type { LiveRequests } from './live-requests.ts';
 import { PrefixLookup } from './kv/prefix-lookup.ts';
+import { writeNewTokens } from './new-tokens.ts';
 import { RequestStatus, type Request } from './request.ts';
 import { ScheduledStep } from './scheduled-step.ts';
 import { SpeculationCounts } from './speculation-counts.ts';
@@ -268,12 +269,13 @@ export class Scheduler {
 
   /** Fills the message to the workers and runs the requests' counters ahead to the end of the step. */
   #dispatch(step: ScheduledStep, numTokens: number): void {
-    const { asyncScheduling, numSpeculativeTokens } = this.config;
+    const { asyncScheduling, numSpeculativeTokens, pipelineParallelSize = 1 } = this.config;
     const { preemptedIndices, finishedIndices } = this.requests;
     this.numScheduledTokens += numTokens;
     step.tell(preemptedIndices, finishedIndices);
     if (preemptedIndices.length > 0) preemptedIndices.length = 0;
     if (finishedIndices.length > 0) finishedIndices.length = 0;
+    if (pipelineParallelSize > 1) writeNewTokens(step.output, step.requests, step.count);
     step.dispatch(numTokens, asyncScheduling);
     if (asyncScheduling && numSpeculativeTokens > 0) {
       // A request that samples in this step has drafts from it. A request that is left out of the step keeps its

@@ -3,17 +3,19 @@
  * one after the other.
  */
 
-import type { Design } from '../capture/designs.ts';
+import { requireStages, type Design } from '../capture/designs.ts';
+import { RoutedExpertsError } from '../contract/errors.ts';
 import type { CreatedSharedRows } from '../capture/shm-flock/posix-shared-rows.ts';
 import { createSharedRows, sharedRowsBytes } from '../capture/shm-flock/posix-shared-rows.ts';
 import type { SharedRows } from '../capture/shm-flock/shared-rows.ts';
 import type { CaptureEngineHalf } from '../contract/capture.ts';
 import { withLayersOf, type WithLayers } from '../capture/row-layers.ts';
-import type { DesignReference, PrefixRows, RowsLayers } from '../contract/config.ts';
+import type { DesignReference, ModelConfig, PrefixRows, RowsLayers } from '../contract/config.ts';
 import { prepareAdapters } from '../kernels/device/open-device.ts';
 import { loadDesign } from '../worker/design-module.ts';
 import { sharedMemoryName } from '../worker/design-resources.ts';
 import { RankGrid } from '../worker/pipeline/lockstep/rank-grid.ts';
+import { stagesOf } from '../worker/pipeline/stages/stage-plan.ts';
 import { EngineMember } from '../worker/thread/engine-member.ts';
 import { newLockstep, watchedRows } from '../worker/thread/shared-lockstep.ts';
 import { ThreadExecutor, type ThreadExecutorConfig } from '../worker/thread/thread-executor.ts';
@@ -48,13 +50,17 @@ export class DesignSession {
   readonly group: EngineMember | null;
   /** Gives rows the axis that the session was asked for. */
   readonly withLayers: WithLayers;
+  /** What each pipeline stage has of the model; without stages the model. */
+  readonly stageModels: readonly ModelConfig[];
   #workers: Workers;
 
   private constructor(design: Design, reference: DesignReference, config: SessionConfig, workers: Workers) {
     this.design = design;
     this.reference = reference;
     this.config = config;
-    const { lockstep, numRanks, rowsLayers = 'routers' } = config;
+    const { model, lockstep, numRanks, rowsLayers = 'routers', pipelineSplit } = config;
+    this.stageModels =
+      pipelineSplit === undefined ? [model] : stagesOf(model, pipelineSplit).map((stage) => stage.model);
     this.withLayers = withLayersOf(config.model, rowsLayers);
     this.group = lockstep !== undefined && lockstep.numEngines > 1 ? new EngineMember(lockstep, numRanks) : null;
     this.#workers = workers;
@@ -66,6 +72,7 @@ export class DesignSession {
    */
   static async start(reference: DesignReference, config: SessionConfig): Promise<DesignSession> {
     const design = await loadDesign(reference);
+    requirePipeline(config, design);
     return new DesignSession(design, reference, config, await startWorkers(reference, config));
   }
 
@@ -119,6 +126,30 @@ async function startWorkers(design: DesignReference, config: SessionConfig): Pro
   } catch (error) {
     created?.close();
     throw error;
+  }
+}
+
+/** Throws BAD_VALUE and STAGES_REFUSED for what does not go with stages. */
+function requirePipeline(config: SessionConfig, design: Design): void {
+  const { pipelineSplit, engine, lockstep, collectiveTimeoutMs, routing } = config;
+  const numStages = pipelineSplit?.length ?? 1;
+  if ((engine.pipelineParallelSize ?? 1) !== numStages) {
+    throw RoutedExpertsError.of(
+      'BAD_VALUE',
+      '--pipeline-split (pipelineSplit)',
+      pipelineSplit?.join(','),
+      'layers for each stage',
+    );
+  }
+  if (pipelineSplit === undefined) return;
+  requireStages(design);
+  if (lockstep !== undefined || collectiveTimeoutMs !== undefined) {
+    const wanted = '1 with ranks in lockstep and with data-parallel engines: a barrier is of all layers';
+    throw RoutedExpertsError.of('BAD_VALUE', '--pipeline-parallel (pipelineParallel)', numStages, wanted);
+  }
+  if (routing?.kind === 'replay') {
+    const wanted = '1 with a recording, whose rows have all layers';
+    throw RoutedExpertsError.of('BAD_VALUE', '--pipeline-parallel (pipelineParallel)', numStages, wanted);
   }
 }
 

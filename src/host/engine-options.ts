@@ -18,6 +18,7 @@ import { DEFAULT_CLOCK_TIMES } from '../kernels/device/clock/clock-times.ts';
 import { modelPreset } from '../kernels/model/model-presets.ts';
 import { ROUTER_KERNELS } from '../kernels/model/route/engine-router.ts';
 import { designReference } from '../worker/design-module.ts';
+import { pipelineSettings, type PipelineOptions } from './pipeline-options.ts';
 import type { SessionConfig } from './design-session.ts';
 import { checkOffload, NO_OFFLOAD, type KvOffloadOptions, type OffloadNames } from './kv-tier/offload-options.ts';
 import { requireNames, requireOneOf, requireText } from './option-checks.ts';
@@ -62,7 +63,14 @@ export type EngineOptions = Readonly<{
   rowsLayers?: RowsLayers;
   /** Worker threads, each of which runs every step; default 1. */
   numRanks?: number;
-  /** Steps in flight; default 2. With 1 the engine schedules synchronously. */
+  /**
+   * Stages that the model's layers are split into, in a row; default 1. Ranks are shared out to them: by default each
+   * has one. For the designs `deltas` and `off`.
+   */
+  pipelineParallel?: number;
+  /** Layers of each stage, dense ones included; default: as even as can be, vLLM's way. */
+  pipelineSplit?: readonly number[];
+  /** Steps in flight; default 2, or one for each stage. With 1 the engine schedules synchronously. */
   queueDepth?: number;
   /** How often lost workers are started again; default 3. */
   maxRestarts?: number;
@@ -91,6 +99,8 @@ const OPTIONS: Readonly<Record<keyof EngineOptions, true>> = {
   kvOffload: true,
   rowsLayers: true,
   numRanks: true,
+  pipelineParallel: true,
+  pipelineSplit: true,
   queueDepth: true,
   maxRestarts: true,
   stepTimeoutMs: true,
@@ -101,30 +111,29 @@ const OPTIONS: Readonly<Record<keyof EngineOptions, true>> = {
 /** Throws UNKNOWN_NAME for an option, model or design that there is not, and BAD_VALUE for a value out of its range. */
 export function engineSettings(options: EngineOptions): EngineSettings {
   requireNames('createEngine', options, Object.keys(OPTIONS));
-  const { design = 'deltas', device = 'webgpu', queueDepth = 2, numRanks = 1, maxRestarts = 3 } = options;
+  const { design = 'deltas', device = 'webgpu', maxRestarts = 3 } = options;
+  const model = modelOf(options.model);
+  const { scheduling, ...pipeline } = pipelineSettings(model, checkedPipeline(options));
   if (!((design as unknown) instanceof URL)) requireText('design', design);
   if (options.adapter !== undefined) requireText('adapter', options.adapter);
   requireOneOf('device', device, ['webgpu', 'clock', 'cpu']);
-  requireWhole('queueDepth', queueDepth, 1, 16);
-  requireWhole('numRanks', numRanks, 1, 16);
   requireWhole('maxRestarts', maxRestarts, 0, 1000);
   const { stepTimeoutMs, prefixRows, kvOffload, rowsLayers = 'routers', routerKernels = 'auto' } = options;
   requireOneOf('rowsLayers', rowsLayers, rowsLayersNames);
   if (stepTimeoutMs !== undefined) requireWhole('stepTimeoutMs', stepTimeoutMs, 0, MOST_TIMER_MS);
   if (!ROUTER_KERNELS.includes(routerKernels))
     throw RoutedExpertsError.of('UNKNOWN_NAME', 'routerKernels', routerKernels, ROUTER_KERNELS);
-  const engine = engineConfig(options.engine ?? {}, { queueDepth });
+  const engine = engineConfig({ ...scheduling, ...options.engine });
   return {
     design: designReference(design),
     maxRestarts,
     session: {
-      model: modelOf(options.model),
+      model,
       engine,
       device,
       adapter: options.adapter ?? null,
       ...(options.clockTimes === undefined ? {} : { clockTimes: clockTimesOf(options.clockTimes, device) }),
-      numRanks,
-      queueDepth,
+      ...pipeline,
       ballastMs: options.ballastMs ?? 0,
       fault: null,
       rowsLayers,
@@ -134,6 +143,20 @@ export function engineSettings(options: EngineOptions): EngineSettings {
       ...(prefixRows === undefined ? {} : { prefixRows: prefixRowsByName(prefixRows) }),
     },
   };
+}
+
+/** Throws BAD_VALUE for a number that cannot be, whatever the model. */
+function checkedPipeline({ pipelineParallel, pipelineSplit, numRanks, queueDepth }: EngineOptions): PipelineOptions {
+  const whole = { queueDepth, numRanks, pipelineParallel };
+  for (const [name, value] of Object.entries(whole)) if (value !== undefined) requireWhole(name, value, 1, 16);
+  if (pipelineSplit !== undefined && !Array.isArray(pipelineSplit))
+    throw RoutedExpertsError.of(
+      'BAD_VALUE',
+      '--pipeline-split (pipelineSplit)',
+      pipelineSplit,
+      'a list of the layers of each stage',
+    );
+  return { ...whole, pipelineSplit };
 }
 
 const OFFLOAD_NAMES: OffloadNames = {
@@ -179,7 +202,7 @@ type Names = Readonly<Record<'numBlocks' | 'maxModelLen', string>>;
  */
 export function engineConfig(
   given: Partial<EngineConfig>,
-  { queueDepth, names = { numBlocks: 'numBlocks', maxModelLen: 'maxModelLen' } }: { queueDepth: number; names?: Names },
+  names: Names = { numBlocks: 'numBlocks', maxModelLen: 'maxModelLen' },
 ): EngineConfig {
   const { blockSize = 16, maxModelLen = 4096 } = given;
   const defaults: EngineConfig = {
@@ -189,7 +212,7 @@ export function engineConfig(
     maxNumBatchedTokens: 2048,
     maxModelLen,
     policy: 'fcfs',
-    asyncScheduling: queueDepth > 1,
+    asyncScheduling: true,
     enablePrefixCaching: true,
     enableChunkedPrefill: true,
     longPrefillTokenThreshold: 0,
@@ -197,7 +220,7 @@ export function engineConfig(
     watermark: 0,
     numSpeculativeTokens: 0,
   };
-  requireNames('engine', given, Object.keys(defaults));
+  requireNames('engine', given, [...Object.keys(defaults), 'pipelineParallelSize']);
   const engine: EngineConfig = { ...defaults, ...given };
   validateEngineConfig(engine);
   requireRoomForOne(engine, names);

@@ -5,6 +5,7 @@ import { drawScenario } from './draw-scenario.ts';
 import { EventLog } from './event-log.ts';
 import { drawOffloadScenario } from './offload/draw-offload-scenario.ts';
 import { drawPdScenario } from './pd/draw-pd-scenario.ts';
+import { drawStageScenario } from './stages/draw-stage-scenario.ts';
 import { runScenario } from './run-scenario.ts';
 import type { Scenario } from './scenario.ts';
 import type { TestedDesign } from './tested-design.ts';
@@ -46,6 +47,8 @@ export type CampaignOptions = Readonly<{
   pd?: boolean;
   /** Whether KV is kept outside the device. Not with `pd`. */
   offload?: boolean;
+  /** Whether they run on a pipeline of stages. With neither. */
+  pipeline?: boolean;
   /** Whether each seed runs twice and its event logs are compared (L10). */
   twice: boolean;
   /** Stops after this many violations; 0 = never. */
@@ -56,7 +59,8 @@ export type CampaignOptions = Readonly<{
  * Draws the storm of a seed. It has what the campaign asks for beside the engine, and for a mutant what its defect
  * needs.
  */
-export function scenarioOf(seed: number, { mutation }: TestedDesign, { pd, offload }: Beside): Scenario {
+export function scenarioOf(seed: number, { mutation }: TestedDesign, { pd, offload, pipeline }: Beside): Scenario {
+  if (pipeline === true || mutation.inPipeline === true) return drawStageScenario(seed);
   if (pd === true || mutation.inPd === true) return drawPdScenario(seed);
   return offload === true || mutation.inOffload === true ? drawOffloadScenario(seed) : drawScenario(seed);
 }

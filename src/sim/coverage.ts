@@ -49,6 +49,23 @@ const HANDOVER_MARKS = {
   'decode workers lost in the middle of a load': 0.0005,
 } as const;
 
+/** Paths that need a pipeline of stages. */
+const STAGE_MARKS = {
+  'stages at work on different steps': 0.2,
+  'hidden states before their step': 0.02,
+  'outputs in another order than the ranks': 0.05,
+  'a stage without a router': 0.1,
+  'a stage behind the first lost': 0.02,
+  'workers lost between stages': 0.01,
+} as const;
+
+/** Paths of drafts and of asynchronous scheduling, neither of which there is with stages. */
+const NEVER_STAGED: readonly Mark[] = [
+  'spec rejection across a block boundary',
+  'drafts cut by the model length',
+  'drafts verified after a step without the request',
+];
+
 /** Paths that need KV outside the device, whatever the design. */
 const OFFLOAD_MARKS = {
   'block kept outside the device': 0.2,
@@ -81,7 +98,8 @@ export type Mark =
   | keyof typeof HANDOVER_MARKS
   | keyof typeof OFFLOAD_MARKS
   | keyof typeof TIER_HIT_MARKS
-  | keyof typeof TIER_ROWS_MARKS;
+  | keyof typeof TIER_ROWS_MARKS
+  | keyof typeof STAGE_MARKS;
 
 const LEAST_SHARES: Readonly<Record<Mark, number>> = {
   ...ENGINE_MARKS,
@@ -90,6 +108,7 @@ const LEAST_SHARES: Readonly<Record<Mark, number>> = {
   ...OFFLOAD_MARKS,
   ...TIER_HIT_MARKS,
   ...TIER_ROWS_MARKS,
+  ...STAGE_MARKS,
 };
 export const ALL_MARKS = Object.keys(LEAST_SHARES) as readonly Mark[];
 const namesOf = (marks: Readonly<Partial<Record<Mark, number>>>): readonly Mark[] => Object.keys(marks) as Mark[];
@@ -125,13 +144,18 @@ export type RareMark = Readonly<{ mark: Mark; count: number; due: number }>;
 
 export type MarkCounts = Readonly<Record<Mark, number>>;
 
-/** What storms have beside one engine: a prefill engine in front, or KV that is kept outside the device. */
-export type Beside = Readonly<{ pd?: boolean | undefined; offload?: boolean | undefined }>;
+/** What storms have beside one engine: a prefill engine in front, KV that is kept outside the device, or stages. */
+export type Beside = Readonly<{
+  pd?: boolean | undefined;
+  offload?: boolean | undefined;
+  pipeline?: boolean | undefined;
+}>;
 
 /** Returns the marks that a campaign can reach. */
-export function marksOf({ pd = false, offload = false }: Beside): readonly Mark[] {
+export function marksOf({ pd = false, offload = false, pipeline = false }: Beside): readonly Mark[] {
   return [
-    ...namesOf(ENGINE_MARKS),
+    ...namesOf(ENGINE_MARKS).filter((mark) => !(pipeline && NEVER_STAGED.includes(mark))),
+    ...(pipeline ? namesOf(STAGE_MARKS) : []),
     ...(pd ? [...namesOf(PROXY_MARKS), ...handoverMarks] : []),
     ...(offload ? [...namesOf(OFFLOAD_MARKS), ...tierHitMarks, ...tierRowsMarks] : []),
   ];

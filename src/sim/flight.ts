@@ -29,10 +29,12 @@ export type Flight = {
   readonly entries: readonly FlightEntry[];
   /** Tokens of requests that opted in, drafts included: the most rows that may leave the device (L5). */
   readonly numWantedTokens: number;
-  /** Its forward pass has run (on rank 0). */
+  /** Its forward pass has run (on rank 0, or the first of the last stage). */
   isExecuted: boolean;
-  /** Per rank; `null` until it has arrived. */
-  readonly outputs: (ModelRunnerOutput | null)[];
+  /** Per rank; absent until it has arrived. */
+  readonly outputs: (ModelRunnerOutput | undefined)[];
+  /** What the engine is given, once all have arrived. */
+  joined: ModelRunnerOutput | null;
   numArrived: number;
 };
 

@@ -19,6 +19,7 @@ export function reportRun(scenario: Scenario, tested: TestedDesign): string[] {
     `${queueDepth} in flight`,
     `${ringDepth} ring slots`,
     ...(numRanks > 1 ? [`${numRanks} ranks`] : []),
+    ...(scenario.stages === undefined ? [] : [`stages of ${scenario.stages.split.join(' + ')} layers`]),
     ...(engine.enablePrefixCaching ? ['prefix cache'] : []),
     ...(engine.numSpeculativeTokens > 0 ? [`${engine.numSpeculativeTokens} drafts`] : []),
     ...(scenario.hasEpochs ? ['epochs'] : []),

@@ -10,6 +10,7 @@ import { validateEngineConfig } from '../engine/engine-config.ts';
 import { FAULT_KINDS, type Fault } from './fault.ts';
 import { checkOffloadScenario, type OffloadScenario } from './offload/offload-scenario.ts';
 import { checkPdScenario, type PdScenario } from './pd/pd-scenario.ts';
+import { checkStageScenario, type StageScenario } from './stages/stage-scenario.ts';
 
 /** A request of a storm, and when it comes. */
 export type ScenarioRequest = Readonly<{
@@ -57,6 +58,7 @@ export type Scenario = Readonly<{
   queueDepth: number;
   /** Readback buffers of a rank. */
   ringDepth: number;
+  /** Of each stage. */
   numRanks: number;
   maxRestarts: number;
   /** Each forward pass folds its epoch into keys and rows, so that a row tells which pass computed it. */
@@ -70,6 +72,8 @@ export type Scenario = Readonly<{
   pd?: PdScenario;
   /** Evicted KV goes to host memory and files, and comes back. Absent: it is gone. Not with `pd`. */
   offload?: OffloadScenario;
+  /** A pipeline of stages. Absent: each rank has all layers. */
+  stages?: StageScenario;
 }>;
 
 const LIMIT = { requests: 10_000, faults: 10_000, prompt: 1_000_000 } as const;
@@ -118,6 +122,7 @@ export function parseScenario(text: string, file: string): Scenario {
   }
   checkModel(model);
   validateEngineConfig(engine);
+  if (scenario.stages !== undefined) checkStageScenario(scenario, bad);
   if (scenario.pd !== undefined) checkPdScenario(scenario.pd, engine, bad);
   if (scenario.offload !== undefined) checkOffloadScenario(scenario.offload, bad);
   if (scenario.offload !== undefined && scenario.pd !== undefined) throw bad('has both "offload" and "pd"');

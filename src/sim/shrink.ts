@@ -72,6 +72,8 @@ function candidateOf(scenario: Scenario, i: number): Scenario | typeof END | typ
     return smaller === SAME ? SAME : { ...scenario, faults: smaller };
   }
   rest -= faults.length * FAULT.length;
+  if (rest < STAGES.length) return scenario.stages === undefined ? SAME : changed(scenario, STAGES[rest]!(scenario));
+  rest -= STAGES.length;
   if (scenario.offload !== undefined) return withPlainerTier(scenario, scenario.offload, rest);
   const { pd, ...alone } = scenario;
   if (pd === undefined) return END;
@@ -127,6 +129,21 @@ function withoutRequest(scenario: Scenario, at: number): Scenario {
 function changed(scenario: Scenario, candidate: Scenario): Scenario | typeof SAME {
   return JSON.stringify(candidate) === JSON.stringify(scenario) ? SAME : candidate;
 }
+
+/** Ways to make a pipeline plainer: without it, with two stages, with equal ones. */
+const STAGES: readonly ((scenario: Scenario) => Scenario)[] = [
+  (s) => {
+    const { stages: _stages, ...whole } = s;
+    return { ...whole, engine: { ...s.engine, pipelineParallelSize: 1 } };
+  },
+  (s) => {
+    const [first, ...others] = s.stages!.split;
+    const split = [first!, others.reduce((sum, layers) => sum + layers, 0)];
+    return { ...s, engine: { ...s.engine, pipelineParallelSize: 2 }, stages: { ...s.stages!, split } };
+  },
+  (s) => ({ ...s, stages: { ...s.stages!, slowFactor: 1 } }),
+  (s) => ({ ...s, stages: { ...s.stages!, handOver: 0, handOverJitter: 0 } }),
+];
 
 /** Ways to make the surroundings plainer. */
 const WHOLE: readonly ((scenario: Scenario) => Scenario)[] = [

@@ -6,6 +6,8 @@
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { ModelRunnerOutput } from '../contract/model-runner-output.ts';
 import { BatchQueue } from '../worker/pipeline/batch-queue.ts';
+import { StageLinks } from '../worker/pipeline/stages/stage-links.ts';
+import { StageJoiner } from '../worker/pipeline/stages/stage-joiner.ts';
 import { rankDifference } from '../worker/pipeline/rank-agreement.ts';
 import { Phase, type Clock } from './virtual/event-heap.ts';
 import type { Flight } from './flight.ts';
@@ -13,6 +15,7 @@ import { VirtualDurations } from './virtual/virtual-durations.ts';
 import type { Fault, StepPhase } from './fault.ts';
 import type { Scenario, ScenarioRequest } from './scenario.ts';
 import type { TestedDesign } from './tested-design.ts';
+import { countRanks } from './stages/stage-scenario.ts';
 import { VirtualRank, type KvTask, type RankEvents } from './virtual/virtual-rank.ts';
 import type { World } from './world.ts';
 
@@ -31,6 +34,12 @@ export class Storm implements RankEvents {
   readonly #faultsByStep: Map<number, Fault[]> = new Map();
   readonly #queue: BatchQueue<Flight>;
   #ranks: VirtualRank[] = [];
+  /** Of a pipeline: puts the parts of its stages together. */
+  readonly #joiner: StageJoiner | null;
+  /** Of the ranks that live. */
+  links: StageLinks | null = null;
+  /** When the last hidden states of a rank reach the next stage. */
+  readonly #handedOverAt: WeakMap<VirtualRank, number> = new WeakMap();
   #updateIsPlanned = false;
   #fillIsPlanned = false;
   #acceptedAt = 0;
@@ -53,6 +62,7 @@ export class Storm implements RankEvents {
     this.#durations = new VirtualDurations(clock, world.scenario);
     const { queueDepth, maxRestarts } = world.scenario;
     this.#queue = new BatchQueue({ engine: world, queueDepth, maxRestarts });
+    this.#joiner = world.stages && new StageJoiner(world.scenario.model, world.stages);
     for (const fault of world.scenario.faults) {
       const { when } = fault;
       if ('at' in when) clock.plan(when.at, Phase.client, () => this.#strike(fault));
@@ -123,19 +133,44 @@ export class Storm implements RankEvents {
     const arriveAt = this.#clock.now + this.#durations.wire();
     this.#clock.plan(arriveAt, Phase.wire, () => {
       if (rank.isDead) return;
+      if (flight.outputs.length > rank.number + 1) this.#world.marks.add('outputs in another order than the ranks');
       flight.outputs[rank.number] = changed;
       flight.numArrived += 1;
-      if (flight.numArrived < this.#scenario.numRanks) return;
+      if (flight.numArrived < this.#ranks.length) return;
       this.#compareRanks(flight);
-      this.#queue.arrived(flight, flight.outputs[0]!);
+      flight.joined = this.#joiner === null ? flight.outputs[0]! : this.#joiner.join(this.#firstOfStages(flight));
+      this.#queue.arrived(flight, flight.joined);
       this.#reachAndUpdate(flight.stepId, 'arrived');
     });
   }
 
-  #startRanks(): void {
+  /** The rank of the same number in the next stage takes them, in the order of the steps. */
+  onHidden(rank: VirtualRank, send: () => void): void {
+    const next = this.#ranks[rank.number + this.#scenario.numRanks]!;
+    const at = Math.max(this.#handedOverAt.get(rank) ?? 0, this.#clock.now + this.#durations.handOver());
+    this.#handedOverAt.set(rank, at);
+    this.#clock.plan(at, Phase.wire, () => {
+      if (next.isDead) return;
+      send();
+      next.look();
+    });
+  }
+
+  #firstOfStages({ outputs }: Flight): ModelRunnerOutput[] {
     const { numRanks } = this.#scenario;
+    return outputs.filter((_, rank) => rank % numRanks === 0).map((output) => output!);
+  }
+
+  #startRanks(): void {
+    const { engine, numRanks, queueDepth, stages } = this.#scenario;
+    if (stages !== undefined) {
+      const { maxNumBatchedTokens } = engine;
+      const numStages = stages.split.length;
+      const sizes = { tensorParallel: numRanks, numStages, depth: queueDepth, maxNumBatchedTokens };
+      this.links = new StageLinks(sizes, new Int32Array(StageLinks.numWords(sizes)));
+    }
     this.#ranks = Array.from(
-      { length: numRanks },
+      { length: countRanks(this.#scenario) },
       (_, i) => new VirtualRank(i, this.#world, this.#tested, this.#durations, this),
     );
   }
@@ -196,7 +231,7 @@ export class Storm implements RankEvents {
     if (this.#waits(Phase.update, () => this.#update())) return;
     this.#updateIsPlanned = false;
     if (!this.#queue.canFinish) return;
-    const { outputs, stepId } = this.#queue.finish()!.step;
+    const { outputs, joined, stepId } = this.#queue.finish()!.step;
     this.#noteWait();
     const ranks = this.#ranks;
     const recycle = (): void => {
@@ -204,6 +239,10 @@ export class Storm implements RankEvents {
         const rows = output?.routedExpertDeltas?.rows;
         if (rows !== undefined) ranks[i]!.recycle(rows);
       }
+      if (this.#joiner === null || !joined?.routedExpertDeltas) return;
+      // A view of the rows that was kept too long shows this value.
+      joined.routedExpertDeltas.rows.fill(0xa5);
+      this.#joiner.recycle(joined.routedExpertDeltas.rows);
     };
     if (this.#scenario.readsAtOnce) recycle();
     else this.#unread.push(recycle);
@@ -211,12 +250,14 @@ export class Storm implements RankEvents {
     this.wakeUp();
   }
 
-  /** Ranks run the same model on the same tokens: they must agree. */
+  /** Ranks of a stage run the same layers on the same tokens: they must agree. */
   #compareRanks({ outputs, stepId }: Flight): void {
+    const { numRanks } = this.#scenario;
     for (const [rank, output] of outputs.entries()) {
-      const difference = rankDifference(outputs[0]!, output!);
+      const first = rank - (rank % numRanks);
+      const difference = rankDifference(outputs[first]!, output!);
       if (difference === null) continue;
-      this.#world.judge.wrong('L2', `rank ${rank} differs from rank 0 in step ${stepId}: ${difference}`);
+      this.#world.judge.wrong('L2', `rank ${rank} differs from rank ${first} in step ${stepId}: ${difference}`);
     }
   }
 
@@ -278,6 +319,7 @@ export class Storm implements RankEvents {
     if (queue.state === 'restarting' || rank >= this.#ranks.length) return;
     this.#numKills += 1;
     if (world.log.isTracing) world.say(`rank ${rank} dies, ${queue.restartsLeft} restarts left`);
+    if (this.#ranks[rank]!.stage > 0) world.marks.add('a stage behind the first lost');
     queue.lose(KILLED);
     for (const each of this.#ranks) each.isDead = true;
     queue.workersGone();

@@ -27,6 +27,8 @@ export type Mutation = Readonly<{
   inPd?: true;
   /** The defect is one of KV that is kept outside the device: storms have it. */
   inOffload?: true;
+  /** The defect is one of a pipeline: storms run on stages. */
+  inPipeline?: true;
   /** Changes the code under test for the time of a run; returns the function that changes it back. */
   install?: () => () => void;
 }>;

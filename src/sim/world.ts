@@ -19,6 +19,7 @@ import type { BatchedEngine } from '../worker/pipeline/batch-queue.ts';
 import { CountCheck } from './laws/count-check.ts';
 import type { Mark } from './coverage.ts';
 import { watchedHalf, type EngineHalfMonitor } from './laws/engine-half-monitor.ts';
+import type { Stage } from '../worker/pipeline/stages/stage-plan.ts';
 import type { EventLog } from './event-log.ts';
 import { describePlan, type Flight } from './flight.ts';
 import type { Judge } from './laws/judge.ts';
@@ -28,6 +29,8 @@ import { PlanCheck } from './laws/plan-check.ts';
 import { describeRequest, engineRequest, expectedRefusal } from './laws/request-rules.ts';
 import { RowCheck } from './laws/row-check.ts';
 import type { Scenario, ScenarioRequest } from './scenario.ts';
+import { StagePasses } from './stages/stage-passes.ts';
+import { stagesOfScenario } from './stages/stage-scenario.ts';
 import { ALONE, type EngineSide } from './engine-side.ts';
 import type { TestedDesign } from './tested-design.ts';
 import { Flag, TrackedRequest, type LoadedKv } from './laws/tracked-request.ts';
@@ -46,6 +49,8 @@ export class World implements BatchedEngine<Flight> {
   readonly scenario: Scenario;
   readonly engine: EngineCore;
   readonly ledger: Ledger;
+  readonly stages: readonly Stage[] | null;
+  readonly passes: StagePasses;
   readonly judge: Judge;
   readonly log: EventLog;
   readonly marks: Set<Mark>;
@@ -80,6 +85,8 @@ export class World implements BatchedEngine<Flight> {
     this.marks = marks;
     this.#rowLength = model.numLayers * model.topK;
     this.ledger = new Ledger({ scenario, router, judge, marks });
+    this.stages = stagesOfScenario(scenario);
+    this.passes = new StagePasses({ ledger: this.ledger, model, stages: this.stages, marks });
     this.#side = side;
     const { rowsAreSpliced } = side;
     this.#rowCheck = new RowCheck({ scenario, ledger: this.ledger, judge, requests, rowsAreSpliced });
@@ -189,7 +196,7 @@ export class World implements BatchedEngine<Flight> {
     this.judge.step = plan.stepId;
     if (this.engine.stats().numWithdrawals > 0) this.marks.add('withdrawn from the step being planned');
     const epoch = this.scenario.hasEpochs ? this.#side.firstEpoch + plan.stepId : 0;
-    const flight = this.#plans.onPlan(plan, this.flights, this.scenario, epoch);
+    const flight = this.#plans.onPlan(plan, this.flights, epoch);
     this.flights.push(flight);
     const { queueDepth } = this.scenario;
     if (this.flights.length > queueDepth) this.judge.wrong('L8', `${this.flights.length} of ${queueDepth} steps run`);
@@ -286,6 +293,7 @@ export class World implements BatchedEngine<Flight> {
     this.flights.length = 0;
     this.engine.onWorkersLost();
     this.ledger.onDeviceLost();
+    this.passes.onDeviceLost();
     this.log.word(7);
     this.checkCounts();
   }

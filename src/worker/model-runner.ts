@@ -10,18 +10,13 @@ import type { Design, DesignResources } from '../capture/designs.ts';
 import { ForwardPass } from '../kernels/model/forward-pass.ts';
 import type { KernelSetFactory } from '../kernels/model/kernel-set.ts';
 import type { WorkerLiveCounts } from './executor.ts';
-import {
-  StepPipeline,
-  type ComingPass,
-  type EndedPass,
-  type PendingMap,
-  type TaskEnd,
-  type WorkerTask,
-} from './pipeline/step-pipeline.ts';
+import { StepPipeline } from './pipeline/step-pipeline.ts';
+import type { ComingPass, EndedPass, PendingMap, TaskEnd, WorkerTask } from './pipeline/step-tasks.ts';
 import { DUMMY_STEP } from './pipeline/lockstep/activity-board.ts';
 import { roomForAll, type HookPlace } from './pipeline/dispatched-rows.ts';
 import type { RankPasses } from './pipeline/lockstep/pass-times.ts';
 import { LockstepMember } from './thread/lockstep-member.ts';
+import { StageMember } from './thread/stage-member.ts';
 
 /** The pipeline's driver: maps are the device's promises, and every task is a promise to its caller. */
 export class ModelRunner {
@@ -29,6 +24,7 @@ export class ModelRunner {
   readonly #capture: CaptureWorkerHalf | null;
   readonly #pipeline: StepPipeline<RunnerTask>;
   readonly #lockstep: LockstepMember | null;
+  readonly #member: StageMember | null;
   /** Each pass folds its own number, or this one, into the keys that it writes. */
   readonly #hasEpochs: boolean;
   readonly #epoch: number | null;
@@ -36,18 +32,23 @@ export class ModelRunner {
   readonly #pending: Set<Promise<unknown>> = new Set();
   #loss: RoutedExpertsError | null = null;
 
-  private constructor(config: WorkerConfig, { device, forward, capture, lockstep, place }: RunnerParts) {
+  private constructor(config: WorkerConfig, { device, forward, capture, lockstep, place, member }: RunnerParts) {
     this.#device = device;
     this.#capture = capture;
     this.#lockstep = lockstep;
+    this.#member = member;
     const { engine, queueDepth, routing } = config;
+    const { firstLayer = 0, ends } = member?.stage ?? {};
+    const around = { firstLayer, ...(place === null ? {} : { place }) };
     this.#pipeline = new StepPipeline(
-      { engine, device, forward, capture, ringDepth: queueDepth + 1, ...(place === null ? {} : { place }) },
+      { engine, device, forward, capture, ringDepth: queueDepth + 1, ...around },
       {
         onSubmitted: () => {},
         onMap: (map) => void this.#map(map),
         ...(lockstep === null ? {} : { onPassEnd: (pass) => void this.#endPass(pass, lockstep) }),
         ...(lockstep?.hasOtherEngines ? { onPassComes: (pass) => void this.#sizePass(pass, lockstep) } : {}),
+        ...(ends?.receives ? { onHiddenDue: (pass) => void this.#receive(pass, member!) } : {}),
+        ...(ends?.sends ? { onHidden: ({ task, hidden }) => member!.send(stepIdOf(task), hidden) } : {}),
         onEnd: (task, end) => this.#end(task, end),
       },
     );
@@ -70,27 +71,24 @@ export class ModelRunner {
     design: Design,
     resources: DesignResources,
   ): Promise<ModelRunner> {
-    const { rank, numRanks, model, engine, ballastMs, draftAcceptanceRate } = config;
+    const { rank, numRanks, engine, ballastMs, draftAcceptanceRate, pipeline } = config;
+    const member = pipeline === undefined ? null : new StageMember(config, pipeline);
+    const { model, ends } = member?.stage ?? { model: config.model, ends: undefined };
+    const stage = ends === undefined ? {} : { stage: ends };
     const drafts = draftAcceptanceRate === undefined ? {} : { draftAcceptanceRate };
     const place = placeOf(config, design);
     const shard = place?.dispatch === 'modular-shards' ? { shard: { index: rank, count: numRanks } } : {};
     const room = place === null ? engine : roomForAll(engine, place);
     const captures = design.name !== 'off';
-    const forward = await ForwardPass.create(device, {
-      model,
-      engine: room,
-      ballastMs,
-      ...drafts,
-      ...shard,
-      captures,
-      kernels,
-    });
+    const options = { model, engine: room, ballastMs, ...drafts, ...shard, captures, kernels, ...stage };
+    const forward = await ForwardPass.create(device, options);
     const { slotMapping, rows } = forward;
-    if (rows === null && captures) throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design.name);
+    const isRouted = model.numLayers > 0;
+    if (rows === null && captures && isRouted) throw RoutedExpertsError.of('ROUTING_NOT_CAPTURED', design.name);
     const capture =
       rows === null ? null : design.workerHalf({ rank, device, model, engine, slotMapping, ...rows }, resources);
     const lockstep = config.lockstep === undefined ? null : new LockstepMember(config.lockstep, rank, numRanks);
-    return new ModelRunner(config, { device, forward, capture, lockstep, place });
+    return new ModelRunner(config, { device, forward, capture, lockstep, place, member });
   }
 
   /**
@@ -196,6 +194,15 @@ export class ModelRunner {
     this.#advance();
   }
 
+  async #receive(pass: ComingPass<RunnerTask>, member: StageMember): Promise<void> {
+    try {
+      this.#pipeline.hiddenCame(pass, await member.receive(stepIdOf(pass.task)));
+    } catch (error) {
+      this.#pipeline.passFailed(pass, error);
+    }
+    this.#advance();
+  }
+
   async #endPass(pass: EndedPass<RunnerTask>, lockstep: LockstepMember): Promise<void> {
     try {
       const { flight, task, shard } = pass;
@@ -210,8 +217,10 @@ export class ModelRunner {
   #end(task: RunnerTask, end: TaskEnd): void {
     if (task.kind === 'step') this.#lockstep?.stepEnded(task.step.stepId);
     if (task.kind === 'dummy') this.#lockstep?.stepEnded(DUMMY_STEP);
-    if (end.kind === 'failed') task.reject(this.#loss ?? end.error);
-    else task.resolve(end);
+    if (end.kind === 'failed') {
+      this.#member?.fail();
+      task.reject(this.#loss ?? end.error);
+    } else task.resolve(end);
   }
 }
 
@@ -221,7 +230,13 @@ type RunnerParts = Readonly<{
   capture: CaptureWorkerHalf | null;
   lockstep: LockstepMember | null;
   place: HookPlace | null;
+  member: StageMember | null;
 }>;
+
+/** Of a task that has hidden states: these are steps. */
+function stepIdOf(task: RunnerTask): number {
+  return (task as RunnerTask & Readonly<{ kind: 'step' }>).step.stepId;
+}
 
 /** `acceptedAt`: `performance.now()`. */
 type RunnerTask = WorkerTask &

@@ -30,6 +30,21 @@ test('rows of the layers with a router name these, and are views', () => {
   expect(rowAt(routers, 5)!.buffer).toBe(ids.buffer);
 });
 
+test('the list of chunks is put together when it is read, and not before', () => {
+  let numReads = 0;
+  const lazy = {
+    ...rows,
+    get chunks() {
+      numReads++;
+      return rows.chunks;
+    },
+  };
+  const all = withLayersOf(model, 'all')(lazy);
+  expect(withLayersOf(model, 'routers')(lazy)).toBe(lazy);
+  expect(numReads).toBe(0);
+  expect(rowAt(all, 5)).not.toBeNull();
+});
+
 test('rows of all layers are copied in bounded pieces', () => {
   const long = routedRows(rowShape(model), 0, 20_000, { chunks: [new Uint8Array(20_000 * 6)], missing: [] });
   const pieces = [...presentPieces(withLayersOf(model, 'all')(long))];

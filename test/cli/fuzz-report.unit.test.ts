@@ -40,6 +40,7 @@ function render(part: Pick<CampaignPart, 'scenarios' | 'violations'>, seeds: num
     seeds,
     from: 1,
     pd: false,
+    pipeline: false,
     offload: false,
     scenarios: part.scenarios,
     steps: 0,

@@ -130,6 +130,27 @@ test.each([
   [{ model: undefined }, 'BAD_VALUE', 'model is undefined'],
   [{ model: 'tiny', prefixRows: 'all' }, 'UNKNOWN_NAME', 'prefix-rows policy "all"'],
   [{ model: 'tiny', stepTimeoutMs: Infinity }, 'BAD_VALUE', 'stepTimeoutMs is Infinity'],
+  [
+    { model: 'tiny', pipelineParallel: 3 },
+    'BAD_VALUE',
+    '--pipeline-parallel (pipelineParallel) is 3; give stages in [1, 2], the layers of tiny',
+  ],
+  [
+    { model: 'tiny', pipelineSplit: [3] },
+    'BAD_VALUE',
+    '--pipeline-split (pipelineSplit) is "3"; give layers of each stage',
+  ],
+  [
+    { model: 'tiny', pipelineParallel: 2, numRanks: 3 },
+    'BAD_VALUE',
+    '--ranks (numRanks) is 3; give a multiple of the 2 stages',
+  ],
+  [
+    { model: 'tiny', pipelineParallel: 2, queueDepth: 3 },
+    'BAD_VALUE',
+    '--queue-depth (queueDepth) is 3; give at most 2',
+  ],
+  [{ model: 'tiny', pipelineParallel: 2, design: 'slot-store' }, 'STAGES_REFUSED', 'design "slot-store" refuses'],
   [{ model: 'tiny', rowsLayers: 'dense' }, 'BAD_VALUE', 'rowsLayers is dense; give routers or all'],
   [{ model: 'tiny', adapter: 7 }, 'BAD_VALUE', 'adapter is 7'],
   [{ model: 'tiny', queueDepth: '2' }, 'BAD_VALUE', 'queueDepth is "2"; give a whole number'],

@@ -134,12 +134,10 @@ test.each<readonly [string, (bytes: Buffer, other: Buffer, i: number) => Uint8Ar
 });
 
 test('a folder that cannot be made, or not be written to, costs its blocks and nothing else', async () => {
-  const dir = folder();
-  writeFileSync(join(dir, 'file'), '');
   const lines = hearsStderr();
-  const without = await smallEngine({ dir: join(dir, 'file', 'folder') });
+  const without = await smallEngine({ dir: '/proc/none' });
   expect(without.offloadStats()).toMatchObject({ files: null, fileProblems: 1 });
-  expect(lines).toEqual([expect.stringContaining('--kv-offload-dir: the folder is not used: ENOTDIR')]);
+  expect(lines).toEqual([expect.stringContaining('--kv-offload-dir: the folder is not used: ENOENT')]);
   for (const prompt of [FIRST!, SECOND!, THIRD!]) await loadedTokens(without, prompt);
   expect(await loadedTokens(without, FIRST!)).toBe(40);
 
@@ -165,4 +163,18 @@ test('options that cannot be are refused by name', async () => {
   }
   const engine = { enablePrefixCaching: false };
   await expect(smallEngine({}, { engine })).rejects.toThrow('give 0 without engine.enablePrefixCaching');
+});
+
+test('on two pipeline stages the keys of both come back, from host memory and from files of two stages', async () => {
+  const dir = folder();
+  const stages = { pipelineParallel: 2 } as const;
+  const engine = await smallEngine({ dir }, stages);
+  for (const prompt of [FIRST!, SECOND!, THIRD!]) expect(await loadedTokens(engine, prompt)).toBe(0);
+  expect(await loadedTokens(engine, FIRST!)).toBe(40);
+  await engine.close();
+  const again = await smallEngine({ dir }, stages);
+  expect(await loadedTokens(again, FIRST!)).toBe(40);
+  // What one stage wrote is another file's name.
+  const alone = await smallEngine({ dir });
+  expect(await loadedTokens(alone, FIRST!)).toBe(0);
 });

@@ -108,6 +108,17 @@ const CASES: Readonly<Record<string, (c: Case) => Promise<void>>> = {
     if (kernels.gate) await runInChunks(step, kernels.gate, gateInputs, ids);
     else await expectKernel(device, kernels.route.kernel, kernels.route.grid(input), [...gateInputs, ids]);
   },
+  fold: async ({ device, kernels, shape, random, input }) => {
+    const received = randomWords(random, 2 * shape.maxNumBatchedTokens);
+    const hidden = randomWords(random, 4 * shape.maxNumBatchedTokens);
+    // Some states are equal, some differ in one word, most in both.
+    for (let row = 0; row < shape.maxNumBatchedTokens; row += 3) {
+      hidden[4 * row] = received[2 * row]!;
+      if (row % 2 === 0) hidden[4 * row + 1] = received[2 * row + 1]!;
+    }
+    const inputs = [input.words, received, hidden];
+    await expectKernel(device, kernels.fold.kernel, kernels.fold.grid(input), inputs);
+  },
   sample: async ({ device, kernels, shape, random, input }) =>
     expectKernel(device, kernels.sample.kernel, kernels.sample.grid(input), [
       input.words,
@@ -191,6 +202,7 @@ const SHAPES: readonly Shape[] = [
   { title: 'softmax, bias, the widest', model: scored(1, 1024, 32, 'softmax', true, null, 24) },
   { title: 'sqrt-softplus, bias', model: scored(2, 70, 5, 'sqrt-softplus', true, null) },
   { title: 'sigmoid, bias, as many groups as there may be', model: scored(1, 64, 7, 'sigmoid', true, [32, 9, 'max']) },
+  { title: 'layers of a stage, softmax, bias', model: { ...scored(2, 36, 6, 'softmax', true, null), firstLayer: 5 } },
   { title: 'l2-e300-k7', model: model({ numLayers: 2, numExperts: 300, topK: 7 }) },
 ];
 

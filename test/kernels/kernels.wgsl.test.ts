@@ -33,7 +33,7 @@ describe.each(MODEL_NAMES)('%s', (name) => {
         const info = { isSoftware, subgroupSizes: null, maxStorageBufferBytes: 2 ** 27 };
         const [engineRouter] = engineRouters(model, info);
         const set = wgslKernelsWith(model, shape, info, engineRouter!);
-        for (const { kernel } of [set.attendWrite, set.attend, set.sample]) await validate(kernel);
+        for (const { kernel } of [set.attendWrite, set.attend, set.fold, set.sample]) await validate(kernel);
         await validate(set.ballast);
       }
     }

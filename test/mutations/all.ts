@@ -15,6 +15,7 @@ import { prefixMutations } from './prefix.ts';
 import { scheduleMutations } from './schedule.ts';
 import { serveMutations } from './serve.ts';
 import type { SourceMutation } from './source-mutation.ts';
+import { stageMutations } from './stages.ts';
 import { vllmFrontendMutations } from './vllm-frontend.ts';
 import { workersMutations } from './workers.ts';
 
@@ -35,6 +36,7 @@ export const allMutations: readonly SourceMutation[] = [
   ...prefixMutations,
   ...scheduleMutations,
   ...serveMutations,
+  ...stageMutations,
   ...vllmFrontendMutations,
   ...workersMutations,
 ];

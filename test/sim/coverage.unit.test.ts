@@ -23,12 +23,13 @@ const ALL: Beside = { pd: true, offload: true };
 
 test('every mark of a large campaign is due, and is named where too few scenarios reached it', () => {
   for (const mark of ALL_MARKS) {
-    const [thin, ...others] = thinPathsOf([part(COVERAGE_SCENARIOS, { [mark]: 0 })], ALL);
+    const beside = marksOf(ALL).includes(mark) ? ALL : { pipeline: true };
+    const [thin, ...others] = thinPathsOf([part(COVERAGE_SCENARIOS, { [mark]: 0 })], beside);
     expect(others).toEqual([]);
     expect(thin).toMatchObject({ design: 'deltas', mark, count: 0 });
     expect(thin!.due).toBeGreaterThan(0);
-    expect(thinPathsOf([part(COVERAGE_SCENARIOS, { [mark]: thin!.due - 1 })], ALL)).toHaveLength(1);
-    expect(thinPathsOf([part(COVERAGE_SCENARIOS, { [mark]: thin!.due })], ALL)).toEqual([]);
+    expect(thinPathsOf([part(COVERAGE_SCENARIOS, { [mark]: thin!.due - 1 })], beside)).toHaveLength(1);
+    expect(thinPathsOf([part(COVERAGE_SCENARIOS, { [mark]: thin!.due })], beside)).toEqual([]);
   }
 });
 

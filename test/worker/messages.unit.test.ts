@@ -29,6 +29,7 @@ const perRequest = fc.record({
   scheduled: u32,
   blocks: words(4),
   drafts: words(3),
+  sampled: words(2),
 });
 
 const newRequest = fc.record({
@@ -49,8 +50,9 @@ const stepOf = fc
     preempted: words(3),
     finished: words(3),
     captureMetadata: fc.option(words(5)),
+    hasStages: fc.boolean(),
   })
-  .map(({ stepId, total, requests, newRequests, preempted, finished, captureMetadata }): SchedulerOutput => ({
+  .map(({ stepId, total, requests, newRequests, preempted, finished, ...rest }): SchedulerOutput => ({
     stepId,
     numRequests: requests.length,
     totalNumScheduledTokens: total,
@@ -65,7 +67,15 @@ const stepOf = fc
     newRequests: newRequests.map((r) => ({ ...r, tokenIds: padded(r.tokenIds), numTokens: r.tokenIds.length })),
     preemptedIndices: preempted,
     finishedIndices: finished,
-    captureMetadata: captureMetadata === null ? null : Uint32Array.from(captureMetadata),
+    captureMetadata: rest.captureMetadata === null ? null : Uint32Array.from(rest.captureMetadata),
+    ...(rest.hasStages
+      ? {
+          newTokens: {
+            tokenIds: padded(requests.flatMap((r) => r.sampled)),
+            offsets: padded(offsetsOf(requests.map((r) => r.sampled))),
+          },
+        }
+      : {}),
   }));
 
 /** Only what is used of each array. */
@@ -81,6 +91,10 @@ function usedPart(step: SchedulerOutput): unknown {
     newBlockIds: [...step.newBlockIds.subarray(0, step.newBlockOffsets[n])],
     draftOffsets: [...step.draftOffsets.subarray(0, n + 1)],
     draftTokenIds: [...step.draftTokenIds.subarray(0, step.draftOffsets[n])],
+    newTokens: step.newTokens && {
+      tokenIds: [...step.newTokens.tokenIds.subarray(0, step.newTokens.offsets[n])],
+      offsets: [...step.newTokens.offsets.subarray(0, n + 1)],
+    },
     newRequests: step.newRequests.map((r) => ({ ...r, tokenIds: [...r.tokenIds.subarray(0, r.numTokens)] })),
   };
 }
@@ -104,7 +118,9 @@ describe('output message', () => {
       stepId: u32,
       requests: fc.array(fc.record({ index: u32, sampled: words(3), drafts: words(2) }), { maxLength: 6 }),
       hasDrafts: fc.boolean(),
-      deltas: fc.option(fc.record({ numRows: u32, index: words(6), rows: fc.uint8Array({ minLength: 4 }) })),
+      deltas: fc.option(
+        fc.record({ numRows: u32, index: words(6), rows: fc.uint8Array({ minLength: 4 }), firstLayer: fc.nat(60) }),
+      ),
     })
     .map(({ stepId, requests, hasDrafts, deltas }): ModelRunnerOutput => ({
       stepId,
@@ -126,6 +142,7 @@ describe('output message', () => {
               numRows: deltas.numRows,
               index: padded(deltas.index),
               indexLength: deltas.index.length,
+              ...(deltas.firstLayer > 0 ? { firstLayer: deltas.firstLayer } : {}),
             },
     }));
 
@@ -149,6 +166,7 @@ describe('output message', () => {
         const before = sent.routedExpertDeltas;
         const after = received.routedExpertDeltas;
         expect(after === null).toBe(before === null);
+        expect(after?.firstLayer).toBe(before?.firstLayer);
         if (before === null || after === null) return;
         expect(after.numRows).toBe(before.numRows);
         expect([...after.index]).toEqual([...before.index.subarray(0, before.indexLength)]);

@@ -31,7 +31,7 @@ test('a rank that samples garbage ends the engine with an error that names the r
     if (!threads.includes(this)) threads.push(this);
     const reply = await ask.apply(this, args);
     // The token behind header, one index and two offsets of a step with one request.
-    if (threads[1] === this && reply.kind === 'output' && ++numSteps === 4) new Uint32Array(reply.words)[8]! ^= 1;
+    if (threads[1] === this && reply.kind === 'output' && ++numSteps === 4) new Uint32Array(reply.words)[9]! ^= 1;
     return reply;
   });
   const server = closeAfterTest(await startServer({ host: { numRanks: 2, maxRestarts: 5 } }));

@@ -8,14 +8,8 @@ import { EngineCore } from '../../src/engine/engine-core.ts';
 import { ForwardPass } from '../../src/kernels/model/forward-pass.ts';
 import { simKernels } from '../../src/sim/virtual/sim-kernels.ts';
 import { VirtualDevice } from '../../src/sim/virtual/virtual-device.ts';
-import {
-  StepPipeline,
-  type ComingPass,
-  type EndedPass,
-  type PendingMap,
-  type TaskEnd,
-  type WorkerTask,
-} from '../../src/worker/pipeline/step-pipeline.ts';
+import { StepPipeline } from '../../src/worker/pipeline/step-pipeline.ts';
+import type { ComingPass, EndedPass, PendingMap, TaskEnd, WorkerTask } from '../../src/worker/pipeline/step-tasks.ts';
 
 const model: ModelConfig = { name: 'm', numLayers: 2, numExperts: 8, topK: 2, vocabSize: 64, gateWidth: 8 };
 const engineConfig: EngineConfig = {

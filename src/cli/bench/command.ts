@@ -16,6 +16,7 @@ import { designReference } from '../../worker/design-module.ts';
 import { DEFAULT_STEP_TIMEOUT_MS } from '../../worker/thread/thread-executor.ts';
 import { refuseRunFlags, withRunFlags, type RunFlags } from '../campaign/run-flags.ts';
 import { checkDraftFlags, finite, list, routerKernelsOption, rowsLayersOption, whole } from '../options.ts';
+import { pipelineParallelOption, pipelineSplitOption } from '../options.ts';
 import { runBench } from './bench.ts';
 import { parseLayersXK } from './flags/model-flags.ts';
 import { prepareBench } from './flags/prepare-bench.ts';
@@ -112,10 +113,11 @@ export function benchCommand(): Command {
     .option('--gate-width <n>', 'multiplications per router logit, a multiple of 8', whole(8, 248), 8)
     .option(
       '--queue-depth <n>',
-      'steps in flight: 1 = synchronous, 2 and more = asynchronous scheduling',
+      'steps in flight: 1 = synchronous, 2 and more = asynchronous scheduling (default: 2, or one for each stage)',
       LIMITS.queueDepth,
-      2,
     )
+    .addOption(pipelineParallelOption())
+    .addOption(pipelineSplitOption())
     .option('--ranks <n>', 'worker threads in all, each running every step of its engine', LIMITS.ranks, 1)
     .option('--lockstep', 'each step ends when all ranks have run it, as in the all-to-all of the experts')
     .option(

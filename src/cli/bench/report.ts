@@ -76,10 +76,14 @@ export function headline({ environment: e, options }: Headlined): string {
 }
 
 function ranksText(
-  { numRanks, collectiveTimeoutMs, gpus = [] }: SessionConfig,
+  { numRanks, collectiveTimeoutMs, gpus = [], pipelineSplit }: SessionConfig,
   { size, dispatch }: DataParallel,
 ): string {
   const on = gpus.length === 0 ? '' : ` on ${new Set(gpus).size} GPUs`;
+  if (pipelineSplit !== undefined) {
+    const stages = `${pipelineSplit.length} stages of ${pipelineSplit.join(' + ')} layers`;
+    return ` · ${stages} on ${numRanks} ranks${on}`;
+  }
   if (collectiveTimeoutMs === undefined) return numRanks === 1 ? '' : ` · ${numRanks} ranks${on}`;
   const engines = size === 1 ? '' : ` of ${size} engines, ${dispatch} dispatch`;
   return ` · ${size * numRanks} ranks in lockstep${engines}${on}`;

@@ -66,7 +66,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
     refusal: null,
     rows: null,
   }));
-  const wanted = new WantedBytes(session.config.model);
+  const wanted = new WantedBytes(...session.stageModels);
   const joiners = new Map<number, RowJoiner>();
   const placeOf = new Map(served.map((request, i) => [request.requestId, i]));
   const arrivals = new Arrivals(workload, options.mode);
@@ -149,7 +149,7 @@ export async function serveWorkload(options: ServeOptions): Promise<ServeResult>
     meter.start();
     submitDue();
     await engine.ended();
-    const wantedRowBytes = wanted.bytes * session.executor.devices.length;
+    const wantedRowBytes = (wanted.bytes * session.executor.devices.length) / session.stageModels.length;
     return { requests: served, wantedRowBytes, ...(await meter.measures(engine)) };
   } finally {
     meter.close();

@@ -14,6 +14,7 @@ import type {
 } from '../../contract/config.ts';
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { validateEngineConfig } from '../../engine/engine-config.ts';
+import type { PipelineSettings } from '../../host/pipeline-options.ts';
 import type { LoopMode } from '../../workload/arrivals.ts';
 import { readTrace } from '../../workload/traces/read-trace.ts';
 import type { Workload } from '../../workload/workload.ts';
@@ -80,7 +81,9 @@ export type Flags = DeviceFlags & {
   openLoop?: boolean;
   abortShare: number;
   gateWidth: number;
-  queueDepth: number;
+  queueDepth?: number;
+  pipelineParallel?: number;
+  pipelineSplit?: number[];
   ranks: number;
   lockstep?: boolean;
   collectiveTimeout?: number;
@@ -171,9 +174,9 @@ export function makeEngineConfig(
   flags: Flags,
   workload: Workload,
   mode: LoopMode,
-  maxNumBatchedTokens: number,
+  { maxNumBatchedTokens, scheduling }: Pick<EngineConfig, 'maxNumBatchedTokens'> & Pick<PipelineSettings, 'scheduling'>,
 ): EngineConfig {
-  const { blockSize, queueDepth, numSpeculativeTokens } = flags;
+  const { blockSize, numSpeculativeTokens } = flags;
   const largest = workloadTotals(workload).largestRequestTokens;
   const maxNumSeqs = flags.maxNumSeqs ?? (mode.kind === 'closed' ? mode.concurrency : 256);
   const maxModelLen = flags.maxModelLen ?? largest + 1;
@@ -186,7 +189,7 @@ export function makeEngineConfig(
     maxNumBatchedTokens,
     maxModelLen,
     policy: flags.policy,
-    asyncScheduling: queueDepth > 1,
+    ...scheduling,
     enablePrefixCaching: flags.prefixCaching,
     enableChunkedPrefill: true,
     longPrefillTokenThreshold: 0,

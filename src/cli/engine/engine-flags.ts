@@ -15,6 +15,7 @@ import type {
 import { RoutedExpertsError } from '../../contract/errors.ts';
 import { engineConfig } from '../../host/engine-options.ts';
 import { checkOffload, NO_OFFLOAD, type KvOffloadOptions } from '../../host/kv-tier/offload-options.ts';
+import { pipelineSettings } from '../../host/pipeline-options.ts';
 import { DEFAULT_CLOCK_TIMES, parseStepTime, type StepTime } from '../../kernels/device/clock/clock-times.ts';
 import { DRAFT_ACCEPTANCE_RATE } from '../../kernels/model/kernel-shape.ts';
 import { MODEL_NAMES, modelPreset } from '../../kernels/model/model-presets.ts';
@@ -30,6 +31,9 @@ import {
   finite,
   list,
   OFFLOAD_FLAGS,
+  pipelineOf,
+  pipelineParallelOption,
+  pipelineSplitOption,
   routerKernelsOption,
   rowsLayersOption,
   whole,
@@ -59,7 +63,9 @@ export type EngineFlags = {
   weightVersion: string;
   rowsLayers: RowsLayers;
   ranks: number;
-  queueDepth: number;
+  queueDepth?: number;
+  pipelineParallel?: number;
+  pipelineSplit?: number[];
   ballastMs: number;
   router: 'modular' | 'monolithic';
   routingReplay: boolean;
@@ -123,7 +129,9 @@ export function addEngineFlags(
     .option('--weight-version <name>', 'names the weights: blocks in files of other weights are of no use', '')
     .addOption(rowsLayersOption(rowsLayers))
     .option('--ranks <n>', 'worker threads, each running every step', whole(1, 16), 1)
-    .option('--queue-depth <n>', 'steps in flight', whole(1, 16), 2)
+    .addOption(pipelineParallelOption())
+    .addOption(pipelineSplitOption())
+    .option('--queue-depth <n>', 'steps in flight (default: 2, or one for each stage)', whole(1, 16))
     .addOption(
       new Option('--router <kind>', 'modular, or gate, selection and expert work in one kernel')
         .choices(['modular', 'monolithic'])
@@ -201,17 +209,22 @@ export function checkEngineFlags(flags: EngineFlags, command: Command): void {
 
 /** What the flags ask for. */
 export function engineOfFlags(flags: EngineFlags): KvEngineOptions {
-  const engine = toEngineConfig(flags);
+  const model = modelPreset(flags.model);
+  const { scheduling, ...pipeline } = pipelineSettings(model, pipelineOf(flags));
+  if (pipeline.pipelineSplit !== undefined && (flags.kvPort !== undefined || flags.role !== undefined)) {
+    const wanted = '1 with --role and --kv-port: the KV of a stage is not handed to other servers';
+    throw RoutedExpertsError.of('BAD_VALUE', '--pipeline-parallel', pipeline.pipelineSplit.length, wanted);
+  }
+  const engine = toEngineConfig(flags, scheduling);
   return {
     design: flags.design,
-    model: modelPreset(flags.model),
+    model,
     engine,
     kvOffload: toOffload(flags, engine),
     device: flags.device,
     adapter: flags.adapter ?? null,
     ...(flags.stepTime === undefined ? {} : { clockTimes: { ...DEFAULT_CLOCK_TIMES, ...flags.stepTime } }),
-    numRanks: flags.ranks,
-    queueDepth: flags.queueDepth,
+    ...pipeline,
     ballastMs: flags.ballastMs,
     router: routerConfig(flags),
     prefixRows: flags.prefixRows,
@@ -278,9 +291,10 @@ function toKvOptions(flags: EngineFlags): KvExchangeOptions | null {
   };
 }
 
-function toEngineConfig(flags: EngineFlags): EngineConfig {
+function toEngineConfig(flags: EngineFlags, scheduling: Partial<EngineConfig>): EngineConfig {
   const { numBlocks } = flags;
   const given = {
+    ...scheduling,
     blockSize: flags.blockSize,
     ...(numBlocks === undefined ? {} : { numBlocks }),
     maxNumSeqs: flags.maxNumSeqs,
@@ -291,5 +305,5 @@ function toEngineConfig(flags: EngineFlags): EngineConfig {
     numSpeculativeTokens: flags.numSpeculativeTokens,
   };
   const names = { numBlocks: '--num-blocks', maxModelLen: '--max-model-len' };
-  return engineConfig(given, { queueDepth: flags.queueDepth, names });
+  return engineConfig(given, names);
 }

@@ -22,6 +22,8 @@ export type FuzzDescription = Readonly<{
   pd: boolean;
   /** Absent in campaigns without it. */
   offload?: boolean;
+  /** Absent in campaigns without it. */
+  pipeline?: boolean;
   twice: boolean;
 }>;
 
@@ -33,12 +35,10 @@ const MOST_REPORTS = 5;
 
 export const fuzzKind: CampaignKind<FuzzDescription, StormTask, CampaignPart> = {
   name: 'fuzz',
-  seriesOf: ({ seeds, pd, offload, twice, ...storms }) =>
-    stormSeries({
-      ...storms,
-      numSeeds: seeds,
-      options: { pd, ...(offload === true ? { offload } : {}), twice, stopAfter: 0 },
-    }),
+  seriesOf: ({ seeds, pd, offload, pipeline, twice, ...storms }) => {
+    const beside = { ...(offload === true ? { offload } : {}), ...(pipeline === true ? { pipeline } : {}) };
+    return stormSeries({ ...storms, numSeeds: seeds, options: { pd, ...beside, twice, stopAfter: 0 } });
+  },
   sizeOf: numStorms,
   numViolations,
   openRunner: openStormThreads,
@@ -48,15 +48,16 @@ export const fuzzKind: CampaignKind<FuzzDescription, StormTask, CampaignPart> = 
 };
 
 function report(
-  { seeds, from, pd, offload = false }: FuzzDescription,
+  { seeds, from, pd, offload = false, pipeline = false }: FuzzDescription,
   parts: readonly CampaignPart[],
   { json, save = CASE_FOLDER, seconds }: ReportFlags & Readonly<{ seconds: number | null }>,
 ): void {
+  const beside = { pd, offload, pipeline };
   const found = parts.flatMap(({ violations }) => violations);
   const told = new Set(firstOfEachLaw(found).slice(0, MOST_REPORTS));
   const violations = found.map((violation) => ({
     ...violation,
-    ...(told.has(violation) ? saveCase(violation, { save, beside: { pd, offload } }) : { story: [], file: null }),
+    ...(told.has(violation) ? saveCase(violation, { save, beside }) : { story: [], file: null }),
   }));
   const scenarios = parts.reduce((sum, part) => sum + part.scenarios, 0);
   const steps = parts.reduce((sum, part) => sum + part.steps, 0);
@@ -65,6 +66,7 @@ function report(
     from,
     pd,
     offload,
+    pipeline,
     scenarios,
     steps,
     seconds,
@@ -72,7 +74,7 @@ function report(
     stepsPerSecond: seconds === null ? null : steps / seconds,
     designs: parts.map(({ design, hash, declared, marks }) => ({ design, hash, declared, marks })),
     violations,
-    thinPaths: thinPathsOf(parts, { pd, offload }),
+    thinPaths: thinPathsOf(parts, beside),
   };
   process.exitCode = exitCodeOf(found) || (result.thinPaths.length > 0 ? EXIT.thin : 0);
   if (json === true) {
@@ -101,10 +103,8 @@ function saveCase(
   const { scenario } = shrunk;
   const { law, message } = shrunk.violation;
   const name = violation.design.replace(/^[^\w]+/, '').replaceAll(/[^\w.-]+/g, '-');
-  const file = join(
-    save,
-    `${name}-${law}-${beside.pd ? 'pd-' : beside.offload ? 'offload-' : ''}${violation.seed}.json`,
-  );
+  const kind = beside.pd ? 'pd-' : beside.offload ? 'offload-' : beside.pipeline ? 'pipeline-' : '';
+  const file = join(save, `${name}-${law}-${kind}${violation.seed}.json`);
   mkdirSync(save, { recursive: true });
   writeFileSync(
     file,

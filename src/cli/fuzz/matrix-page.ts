@@ -124,10 +124,9 @@ export function renderMatrix(found: {
       ]),
     ),
     '',
-    `The storms of ${rows.flatMap(({ mutant }) => (mutant.mutation.inPd ? [mutant.number] : [])).join(', ')} have ` +
-      'a prefill engine in front, those of ' +
-      `${rows.flatMap(({ mutant }) => (mutant.mutation.inOffload ? [mutant.number] : [])).join(', ')} KV outside the ` +
-      'device.',
+    `The storms of ${numbersOf(rows, 'inPd')} have a prefill engine in front, those of ` +
+      `${numbersOf(rows, 'inOffload')} KV outside the device; those of ${numbersOf(rows, 'inPipeline')} run on a ` +
+      'pipeline of stages.',
     '',
     ...mutationSection(mutations),
     '## Event logs',
@@ -179,6 +178,11 @@ function brokenSection(parts: readonly CampaignPart[]): string[] {
   if (broken.length === 0) return [];
   const shown = broken.slice(0, 20).map(({ design, seed, law, what }) => [`\`${design}\``, String(seed), law, what]);
   return ['## Broken', '', table(['design', 'seed', 'law', 'what'], shown), ''];
+}
+
+/** The numbers of the mutants whose storms are of that kind. */
+function numbersOf(rows: readonly MutantRow[], kind: 'inPd' | 'inOffload' | 'inPipeline'): string {
+  return rows.flatMap(({ mutant }) => (mutant.mutation[kind] === true ? [mutant.number] : [])).join(', ');
 }
 
 function mutationSection(mutations: readonly MutationResult[]): string[] {

@@ -40,6 +40,8 @@ export type FuzzReport = Readonly<{
   pd: boolean;
   /** With KV kept outside the device. */
   offload: boolean;
+  /** On a pipeline of stages. */
+  pipeline: boolean;
   scenarios: number;
   steps: number;
   /** Null, and so are the rates: parts were put together, and no clock ran along. */

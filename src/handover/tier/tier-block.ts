@@ -22,7 +22,7 @@ export type TierBlockParts = Readonly<{
 export class TierBlock {
   readonly hash: string;
   readonly rowsOffset: number;
-  /** `[blockSize, 2]` u32; `null`: on their way. */
+  /** `[stages, blockSize, 2]` u32; `null`: on their way. */
   keys: Uint32Array | null = null;
   rows: TierRows | null = null;
   #evicted: EvictedRows | null;

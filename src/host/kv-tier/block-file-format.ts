@@ -45,8 +45,8 @@ export function decodeBlock(file: Buffer, expected: ExpectedBlock): StoredBlock 
   if (file.toString('utf8', textFrom, Math.min(keysFrom, end)) !== header) {
     return 'it holds a block of another model, of other weights or of other tokens';
   }
-  const { blockSize } = identity;
-  const rowsFrom = keysFrom + 8 * blockSize;
+  const { blockSize, numStages } = identity;
+  const rowsFrom = keysFrom + 8 * blockSize * numStages;
   const hasRows = rowsOffset < blockSize;
   if (end !== rowsFrom + (hasRows ? blockSize * rowShape.bytesPerRow : 0)) return 'it holds another number of tokens';
   const keys = alignedWords(file, keysFrom, rowsFrom);

@@ -3,7 +3,7 @@
  * written, read or believed is a miss.
  */
 
-import { mkdirSync, readdirSync, statSync, unlinkSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, statSync, unlinkSync } from 'node:fs';
 import { open, readFile, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { RowShape } from '../../capture/row-shape.ts';
@@ -34,7 +34,8 @@ export class BlockFolder {
     this.#dir = dir;
     this.#identity = identity;
     this.#rowShape = rowShape;
-    mkdirSync(dir, { recursive: true });
+    // Not `recursive`, which never returns in a file system that makes no folders, like /proc.
+    if (!existsSync(dir)) mkdirSync(dir);
     this.found = this.#scan();
   }
 

@@ -46,7 +46,6 @@ export class KvOffload implements KvConnector {
   readonly #tier: KvTier;
   readonly #files: FileBlocks | null;
   readonly #engine: OffloadedEngine;
-  readonly #blockSize: number;
   readonly #onProblem: (message: string) => void;
   readonly #told: Set<TierProblem> = new Set();
   /** Loads that are to be written, oldest first, and how many are being written. */
@@ -64,7 +63,6 @@ export class KvOffload implements KvConnector {
     const { model, queueDepth } = session;
     const { blockSize } = session.engine;
     this.#engine = engine;
-    this.#blockSize = blockSize;
     this.#onProblem = onProblem;
     this.#files = this.#openFiles(options, session);
     this.#tier = new KvTier(
@@ -154,7 +152,7 @@ export class KvOffload implements KvConnector {
   }
 
   #keysOf({ blocks }: TierLoad): Uint32Array<ArrayBuffer> {
-    const words = 2 * this.#blockSize;
+    const words = blocks[0]!.keys!.length;
     const keys = new Uint32Array(blocks.length * words);
     for (const [i, block] of blocks.entries()) keys.set(block.keys!, i * words);
     return keys;
@@ -218,7 +216,7 @@ function identityOf(
   { model, engine, routing }: Pick<SessionConfig, 'model' | 'engine' | 'routing'>,
 ): TierIdentity {
   const epoch = routing === undefined || routing.kind === 'deterministic' ? 0 : epochOf(routing);
-  return { model, blockSize: engine.blockSize, weightVersion, epoch, stage: [0, 1] };
+  return { model, blockSize: engine.blockSize, weightVersion, epoch, numStages: engine.pipelineParallelSize ?? 1 };
 }
 
 function epochOf(routing: NonNullable<SessionConfig['routing']>): TierIdentity['epoch'] {

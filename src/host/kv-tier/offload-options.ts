@@ -43,6 +43,6 @@ export type TierIdentity = Readonly<{
   weightVersion: string;
   /** Folded into the keys; see `Routing`. */
   epoch: number | 'by step' | 'replay';
-  /** Which layers' keys these are: stage `[0]` of `[1]`. */
-  stage: readonly [number, number];
+  /** A block has the keys of each of so many pipeline stages. */
+  numStages: number;
 }>;

@@ -6,6 +6,8 @@
  *                      │ kvKeys        │ hidden  │ choices │ routedExperts   │ sampled, lastTokens
  *                      └ blockTable    └────────►┴────────►┴────────────────►┘
  *
+ * Of a pipeline all stages but the first fold what they received into `hidden`, behind `attend`. Only the last samples.
+ *
  * It is one command buffer, behind which capture adds itself. Gate and router take turns, a chunk of tokens at a time;
  * or the router makes its own logits. A monolithic router puts out the sums of the experts' work instead of ids, and
  * ids to `routing_replay_out` if it has it.
@@ -38,7 +40,19 @@ export type ForwardPassOptions = Readonly<{
   /** The router, a modular one, takes this shard of the rows alone; absent = all of them. */
   shard?: ShardPlace;
   kernels: KernelSetFactory;
+  /** Absent: the pass is of all layers. `model` has those of the stage. */
+  stage?: StageEnds;
 }>;
+
+/** What stands around a pipeline stage. */
+export type StageEnds = Readonly<{
+  /** Hidden states come from the stage before. */
+  receives: boolean;
+  /** Hidden states go to the stage behind, and nothing is sampled here. */
+  sends: boolean;
+}>;
+
+const WHOLE: StageEnds = { receives: false, sends: false };
 
 /** Where the rows of a pass can be had. */
 export type RowSource = Pick<CaptureWorkerContext, 'routedExperts' | 'pack' | 'recordRows'>;
@@ -58,26 +72,30 @@ export class ForwardPass {
   readonly kvKeys: DeviceBuffer;
   /** One record per request, see sampled-layout.ts. Read back `sampledLayout.byteLength(numRequests)` bytes. */
   readonly sampled: DeviceBuffer;
-  /** For capture. `null`: nothing captures, or the router writes no rows anywhere. */
+  /** For capture. `null`: nothing captures, there is no router, or it writes no rows anywhere. */
   readonly rows: RowSource | null;
+  readonly stage: StageEnds;
   /** `null`: the router takes all rows, and writes `routedExperts` itself. */
   readonly shard: RouterShard | null;
 
   readonly #device: Device;
   readonly #stepInput: DeviceBuffer;
+  /** `[maxNumBatchedTokens, 2]` u32: hidden states that the stage before sent. */
+  readonly #received: DeviceBuffer;
   readonly #owned: readonly DeviceBuffer[];
   readonly #steps: readonly BoundStep[];
   readonly #ballast: Ballast | null;
 
   private constructor(
     device: Device,
-    { shape, buffers, owned, shard }: Plan,
+    { shape, buffers, owned, stage, shard }: Plan,
     steps: readonly BoundStep[],
     rows: RowSource | null,
     ballast: Ballast | null,
   ) {
     this.#device = device;
     this.shape = shape;
+    this.stage = stage;
     this.sampledLayout = new SampledLayout(shape.numSpeculativeTokens);
     this.routedExperts = buffers.routedExperts;
     this.slotMapping = buffers.slotMapping;
@@ -88,6 +106,7 @@ export class ForwardPass {
     this.rows = rows;
     this.shard = shard;
     this.#stepInput = buffers.stepInput;
+    this.#received = buffers.received;
     this.#owned = owned;
     this.#steps = steps;
     this.#ballast = ballast;
@@ -135,6 +154,11 @@ export class ForwardPass {
     this.shard?.upload(input);
   }
 
+  /** Sends the hidden states of a step, `[numTokens, 2]`, as the stage before made them. Taken before this returns. */
+  receive(hidden: Uint32Array): void {
+    this.#device.write(this.#received, 0, hidden);
+  }
+
   /**
    * Records the pass over what was uploaded last. `sizes`: the `StepInput` itself will do. `ownTokens`: without those
    * that only the router sees.
@@ -172,6 +196,7 @@ type PlannedStep = Planned & Readonly<{ grid: StepKernel['grid']; chunk: Chunk; 
 
 /** `planned`: the kernels of a pass, in their order. `forRows`: `pack` and `expand`, as far as there are rows. */
 type Plan = Readonly<{
+  stage: StageEnds;
   shape: KernelShape;
   kernels: KernelSet;
   buffers: StepBuffers;
@@ -184,34 +209,38 @@ type Plan = Readonly<{
 }>;
 
 function prepare(device: Device, options: Omit<ForwardPassOptions, 'ballastMs'>): Plan {
-  const { model, engine, draftAcceptanceRate, captures = true, kernels: factory } = options;
+  const { model, engine, draftAcceptanceRate, captures = true, kernels: factory, stage = WHOLE } = options;
   const shape = kernelShape(model, engine, draftAcceptanceRate);
   const kernels = factory(model, shape, device.info);
   const weights = kernels.gateWeights();
   const router = kernels.router ?? MODULAR;
-  const b = createBuffers(device, shape, weights.length, router);
+  const b = createBuffers(device, { shape, router, stage, weightWords: weights.length });
   device.write(b.gateWeights, 0, weights);
   const sampleBuffers = [b.stepInput, b.hidden, b.sampled, b.lastTokens];
   // A sampler that replays a recording reads it where the router does.
   if (kernels.sample.kernel.bindings.length > sampleBuffers.length) sampleBuffers.push(b.gateWeights);
+  const hasRouter = shape.numLayers > 0;
   const shard = options.shard === undefined ? null : new RouterShard(device, shape, options.shard);
   const { stepInput, hidden, routedExperts } = shard ?? b;
   const seen = { ...b, stepInput, hidden, routedExperts };
   const fusedBuffers = [seen.stepInput, seen.hidden, b.gateWeights, ...routerOutputs(router, seen)];
-  const routing = kernels.gate
-    ? planChunks(device, kernels.gate, kernels.route, shape, seen)
-    : { planned: [{ ...wholeStep(kernels.route, fusedBuffers), routes: true }], owned: [] };
+  const routing = !hasRouter
+    ? { planned: [], owned: [] }
+    : kernels.gate
+      ? planChunks(device, kernels.gate, kernels.route, shape, seen)
+      : { planned: [{ ...wholeStep(kernels.route, fusedBuffers), routes: true }], owned: [] };
   const planned = [
     wholeStep(kernels.attendWrite, [b.stepInput, b.slotMapping, b.lastTokens, b.kvKeys, b.blockTable]),
     wholeStep(kernels.attend, [b.stepInput, b.kvKeys, b.blockTable, b.hidden]),
+    ...(stage.receives ? [wholeStep(kernels.fold, [b.stepInput, b.received, b.hidden])] : []),
     ...routing.planned,
-    wholeStep(kernels.sample, sampleBuffers),
+    ...(stage.sends ? [] : [wholeStep(kernels.sample, sampleBuffers)]),
   ];
-  const hasRows = captures && (router.kind === 'modular' || Boolean(kernels.expand));
+  const hasRows = captures && hasRouter && (router.kind === 'modular' || Boolean(kernels.expand));
   const rowBuffers = hasRows ? createRowBuffers(device, model, shape, router) : null;
   const owned = [...Object.values(b), ...routing.owned, ...Object.values(rowBuffers ?? {}), ...(shard?.buffers ?? [])];
   const forRows = rowBuffers === null ? [] : plannedForRows(kernels, b, rowBuffers);
-  return { shape, kernels, buffers: b, rowBuffers, shard, owned, planned, forRows };
+  return { stage, shape, kernels, buffers: b, rowBuffers, shard, owned, planned, forRows };
 }
 
 /** `pack`; and `expand`, of a monolithic router. */
@@ -287,8 +316,12 @@ type RowBuffers = ReturnType<typeof createRowBuffers>;
 /** Words of a buffer that this router never touches. */
 const UNUSED = 1;
 
-function createBuffers(device: Device, shape: KernelShape, weightWords: number, router: RouterConfig) {
-  const storage = (label: string, words: number): DeviceBuffer => device.createBuffer(label, 4 * words, 'storage');
+function createBuffers(
+  device: Device,
+  { shape, router, stage, weightWords }: Pick<Plan, 'shape' | 'stage'> & { router: RouterConfig; weightWords: number },
+) {
+  const storage = (label: string, words: number): DeviceBuffer =>
+    device.createBuffer(label, 4 * Math.max(UNUSED, words), 'storage');
   const { maxNumBatchedTokens, maxNumSeqs, numLayers, topK } = shape;
   const isMonolithic = router.kind === 'monolithic';
   const hasReplay = isMonolithic && router.hasRoutingReplay;
@@ -299,6 +332,7 @@ function createBuffers(device: Device, shape: KernelShape, weightWords: number, 
     kvKeys: storage('kvKeys', 2 * shape.numSlots),
     blockTable: storage('blockTable', maxNumSeqs * shape.maxBlocksPerSeq),
     hidden: storage('hidden', 4 * maxNumBatchedTokens),
+    received: storage('received', stage.receives ? 2 * maxNumBatchedTokens : UNUSED),
     gateWeights: storage('gateWeights', weightWords),
     routedExperts: storage('routedExperts', maxNumBatchedTokens * numLayers * topK),
     expertOutput: storage('expertOutput', isMonolithic ? maxNumBatchedTokens * numLayers : UNUSED),

@@ -7,6 +7,7 @@ import { packedBytes } from './kernel-shape.ts';
 import { attend } from './attend/attend.ts';
 import { attendWrite } from './attend-write/attend-write.ts';
 import { ballast } from './ballast/ballast.ts';
+import { fold } from './fold/fold.ts';
 import { monolithicRoute } from './route/monolithic-route.ts';
 import { gate } from './gate/gate.ts';
 import { pack } from './pack/pack.ts';
@@ -27,6 +28,8 @@ export type StepKernel = Readonly<{ kernel: Kernel; grid: (sizes: StepSizes) => 
 export type KernelSet = Readonly<{
   attendWrite: StepKernel;
   attend: StepKernel;
+  /** Behind `attend` in a pipeline stage that another stands before. */
+  fold: StepKernel;
   /** Behind a gate it selects from a chunk's choices; else it makes its own logits. */
   route: StepKernel;
   sample: StepKernel;
@@ -58,6 +61,8 @@ export const BINDINGS: Readonly<Record<KernelRole | 'expand', readonly KernelAcc
   attendWrite: ['read', 'read', 'read', 'read-write', 'read-write'],
   /** stepInput, kvKeys, blockTable, hidden */
   attend: ['read', 'read', 'read', 'read-write'],
+  /** stepInput, received, hidden */
+  fold: ['read', 'read', 'read-write'],
   /** stepInput, hidden, gateWeights, routedExperts: of a modular router that makes its own logits */
   route: ['read', 'read', 'read', 'read-write'],
   /** stepInput, hidden, sampled, lastTokens */
@@ -112,6 +117,7 @@ export function references(
   return {
     attendWrite: (b) => attendWrite(shape, b[0]!, b[1]!, b[2]!, b[3]!, b[4]!),
     attend: (b) => attend(shape, b[0]!, b[1]!, b[2]!, b[3]!),
+    fold: (b) => fold(b[0]!, b[1]!, b[2]!),
     route:
       config.kind === 'modular'
         ? (b) => route(router, b[0]!, b[1]!, b[3]!)

@@ -78,7 +78,8 @@ export function kernelShape(
 
 /** Throws `BAD_VALUE` for a model that the router kernels cannot hold. */
 export function checkModel(model: ModelConfig): void {
-  requireWhole('numLayers', model.numLayers, 1, 65_535);
+  // A pipeline stage can be without any router.
+  requireWhole('numLayers', model.numLayers, model.firstLayer === undefined ? 1 : 0, 65_535);
   checkDenseLayers(model);
   requireWhole('vocabSize', model.vocabSize, 2, 2 ** 31 - 1);
   requireWhole('gateWidth', model.gateWidth, 8, MAX_GATE_WIDTH);

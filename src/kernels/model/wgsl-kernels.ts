@@ -75,6 +75,10 @@ export function wgslKernelsWith(
       }),
       grid: (sizes) => [sizes.numRequests, 1],
     },
+    fold: {
+      kernel: kernel('fold', 'fold/fold', 'fold', STEP_CONSTANTS),
+      grid: ({ numTokens }) => [ceilGrid(numTokens, THREADS), 1],
+    },
     ...routerKernels(model, shape, info, engineRouter, router, reference),
     sample: {
       kernel: kernel('sample', 'sample/sample', `sample/v${vocabSize}-s${numSpeculativeTokens}-w${wrongDraftsBelow}`, {

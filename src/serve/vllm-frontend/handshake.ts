@@ -31,6 +31,8 @@ export type EngineFacts = Readonly<{
   maxNumSeqs: number;
   maxNumBatchedTokens: number;
   numWorkers: number;
+  /** Of a pipeline; each has equally many workers. */
+  numStages: number;
 }>;
 
 export interface HandshakePorts {
@@ -154,8 +156,8 @@ function readyResponse(
     vllm_version: engine.version,
     world_size: engine.numWorkers,
     data_parallel_size: dataParallelSize,
-    tensor_parallel_size: engine.numWorkers,
-    pipeline_parallel_size: 1,
+    tensor_parallel_size: engine.numWorkers / engine.numStages,
+    pipeline_parallel_size: engine.numStages,
     decode_context_parallel_size: 1,
     data_parallel_rank: engine.engineIndex,
     max_num_seqs: engine.maxNumSeqs,

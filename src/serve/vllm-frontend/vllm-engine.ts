@@ -227,7 +227,7 @@ function now(): number {
   return Number(process.hrtime.bigint()) / 1e9;
 }
 
-function factsOf({ engine: { engine, numRanks }, engineIndex }: VllmEngineConfig): EngineFacts {
+function factsOf({ engine: { engine, numRanks, pipelineSplit }, engineIndex }: VllmEngineConfig): EngineFacts {
   return {
     engineIndex,
     version: `routed-experts ${version()}, as vLLM ${LAYOUT.version}`,
@@ -238,5 +238,6 @@ function factsOf({ engine: { engine, numRanks }, engineIndex }: VllmEngineConfig
     maxNumSeqs: engine.maxNumSeqs,
     maxNumBatchedTokens: engine.maxNumBatchedTokens,
     numWorkers: numRanks,
+    numStages: pipelineSplit?.length ?? 1,
   };
 }

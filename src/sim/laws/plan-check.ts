@@ -7,7 +7,6 @@ import { RequestKind } from '../../contract/scheduler-output.ts';
 import type { Mark } from '../coverage.ts';
 import type { Flight, FlightEntry } from '../flight.ts';
 import type { Judge } from './judge.ts';
-import type { Scenario } from '../scenario.ts';
 import { Flag, type LoadedKv, type TrackedRequest } from './tracked-request.ts';
 
 const NONE: readonly number[] = [];
@@ -53,7 +52,7 @@ export class PlanCheck {
   }
 
   /** Takes in a plan. `flights`: the steps under way. */
-  onPlan(plan: SchedulerOutput, flights: readonly Flight[], { numRanks }: Scenario, epoch: number): Flight {
+  onPlan(plan: SchedulerOutput, flights: readonly Flight[], epoch: number): Flight {
     if (this.#withKv.size > 0) this.#findGivenBack(plan);
     for (const index of plan.preemptedIndices) this.#preempt(this.#requests[index]!, flights, false);
     for (const index of plan.finishedIndices) {
@@ -106,7 +105,8 @@ export class PlanCheck {
       entries,
       numWantedTokens,
       isExecuted: false,
-      outputs: Array<null>(numRanks).fill(null),
+      outputs: [],
+      joined: null,
       numArrived: 0,
     };
   }

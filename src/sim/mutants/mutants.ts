@@ -26,6 +26,7 @@ import type { Mutant } from './mutant.ts';
 import { offloadMutants } from './offload-mutants.ts';
 import { prefixMutants } from './prefix-mutants.ts';
 import { pdMutants } from './pd-mutants.ts';
+import { stageMutants } from './stage-mutants.ts';
 import { scheduleMutants } from './schedule-mutants.ts';
 import {
   CountsPadding,
@@ -234,6 +235,7 @@ export const mutants: readonly Mutant[] = [
   ...scheduleMutants,
   ...captureMutants,
   ...offloadMutants,
+  ...stageMutants,
 ];
 
 /** Not a mutant: the half that two mutants are made of, without the defect. It must survive. */

@@ -5,6 +5,7 @@ import type { Kernel } from '../../contract/device.ts';
 import { BINDINGS, type KernelRole, type KernelSetFactory, type StepKernel } from '../../kernels/model/kernel-set.ts';
 import { attend } from '../../kernels/model/attend/attend.ts';
 import { attendWrite } from '../../kernels/model/attend-write/attend-write.ts';
+import { fold } from '../../kernels/model/fold/fold.ts';
 import { pack } from '../../kernels/model/pack/pack.ts';
 import { route, Router } from '../../kernels/model/route/route.ts';
 import { sample } from '../../kernels/model/sample/sample.ts';
@@ -52,7 +53,7 @@ export function routerOf(model: ModelConfig): Router {
   let router = routersOfModels.get(model);
   if (router !== undefined) return router;
   const name = routingFunctionName(routingFunctionOf(model));
-  const key = [model.numLayers, name, model.gateWidth, model.vocabSize].join('/');
+  const key = [model.numLayers, model.firstLayer ?? 0, name, model.gateWidth, model.vocabSize].join('/');
   router = routers.get(key);
   if (router === undefined) {
     router = new RememberingRouter(model);
@@ -79,6 +80,7 @@ export const simKernels: KernelSetFactory = (model, shape) => {
   return {
     attendWrite: step('attendWrite', (b) => attendWrite(shape, b[0]!, b[1]!, b[2]!, b[3]!, b[4]!)),
     attend: step('attend', (b) => attend(shape, b[0]!, b[1]!, b[2]!, b[3]!)),
+    fold: step('fold', (b) => fold(b[0]!, b[1]!, b[2]!)),
     route: step('route', (b) => route(router, b[0]!, b[1]!, b[3]!)),
     sample: step('sample', (b) => sample(shape, b[0]!, b[1]!, b[2]!, b[3]!)),
     pack: kernel('pack', (b) => pack(model, b[0]!, b[1]!, b[2]!)),

@@ -3,6 +3,7 @@
 import { random, type Random } from '../../workload/random.ts';
 import type { Clock } from './event-heap.ts';
 import type { Scenario, Timing } from '../scenario.ts';
+import type { StageScenario } from '../stages/stage-scenario.ts';
 
 export class VirtualDurations {
   readonly clock: Clock;
@@ -10,19 +11,35 @@ export class VirtualDurations {
   readonly #passes: Random;
   readonly #maps: Random;
   readonly #wires: Random;
+  readonly #stages: StageScenario | null;
+  readonly #handOvers: Random;
 
-  constructor(clock: Clock, { seed, timing }: Pick<Scenario, 'seed' | 'timing'>) {
+  constructor(clock: Clock, { seed, timing, stages }: Pick<Scenario, 'seed' | 'timing' | 'stages'>) {
     this.clock = clock;
     this.#timing = timing;
     this.#passes = random(seed, 'sim/passes');
     this.#maps = random(seed, 'sim/maps');
     this.#wires = random(seed, 'sim/wires');
+    this.#stages = stages ?? null;
+    this.#handOvers = random(seed, 'sim/hand-overs');
   }
 
-  /** Ticks of one forward pass. */
-  pass(): number {
+  /** Ticks of one forward pass, or of a stage's part of it. */
+  pass(stage: number): number {
     const { pass, passJitter, slowPassShare, slowPassFactor } = this.#timing;
-    return drawn(this.#passes, { ticks: pass, jitter: passJitter, share: slowPassShare, factor: slowPassFactor });
+    const ticks = drawn(this.#passes, {
+      ticks: pass,
+      jitter: passJitter,
+      share: slowPassShare,
+      factor: slowPassFactor,
+    });
+    return this.#stages?.slowStage === stage ? ticks * this.#stages.slowFactor : ticks;
+  }
+
+  /** Ticks from one stage to the next. */
+  handOver(): number {
+    const { handOver, handOverJitter } = this.#stages!;
+    return handOver + this.#handOvers.below(handOverJitter + 1);
   }
 
   /** Ticks from the end of a pass until its results can be read. */

@@ -5,10 +5,13 @@
  */
 
 import type { CaptureWorkerHalf } from '../../contract/capture.ts';
+import type { ModelConfig } from '../../contract/config.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import { ForwardPass } from '../../kernels/model/forward-pass.ts';
 import { packedBytes } from '../../kernels/model/kernel-shape.ts';
-import { StepPipeline, type PendingMap, type Submission, type TaskEnd } from '../../worker/pipeline/step-pipeline.ts';
+import type { LinkEnd, StageLinks } from '../../worker/pipeline/stages/stage-links.ts';
+import { StepPipeline } from '../../worker/pipeline/step-pipeline.ts';
+import type { ComingPass, PendingMap, Submission, TaskEnd } from '../../worker/pipeline/step-tasks.ts';
 import { Phase } from './event-heap.ts';
 import type { Flight } from '../flight.ts';
 import type { VirtualDurations } from './virtual-durations.ts';
@@ -18,8 +21,12 @@ import { VirtualDevice, type VirtualBuffer } from './virtual-device.ts';
 import type { World } from '../world.ts';
 
 export type RankEvents = Readonly<{
+  /** `null`: each rank has all layers. */
+  links: StageLinks | null;
   /** The step has reached a phase on this rank. May kill the rank. */
   onPhase: (rank: VirtualRank, flight: Flight, phase: 'submitted' | 'executed' | 'mapped') => void;
+  /** The hidden states of a step are to be sent to the rank of the next stage. */
+  onHidden: (rank: VirtualRank, send: () => void) => void;
   onOutput: (rank: VirtualRank, flight: Flight, output: ModelRunnerOutput) => void;
 }>;
 
@@ -38,11 +45,17 @@ export type KvTask = Readonly<{ blockIds: Uint32Array }> &
 type StepTask = Readonly<{ kind: 'step'; step: Flight['plan']; epoch: number; flight: Flight }>;
 type RankTask = StepTask | KvTask;
 
+/** Only steps have hidden states. */
+function stepIdOf(task: RankTask): number {
+  return (task as StepTask).step.stepId;
+}
+
 /** A submission that has not run, and the maps that wait for it. */
 type Fence = { onExecuted: () => void; readonly maps: PendingMap<RankTask>[] };
 
 export class VirtualRank {
   readonly number: number;
+  readonly stage: number;
   isDead = false;
   readonly #world: World;
   readonly #durations: VirtualDurations;
@@ -55,15 +68,25 @@ export class VirtualRank {
   readonly #rowsOut: Set<ArrayBufferLike> = new Set();
   /** The thread stands still until this tick, because a slow process holds the lock that its half asked for. */
   #standsUntil = 0;
+  /** Of a stage that another stands before: where its hidden states come, and the step that waits for them. */
+  readonly #reader: LinkEnd | null;
+  readonly #sender: LinkEnd | null;
+  #due: ComingPass<RankTask> | null = null;
   #deviceFreeAt = 0;
   #mappedAt = 0;
   /** The last submission, until it has run. */
   #lastFence: Fence | null = null;
 
   constructor(number: number, world: World, tested: TestedDesign, durations: VirtualDurations, events: RankEvents) {
-    const { model, engine, ringDepth } = world.scenario;
+    const { engine, ringDepth, numRanks } = world.scenario;
     const { mutation, design } = tested;
     this.number = number;
+    this.stage = Math.floor(number / numRanks);
+    const stage = world.stages?.[this.stage] ?? null;
+    const model = stage?.model ?? world.scenario.model;
+    const ends = stage?.ends ?? null;
+    this.#sender = events.links?.sender(this.stage, number % numRanks) ?? null;
+    this.#reader = events.links?.reader(this.stage, number % numRanks) ?? null;
     this.#world = world;
     this.#durations = durations;
     this.#events = events;
@@ -72,16 +95,23 @@ export class VirtualRank {
       const set = simKernels(m, shape, info);
       return mutation.kernels === undefined ? set : mutation.kernels(set, m);
     };
-    this.#forward = ForwardPass.assemble(device, { model, engine, kernels });
-    const { slotMapping, rows } = this.#forward;
-    const context = { rank: number, device, model, engine, slotMapping, ...rows! };
-    const half = design.workerHalf(context, { sharedRows: () => world.sharedRows('worker') });
-    this.#half = half !== null && mutation.workerHalf ? mutation.workerHalf(half, context) : half;
+    this.#forward = ForwardPass.assemble(device, { model, engine, kernels, ...(ends === null ? {} : { stage: ends }) });
+    this.#half = this.#makeHalf(model, tested);
+    if (this.#half === null && stage?.numLayers === 0) world.marks.add('a stage without a router');
     this.#pipeline = new StepPipeline<RankTask>(
-      { engine, device, forward: this.#forward, capture: this.#half, ringDepth },
+      {
+        engine,
+        device,
+        forward: this.#forward,
+        capture: this.#half,
+        ringDepth,
+        firstLayer: stage?.firstLayer ?? 0,
+      },
       {
         onSubmitted: (submission) => this.#onSubmitted(submission),
         onMap: (map) => this.#onMap(map),
+        ...(ends?.receives ? { onHiddenDue: (pass) => this.#onHiddenDue(pass) } : {}),
+        ...(ends?.sends ? { onHidden: ({ task, hidden }) => this.#onHidden(stepIdOf(task), hidden) } : {}),
         onEnd: (task, end) => this.#onEnd(task, end),
       },
     );
@@ -91,6 +121,20 @@ export class VirtualRank {
   /** A step arrives; steps arrive in order. */
   accept(flight: Flight): void {
     this.#pipeline.accept({ kind: 'step', step: flight.plan, epoch: flight.epoch, flight });
+    this.#pump();
+  }
+
+  /** Hidden states have come from the stage before. */
+  look(): void {
+    const due = this.#due;
+    if (due === null) {
+      this.#world.marks.add('hidden states before their step');
+      return;
+    }
+    const hidden = this.#reader!.take(stepIdOf(due.task));
+    if (hidden === null) return;
+    this.#due = null;
+    this.#pipeline.hiddenCame(due, hidden);
     this.#pump();
   }
 
@@ -114,6 +158,7 @@ export class VirtualRank {
     const { numEntries, numRingSlotsInUse } = this.#pipeline;
     if (numEntries > 0) judge.wrong('L7', `the worker remembers ${numEntries} requests`);
     if (numRingSlotsInUse > 0) judge.wrong('L7', `${numRingSlotsInUse} ring slots are held`);
+    if (this.#reader?.isEmpty === false) judge.wrong('L7', 'hidden states of a step were left to nobody');
     if (this.#rowsOut.size > 0) {
       judge.wrong('L7', `${this.#rowsOut.size} buffers of rows never came back to rank ${this.number}`);
     }
@@ -124,6 +169,27 @@ export class VirtualRank {
 
   close(): void {
     this.#half?.close?.();
+  }
+
+  #makeHalf(model: ModelConfig, { design, mutation }: TestedDesign): CaptureWorkerHalf | null {
+    const { slotMapping, rows } = this.#forward;
+    if (rows === null) return null;
+    const { engine } = this.#world.scenario;
+    const context = { rank: this.number, device: this.#device, model, engine, slotMapping, ...rows };
+    const half = design.workerHalf(context, { sharedRows: () => this.#world.sharedRows('worker') });
+    return half !== null && mutation.workerHalf ? mutation.workerHalf(half, context) : half;
+  }
+
+  #onHidden(stepId: number, hidden: Uint32Array): void {
+    this.#events.onHidden(this, () => this.#sender!.send(stepId, hidden));
+  }
+
+  /** The step goes on at once, or when its hidden states have come. */
+  #onHiddenDue(pass: ComingPass<RankTask>): void {
+    this.#due = pass;
+    this.#plan(0, Phase.worker, () => {
+      if (this.#due !== null) this.look();
+    });
   }
 
   /** Begins the tasks that can begin; the step after a submitted one begins a little later. */
@@ -153,10 +219,13 @@ export class VirtualRank {
     }
     this.#events.onPhase(this, flight, 'submitted');
     if (this.isDead) return;
-    this.#submitted(this.#durations.pass(), () => {
-      if (this.number === 0) {
+    const { passes, scenario } = this.#world;
+    const isFirstOfStage = this.number % scenario.numRanks === 0;
+    if (isFirstOfStage) passes.onSubmitted(flight);
+    this.#submitted(this.#durations.pass(this.stage), () => {
+      if (isFirstOfStage) {
         const { routedExperts, sampled, sampledLayout } = this.#forward;
-        this.#world.ledger.onExecuted(flight, {
+        passes.onExecuted(flight, this.stage, {
           step: step!,
           routed: (routedExperts as VirtualBuffer).words,
           sampled: (sampled as VirtualBuffer).words,
@@ -246,8 +315,8 @@ export class VirtualRank {
   }
 
   #checkCopied({ stepId, numWantedTokens }: Flight, numBytes: number): void {
-    const { scenario, judge } = this.#world;
-    const most = packedBytes(scenario.model, numWantedTokens);
+    const { scenario, judge, stages } = this.#world;
+    const most = packedBytes(stages?.[this.stage]!.model ?? scenario.model, numWantedTokens);
     if (numBytes <= most) return;
     const what = `step ${stepId} has ${numWantedTokens} tokens of requests that opted in`;
     judge.wrong('L5', `${what}, ${most} bytes of rows; ${numBytes} leave the device`);

@@ -20,7 +20,7 @@ export type StepFrame = {
   firstOrdinal: number;
   /** Rows that the rank routed alone, which the ranks of its engine bring together; 0: none, or nobody wants them. */
   shardRows: number;
-  /** Bytes of the step's results: sampled tokens, then rows. */
+  /** Bytes of the step's results: sampled tokens, or of a stage that sends them on hidden states, then rows. */
   sampledBytes: number;
   rowBytes: number;
 };

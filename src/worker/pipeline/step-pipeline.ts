@@ -12,79 +12,20 @@
  *
  *     ring slot ─▶ onPassComes ─▶ … ─▶ passSized ─▶ advance ─▶ begin
  *     submit ─▶ onMap ─▶ mapped ─▶ onPassEnd ─▶ … ─▶ passReleased ─▶ advance ─▶ onMap ─▶ …
+ *
+ * A pipeline stage waits for the hidden states of the stage before, and sends its own on:
+ *
+ *     ring slot ─▶ onHiddenDue ─▶ … ─▶ hiddenCame ─▶ advance ─▶ begin ─▶ submit ─▶ onMap ─▶ mapped ─▶ onHidden ─▶ onEnd
  */
 
-import type { BlockingReads, DeviceRange, WorkerStep } from '../../contract/capture.ts';
+import type { BlockingReads, DeviceRange } from '../../contract/capture.ts';
 import type { Device, DeviceBuffer } from '../../contract/device.ts';
-import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
-import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 import type { ForwardPass } from '../../kernels/model/forward-pass.ts';
 import { KvBlocks } from './kv-blocks.ts';
 import { ReadbackRing } from './readback-ring.ts';
-import type { StepFrame } from './step-frame.ts';
 import { DUMMY_ROWS, emptyOutput, StepRunner, type StepRunnerOptions } from './step-runner.ts';
-
-/**
- * Tasks run in the order in which they are accepted: a KV read sees what all steps before it wrote, a KV write is seen
- * by all steps after it.
- */
-export type WorkerTask =
-  /** The step must stay as it is until its task ends. `epoch`: see `StepInput.begin`. */
-  | Readonly<{ kind: 'step'; step: SchedulerOutput; epoch: number }>
-  /** A forward pass without a request: other engines run theirs, and none can do so alone. */
-  | Readonly<{ kind: 'dummy' }>
-  | Readonly<{ kind: 'read-kv'; blockIds: Uint32Array }>
-  /** Keys are `[blockIds.length, blockSize, 2]` u32. */
-  | Readonly<{ kind: 'write-kv'; blockIds: Uint32Array; keys: Uint32Array }>;
-
-export type TaskEnd =
-  | Readonly<{ kind: 'output'; output: ModelRunnerOutput }>
-  | Readonly<{ kind: 'dummy-run' }>
-  | Readonly<{ kind: 'kv'; keys: Uint32Array<ArrayBuffer> }>
-  | Readonly<{ kind: 'kv-written' }>
-  | Readonly<{ kind: 'failed'; error: unknown }>;
-
-/** A step between its submission and its end. */
-type StepInFlight = Readonly<{ frame: StepFrame; slot: DeviceBuffer }>;
-
-/** A command buffer that the device has been given. */
-export type Submission<Task> = Readonly<{
-  task: Task;
-  /** `forward`: a step's forward pass with its capture and copies; `read`: copies alone. */
-  kind: 'forward' | 'read';
-  /** The step as the capture half sees it; `null` for KV. */
-  step: WorkerStep | null;
-  /** Bytes that this submission copies towards the host for capture. */
-  captureBytes: number;
-}>;
-
-/** The first `byteLength` bytes of `buffer` are to be mapped once all that was submitted before has run. */
-export type PendingMap<Task> = Readonly<{ task: Task; buffer: DeviceBuffer; byteLength: number }> &
-  (
-    | Readonly<{ kind: 'before' | 'pass' | 'after' | 'results'; flight: StepInFlight }>
-    | Readonly<{ kind: 'kv'; flight: null }>
-  );
-
-/** A step or dummy that waits to hear how many rows the pass of each engine has; its own has `numRows`. */
-export type ComingPass<Task> = Readonly<{ task: Task; slot: DeviceBuffer; numRows: number }>;
-
-/**
- * A step or dummy whose forward pass has run, and which waits for the passes of other ranks. `shard`: the rows that
- * this rank has routed, which the ranks of its engine bring together; `null`: all of them, or nobody wants them.
- */
-export type EndedPass<Task> = Readonly<{ task: Task; flight: StepInFlight; shard: Uint32Array | null }>;
-
-/** What the pipeline asks of its driver. None of these may call the pipeline back before it has returned. */
-export type PipelineActions<Task> = Readonly<{
-  onSubmitted: (submission: Submission<Task>) => void;
-  /** Call `mapped` or `notMapped` when the map has ended. */
-  onMap: (map: PendingMap<Task>) => void;
-  /** Call `passSized` or `passFailed` when the sizes are known. Absent: there are no other engines. */
-  onPassComes?: (pass: ComingPass<Task>) => void;
-  /** Call `passReleased` or `passFailed` when all ranks have run theirs. Absent: the rank is in lockstep with none. */
-  onPassEnd?: (pass: EndedPass<Task>) => void;
-  onEnd: (task: Task, end: TaskEnd) => void;
-}>;
+import type { ComingPass, EndedPass, PendingMap, PipelineActions } from './step-tasks.ts';
+import type { StepInFlight, TaskEnd, WorkerTask } from './step-tasks.ts';
 
 export type PipelineOptions = StepRunnerOptions &
   Readonly<{
@@ -191,9 +132,10 @@ export class StepPipeline<Task extends WorkerTask> {
     if (needsSlot && slot === null) return null;
     this.#queue.shift();
     const numRows = work.kind === 'step' ? work.step.totalNumScheduledTokens : work.kind === 'dummy' ? DUMMY_ROWS : 0;
-    if (numRows > 0 && this.#actions.onPassComes !== undefined) {
+    const waits = this.#actions.onHiddenDue ?? this.#actions.onPassComes;
+    if (numRows > 0 && waits !== undefined) {
       this.#turnHolder = task;
-      this.#actions.onPassComes({ task, slot: slot!, numRows });
+      waits({ task, slot: slot!, numRows });
       return task;
     }
     return this.#attempt(task, slot, () => {
@@ -224,6 +166,16 @@ export class StepPipeline<Task extends WorkerTask> {
     this.#goOn = () => this.#attempt(task, slot, () => this.#begin(task, work, slot, rowsOfEngines));
   }
 
+  /** The stage before has sent the hidden states of a step: it begins with the next `advance`. */
+  hiddenCame({ task, slot, numRows }: ComingPass<Task>, hidden: Uint32Array): void {
+    const work = task as WorkerTask & Readonly<{ kind: 'step' }>;
+    this.#goOn = () =>
+      this.#attempt(task, slot, () => {
+        this.#steps.receive(hidden, numRows);
+        this.#begin(task, work, slot, [numRows]);
+      });
+  }
+
   /** All ranks have run their passes: the step goes on with the next `advance`. `gathered`: the shards of all. */
   passReleased({ task, flight }: EndedPass<Task>, gathered: Uint32Array | null = null): void {
     this.#goOn = () =>
@@ -233,7 +185,7 @@ export class StepPipeline<Task extends WorkerTask> {
       });
   }
 
-  /** The other ranks were waited for in vain, and the step fails. */
+  /** Other ranks were waited for in vain, and the step fails. */
   passFailed(pass: ComingPass<Task> | EndedPass<Task>, error: unknown): void {
     this.#end(pass.task, 'slot' in pass ? pass.slot : pass.flight.slot, { kind: 'failed', error });
   }
@@ -361,6 +313,7 @@ export class StepPipeline<Task extends WorkerTask> {
         this.#mapResults(task, flight);
         return;
       case 'results':
+        this.#actions.onHidden?.({ task, hidden: this.#steps.hiddenOf(frame, bytes) });
         this.#end(task, slot, { kind: 'output', output: this.#steps.collect(frame, bytes) });
         return;
       default:

@@ -8,6 +8,7 @@ import { otherRows, rowsSeen, type HookPlace } from './dispatched-rows.ts';
 import { rowsOfRank, SINGLE_RANK } from './hook-layout.ts';
 import type { EngineConfig } from '../../contract/config.ts';
 import type { CommandRecorder, Device, DeviceBuffer } from '../../contract/device.ts';
+import { RoutedExpertsError } from '../../contract/errors.ts';
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 import { PLACEHOLDER_TOKEN, type SchedulerOutput } from '../../contract/scheduler-output.ts';
 import type { ForwardPass } from '../../kernels/model/forward-pass.ts';
@@ -23,8 +24,12 @@ export type StepRunnerOptions = Readonly<{
   capture: CaptureWorkerHalf | null;
   /** Among other data-parallel engines; absent = there are none. */
   place?: HookPlace;
+  /** Of a pipeline stage: layers with a router in the stages before it; absent = 0. */
+  firstLayer?: number;
 }>;
 
+/** Words of a hidden state on the device: of these the first two are sent to the next stage. */
+const HIDDEN_WORDS = 4;
 type ByteRange = Readonly<{ buffer: DeviceBuffer; byteLength: number }>;
 
 const ALONE: HookPlace = { ranks: SINGLE_RANK, dispatch: 'modular' };
@@ -45,12 +50,13 @@ export class StepRunner {
   /** For each batch slot the request of the step being prepared: its place in the scheduler's step, or −1. */
   readonly #placeOfSlot: Int32Array;
   readonly #place: HookPlace;
+  readonly #firstLayer: number;
   /** Of `routedExperts`. */
   readonly #rowBytes: number;
   /** Where a shard of rows is read; `null`: the rank routes all rows. */
   readonly #shards: DeviceBuffer | null;
 
-  constructor({ engine, device, forward, capture, place = ALONE }: StepRunnerOptions) {
+  constructor({ engine, device, forward, capture, place = ALONE, firstLayer = 0 }: StepRunnerOptions) {
     this.#engine = engine;
     this.#device = device;
     this.#forward = forward;
@@ -59,6 +65,7 @@ export class StepRunner {
     this.#batch = new PersistentBatch(engine, forward.shape.maxBlocksPerSeq);
     this.#frames = new StepFrames(engine);
     this.#place = place;
+    this.#firstLayer = firstLayer;
     this.#rowBytes = 4 * forward.shape.numLayers * forward.shape.topK;
     const shard = forward.shard?.routedExperts ?? null;
     this.#shards = shard === null ? null : device.createBuffer('shards', shard.byteLength, 'readback');
@@ -72,7 +79,8 @@ export class StepRunner {
 
   /** Bytes that a readback buffer needs for any step's results. */
   get maxResultBytes(): number {
-    return this.#forward.sampled.byteLength + (this.#forward.rows?.pack.packed.byteLength ?? 0);
+    const { sampled, hidden, stage, rows } = this.#forward;
+    return (stage.sends ? hidden : sampled).byteLength + (rows?.pack.packed.byteLength ?? 0);
   }
 
   /**
@@ -113,17 +121,39 @@ export class StepRunner {
     this.#frames.give(frame);
   }
 
+  /** Uploads the hidden states of the step that is begun next. Throws INVARIANT if they are not those of `numRows`. */
+  receive(hidden: Uint32Array, numRows: number): void {
+    if (hidden.length !== 2 * numRows) {
+      const what = `hidden states of ${hidden.length / 2} tokens came for a step of ${numRows}`;
+      throw RoutedExpertsError.of('INVARIANT', what);
+    }
+    this.#forward.receive(hidden);
+  }
+
+  /** What a stage sends on of a step: `[numTokens, 2]`. */
+  hiddenOf({ step }: StepFrame, bytes: Uint8Array): Uint32Array<ArrayBuffer> {
+    const states = new Uint32Array(bytes.buffer, bytes.byteOffset, HIDDEN_WORDS * step.numTokens);
+    const sent = new Uint32Array(2 * step.numTokens);
+    for (let row = 0; row < step.numTokens; row++) {
+      sent[2 * row] = states[HIDDEN_WORDS * row]!;
+      sent[2 * row + 1] = states[HIDDEN_WORDS * row + 1]!;
+    }
+    return sent;
+  }
+
   /**
    * Submits forward pass, capture and copies into `target` as one command buffer. Returns how many bytes to read from
    * `target`.
    */
   submit(frame: StepFrame, target: DeviceBuffer): number {
-    const { sampled, sampledLayout } = this.#forward;
-    frame.sampledBytes = sampledLayout.byteLength(Math.max(1, frame.firstOrdinal + frame.step.numRequests));
+    const { sampled, sampledLayout, hidden, stage } = this.#forward;
+    frame.sampledBytes = stage.sends
+      ? 4 * HIDDEN_WORDS * frame.step.numTokens
+      : sampledLayout.byteLength(Math.max(1, frame.firstOrdinal + frame.step.numRequests));
     frame.rowBytes = 0;
     this.#device.submit((commands) => {
       this.#forward.record(commands, this.#input, frame.step.numTokens);
-      commands.copy(sampled, 0, target, 0, frame.sampledBytes);
+      commands.copy(stage.sends ? hidden : sampled, 0, target, 0, frame.sampledBytes);
       if (frame.shardRows > 0) {
         const { buffer, byteLength } = this.endOfPass(frame, target);
         commands.copy(this.#forward.shard!.routedExperts, 0, buffer, 0, byteLength);
@@ -154,7 +184,7 @@ export class StepRunner {
   /** Makes the step's output from the bytes that `submit` announced, and gives the frame back. */
   collect(frame: StepFrame, bytes: Uint8Array): ModelRunnerOutput {
     const { step, firstOrdinal, sampledBytes, rowBytes } = frame;
-    const { sampledLayout } = this.#forward;
+    const { sampledLayout, stage } = this.#forward;
     const { numSpeculativeTokens, asyncScheduling } = this.#engine;
     const n = step.numRequests;
     const words = new Uint32Array(bytes.buffer, bytes.byteOffset, sampledBytes / 4);
@@ -165,7 +195,7 @@ export class StepRunner {
     let numSampled = 0;
     let numDrafts = 0;
     for (let i = 0; i < n; i++) {
-      const count = sampledLayout.count(words, firstOrdinal + i);
+      const count = stage.sends ? 0 : sampledLayout.count(words, firstOrdinal + i);
       counts[i] = count;
       const tokensAt = sampledLayout.tokensAt(firstOrdinal + i);
       for (let t = 0; t < count; t++) sampledTokenIds[numSampled++] = words[tokensAt + t]!;
@@ -180,6 +210,7 @@ export class StepRunner {
       drafts.offsets[i + 1] = numDrafts;
     }
     const rows = rowBytes > 0 ? bytes.subarray(sampledBytes, sampledBytes + rowBytes) : null;
+    const deltas = this.#capture?.collect(step, rows, counts) ?? null;
     const output: ModelRunnerOutput = {
       stepId: step.stepId,
       numRequests: n,
@@ -187,7 +218,7 @@ export class StepRunner {
       sampledTokenIds,
       sampledOffsets,
       drafts,
-      routedExpertDeltas: this.#capture?.collect(step, rows, counts) ?? null,
+      routedExpertDeltas: deltas && this.#firstLayer > 0 ? { ...deltas, firstLayer: this.#firstLayer } : deltas,
     };
     this.#frames.give(frame);
     return output;
@@ -273,6 +304,8 @@ export class StepRunner {
       } else if (at >= firstDraftAt) {
         const draft = step.draftTokenIds[firstDraft + at - firstDraftAt]!;
         if (draft !== PLACEHOLDER_TOKEN) token = draft;
+      } else if (step.newTokens !== undefined) {
+        token = step.newTokens.tokenIds[step.newTokens.offsets[position + 1]! - (firstDraftAt - at)]!;
       }
       input.setToken(row + t, token);
       input.setSlot(row + t, this.#batch.slotOf(entry, at));

@@ -3,13 +3,13 @@
 import type { ModelRunnerOutput } from '../../contract/model-runner-output.ts';
 
 /**
- *     words   stepId, n, hasDrafts, indexLength, numRows
+ *     words   stepId, n, hasDrafts, indexLength, numRows, firstLayer
  *             │ indices[n] │ sampledOffsets[n+1] │ sampled │ draftOffsets[n+1] │ drafts │ index
  *     rows    the packed rows, untouched: the buffer that the worker half filled is the one that arrives
  *
  * Without drafts there are no draft offsets.
  */
-const HEADER_LENGTH = 5;
+const HEADER_LENGTH = 6;
 
 export function outputMessageLength(output: ModelRunnerOutput): number {
   const n = output.numRequests;
@@ -26,6 +26,7 @@ export function writeOutputMessage(output: ModelRunnerOutput, words: Uint32Array
   words[2] = output.drafts === null ? 0 : 1;
   words[3] = deltas?.indexLength ?? 0;
   words[4] = deltas?.numRows ?? 0;
+  words[5] = deltas?.firstLayer ?? 0;
   let at = HEADER_LENGTH;
   const put = (values: Uint32Array, length: number) => {
     words.set(values.subarray(0, length), at);
@@ -60,6 +61,15 @@ export function readOutputMessage(words: Uint32Array, rows: ArrayBuffer | null):
     sampledTokenIds,
     sampledOffsets,
     drafts: draftOffsets === null || draftTokenIds === null ? null : { offsets: draftOffsets, tokenIds: draftTokenIds },
-    routedExpertDeltas: rows === null ? null : { rows: new Uint8Array(rows), numRows: words[4]!, index, indexLength },
+    routedExpertDeltas:
+      rows === null
+        ? null
+        : {
+            rows: new Uint8Array(rows),
+            numRows: words[4]!,
+            index,
+            indexLength,
+            ...(words[5]! > 0 ? { firstLayer: words[5]! } : {}),
+          },
   };
 }

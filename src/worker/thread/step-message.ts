@@ -6,21 +6,23 @@ import type { NewRequestData, SchedulerOutput } from '../../contract/scheduler-o
  *     header     HEADER_LENGTH words: stepId, n, tokens, and how long the sections are
  *     requests   indices[n] │ kinds[n] │ computed[n] │ scheduled[n]
  *     blocks     blockOffsets[n+1] │ blocks │ draftOffsets[n+1] │ drafts
+ *     stages     newTokenOffsets[n+1] │ new tokens       with pipeline stages only
  *     others     preempted │ finished │ captureMetadata
  *     newcomers  of each: index, flags, start, promptLen, maxTokens, numTokens │ its token ids
  *
  * Both ends go through the sections once, in this order.
  */
-const HEADER_LENGTH = 9;
+const HEADER_LENGTH = 10;
 const NEW_REQUEST_FIELDS = 6;
-/** In the header, in place of a length: there is no capture metadata. */
-const NO_METADATA = 0xffff_ffff;
+/** In the header, in place of a length: there is no such section. */
+const ABSENT = 0xffff_ffff;
 
 /** Words that `writeStepMessage` needs. */
 export function stepMessageLength(step: SchedulerOutput): number {
   const n = step.numRequests;
   let words = HEADER_LENGTH + 4 * n + 2 * (n + 1) + step.newBlockOffsets[n]! + step.draftOffsets[n]!;
   words += step.preemptedIndices.length + step.finishedIndices.length + (step.captureMetadata?.length ?? 0);
+  if (step.newTokens !== undefined) words += n + 1 + step.newTokens.offsets[n]!;
   for (const request of step.newRequests) words += NEW_REQUEST_FIELDS + request.numTokens;
   return words;
 }
@@ -37,7 +39,8 @@ export function writeStepMessage(step: SchedulerOutput, words: Uint32Array): voi
   words[5] = step.preemptedIndices.length;
   words[6] = step.finishedIndices.length;
   words[7] = step.newRequests.length;
-  words[8] = step.captureMetadata?.length ?? NO_METADATA;
+  words[8] = step.captureMetadata?.length ?? ABSENT;
+  words[9] = step.newTokens?.offsets[n] ?? ABSENT;
   let at = HEADER_LENGTH;
   const put = (values: Uint32Array, length: number) => {
     words.set(values.subarray(0, length), at);
@@ -51,6 +54,10 @@ export function writeStepMessage(step: SchedulerOutput, words: Uint32Array): voi
   put(step.newBlockIds, numBlocks);
   put(step.draftOffsets, n + 1);
   put(step.draftTokenIds, numDrafts);
+  if (step.newTokens !== undefined) {
+    put(step.newTokens.offsets, n + 1);
+    put(step.newTokens.tokenIds, step.newTokens.offsets[n]!);
+  }
   for (const index of step.preemptedIndices) words[at++] = index;
   for (const index of step.finishedIndices) words[at++] = index;
   if (step.captureMetadata !== null) put(step.captureMetadata, step.captureMetadata.length);
@@ -81,9 +88,10 @@ export function readStepMessage(words: Uint32Array): SchedulerOutput {
   const newBlockIds = take(words[3]!);
   const draftOffsets = take(n + 1);
   const draftTokenIds = take(words[4]!);
+  const newTokens = words[9] === ABSENT ? {} : { newTokens: { offsets: take(n + 1), tokenIds: take(words[9]!) } };
   const preemptedIndices = Array.from(take(words[5]!));
   const finishedIndices = Array.from(take(words[6]!));
-  const captureMetadata = words[8] === NO_METADATA ? null : take(words[8]!);
+  const captureMetadata = words[8] === ABSENT ? null : take(words[8]!);
   const newRequests: NewRequestData[] = [];
   for (let i = 0; i < words[7]!; i++) {
     const [index, optedIn, routedExpertsPromptStart, numPromptTokens, maxTokens, numTokens] = take(NEW_REQUEST_FIELDS);
@@ -109,6 +117,7 @@ export function readStepMessage(words: Uint32Array): SchedulerOutput {
     newBlockOffsets,
     draftTokenIds,
     draftOffsets,
+    ...newTokens,
     newRequests,
     preemptedIndices,
     finishedIndices,

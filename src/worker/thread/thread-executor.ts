@@ -17,6 +17,7 @@ import { requireAgreement } from '../pipeline/rank-agreement.ts';
 import type { ExecuteReply, RankReply, RankTask } from './rank-protocol.ts';
 import { RankThread } from './rank-thread.ts';
 import { sumOfUsage, type RankUsage } from './rank-usage.ts';
+import { interleaved, RankStages } from './rank-stages.ts';
 import { stepMessageLength, writeStepMessage } from './step-message.ts';
 
 /** Idle buffers kept for step messages: those in flight, and as many again. */
@@ -24,8 +25,13 @@ const IDLE_MESSAGES = 8;
 /** As vLLM's VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS. */
 export const DEFAULT_STEP_TIMEOUT_MS = 300_000;
 
-export type ThreadExecutorConfig = Omit<WorkerConfig, 'rank'> &
+export type ThreadExecutorConfig = Omit<WorkerConfig, 'rank' | 'pipeline'> &
   Readonly<{
+    /**
+     * Layers of each pipeline stage, dense ones included; the ranks are shared out to the stages alike. Absent: each
+     * rank has all layers.
+     */
+    pipelineSplit?: readonly number[];
     /** A worker that does not reply for this long is lost; 0 = never. Absent = `DEFAULT_STEP_TIMEOUT_MS`. */
     stepTimeoutMs?: number;
     /** Rank r, counted over all engines, runs on number r modulo theirs; absent or empty = all on the best. */
@@ -34,6 +40,8 @@ export type ThreadExecutorConfig = Omit<WorkerConfig, 'rank'> &
 
 type Rank = {
   readonly thread: RankThread;
+  /** Of a row, as far as the rank has its layers. */
+  readonly rowBytes: number;
   readonly returnedWords: ArrayBuffer[];
   readonly returnedRows: ArrayBuffer[];
   readbackBytes: ExecuteReply['readbackBytes'];
@@ -43,16 +51,18 @@ export class ThreadExecutor implements Executor {
   readonly lost: Promise<RoutedExpertsError>;
   readonly #ranks: readonly Rank[];
   readonly #messages: BytePool = new BytePool(IDLE_MESSAGES);
-  readonly #rowBytes: number;
+  readonly #stages: RankStages | null;
   #devices: readonly DeviceInfo[] = [];
   #acrossThreads = 0;
   #shutdown: Promise<void> | null = null;
 
-  private constructor({ stepTimeoutMs = DEFAULT_STEP_TIMEOUT_MS, ...config }: ThreadExecutorConfig) {
+  private constructor({ stepTimeoutMs = DEFAULT_STEP_TIMEOUT_MS, pipelineSplit, ...config }: ThreadExecutorConfig) {
+    this.#stages = pipelineSplit === undefined ? null : new RankStages(config, pipelineSplit);
     const { promise, resolve } = Promise.withResolvers<RoutedExpertsError>();
     this.lost = promise;
     // Without one rank no step completes: all others are given up with it.
     const onLost = (loss: RoutedExpertsError): void => {
+      this.#stages?.close();
       const awaited = loss.code === 'COLLECTIVE_TIMEOUT' ? awaitedRanks(config) : [];
       for (const [rank, { thread }] of this.#ranks.entries()) {
         if (awaited.includes(rank)) thread.failStuck(loss);
@@ -61,12 +71,12 @@ export class ThreadExecutor implements Executor {
       resolve(loss);
     };
     this.#ranks = Array.from({ length: config.numRanks }, (_, rank) => ({
-      thread: new RankThread({ config: { ...config, rank }, stepTimeoutMs, onLost }),
+      thread: new RankThread({ config: this.#stages?.configOf(rank) ?? { ...config, rank }, stepTimeoutMs, onLost }),
+      rowBytes: rowShape(this.#stages?.stageOf(rank).model ?? config.model).bytesPerRow,
       returnedWords: [],
       returnedRows: [],
       readbackBytes: { all: 0, capture: 0 },
     }));
-    this.#rowBytes = rowShape(config.model).bytesPerRow;
   }
 
   /**
@@ -107,7 +117,8 @@ export class ThreadExecutor implements Executor {
   }
 
   async execute(step: SchedulerOutput): Promise<ModelRunnerOutput> {
-    // All ranks run in step, as collectives make them: the slowest one is the step. The output is that of rank 0.
+    // All ranks run in step, as collectives make them: the slowest one is the step. The output is that of rank 0, or of
+    // the first rank of each stage.
     const length = stepMessageLength(step);
     const first = this.#messages.take(length * 4);
     writeStepMessage(step, new Uint32Array(first));
@@ -115,6 +126,7 @@ export class ThreadExecutor implements Executor {
     const messages = this.#ranks.map((_, i) => (i === 0 ? first : this.#copied(first, length)));
     this.#acrossThreads += messages.length * length * 4;
     const outputs = await all(this.#ranks.map((rank, i) => this.#dispatch(rank, messages[i]!)));
+    if (this.#stages !== null) return this.#stages.join(outputs, (output) => this.recycle(output));
     requireAgreement(outputs);
     for (const output of outputs.slice(1)) this.recycle(output);
     return outputs[0]!;
@@ -125,24 +137,34 @@ export class ThreadExecutor implements Executor {
   }
 
   recycle(output: ModelRunnerOutput): void {
-    const origin = origins.get(output);
+    const origin = origins.get(this.#stages?.takeApart(output) ?? output);
     if (origin === undefined) return;
     origins.delete(output);
     origin.rank.returnedWords.push(origin.words);
     if (origin.rows !== null) origin.rank.returnedRows.push(origin.rows);
   }
 
-  /** All ranks hold the same KV: that of rank 0 is returned. */
+  /**
+   * All ranks of a stage hold the same KV: that of the first is returned. With stages, for each block that of all of
+   * them: `[blockIds.length, stages, blockSize, 2]`.
+   */
   async readKv(blockIds: readonly number[]): Promise<Uint32Array> {
-    const { keys } = await ask(this.#ranks[0]!, { kind: 'read-kv', blockIds: Uint32Array.from(blockIds) }, 'kv');
-    this.#acrossThreads += keys.byteLength;
-    return keys;
+    const firsts = this.#stages === null ? [this.#ranks[0]!] : this.#stages.firstsOf(this.#ranks);
+    const replies = await all(
+      firsts.map((rank) => ask(rank, { kind: 'read-kv', blockIds: Uint32Array.from(blockIds) }, 'kv')),
+    );
+    for (const { keys } of replies) this.#acrossThreads += keys.byteLength;
+    return interleaved(
+      replies.map(({ keys }) => keys),
+      blockIds.length,
+    );
   }
 
   async writeKv(blockIds: readonly number[], keys: Uint32Array<ArrayBuffer>): Promise<void> {
     const ids = Uint32Array.from(blockIds);
     // Copied before the first is transferred, which leaves nothing to copy.
-    const copies = this.#ranks.map((_, i) => (i === 0 ? keys : keys.slice()));
+    const copies =
+      this.#stages?.keysOfRanks(keys, blockIds.length) ?? this.#ranks.map((_, i) => (i === 0 ? keys : keys.slice()));
     this.#acrossThreads += copies.length * keys.byteLength;
     await all(
       this.#ranks.map((rank, i) =>
@@ -187,6 +209,7 @@ export class ThreadExecutor implements Executor {
   }
 
   shutdown(): Promise<void> {
+    this.#stages?.close();
     this.#shutdown ??= all(this.#ranks.map(({ thread }) => thread.stop())).then(() => {});
     return this.#shutdown;
   }
@@ -209,7 +232,7 @@ export class ThreadExecutor implements Executor {
     const output = readOutputMessage(new Uint32Array(reply.words), reply.rows);
     origins.set(output, { rank, words: reply.words, rows: reply.rows });
     rank.readbackBytes = reply.readbackBytes;
-    this.#acrossThreads += outputMessageLength(output) * 4 + (output.routedExpertDeltas?.numRows ?? 0) * this.#rowBytes;
+    this.#acrossThreads += outputMessageLength(output) * 4 + (output.routedExpertDeltas?.numRows ?? 0) * rank.rowBytes;
     return output;
   }
 }

@@ -247,6 +247,7 @@ const facts: EngineFacts = {
   maxNumSeqs: 64,
   maxNumBatchedTokens: 256,
   numWorkers: 1,
+  numStages: 1,
 };
 
 /** Why nothing at an address can be joined. */

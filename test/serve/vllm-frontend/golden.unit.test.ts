@@ -262,6 +262,7 @@ function factsOf(response: Json): EngineFacts {
     maxNumSeqs: number('max_num_seqs'),
     maxNumBatchedTokens: number('max_num_batched_tokens'),
     numWorkers: number('world_size'),
+    numStages: number('pipeline_parallel_size'),
   };
 }
 

@@ -151,10 +151,20 @@ export class PrefixRowsEngineHalf implements CaptureEngineHalf {
         if (live(requestIndex) !== null) table.hasOutput = true;
         else if (accumulator !== undefined) table.disown(position);
       }
+      if (deltas.missing !== undefined) this.#leaveOut(deltas.missing, stepId);
     }
     for (const [requestIndex, { lastStepId }] of this.#ended) {
       if (lastStepId > stepId) break;
       this.#ended.delete(requestIndex);
+    }
+  }
+
+  /** Rows that a stage did not deliver will never come. */
+  #leaveOut(spans: Uint32Array, stepId: number): void {
+    for (const span = new SpanReader({ index: spans, indexLength: spans.length }); span.next();) {
+      const { requestIndex, position, count } = span;
+      const held = this.#accumulators.get(requestIndex) ?? this.#ended.get(requestIndex)?.accumulator;
+      held?.tableOf(stepId).leaveOut(position, position + count);
     }
   }
 

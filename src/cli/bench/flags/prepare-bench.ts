@@ -8,7 +8,8 @@ import { gpusForRanks, type PciAddress } from '../../../kernels/device/host-gpus
 import type { LoopMode } from '../../../workload/arrivals.ts';
 import { recordingWorkload } from '../../../workload/traces/recording.ts';
 import { requireRows } from '../../../worker/router-kinds.ts';
-import { OFFLOAD_FLAGS } from '../../options.ts';
+import { pipelineSettings } from '../../../host/pipeline-options.ts';
+import { OFFLOAD_FLAGS, pipelineOf } from '../../options.ts';
 import { routerConfig } from '../../router-flags.ts';
 import { RoutedExpertsError } from '../../../contract/errors.ts';
 import { benchDevice, type BenchDevice } from '../bench-device.ts';
@@ -38,12 +39,12 @@ export async function prepareBench(flags: Flags): Promise<BenchOptions> {
     flags.concurrency ? 1 : workload.minConcurrency,
   );
   const mode: LoopMode = flags.openLoop ? { kind: 'open' } : { kind: 'closed', concurrency };
-  const engine = makeEngineConfig(flags, workload, mode, maxNumBatchedTokens);
+  const { scheduling, ...pipeline } = pipelineSettings(model, pipelineOf({ ...flags, ranks: ranksPerEngine(flags) }));
+  const engine = makeEngineConfig(flags, workload, mode, { maxNumBatchedTokens, scheduling });
   const ballastMs = flags.ballastMs ?? defaults.ballastMs;
   const known = { clockTimes: device.clockTimes, ballastMs, maxNumBatchedTokens };
-  const numRanks = ranksPerEngine(flags);
   const collectiveTimeoutMs = collectiveTimeoutOf(flags, known);
-  checkFaultRank(flags.faultRank, flags.ranks);
+  checkFaultRank(flags.faultRank, Math.max(flags.ranks, pipeline.numRanks));
   return {
     ...designs,
     optInShares: flags.optIn,
@@ -56,14 +57,13 @@ export async function prepareBench(flags: Flags): Promise<BenchOptions> {
     abortShare: flags.abortShare,
     dataParallel: { size: flags.dataParallel, dispatch: flags.dispatch },
     session: {
-      numRanks,
+      ...pipeline,
       model,
       engine,
       device: device.kind,
       adapter: device.adapter,
       gpus,
       ...(device.clockTimes === null ? {} : { clockTimes: device.clockTimes }),
-      queueDepth: flags.queueDepth,
       ballastMs,
       fault: faultOf(flags),
       stepTimeoutMs: flags.stepTimeout * 1e3,

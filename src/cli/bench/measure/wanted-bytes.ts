@@ -5,16 +5,20 @@ import type { SchedulerOutput } from '../../../contract/scheduler-output.ts';
 import { packedBytes } from '../../../kernels/model/kernel-shape.ts';
 
 export class WantedBytes {
-  readonly #model: ModelConfig;
+  /** The model, or what each pipeline stage has of it. */
+  readonly #models: readonly ModelConfig[];
   /** Indices of requests that opted in. */
   readonly #optedIn: Set<number> = new Set();
   #bytes = 0;
 
-  constructor(model: ModelConfig) {
-    this.#model = model;
+  constructor(...models: readonly ModelConfig[]) {
+    this.#models = models;
   }
 
-  /** Of one rank: for each step the rows of its tokens, drafts included, rounded up to the 4 bytes of a copy. */
+  /**
+   * Of one rank, or of one of each stage: for each step the rows of its tokens, drafts included, rounded up to the 4
+   * bytes of a copy.
+   */
   get bytes(): number {
     return this.#bytes;
   }
@@ -25,6 +29,6 @@ export class WantedBytes {
     for (let i = 0; i < step.numRequests; i++) {
       if (this.#optedIn.has(step.requestIndices[i]!)) numRows += step.numScheduledTokens[i]!;
     }
-    this.#bytes += packedBytes(this.#model, numRows);
+    for (const model of this.#models) this.#bytes += packedBytes(model, numRows);
   }
 }

@@ -40,7 +40,10 @@ const LOGIT_BOUND = 16;
 export const ChoiceKind = { logit: 0, table: 1, softmax: 2 } as const;
 export type ChoiceKind = (typeof ChoiceKind)[keyof typeof ChoiceKind];
 
-type ScoredModel = Pick<ModelConfig, 'numLayers' | 'numExperts' | 'topK' | 'gateWidth' | 'routingFunction'>;
+type ScoredModel = Pick<
+  ModelConfig,
+  'numLayers' | 'firstLayer' | 'numExperts' | 'topK' | 'gateWidth' | 'routingFunction'
+>;
 
 export function choiceKind(model: Pick<ModelConfig, 'numExperts' | 'topK' | 'routingFunction'>): ChoiceKind {
   const router = routingFunctionOf(model);
@@ -90,13 +93,14 @@ export function scoreTable(model: ScoredModel): Int32Array {
  * share 1/E of a softmax.
  */
 export function selectionBias(model: ScoredModel): Int32Array {
-  const { numLayers, numExperts } = model;
+  const { numLayers, numExperts, firstLayer = 0 } = model;
   const { scoring, hasSelectionBias } = routingFunctionOf(model);
   if (!hasSelectionBias) return new Int32Array(0);
   const shares = { softmax: 1 / numExperts, sigmoid: 1 / 64, 'sqrt-softplus': 1 / 32 } as const;
   const spread = Math.floor((SCORE_ONE - 1) * (shares[scoring as keyof typeof shares] ?? 0));
+  const firstPlace = firstLayer * numExperts;
   return Int32Array.from({ length: numLayers * numExperts }, (_, place) => {
-    const hash = scramble(Math.imul(place + 1, 0xc2b2ae35) ^ 0x452821e6) >>> 0;
+    const hash = scramble(Math.imul(firstPlace + place + 1, 0xc2b2ae35) ^ 0x452821e6) >>> 0;
     return (hash % (2 * spread + 1)) - spread;
   });
 }

@@ -46,7 +46,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     params[0] = numTokens * NUM_LAYERS;
   }
   for (var i = thread; i < TILE * GATE_QUADS; i += THREADS) {
-    inputs[i] = inputsOf(gateSeed(hidden[firstToken + tile + i / GATE_QUADS].xy, layer), i % GATE_QUADS);
+    let token = firstToken + tile + i / GATE_QUADS;
+    inputs[i] = inputsOf(gateSeed(hidden[token].xy, FIRST_LAYER + layer), i % GATE_QUADS);
   }
   if (NEEDS_SUM != 0u && thread < TILE) {
     atomicStore(&largest[thread], -0x7fffffff);

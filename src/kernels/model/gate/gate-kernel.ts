@@ -27,12 +27,13 @@ const MAX_CHUNK_BYTES = 2 ** 28;
 
 /** `weightsPerWord`: 2 where a word of the packed gate holds the weights of two experts. */
 export function gateConstants(model: ModelConfig, weightsPerWord: 1 | 2): Readonly<Record<string, number>> {
-  const { numLayers, numExperts, gateWidth } = model;
+  const { numLayers, numExperts, gateWidth, firstLayer = 0 } = model;
   const kind = choiceKind(model);
   const weightWords = (numLayers * numExperts * gateWidth) / weightsPerWord;
   return {
     H_NUM_TOKENS: Header.numTokens,
     NUM_LAYERS: numLayers,
+    FIRST_LAYER: firstLayer,
     NUM_EXPERTS: numExperts,
     GATE_WIDTH: gateWidth,
     LOWEST_LOGIT: lowestLogit(gateWidth),
@@ -54,7 +55,9 @@ export function gateFiles(model: ModelConfig): readonly string[] {
 
 /** Distinct for models whose gates differ. */
 export function gateName(model: ModelConfig): string {
-  return `l${model.numLayers}-g${model.gateWidth}-${routingFunctionName(routingFunctionOf(model))}`;
+  const { numLayers, gateWidth, firstLayer = 0 } = model;
+  const stage = firstLayer === 0 ? '' : `-f${firstLayer}`;
+  return `l${numLayers}${stage}-g${gateWidth}-${routingFunctionName(routingFunctionOf(model))}`;
 }
 
 /**

@@ -22,9 +22,11 @@ import { gateSeed, gateWord, weightWord } from '../mix/mix.ts';
 
 /** The gate weights `[L, E, G]` as f32. */
 export function gateWeights(model: ModelConfig): Float32Array<ArrayBuffer> {
-  const weights = new Float32Array(model.numLayers * model.numExperts * model.gateWidth);
+  const { numLayers, numExperts, gateWidth, firstLayer = 0 } = model;
+  const weights = new Float32Array(numLayers * numExperts * gateWidth);
+  const firstWord = (firstLayer * numExperts * gateWidth) / 8;
   for (let word = 0; word < weights.length / 8; word++) {
-    const bits = weightWord(word);
+    const bits = weightWord(firstWord + word);
     for (let nibble = 0; nibble < 8; nibble++) weights[8 * word + nibble] = ((bits >>> (4 * nibble)) & 15) - 8;
   }
   return weights;
@@ -78,7 +80,7 @@ export class Gate {
    * Writes the choices of a hidden state's E experts at a layer, integers, to `choices`, which has room for one more.
    */
   choose(x: number, y: number, layer: number, choices: Int32Array): void {
-    const seed = gateSeed(x, y, layer);
+    const seed = gateSeed(x, y, (this.#model.firstLayer ?? 0) + layer);
     if (this.#model.gateWidth === 8) this.#computeNarrow(gateWord(seed, 0), layer, choices);
     else this.#computeLogits(seed, layer, choices);
     if (this.#kind === ChoiceKind.table) this.#lookUp(layer, choices);

@@ -17,7 +17,7 @@ const GATE_QUADS: u32 = GATE_WIDTH / 4u;
 fn enterToken(token: u32, layer: u32) {
   gate_token = token;
   gate_layer = layer;
-  gate_seed = gateSeed(hidden[token].xy, layer);
+  gate_seed = gateSeed(hidden[token].xy, FIRST_LAYER + layer);
 }
 
 // Four inputs of a token at a layer.

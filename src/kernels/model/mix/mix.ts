@@ -48,6 +48,18 @@ export function hiddenY(sumY: number, x: number): number {
   return scramble(sumY + x);
 }
 
+/**
+ * What a pipeline stage goes on with where the hidden state that it received is not the one that its own keys give:
+ * neither of the two, so that the difference shows in tokens and rows behind it.
+ */
+export function foldedX(received: number, own: number): number {
+  return scramble(received ^ Math.imul(own, 0x9e3779b1) ^ 0x13198a2e);
+}
+
+export function foldedY(received: number, own: number): number {
+  return scramble((received + Math.imul(own, 0x85ebca6b)) ^ 0x243f6a88);
+}
+
 /** The next token in `[0, vocabSize)`. */
 export function nextToken(x: number, y: number, vocabSize: number): number {
   return (scramble(x ^ Math.imul(y, 0x9e3779b1)) >>> 0) % vocabSize;

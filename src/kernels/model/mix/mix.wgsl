@@ -21,6 +21,13 @@ fn hiddenOf(sum: vec2u) -> vec2u {
   return vec2u(x, scramble(sum.y + x));
 }
 
+fn foldedOf(received: vec2u, own: vec2u) -> vec2u {
+  return vec2u(
+    scramble(received.x ^ (own.x * 0x9e3779b1u) ^ 0x13198a2eu),
+    scramble((received.y + own.y * 0x85ebca6bu) ^ 0x243f6a88u),
+  );
+}
+
 fn gateSeed(hidden: vec2u, layer: u32) -> u32 {
   return scramble(hidden.x + (layer + 1u) * 0x9e3779b1u) ^ hidden.y;
 }

@@ -42,7 +42,7 @@ fn inputOf(words: vec4u, shift: u32) -> vec4f {
 }
 
 fn wordOf(token: u32, layer: u32) -> u32 {
-  return gateWord(gateSeed(hidden[token].xy, layer), 0u);
+  return gateWord(gateSeed(hidden[token].xy, FIRST_LAYER + layer), 0u);
 }
 
 fn fourTokens(words: vec4u) -> FourTokens {

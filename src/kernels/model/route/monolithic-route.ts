@@ -28,13 +28,13 @@ export function monolithicRoute(
   expertOutput: Uint32Array,
   routingReplayOut: Uint32Array | null,
 ): void {
-  const { numLayers, numExperts, topK } = router.model;
+  const { numLayers, numExperts, topK, firstLayer = 0 } = router.model;
   const ids = new Uint32Array(numLayers * topK);
   for (let row = 0; row < stepInput[Header.numTokens]!; row++) {
     const [x, y] = [hidden[4 * row]!, hidden[4 * row + 1]!];
     router.route(x, y, ids, 0);
     for (let layer = 0; layer < numLayers; layer++) {
-      const seed = gateSeed(x, y, layer);
+      const seed = gateSeed(x, y, firstLayer + layer);
       let sum = 0;
       for (let k = 0; k < topK; k++) {
         const expert = ids[layer * topK + k]!;
