@@ -7,7 +7,7 @@ import type { RoutedRows } from '../../../src/contract/routed-rows.ts';
 import { readFrontendMessage, type MessageRules } from '../../../src/serve/vllm-frontend/wire/frontend-message.ts';
 import { firstText } from '../../../src/serve/vllm-frontend/wire/msgpack.ts';
 import { encodeOutputs, type WireOutput } from '../../../src/serve/vllm-frontend/wire/output-message.ts';
-import { addArray, pack, unpack } from './mirror-frontend.ts';
+import { addArray, pack, unpack } from './mirror-messages.ts';
 
 const VOCAB = 5000;
 

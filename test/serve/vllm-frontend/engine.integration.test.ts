@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { SequenceLogprobs, type NextLogprobs } from '../../../src/kernels/model/logprobs.ts';
 import { modelPreset } from '../../../src/kernels/model/model-presets.ts';
 import { tiny } from '../helpers.ts';
-import { addArray, pack } from './mirror-frontend.ts';
+import { addArray, pack } from './mirror-messages.ts';
 import { attached, expectEngineEmpty, expectOracle, openAttached, promptOf, type Attached } from './helpers.ts';
 
 /** Of the tests that need no engine of their own. */

@@ -15,7 +15,8 @@ import {
   startEngine,
   type Attached,
 } from './helpers.ts';
-import { MirrorFrontend, pack, type Received } from './mirror-frontend.ts';
+import { MirrorFrontend, type Received } from './mirror-frontend.ts';
+import { pack } from './mirror-messages.ts';
 
 /** Of the first tests, in their order: two workers, and a frontend that goes in the last of them. */
 let shared: Attached;

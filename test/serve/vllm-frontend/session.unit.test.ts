@@ -13,7 +13,7 @@ import { madeUpLogprobs } from '../../../src/serve/vllm-frontend/made-up-logprob
 import type { SessionEngine } from '../../../src/serve/vllm-frontend/session-engine.ts';
 import type { AddRequest } from '../../../src/serve/vllm-frontend/wire/add-request.ts';
 import { smallEngine } from '../helpers.ts';
-import { addArray, pack, unpack } from './mirror-frontend.ts';
+import { addArray, pack, unpack } from './mirror-messages.ts';
 
 const NUM_CLIENTS = 2;
 

@@ -7,7 +7,8 @@ import { expect, test } from 'vitest';
 import { Random } from '../../../src/workload/random.ts';
 import { smallKv } from '../helpers.ts';
 import { attached, expectEngineEmpty, expectOracle, promptOf } from './helpers.ts';
-import { addArray, pack, type Received } from './mirror-frontend.ts';
+import { type Received } from './mirror-frontend.ts';
+import { addArray, pack } from './mirror-messages.ts';
 
 const NUM_ROUNDS = 120;
 
