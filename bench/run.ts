@@ -16,6 +16,7 @@ const benches: Readonly<Record<string, () => Promise<{ run: () => Promise<void> 
   volume: () => import('./volume.ts'),
   inspect: () => import('./inspect.ts'),
   'packed-rows': () => import('./packed-rows.ts'),
+  frontend: () => import('./frontend.ts'),
 };
 
 if (process.argv.includes('--help')) {

@@ -5,6 +5,7 @@
 
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { rowsLayersNames } from '../capture/row-layers.ts';
+import type { RowsLayers } from '../contract/config.ts';
 import { RoutedExpertsError } from '../contract/errors.ts';
 import type { OffloadNames } from '../host/kv-tier/offload-options.ts';
 import type { PipelineOptions } from '../host/pipeline-options.ts';
@@ -58,10 +59,10 @@ export function routerKernelsOption(): Option {
 }
 
 /** `--rows-layers` of the same commands. */
-export function rowsLayersOption(): Option {
+export function rowsLayersOption(standard: RowsLayers = 'routers'): Option {
   return new Option('--rows-layers <axis>', 'layers that rows count: those with a router, or all, dense ones as zeros')
     .choices(rowsLayersNames)
-    .default('routers');
+    .default(standard);
 }
 
 /** `--pipeline-parallel` and `--pipeline-split` of the same commands. */

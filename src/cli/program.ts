@@ -23,6 +23,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   inspect: async () => (await import('./inspect/command.ts')).inspectCommand(),
   compare: async () => (await import('./compare/command.ts')).compareCommand(),
   placement: async () => (await import('./placement/command.ts')).placementCommand(),
+  engine: async () => (await import('./engine/command.ts')).engineCommand(),
   serve: async () => (await import('./serve.ts')).serveCommand(),
   proxy: async () => (await import('./proxy.ts')).proxyCommand(),
 };

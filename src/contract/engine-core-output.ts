@@ -25,7 +25,7 @@ export type EngineCoreOutput = Readonly<{
   finishReason: FinishReason | null;
   /** The stop token that ended it; `null` for EOS, length and abort. */
   stopReason: number | null;
-  /** `null` before the end. */
+  /** With the first tokens, and at the end; `null` in between. */
   prefill: PrefillStatistics | null;
   /**
    * At the end, of a request that opted in: rows of the positions `[start, numTokens - 1)`. Designs that emit as they

@@ -55,6 +55,11 @@ const messages = {
     `rank ${rank} differs from rank 0 in step ${stepId}: ${what}; check the device of each rank`,
   CANNOT_LISTEN: (address: string, problem: string) =>
     `cannot listen on ${address}: ${problem}; choose another --host or --port`,
+  NO_FRONTEND: (address: string, problem: string): string =>
+    `no vLLM frontend at ${address}: ${problem}; start "vllm serve MODEL --data-parallel-size-local 0" and give its ` +
+    '--data-parallel-address and --data-parallel-rpc-port (docs/vllm-frontend.md)',
+  BAD_FRONTEND: (address: string, problem: string) =>
+    `the frontend at ${address} cannot use this engine: ${problem} (docs/vllm-frontend.md)`,
   ENGINE_DEAD: (reason: string) => `the engine has stopped: ${reason}; start another`,
   NO_QUEUE: (address: string, problem: string) => `no queue at ${address}: ${problem} (docs/campaigns.md)`,
   SHARD_FAILED: (campaign: string, shard: number, problem: string): string =>

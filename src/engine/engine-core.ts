@@ -40,7 +40,8 @@ export type EngineStats = Readonly<{
   /** Preemptions of a request that was in the step being planned. */
   numWithdrawals: number;
   numScheduledTokens: number;
-  /** Tokens of admitted and resumed requests, and how many of these were found in the prefix cache. */
+  /** Admissions and resumptions, their tokens, and how many of these were found in the prefix cache. */
+  numPrefixQueries: number;
   numPrefixQueryTokens: number;
   numPrefixHitTokens: number;
   /** Cached tokens that were computed again, because no cached block has their rows. */
@@ -206,6 +207,7 @@ export class EngineCore {
       numPreemptions: requests.numPreemptions,
       numWithdrawals: scheduler.numWithdrawals,
       numScheduledTokens: scheduler.numScheduledTokens,
+      numPrefixQueries: scheduler.prefixes.numQueries,
       numPrefixQueryTokens: scheduler.prefixes.numQueryTokens,
       numPrefixHitTokens: scheduler.prefixes.numHitTokens,
       numPrefixRefusedTokens: scheduler.prefixes.numRefusedTokens,

@@ -12,7 +12,7 @@
 
 import type { CaptureEngineHalf } from '../contract/capture.ts';
 import type { EngineConfig } from '../contract/config.ts';
-import type { EngineCoreOutput, FinishReason } from '../contract/engine-core-output.ts';
+import type { EngineCoreOutput, FinishReason, PrefillStatistics } from '../contract/engine-core-output.ts';
 import type { KvConnector, KvLoadOutcome } from '../contract/kv-connector.ts';
 import { fastBlockHasher, type BlockHasher } from './kv/block-hash.ts';
 import { KVCacheManager } from './kv/kv-cache-manager.ts';
@@ -126,8 +126,10 @@ export class LiveRequests {
   emit(request: Request, newTokenIds: number[], finishReason: FinishReason | null): EngineCoreOutput {
     const { requestId } = request;
     const routedExperts = request.wanted ? this.capture!.take(request, newTokenIds.length, finishReason) : null;
+    const isFirst = request.numOutputTokens === newTokenIds.length;
+    const prefill = isFirst || finishReason !== null ? prefillStatistics(request) : null;
     if (finishReason === null) {
-      return { requestId, newTokenIds, finishReason: null, stopReason: null, prefill: null, routedExperts };
+      return { requestId, newTokenIds, finishReason: null, stopReason: null, prefill, routedExperts };
     }
     if (request.wanted) {
       this.capture!.release(request);
@@ -137,11 +139,6 @@ export class LiveRequests {
     this.waiting.remove(request);
     request.status = RequestStatus.finished;
     this.finishedIndices.push(request.index);
-    const prefill = {
-      numPromptTokens: request.numPromptTokens,
-      numCachedTokens: Math.max(request.numCachedTokens, 0),
-      numPreemptions: request.numPreemptions,
-    };
     return { requestId, newTokenIds, finishReason, stopReason: request.stopReason, prefill, routedExperts };
   }
 
@@ -194,4 +191,12 @@ export class LiveRequests {
     this.#wasWanted = this.#numWanted > 0;
     return true;
   }
+}
+
+function prefillStatistics(request: Request): PrefillStatistics {
+  return {
+    numPromptTokens: request.numPromptTokens,
+    numCachedTokens: Math.max(request.numCachedTokens, 0),
+    numPreemptions: request.numPreemptions,
+  };
 }

@@ -118,6 +118,15 @@ export class LiveEngine {
     return this.#driver.resetPrefixCache(resetRunning);
   }
 
+  /** No step begins before `resume`; those in flight are finished. Requests may still be added and aborted. */
+  pause(): void {
+    this.#driver.pause();
+  }
+
+  resume(): void {
+    this.#driver.resume();
+  }
+
   /** See `EngineCore.finishLoad`. */
   finishLoad(loadId: number, outcome: KvLoadOutcome): void {
     this.#driver.finishLoad(loadId, outcome);

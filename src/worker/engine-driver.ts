@@ -119,6 +119,16 @@ export class EngineDriver {
     return isReset;
   }
 
+  /** See `BatchQueue.pause`. */
+  pause(): void {
+    this.#queue.pause();
+  }
+
+  resume(): void {
+    this.#queue.resume();
+    this.#wakeUp();
+  }
+
   /** Lets `run` return once nothing is left to do. */
   stop(): void {
     this.#queue.stop();

@@ -17,8 +17,9 @@ import { pipelineMutations } from './pipeline.ts';
 import { prefixMutations } from './prefix.ts';
 import { scheduleMutations } from './schedule.ts';
 import { serveMutations } from './serve.ts';
-import { stageMutations } from './stages.ts';
 import type { SourceMutation } from './source-mutation.ts';
+import { stageMutations } from './stages.ts';
+import { vllmFrontendMutations } from './vllm-frontend.ts';
 import { workersMutations } from './workers.ts';
 
 export const allMutations: readonly SourceMutation[] = [
@@ -42,5 +43,6 @@ export const allMutations: readonly SourceMutation[] = [
   ...scheduleMutations,
   ...serveMutations,
   ...stageMutations,
+  ...vllmFrontendMutations,
   ...workersMutations,
 ];

@@ -8,7 +8,7 @@ export const serveMutations: readonly SourceMutation[] = [
   {
     name: 'choices-half-submitted',
     defect: 'when one of n choices is refused, those added before it stay in the engine',
-    file: 'src/serve/engine-host.ts',
+    file: 'src/serve/kv/kv-engine.ts',
     find: 'this.engine.abort(added);',
     replace: '',
     killedBy: choices,
@@ -88,7 +88,7 @@ export const serveMutations: readonly SourceMutation[] = [
   {
     name: 'kv-beside-a-design-that-takes-none',
     defect: 'a server starts with KV for others and a design whose rows do not come with it',
-    file: 'src/serve/engine-host.ts',
+    file: 'src/serve/kv/kv-engine.ts',
     find: 'if (!engine.takesExternalKv) {',
     replace: 'if (false) {',
     killedBy: designs,
@@ -128,7 +128,7 @@ export const serveMutations: readonly SourceMutation[] = [
   {
     name: 'draft-rate-lost-in-the-server',
     defect: 'serve --draft-acceptance-rate does not reach the workers',
-    file: 'src/serve/engine-host.ts',
+    file: 'src/serve/kv/kv-engine.ts',
     find: 'return { ...session, routing:',
     replace: 'return { ...session, draftAcceptanceRate: 0.7, routing:',
     killedBy: { test: 'test/serve/speculation.integration.test.ts' },

@@ -15,6 +15,8 @@ const MISS = -1;
  *     request that wants rows   5 r    4 r    miss   refused   block 2 has no rows; block 3 stands behind a miss
  */
 export class PrefixLookup {
+  /** Admissions and resumptions since the start. */
+  numQueries = 0;
   /**
    * Since the start: tokens of admitted and resumed requests, those of them that were found cached and used, and those
    * that were found cached and refused, since no block with their rows is cached.
@@ -65,6 +67,7 @@ export class PrefixLookup {
 
   /** The request has taken the first `numHits` blocks that the last lookup found for it. */
   take(request: Request, numHits: number): void {
+    this.numQueries += 1;
     this.numQueryTokens += request.numTokens;
     this.numHitTokens += numHits * this.#blockSize;
     this.numRefusedTokens += (this.#numFound - numHits) * this.#blockSize;

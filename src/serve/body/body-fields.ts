@@ -50,6 +50,11 @@ export class BodyFields {
     return Object.hasOwn(this.#object, name) ? (this.#object[name] ?? undefined) : undefined;
   }
 
+  /** Whether the field is there, `null` included. */
+  has(name: string): boolean {
+    return Object.hasOwn(this.#object, name);
+  }
+
   whole(name: string, min: number, max: number): number | null {
     const value = this.raw(name);
     if (value === undefined) return null;

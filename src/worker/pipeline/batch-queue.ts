@@ -66,6 +66,7 @@ export class BatchQueue<Step> {
   #loss: RoutedExpertsError | null = null;
   #restartsLeft: number;
   #isStopping = false;
+  #isPaused = false;
 
   constructor({ engine, queueDepth, maxRestarts }: BatchQueueOptions<Step>) {
     this.#engine = engine;
@@ -98,7 +99,7 @@ export class BatchQueue<Step> {
 
   /** There is room for a step; whether there is anything to run only `begin` tells. */
   get canBegin(): boolean {
-    return this.#state === 'running' && this.#inFlight.length < this.#queueDepth;
+    return this.#state === 'running' && this.#inFlight.length < this.#queueDepth && !this.#isPaused;
   }
 
   /** The oldest step in flight has arrived. */
@@ -174,9 +175,19 @@ export class BatchQueue<Step> {
     return this.#restartOrFail();
   }
 
+  /** Steps in flight are finished; no other begins before `resume` or `stop`. Requests may still come and end. */
+  pause(): void {
+    this.#isPaused = true;
+  }
+
+  resume(): void {
+    this.#isPaused = false;
+  }
+
   /** The end is `stopped`, once nothing is left to do. */
   stop(): void {
     this.#isStopping = true;
+    this.#isPaused = false;
   }
 
   #note(step: Step, arrival: Arrival): void {
