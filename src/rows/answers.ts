@@ -58,7 +58,7 @@ function asChoice(value: unknown): JsonObject | null {
 }
 
 function formOf({ routed_experts: rows, meta_info: meta }: JsonObject): RowFormat | null {
-  if (isObject(rows)) return /^int/.test(String(rows['dtype'])) ? 'signed' : 'object';
+  if (isObject(rows)) return String(rows['dtype']).startsWith('int') ? 'signed' : 'object';
   if (Array.isArray(rows)) return 'lists';
   if (typeof rows === 'string') {
     if (rows.startsWith('nrlre1:')) return 'nrlre1';
