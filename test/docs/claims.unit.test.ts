@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { describe, expect, test } from 'vitest';
 import { benchCommand } from '../../src/cli/bench/command.ts';
+import { clusterCommand } from '../../src/cli/cluster/command.ts';
 import { fuzzCommand } from '../../src/cli/fuzz.ts';
 import { proxyCommand } from '../../src/cli/proxy.ts';
 import { serveCommand } from '../../src/cli/serve.ts';
@@ -57,6 +58,7 @@ const commands = [...new Set(commandsIn(page))];
 
 const programs: Readonly<Record<string, () => Command>> = {
   bench: benchCommand,
+  cluster: clusterCommand,
   fuzz: fuzzCommand,
   proxy: proxyCommand,
   serve: serveCommand,

@@ -33,13 +33,25 @@ export function clusterCommand(): Command {
     .option('--opt-in <share>', 'share of requests that ask for rows', finite(0, 1), 1)
     .option('--concurrency <n>', 'requests in flight in each engine', whole(1, 4096), 32)
     .option('--gap <time>', 'from the end of a request to the next of its client', time, 0)
-    .option('--prompt-length <from-to>', 'tokens of a prompt', lengths, { from: 16, to: 48 })
-    .option('--output-length <from-to>', 'tokens of an answer', lengths, { from: 64, to: 256 })
+    .addOption(
+      new Option('--prompt-length <from-to>', 'tokens of a prompt')
+        .argParser(lengths)
+        .default({ from: 16, to: 48 }, '16-48'),
+    )
+    .addOption(
+      new Option('--output-length <from-to>', 'tokens of an answer')
+        .argParser(lengths)
+        .default({ from: 64, to: 256 }, '64-256'),
+    )
     .option('--queue-depth <n>', 'steps in flight of an engine', whole(1, 16), 2)
     .option('--max-num-batched-tokens <n>', 'token budget of a step', whole(1, 65_536), 256)
     .option('--step-time <time>', 'what a pass takes, as "10 ms + 60 us"; in place of that of --costs', parseStepTime)
     .option('--costs <file>', 'what things take, as "bench --lockstep --ranks 1 --json FILE" wrote it')
-    .option('--duration <time>', 'virtual time for which clients send requests', time, 10_000_000)
+    .addOption(
+      new Option('--duration <time>', 'virtual time for which clients send requests')
+        .argParser(time)
+        .default(10_000_000, '10s'),
+    )
     .option('--warm-up <time>', 'virtual time that is not counted (default: a tenth of the duration)', time)
     .option('--no-shm-save', 'shm-flock: the workers save no rows, and all of them are missing')
     .option('--no-shm-read', 'shm-flock: the scheduler reads no rows, and all of them are missing')
@@ -64,11 +76,8 @@ export function clusterCommand(): Command {
       finite(0.001, 86_400),
       60,
     )
-    .option(
-      '--fault <faults>',
-      FAULT_FORMS,
-      list((text) => parseFault(text).text),
-      [],
+    .addOption(
+      new Option('--fault <faults>', FAULT_FORMS).argParser(list((text) => parseFault(text).text)).default([], 'none'),
     )
     .addOption(
       new Option('--experiments', 'the five experiments of RFC vllm#38079 with shm-flock').conflicts([
