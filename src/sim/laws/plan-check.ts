@@ -6,6 +6,7 @@ import type { SchedulerOutput } from '../../contract/scheduler-output.ts';
 import { RequestKind } from '../../contract/scheduler-output.ts';
 import type { Mark } from '../coverage.ts';
 import type { Flight, FlightEntry } from '../flight.ts';
+import { isGivenBack } from './given-back.ts';
 import type { Judge } from './judge.ts';
 import { Flag, type LoadedKv, type TrackedRequest } from './tracked-request.ts';
 
@@ -194,14 +195,8 @@ export class PlanCheck {
   /** Finds loaded requests whose blocks the scheduler has taken to let another request run. */
   #findGivenBack(plan: SchedulerOutput | null): void {
     for (const [request, view] of this.#withKv) {
-      if (request.state !== 'loaded') continue;
-      const { blockIds } = view;
-      let isHeld = request.blocks.length <= blockIds.length;
-      for (let i = 0; isHeld && i < request.blocks.length; i += 1) isHeld = request.blocks[i] === blockIds[i];
-      // A request that was given the very same blocks again starts at another position in them.
-      const at = plan?.requestIndices.subarray(0, plan.numRequests).indexOf(request.index) ?? -1;
-      if (at >= 0 && plan!.numComputedTokens[at] !== request.numLoaded) isHeld = false;
-      if (!isHeld) this.#giveBack(request);
+      const isLoaded = request.state === 'loaded';
+      if (isLoaded && isGivenBack(request, view, plan, this.#engine.blockSize)) this.#giveBack(request);
     }
   }
 
