@@ -26,7 +26,7 @@ function isTaken(blocks: readonly number[], plan: SchedulerOutput, own: number, 
   for (let i = 0; i < plan.numRequests; i += 1) {
     if (i === own) continue;
     const numHits = plan.kinds[i] === RequestKind.running ? 0 : Math.ceil(plan.numComputedTokens[i]! / blockSize);
-    const given = plan.newBlockIds.subarray(plan.newBlockOffsets[i]! + numHits, plan.newBlockOffsets[i + 1]!);
+    const given = plan.newBlockIds.subarray(plan.newBlockOffsets[i]! + numHits, plan.newBlockOffsets[i + 1]);
     if (given.some((id) => blocks.includes(id))) return true;
   }
   return false;
