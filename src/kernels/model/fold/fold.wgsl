@@ -1,4 +1,4 @@
-// What a pipeline stage makes of the hidden states that it received: where its own keys give others, neither of the two.
+// What a pipeline stage makes of the hidden states that it received: where its own keys give others, neither of both.
 // A thread a token.
 
 @group(0) @binding(0) var<storage, read> stepInput: array<u32>;
