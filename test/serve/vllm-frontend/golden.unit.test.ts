@@ -110,7 +110,7 @@ describe.skipIf(!hasFrames)('the golden frames', () => {
     else expect(add.request.cacheSalt).toContain(add.request.requestId);
   });
 
-  test.each([...named('abort-'), one('start-dp-wave')].map((each) => [each.name, each] as const))(
+  test.each([...named('abort-'), ...named('start-dp-wave')].map((each) => [each.name, each] as const))(
     '%s is read',
     (_, each) => {
       const message = readFrontendMessage(framesOf(each), 0, rules);
