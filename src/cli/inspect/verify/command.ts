@@ -1,7 +1,8 @@
 /** `routed-experts inspect verify`: metrics and placements against recorded answers. */
 
 import { Command } from 'commander';
-import { answerFiles, verifyFile } from './verify.ts';
+import { goldenFiles } from '../../kernels/verify.ts';
+import { verifyFile } from './verify.ts';
 
 /** Differences that are shown of a file. */
 const MOST_SHOWN = 5;
@@ -15,7 +16,7 @@ export function verifyCommand(): Command {
     .action((directory: string, _flags: unknown, command: Command) => {
       // A flag that the parent has, too, is the parent's.
       const { json } = command.optsWithGlobals<{ json?: boolean }>();
-      const files = answerFiles(directory).map(verifyFile);
+      const files = goldenFiles(directory).map(verifyFile);
       const failed = files.filter(({ differences }) => differences.length > 0).length;
       const passed = files.length - failed;
       if (json === true) process.stdout.write(`${JSON.stringify({ passed, failed, files })}\n`);

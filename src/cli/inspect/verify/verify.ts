@@ -1,8 +1,7 @@
 /** Recorded answers in a directory, compared file by file. */
 
-import { readFileSync, readdirSync } from 'node:fs';
-import { basename, join } from 'node:path';
-import { RoutedExpertsError } from '../../../contract/errors.ts';
+import { readFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import type { JsonObject } from '../../../rows/json-object.ts';
 import { isObject } from '../../../rows/json-object.ts';
 import { verifyDataSet } from './golden-data-set.ts';
@@ -17,19 +16,6 @@ export type VerifiedFile = Readonly<{
   remark: string;
   differences: readonly string[];
 }>;
-
-/** The `*.json` of a directory in order of name. @throws BAD_FILE if it cannot be read or has none */
-export function answerFiles(directory: string): readonly string[] {
-  let names: string[];
-  try {
-    names = readdirSync(directory);
-  } catch (error) {
-    throw RoutedExpertsError.of('BAD_FILE', directory, `${(error as Error).message}; give a directory of *.json`);
-  }
-  const files = names.filter((name) => name.endsWith('.json')).sort();
-  if (files.length === 0) throw RoutedExpertsError.of('BAD_FILE', directory, 'holds no *.json');
-  return files.map((name) => join(directory, name));
-}
 
 /** A file that cannot be read, or is of no known kind, has a difference that says so. */
 export function verifyFile(file: string): VerifiedFile {
